@@ -1,0 +1,135 @@
+//! A chat for everybody who opens the page: `cargo run --release --example chat [ADDRESS]`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | the page |
+//! | `GET /subscribe?username=NAME` | the event stream: `message` events, and `users`, who is here |
+//! | `POST /publish` with the form fields `username` and `message` | 204; everybody but the sender gets it |
+
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
+use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use server_sent_events::adapter::tiny_http as sse;
+use server_sent_events::{Event, Publisher, WeakPublisher};
+use tiny_http::{Header, Method, Request, Response};
+
+/// A name longer than this breaks the page.
+const MAX_NAME: usize = 40;
+/// A longer form is refused.
+const MAX_FORM: u64 = 64 * 1024;
+
+/// One connected page. When it has gone, the others are told: the publisher drops a subscriber's properties
+/// once it is out of the chat.
+struct User {
+    name: String,
+    chat: WeakPublisher<User>,
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if let Some(chat) = self.chat.upgrade() {
+            tell_who_is_here(&chat);
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
+    let server = sse::Server::bind(address)?;
+    println!("listening on http://{}", server.local_addr());
+
+    // A tab that is closed is noticed within two heartbeats.
+    let chat = Publisher::builder().heartbeat(Duration::from_secs(2)).build()?;
+    thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for request in server.incoming_requests() {
+                    if let Err(error) = answer(&chat, request) {
+                        eprintln!("a request got no answer: {error}");
+                    }
+                }
+                // The server is over: the next thread is to see it too.
+                server.unblock();
+            });
+        }
+    });
+    Ok(())
+}
+
+fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
+    let url = request.url().to_owned();
+    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+    match (request.method(), path) {
+        (Method::Get | Method::Head, "/") => {
+            let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
+            request.respond(Response::from_string(include_str!("page.html")).with_header(html))
+        }
+        (Method::Get | Method::Head, "/subscribe") => match name(&fields(query.as_bytes())) {
+            Ok(name) => subscribe(chat, name, request),
+            Err(reason) => refuse(request, 400, &reason),
+        },
+        (Method::Post, "/publish") => {
+            let mut form = Vec::new();
+            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
+            if form.len() as u64 > MAX_FORM {
+                return refuse(request, 413, "the form is larger than 64 KiB");
+            }
+            match publish(chat, &fields(&form)) {
+                Ok(()) => request.respond(Response::empty(204)),
+                Err(reason) => refuse(request, 400, &reason),
+            }
+        }
+        (_, "/" | "/subscribe" | "/publish") => refuse(request, 405, "GET / and /subscribe, POST /publish"),
+        _ => refuse(request, 404, "there are /, /subscribe and /publish"),
+    }
+}
+
+fn subscribe(chat: &Publisher<User>, name: String, request: Request) -> io::Result<()> {
+    let user = User { name, chat: chat.downgrade() };
+    match chat.subscription(user).channels("chat").open() {
+        Ok(subscription) => {
+            subscription.respond(request)?;
+            tell_who_is_here(chat);
+            Ok(())
+        }
+        Err(_full) => sse::refuse(request, Duration::from_secs(5)),
+    }
+}
+
+fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(), String> {
+    let sender = name(fields)?;
+    let message =
+        fields.get("message").filter(|message| !message.is_empty()).ok_or("the field `message` is missing")?;
+    let data = json!({ "username": sender, "message": message }).to_string();
+    chat.publish_with("chat", move |user: &User| (user.name != sender).then(|| Event::new(&*data)));
+    Ok(())
+}
+
+/// Sends everybody the names of all.
+fn tell_who_is_here(chat: &Publisher<User>) {
+    let users = chat.subscribers("chat");
+    let names: BTreeSet<&str> = users.iter().map(|user| &*user.name).collect();
+    let event = Event::new(json!(names).to_string()).event("users").expect("a plain word");
+    chat.publish_to("chat", event);
+}
+
+fn fields(form: &[u8]) -> HashMap<String, String> {
+    form_urlencoded::parse(form).into_owned().collect()
+}
+
+fn name(fields: &HashMap<String, String>) -> Result<String, String> {
+    let name = fields.get("username").map(|name| name.trim()).unwrap_or("");
+    match name.chars().count() {
+        1..=MAX_NAME => Ok(name.to_owned()),
+        0 => Err("the field `username` is missing".into()),
+        length => Err(format!("the username has {length} characters: at most {MAX_NAME} are allowed")),
+    }
+}
+
+fn refuse(request: Request, status: u16, reason: &str) -> io::Result<()> {
+    request.respond(Response::from_string(format!("{reason}\n")).with_status_code(status))
+}

@@ -1,0 +1,130 @@
+//! Channels that anything can publish to and anything can watch: `cargo run --release --example hub [ADDRESS]`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | a page to watch channels and send to them |
+//! | `GET /CHANNEL` or `/A,B` | the event stream of the channel, or of both |
+//! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; the body was published as data |
+//!
+//! ```text
+//! curl -N http://127.0.0.1:5000/builds
+//! curl --data-binary 'all green' 'http://127.0.0.1:5000/builds?event=done'
+//! ```
+
+use std::error::Error;
+use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use server_sent_events::adapter::tiny_http as sse;
+use server_sent_events::{Event, Publisher};
+use tiny_http::{Header, Method, Request, Response};
+
+/// A longer body is refused.
+const MAX_BODY: u64 = 1024 * 1024;
+/// The bytes of a channel's name; a longer one is refused.
+const MAX_CHANNEL: usize = 256;
+/// Descriptors for everything that is no stream.
+const SPARE_DESCRIPTORS: u64 = 200;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
+    let server = sse::Server::bind(address)?;
+    println!("listening on http://{}", server.local_addr());
+
+    // The server needs two descriptors for each stream, and without a free one it accepts nobody ever again.
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
+    let streams = (descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).clamp(1, 10_000);
+    let publisher = Publisher::builder().max_subscribers(streams as usize).max_channel_name(MAX_CHANNEL).build()?;
+
+    thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for request in server.incoming_requests() {
+                    if let Err(error) = answer(&publisher, request) {
+                        eprintln!("a request got no answer: {error}");
+                    }
+                }
+                // The server is over: the next thread is to see it too.
+                server.unblock();
+            });
+        }
+    });
+    Ok(())
+}
+
+fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
+    let url = request.url().to_owned();
+    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+    let reads = matches!(request.method(), Method::Get | Method::Head);
+    if path == "/" && reads {
+        let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
+        return request.respond(Response::from_string(include_str!("page.html")).with_header(html));
+    }
+    if !reads && *request.method() != Method::Post {
+        let allow = Header::from_bytes("Allow", "GET, HEAD, POST").expect("two plain texts");
+        let text = "GET watches a channel, POST publishes to it\n";
+        return request.respond(Response::from_string(text).with_status_code(405).with_header(allow));
+    }
+    let channels = match channels(path) {
+        Ok(channels) => channels,
+        Err(reason) => return refuse(request, 400, &reason),
+    };
+    if reads {
+        return match publisher.subscription(()).channels(&channels).open() {
+            Ok(subscription) => subscription.respond(request),
+            Err(error) if error.is_temporary() => sse::refuse(request, Duration::from_secs(5)),
+            Err(error) => refuse(request, 400, &error.to_string()),
+        };
+    }
+    if request.body_length().is_some_and(|length| length as u64 > MAX_BODY) {
+        return refuse(request, 413, "the body is larger than 1 MiB");
+    }
+    let mut body = Vec::new();
+    request.as_reader().take(MAX_BODY + 1).read_to_end(&mut body)?;
+    if body.len() as u64 > MAX_BODY {
+        return refuse(request, 413, "the body is larger than 1 MiB");
+    }
+    match event(body, query) {
+        Ok(event) => {
+            publisher.publish_to(&channels, event);
+            request.respond(Response::empty(204))
+        }
+        Err(reason) => refuse(request, 400, &reason),
+    }
+}
+
+/// The channels that a path names.
+fn channels(path: &str) -> Result<Vec<String>, String> {
+    let path = percent_decode_str(path.trim_start_matches('/'));
+    let path = path.decode_utf8().map_err(|_| "the channel's name is not UTF-8")?;
+    let channels: Vec<String> = path.split(',').map(str::to_owned).collect();
+    match channels.iter().map(String::len).find(|length| !(1..=MAX_CHANNEL).contains(length)) {
+        Some(0) => Err("a channel's name is empty: /CHANNEL or /A,B".into()),
+        Some(length) => Err(format!("a channel's name is {length} bytes long: at most {MAX_CHANNEL} are allowed")),
+        None => Ok(channels),
+    }
+}
+
+/// The event that a request asks for.
+fn event(body: Vec<u8>, query: &str) -> Result<Event, String> {
+    let data = String::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {}", error.utf8_error()))?;
+    let mut event = Event::new(data);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        event = match &*name {
+            "event" => event.event(value),
+            "retry" => {
+                let milliseconds = value.parse().map_err(|_| format!("retry={value} is not a number of ms"))?;
+                event.retry(Duration::from_millis(milliseconds))
+            }
+            _ => return Err(format!("{name:?} is unknown: `event` and `retry` are allowed")),
+        }
+        .map_err(|error| error.to_string())?;
+    }
+    Ok(event)
+}
+
+fn refuse(request: Request, status: u16, reason: &str) -> io::Result<()> {
+    request.respond(Response::from_string(format!("{reason}\n")).with_status_code(status))
+}

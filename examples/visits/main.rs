@@ -1,0 +1,35 @@
+//! Every viewer of the page is told of each new visit: `cargo run --example visits [ADDRESS]`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use server_sent_events::{Publisher, adapter::tiny_http as sse};
+use tiny_http::{Header, Response};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
+    let server = sse::Server::bind(address)?;
+    println!("listening on http://{}", server.local_addr());
+
+    let publisher = Publisher::new();
+    let mut visits = 0;
+    for request in server.incoming_requests() {
+        let answered = match request.url() {
+            "/" => {
+                visits += 1;
+                publisher.publish(format!("visit number {visits}"));
+                let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
+                request.respond(Response::from_string(include_str!("page.html")).with_header(html))
+            }
+            "/visits" => match publisher.subscription(()).initial_data([format!("{visits} visits so far")]).open() {
+                Ok(subscription) => subscription.respond(request),
+                Err(_full) => sse::refuse(request, Duration::from_secs(5)),
+            },
+            _ => request.respond(Response::empty(404)),
+        };
+        if let Err(error) = answered {
+            eprintln!("a request got no answer: {error}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,407 @@
+//! Event streams as answers to requests of [`tiny_http`](https://docs.rs/tiny_http).
+//!
+//! ```no_run
+//! use server_sent_events::{Publisher, adapter::tiny_http::Server};
+//!
+//! let publisher = Publisher::new();
+//! let server = Server::bind("127.0.0.1:5000")?;
+//! for request in server.incoming_requests() {
+//!     publisher.subscribe()?.respond(request)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it promises
+//!
+//! Each event is on its way to the client as soon as it is published: `tiny_http`'s own `respond` would hold a
+//! live body back until 8 KiB of it are there (76 s to the first byte of a stream of 10 events a second).
+//! The client sees the end of the stream. A client that has gone is noticed within two heartbeats, one that
+//! does not read within the kernel's buffers and one queue. The thread that answers requests is
+//! never made to wait by a stream.
+//!
+//! # What it cannot promise
+//!
+//! `tiny_http` 0.12 is a server for a trusted network, and some of that cannot be mended from outside. On the
+//! open internet, put a reverse proxy in front that reads a request whole before it passes it on (the README
+//! has the lines for nginx). Without one, a stranger can
+//!
+//! * abort the program with a request whose `Content-Length` is enormous, whatever its method: that much
+//!   memory is asked for when the request is dropped. From 1,025 bytes on, dropping a request, or answering it,
+//!   waits for its body;
+//! * hold up a thread that answers requests, by sending a second one on the connection of a running stream:
+//!   its answer waits for the stream's end, with its first flush;
+//! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
+//!   ends in `HTTP/2.0`.
+//!
+//! And one that needs no stranger: when the program has no file descriptor left, the server stops accepting
+//! connections for good. It needs two for each connection, so keep
+//! [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
+//!
+//! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
+//! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::ops::Deref;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tiny_http::{Method, Request};
+
+use crate::http::{self, Batch, FIRST_COMMENT, Framing, Headers, LAST_EVENT_ID, LAST_EVENT_ID_QUERY};
+use crate::subscription::Subscription;
+
+impl Subscription {
+    /// Answers the request with this stream, and returns at once.
+    ///
+    /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
+    /// stream's end the body's. A `HEAD` request gets the head alone. A thread of ours serves the stream, with
+    /// 128 KiB of stack, on which closures given to [`publish_with`](crate::Publisher::publish_with) run.
+    /// Neither taking the connection over nor writing to it happens on the calling thread, since both may wait
+    /// for the client.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started. The subscription is over then, and `tiny_http` answers the request
+    /// with status 500.
+    pub fn respond(self, request: Request) -> io::Result<()> {
+        self.respond_with(request, &Headers::new())
+    }
+
+    /// [`respond`](Self::respond) with further headers.
+    ///
+    /// # Errors
+    ///
+    /// As [`respond`](Self::respond).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    ///
+    /// let publisher = Publisher::new();
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     publisher.subscribe()?.respond_with(request, &headers)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_with(mut self, request: Request, headers: &Headers) -> io::Result<()> {
+        let response = Response::to(&request, headers);
+        on_a_thread(request, move |writer| response.write(writer, |batch| self.next_batch(batch).is_some()))
+    }
+}
+
+/// Answers the request with a stream that is over at once and makes an `EventSource` come back; returns at once.
+///
+/// For a full house: the client tries again after a time between `retry` and twice that, each at its own
+/// moment. A status such as 503 would make it give up for good.
+///
+/// # Errors
+///
+/// When the thread for it cannot be started; `tiny_http` answers the request with status 500 then.
+///
+/// ```no_run
+/// use server_sent_events::{Publisher, adapter::tiny_http};
+/// use std::time::Duration;
+///
+/// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+/// let server = tiny_http::Server::bind("127.0.0.1:5000")?;
+/// for request in server.incoming_requests() {
+///     match publisher.subscribe() {
+///         Ok(subscription) => subscription.respond(request)?,
+///         Err(_) => tiny_http::refuse(request, Duration::from_secs(5))?,
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn refuse(request: Request, retry: Duration) -> io::Result<()> {
+    let response = Response::to(&request, &Headers::new());
+    let body = http::busy(retry);
+    on_a_thread(request, move |writer| {
+        response.write(writer, |batch| {
+            batch.extend_from_slice(body.as_bytes());
+            true
+        })
+    })
+}
+
+/// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
+/// `lastEventId` in the query, for those who cannot set a header.
+///
+/// It is the client's word, of any length and content; an empty one is none.
+///
+/// ```
+/// use server_sent_events::adapter::tiny_http::last_event_id;
+///
+/// let request: tiny_http::Request = tiny_http::TestRequest::new().with_path("/news?lastEventId=a%2D7").into();
+/// assert_eq!(last_event_id(&request).as_deref(), Some("a-7"));
+/// ```
+pub fn last_event_id(request: &Request) -> Option<String> {
+    let header = request.headers().iter().find(|header| header.field.equiv(LAST_EVENT_ID));
+    let header = header.map(|header| header.value.as_str().to_owned());
+    let from_query = || {
+        let (_, query) = request.url().split_once('?')?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(name, _)| name == LAST_EVENT_ID_QUERY).map(|(_, value)| value.into_owned())
+    };
+    header.filter(|id| !id.is_empty()).or_else(from_query).filter(|id| !id.is_empty())
+}
+
+/// Runs `serve` on a thread of its own, where taking the connection over (it waits for the request's body)
+/// and writing to it (it waits for answers to earlier requests) keep nobody else waiting.
+fn on_a_thread<S>(request: Request, serve: S) -> io::Result<()>
+where
+    S: FnOnce(Box<dyn Write + Send>) -> io::Result<()> + Send + 'static,
+{
+    let thread = thread::Builder::new().name("event stream".into()).stack_size(128 * 1024);
+    let running = thread.spawn(move || {
+        // An error means that the client has gone; that the stream ended so is counted as its subscription
+        // is dropped, and nobody is left to be told.
+        let _ = serve(request.into_writer());
+    });
+    running.map(drop)
+}
+
+/// How one request is to be answered.
+struct Response {
+    framing: Framing,
+    body_wanted: bool,
+    head: String,
+}
+
+impl Response {
+    fn to(request: &Request, headers: &Headers) -> Self {
+        let old = *request.http_version() < (1, 1);
+        let framing = if old { Framing::UntilClose } else { Framing::Chunked };
+        let says_close = |header: &tiny_http::Header| {
+            header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
+        };
+        let keep_alive = !request.headers().iter().any(says_close);
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let head = http::head(framing, keep_alive, &date, headers);
+        Self { framing, body_wanted: *request.method() != Method::Head, head }
+    }
+
+    /// Writes head and first comment at once, then what `fill` appends, one write and one flush each time,
+    /// until it says `true` for the last. After an error not one more byte is written.
+    fn write(self, mut writer: Box<dyn Write + Send>, mut fill: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
+        if !self.body_wanted {
+            writer.write_all(self.head.as_bytes())?;
+            return writer.flush();
+        }
+        let mut batch = Batch::new(self.framing, self.head);
+        batch.body().extend_from_slice(FIRST_COMMENT.as_bytes());
+        let mut last = false;
+        loop {
+            writer.write_all(batch.seal(last))?;
+            writer.flush()?;
+            if last {
+                return Ok(());
+            }
+            batch.clear();
+            last = fill(batch.body());
+        }
+    }
+}
+
+/// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
+///
+/// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
+///
+/// | option | value | why |
+/// |---|---|---|
+/// | backlog | 4,096 | all pages reconnect at once after a restart; 128 connections would wait, the others time out |
+/// | `TCP_NODELAY` | on | an event is not held back for the acknowledgement of the one before |
+/// | keep-alive | after 60 s, then each 15 s | finds peers that are gone without a word |
+/// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a peer that acknowledges nothing fails after that |
+/// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and so gets less stale |
+///
+/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can
+/// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
+/// opened together. Any further connection makes the pool take up one that waits, so for as long as requests
+/// have come in lately a thread connects to the server and hangs up, and each request that comes of it
+/// counts as one. An idle server costs nothing.
+pub struct Server {
+    /// Dropped first: the knocking has ended before the server does.
+    knocker: Knocker,
+    server: tiny_http::Server,
+}
+
+impl Server {
+    /// Binds to the first of these addresses that can be bound; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says of the last address, or that a thread cannot be started.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "the address resolves to nothing"));
+        for address in address.to_socket_addrs()? {
+            result = listen(address);
+            if result.is_ok() {
+                break;
+            }
+        }
+        let listener = result?;
+        let knocker = Knocker::start(listener.local_addr()?)?;
+        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        Ok(Self { knocker, server })
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server_addr().to_ip().expect("BUG: bound to an IP address")
+    }
+
+    /// Blocks until a request has come, as [`tiny_http::Server::recv`].
+    ///
+    /// # Errors
+    ///
+    /// When the server accepts no connections any more, or was unblocked.
+    pub fn recv(&self) -> io::Result<Request> {
+        let request = self.server.recv()?;
+        self.knocker.request_came();
+        Ok(request)
+    }
+
+    /// A request, if one comes within this time, as [`tiny_http::Server::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// When the server accepts no connections any more.
+    pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
+        let request = self.server.recv_timeout(timeout)?;
+        request.iter().for_each(|_| self.knocker.request_came());
+        Ok(request)
+    }
+
+    /// A request, if one has come already, as [`tiny_http::Server::try_recv`].
+    ///
+    /// # Errors
+    ///
+    /// When the server accepts no connections any more.
+    pub fn try_recv(&self) -> io::Result<Option<Request>> {
+        let request = self.server.try_recv()?;
+        request.iter().for_each(|_| self.knocker.request_came());
+        Ok(request)
+    }
+
+    /// Blocks for each request, and ends when the server accepts no connections any more, or was
+    /// [unblocked](tiny_http::Server::unblock).
+    pub fn incoming_requests(&self) -> IncomingRequests<'_> {
+        IncomingRequests { server: self }
+    }
+}
+
+impl Deref for Server {
+    type Target = tiny_http::Server;
+
+    fn deref(&self) -> &tiny_http::Server {
+        &self.server
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+/// Blocks for each request; from [`Server::incoming_requests`].
+#[derive(Debug)]
+pub struct IncomingRequests<'a> {
+    server: &'a Server,
+}
+
+impl Iterator for IncomingRequests<'_> {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        self.server.recv().ok()
+    }
+}
+
+/// A listener with the options of the table above.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // As std does it. On Windows the option means something else: another program may steal the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
+    let keepalive = keepalive.with_interval(Duration::from_secs(15));
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_tcp_notsent_lowat(64 * 1024)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// The thread that knocks at the server's door, see [`Server`].
+#[derive(Debug)]
+struct Knocker {
+    /// Holds one token at most: requests have come since the thread looked last.
+    came: Option<Sender<()>>,
+    /// Carries nothing; the thread sees it close.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Knocker {
+    /// The time between two knocks while requests come: each frees one connection at the most, and 1,000 that
+    /// come together must have their answers within 2 s though hundreds of them starve.
+    const SHORTEST: Duration = Duration::from_millis(2);
+
+    /// The pause doubles with each knock that no request followed; past this it stops until one comes.
+    const LONGEST: Duration = Duration::from_millis(512);
+
+    fn start(server: SocketAddr) -> io::Result<Self> {
+        let door = match server {
+            SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+            SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+            address => address,
+        };
+        let (came, requests) = bounded(1);
+        let (stop, stopped) = bounded(0);
+        let thread = thread::Builder::new().name("tiny_http knocker".into()).stack_size(128 * 1024);
+        let thread = thread.spawn(move || Self::run(door, &requests, &stopped))?;
+        Ok(Self { came: Some(came), stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn request_came(&self) {
+        // A full channel says it already.
+        let _ = self.came.as_ref().map(|came| came.try_send(()));
+    }
+
+    fn run(door: SocketAddr, requests: &Receiver<()>, stopped: &Receiver<()>) {
+        while requests.recv().is_ok() {
+            let mut pause = Self::SHORTEST;
+            while pause <= Self::LONGEST {
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                // It fails when there is no descriptor left, and then the next one may not.
+                drop(TcpStream::connect_timeout(&door, Self::LONGEST));
+                pause = if requests.try_recv().is_ok() { Self::SHORTEST } else { pause * 2 };
+            }
+        }
+    }
+}
+
+impl Drop for Knocker {
+    fn drop(&mut self) {
+        self.came = None;
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It panicked, if it did, on its own account, and said so.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Every public error: what failed, exact texts.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// A field of an event whose text was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Field {
+    /// The event's type.
+    Event,
+    /// The event's id.
+    Id,
+}
+
+/// Why an [`Event`](crate::Event) was refused; nothing of it is sent.
+///
+/// ```
+/// use server_sent_events::Event;
+///
+/// let error = Event::new("hi").event("two\nlines").unwrap_err();
+/// assert_eq!(error.to_string(), "the event type holds '\\n' at byte 3: CR, LF and NUL are not allowed there");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventError {
+    /// A character that this field must not hold.
+    Character {
+        /// Which field.
+        field: Field,
+        /// The first such character.
+        character: char,
+        /// Where it begins, in bytes.
+        at: usize,
+    },
+    /// The id has no characters: it would reset the browser's resume point.
+    EmptyId,
+    /// The id is longer than 128 bytes.
+    IdTooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The reconnection time does not fit into 2,147,483,647 ms.
+    RetryTooLong {
+        /// The time that was asked for.
+        retry: Duration,
+    },
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Character { field: Field::Event, character, at } => {
+                write!(f, "the event type holds {character:?} at byte {at}: CR, LF and NUL are not allowed there")
+            }
+            Self::Character { field: Field::Id, character, at } => {
+                write!(f, "the id holds {character:?} at byte {at}: only visible ASCII characters are allowed there")
+            }
+            Self::EmptyId => f.write_str("the id is empty: 1 to 128 visible ASCII characters are allowed"),
+            Self::IdTooLong { length } => {
+                write!(f, "the id is {length} bytes long: 1 to 128 visible ASCII characters are allowed")
+            }
+            Self::RetryTooLong { retry } => {
+                write!(f, "the retry time is {} ms: at most 2147483647 ms are allowed", retry.as_millis())
+            }
+        }
+    }
+}
+
+impl Error for EventError {}
+
+/// A setting with which no publisher or subscription can work.
+///
+/// ```
+/// use server_sent_events::Publisher;
+///
+/// let error = Publisher::<()>::builder().queue_frames(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "queue_frames is 0: it must be more than that");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildError {
+    pub(crate) setting: &'static str,
+}
+
+impl BuildError {
+    /// The name of the setting that was zero.
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is 0: it must be more than that", self.setting)
+    }
+}
+
+impl Error for BuildError {}
+
+/// Why a subscription was not opened: which bound it would have crossed.
+///
+/// ```
+/// use server_sent_events::{OpenError, Publisher};
+///
+/// let publisher = Publisher::<()>::builder().max_subscribers(1).build()?;
+/// let _first = publisher.subscribe()?;
+/// let error = publisher.subscribe().unwrap_err();
+/// assert_eq!(error, OpenError::TooManySubscribers { limit: 1 });
+/// assert_eq!(error.to_string(), "the publisher has 1 subscribers: no more are allowed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The house is full; it may have room again later.
+    TooManySubscribers {
+        /// How many subscribers the publisher allows.
+        limit: usize,
+    },
+    /// The subscription names more channels than one may have.
+    TooManyChannels {
+        /// How many different channels it names.
+        given: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The name of a channel is too long.
+    ChannelNameTooLong {
+        /// The name's length in bytes.
+        length: usize,
+        /// How many bytes are allowed.
+        limit: usize,
+    },
+    /// The subscription names no channel, so nothing could ever reach it.
+    NoChannels,
+    /// The heartbeat's interval is zero; for none at all, give `None`.
+    ZeroHeartbeat,
+}
+
+impl OpenError {
+    /// Whether the same subscription may be opened later, when others have left.
+    ///
+    /// The other errors are the caller's to mend.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::TooManySubscribers { .. })
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManySubscribers { limit } => {
+                write!(f, "the publisher has {limit} subscribers: no more are allowed")
+            }
+            Self::TooManyChannels { given, limit } => {
+                write!(f, "the subscription names {given} channels: at most {limit} are allowed")
+            }
+            Self::ChannelNameTooLong { length, limit } => {
+                write!(f, "the name of a channel is {length} bytes long: at most {limit} are allowed")
+            }
+            Self::NoChannels => f.write_str("the subscription names no channel: it needs at least one"),
+            Self::ZeroHeartbeat => f.write_str("the heartbeat's interval is 0: it must be more than that, or None"),
+        }
+    }
+}
+
+impl Error for OpenError {}
+
+/// Why [`Subscription::try_next`](crate::Subscription::try_next) gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryNextError {
+    /// Nothing is queued now; something may be later.
+    Empty,
+    /// The stream has ended: nothing comes any more.
+    Ended,
+}
+
+impl TryNextError {
+    /// Whether the stream has ended.
+    pub fn is_ended(&self) -> bool {
+        *self == Self::Ended
+    }
+}
+
+impl fmt::Display for TryNextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "nothing is queued for this subscription now",
+            Self::Ended => "the event stream has ended",
+        })
+    }
+}
+
+impl Error for TryNextError {}
+
+/// Why [`Subscription::next_timeout`](crate::Subscription::next_timeout) gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextTimeoutError {
+    /// Nothing came within the time.
+    Timeout,
+    /// The stream has ended: nothing comes any more.
+    Ended,
+}
+
+impl NextTimeoutError {
+    /// Whether the stream has ended.
+    pub fn is_ended(&self) -> bool {
+        *self == Self::Ended
+    }
+}
+
+impl fmt::Display for NextTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "nothing was queued for this subscription within the time",
+            Self::Ended => "the event stream has ended",
+        })
+    }
+}
+
+impl Error for NextTimeoutError {}
+
+/// Why a header of the application's was refused; nothing of it is sent.
+///
+/// ```
+/// use server_sent_events::Headers;
+///
+/// let error = Headers::new().with("X-Reason", "two\r\nlines").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "the value of the header \"X-Reason\" holds '\\r': only visible characters, spaces and tabs are allowed",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// The name is empty or holds another character than RFC 9110 5.1 allows.
+    Name {
+        /// The name that was given.
+        name: String,
+    },
+    /// The value holds a control character (RFC 9110 5.5).
+    Value {
+        /// The header's name.
+        name: String,
+        /// The first such character.
+        character: char,
+    },
+    /// The header says how the body is framed or what it is, which is not the application's to say.
+    Reserved {
+        /// The header's name.
+        name: String,
+    },
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { name } => {
+                write!(f, "{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed")
+            }
+            Self::Value { name, character } => write!(
+                f,
+                "the value of the header {name:?} holds {character:?}: only visible characters, spaces and tabs are allowed"
+            ),
+            Self::Reserved { name } => {
+                write!(f, "the header {name:?} describes the event stream itself: it cannot be set")
+            }
+        }
+    }
+}
+
+impl Error for HeaderError {}

@@ -1,0 +1,324 @@
+//! One event: build it, check it, encode it as text/event-stream, once.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crate::error::{EventError, Field};
+
+/// The most milliseconds that a `retry:` field may carry: browsers keep it in a signed 32-bit integer.
+const MAX_RETRY_MS: u128 = i32::MAX as u128;
+
+/// The most bytes of an id. Over 128 bytes, or with other characters than visible ASCII, the
+/// `Last-Event-ID` header makes a cross-origin request ask for permission first (Fetch, "CORS-safelisted
+/// request-header").
+const MAX_ID: usize = 128;
+
+/// One event of an event stream: data, and what else the wire's fields say about it.
+///
+/// Whatever text the data holds arrives at the browser as it was: several lines, leading spaces, trailing
+/// newlines, nothing at all. One exception, by the format: a line end always arrives as a line feed, so CR
+/// and CRLF become LF (WHATWG HTML 9.2.6).
+///
+/// A plain string converts into an event, so [`Publisher::publish`](crate::Publisher::publish) takes either.
+///
+/// ```
+/// use server_sent_events::Event;
+/// use std::time::Duration;
+///
+/// let event = Event::new("1 of 3\n2 of 3").event("progress")?.id("job-7")?.retry(Duration::from_secs(2))?;
+/// assert_eq!(
+///     event.encode().as_ref() as &str,
+///     "event: progress\nretry: 2000\ndata: 1 of 3\ndata: 2 of 3\nid: job-7\n\n",
+/// );
+/// # Ok::<(), server_sent_events::EventError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    data: Option<String>,
+    comment: Option<String>,
+    event: Option<String>,
+    id: Option<String>,
+    retry: Option<u32>,
+}
+
+impl Event {
+    const EMPTY: Self = Self { data: None, comment: None, event: None, id: None, retry: None };
+
+    /// An event with this data; every text is allowed, also an empty one, which the browser gets as `""`.
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// assert_eq!(&*Event::new("hello").encode(), "data: hello\n\n");
+    /// ```
+    pub fn new(data: impl Into<String>) -> Self {
+        Self { data: Some(data.into()), ..Self::EMPTY }
+    }
+
+    /// A comment: it crosses the wire and fires nothing in the browser.
+    ///
+    /// Every text is allowed; each of its lines becomes a comment line.
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// assert_eq!(&*Event::comment("still\nhere").encode(), ": still\n: here\n\n");
+    /// ```
+    pub fn comment(text: impl Into<String>) -> Self {
+        Self { comment: Some(text.into()), ..Self::EMPTY }
+    }
+
+    /// An event whose data is this value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// What [`serde_json::to_string`] says: the value's `Serialize` failed, or a map's key is not a string.
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// assert_eq!(&*Event::json(&[1, 2, 3])?.encode(), "data: [1,2,3]\n\n");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(Self::new)
+    }
+
+    /// Sets the event's type, the name that a page gives to `addEventListener`.
+    ///
+    /// Without it, or when it is empty, the browser fires `message`. Setting it again replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] when the type holds CR, LF or NUL: a line end there would let whoever chose the text
+    /// forge fields and whole events (CWE-93).
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// assert_eq!(&*Event::new("hi").event("greeting")?.encode(), "event: greeting\ndata: hi\n\n");
+    /// assert!(Event::new("hi").event("a\ndata: forged").is_err());
+    /// # Ok::<(), server_sent_events::EventError>(())
+    /// ```
+    pub fn event(mut self, event: impl Into<String>) -> Result<Self, EventError> {
+        let event = event.into();
+        refuse(Field::Event, &event, |character| matches!(character, '\r' | '\n' | '\0'))?;
+        self.event = Some(event);
+        Ok(self)
+    }
+
+    /// Sets the event's id, which the browser sends back as `Last-Event-ID` when it reconnects.
+    ///
+    /// Setting it again replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] unless the id is 1 to 128 visible ASCII characters (`!` to `~`). An empty one would
+    /// make the browser forget its resume point, one with NUL is ignored (WHATWG HTML 9.2.6), and others do
+    /// not come back through every server.
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// assert_eq!(&*Event::new("hi").id("42")?.encode(), "data: hi\nid: 42\n\n");
+    /// assert!(Event::new("hi").id("").is_err());
+    /// # Ok::<(), server_sent_events::EventError>(())
+    /// ```
+    pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
+        let id = id.into();
+        refuse(Field::Id, &id, |character| !character.is_ascii_graphic())?;
+        if id.is_empty() {
+            return Err(EventError::EmptyId);
+        }
+        if id.len() > MAX_ID {
+            return Err(EventError::IdTooLong { length: id.len() });
+        }
+        self.id = Some(id);
+        Ok(self)
+    }
+
+    /// Tells the browser how long to wait before it reconnects, from now on.
+    ///
+    /// Sent as whole milliseconds, rounded up. Setting it again replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] for more than 2,147,483,647 ms, about 24 days.
+    ///
+    /// ```
+    /// # use {server_sent_events::Event, std::time::Duration};
+    /// let event = Event::new("hi").retry(Duration::from_millis(1_500))?;
+    /// assert_eq!(&*event.encode(), "retry: 1500\ndata: hi\n\n");
+    /// # Ok::<(), server_sent_events::EventError>(())
+    /// ```
+    pub fn retry(mut self, retry: Duration) -> Result<Self, EventError> {
+        let milliseconds = retry.as_nanos().div_ceil(1_000_000);
+        if milliseconds > MAX_RETRY_MS {
+            return Err(EventError::RetryTooLong { retry });
+        }
+        self.retry = Some(milliseconds as u32);
+        Ok(self)
+    }
+
+    /// The event as it crosses the wire: lines of `field: value`, closed by a blank line.
+    ///
+    /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
+    pub fn encode(&self) -> Frame {
+        let text_len = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 16);
+        let mut out = String::with_capacity(
+            32 + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event) + text_len(&self.id),
+        );
+        for line in self.comment.iter().flat_map(|text| lines(text)) {
+            push_line(&mut out, "", line);
+        }
+        if let Some(event) = &self.event {
+            push_line(&mut out, "event", event);
+        }
+        if let Some(retry) = self.retry {
+            push_line(&mut out, "retry", &retry.to_string());
+        }
+        for line in self.data.iter().flat_map(|text| lines(text)) {
+            push_line(&mut out, "data", line);
+        }
+        // Last, so that an id known only later can be added behind all that was encoded before.
+        if let Some(id) = &self.id {
+            push_line(&mut out, "id", id);
+        }
+        out.push('\n');
+        Frame(Arc::new(out))
+    }
+}
+
+/// What a silent stream is sent: the shortest comment there is, one for the whole program.
+pub(crate) fn heartbeat() -> Frame {
+    static HEARTBEAT: LazyLock<Frame> = LazyLock::new(|| Frame(Arc::new(":\n\n".into())));
+    HEARTBEAT.clone()
+}
+
+/// What takes the place of an event that a subscriber lost: the page can tell, and fetch what it misses.
+pub(crate) fn gap() -> Frame {
+    let mut event = Event::new("{\"lost\":1}");
+    event.event = Some("gap".into());
+    event.encode()
+}
+
+/// One line of the wire. Always with the space: the parser takes one away, so without it data that begins
+/// with a space would lose its own.
+fn push_line(out: &mut String, field: &str, value: &str) {
+    out.push_str(field);
+    out.push_str(": ");
+    out.push_str(value);
+    out.push('\n');
+}
+
+/// The lines of a text as the format counts them: CRLF, CR and LF each end one, CRLF once, and nothing else
+/// does. `str::lines` would lose the empty line behind a trailing newline and keep a bare CR.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.bytes().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+            return rest.take();
+        };
+        let after = if text[end..].starts_with("\r\n") { end + 2 } else { end + 1 };
+        rest = Some(&text[after..]);
+        Some(&text[..end])
+    })
+}
+
+fn refuse(field: Field, text: &str, bad: impl Fn(char) -> bool) -> Result<(), EventError> {
+    match text.char_indices().find(|(_, character)| bad(*character)) {
+        Some((at, character)) => Err(EventError::Character { field, character, at }),
+        None => Ok(()),
+    }
+}
+
+/// What converts into an [`Event`]: each text, as its data.
+macro_rules! from_text {
+    ($($text:ty => $into_string:expr),* $(,)?) => {$(
+        impl From<$text> for Event {
+            fn from(text: $text) -> Self {
+                Self::new($into_string(text))
+            }
+        }
+    )*};
+}
+
+from_text! {
+    &str => String::from,
+    String => String::from,
+    &String => String::clone,
+    Cow<'_, str> => Cow::into_owned,
+    Arc<str> => |text: Arc<str>| String::from(&*text),
+    fmt::Arguments<'_> => |text| fmt::format(text),
+}
+
+/// One encoded event or comment, as it crosses the wire: it ends with a blank line.
+///
+/// A frame is shared: however many subscribers wait for it, its text is in memory once, and cloning it
+/// copies nothing. It dereferences to `str`.
+///
+/// ```
+/// use server_sent_events::Publisher;
+///
+/// let publisher = Publisher::new();
+/// let mut subscription = publisher.subscribe()?;
+/// publisher.publish("hello");
+/// let frame = subscription.next_frame().expect("one event waits");
+/// assert!(frame.starts_with("data: "));
+/// assert_eq!(frame, "data: hello\n\n");
+/// # Ok::<(), server_sent_events::OpenError>(())
+/// ```
+// A thin pointer, and the text's buffer behind it: an `Arc<str>` would be one hop less, but two words in
+// every queue of every subscriber, and one copy of the text for each event.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame(Arc<String>);
+
+impl Deref for Frame {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Frame {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl From<Frame> for String {
+    fn from(frame: Frame) -> Self {
+        Arc::unwrap_or_clone(frame.0)
+    }
+}
+
+impl PartialEq<str> for Frame {
+    fn eq(&self, other: &str) -> bool {
+        &**self == other
+    }
+}
+
+impl PartialEq<&str> for Frame {
+    fn eq(&self, other: &&str) -> bool {
+        &**self == *other
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}

@@ -1,0 +1,212 @@
+//! The HTTP words every server shares: head, headers, chunked framing, Last-Event-ID.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::error::HeaderError;
+use crate::event::Event;
+
+/// The request header in which an `EventSource` says where it was when the connection broke.
+pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// The query parameter for those who cannot set a header: polyfills, and a page's first connection.
+pub(crate) const LAST_EVENT_ID_QUERY: &str = "lastEventId";
+
+/// What every event stream begins with: some proxies hold the head back until the first byte of the body.
+pub(crate) const FIRST_COMMENT: &str = ":\n\n";
+
+/// Ours unless the application says otherwise: caches must not keep a stream, compressors must not touch it,
+/// and nginx must not collect it.
+const DEFAULTS: [(&str, &str); 2] = [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")];
+
+/// What says how the body is framed, or what it is.
+const RESERVED: [&str; 8] = [
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Keep-Alive",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+];
+
+/// Headers of the application's, for the response that carries an event stream.
+///
+/// Checked when they are added, so that a response cannot fail because of them. One of the same name as a
+/// header of ours replaces it: `Cache-Control` (`no-cache, no-transform`) and `X-Accel-Buffering` (`no`).
+///
+/// ```
+/// use server_sent_events::Headers;
+///
+/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// # Ok::<(), server_sent_events::HeaderError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// No headers but ours.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a header; of one name there may be several.
+    ///
+    /// # Errors
+    ///
+    /// [`HeaderError`] for a name that is no token (RFC 9110 5.1), a value with a control character such as CR
+    /// or LF, which would forge headers (CWE-113), or one that is not ASCII, and for a header that says how the
+    /// stream is framed, such as `Content-Length`.
+    pub fn with(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(HeaderError::Name { name: name.into() });
+        }
+        let allowed = |character: char| character.is_ascii_graphic() || matches!(character, ' ' | '\t');
+        if let Some(character) = value.chars().find(|&character| !allowed(character)) {
+            return Err(HeaderError::Value { name: name.into(), character });
+        }
+        if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
+            return Err(HeaderError::Reserved { name: name.into() });
+        }
+        self.0.push((name.into(), value.trim().into()));
+        Ok(self)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
+    }
+}
+
+/// How the end of the body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// HTTP/1.1: chunks, the last one empty (RFC 9112 7.1). The connection may go on.
+    Chunked,
+    /// HTTP/1.0, which knows no chunks: the connection's end.
+    UntilClose,
+}
+
+/// The head of the response that carries an event stream. `date` is the value of its `Date` header.
+pub(crate) fn head(framing: Framing, keep_alive: bool, date: &str, headers: &Headers) -> String {
+    let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/event-stream\r\n");
+    let ours = DEFAULTS.into_iter().filter(|(name, _)| !headers.contains(name));
+    for (name, value) in ours.chain(headers.0.iter().map(|(name, value)| (&**name, &**value))) {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    if framing == Framing::Chunked {
+        head.push_str("Transfer-Encoding: chunked\r\n");
+    }
+    if framing == Framing::UntilClose || !keep_alive {
+        head.push_str("Connection: close\r\n");
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// The whole body of a stream that sends its client away for a while: it comes back after a time between
+/// `retry` and twice that, so that those who were turned away together do not return together.
+///
+/// Any status but 200 would make an `EventSource` give up for good (WHATWG HTML 9.2.3).
+pub(crate) fn busy(retry: Duration) -> String {
+    // The standard library's only source of randomness; it is no secret that is made here.
+    let random = RandomState::new().hash_one(retry) as f64 / u64::MAX as f64;
+    let longest = Duration::from_millis(i32::MAX as u64);
+    let retry = retry.min(longest).mul_f64(1.0 + random).min(longest);
+    let event = Event::comment("busy").retry(retry).expect("BUG: bounded a line above");
+    event.encode().into()
+}
+
+/// One write's bytes: what is given to `body` becomes one chunk, or stays as it is.
+///
+/// The chunk's size stands in front of it and is not known before it is complete, so a place of fixed width
+/// is kept for it (RFC 9112 7.1 allows leading zeros), and nothing is copied twice.
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    framing: Framing,
+    /// Where the current chunk's size stands.
+    chunk: usize,
+}
+
+impl Batch {
+    const SIZE: &[u8] = b"00000000\r\n";
+
+    /// Begins with these bytes, which are not part of the body: the response's head.
+    pub(crate) fn new(framing: Framing, head: String) -> Self {
+        let mut batch = Self { bytes: head.into_bytes(), framing, chunk: 0 };
+        batch.begin();
+        batch
+    }
+
+    fn begin(&mut self) {
+        self.chunk = self.bytes.len();
+        if self.framing == Framing::Chunked {
+            self.bytes.extend_from_slice(Self::SIZE);
+        }
+    }
+
+    /// Where the body's bytes are to be appended.
+    pub(crate) fn body(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// What is to be written, complete; with the body's end, if it is the `last`.
+    pub(crate) fn seal(&mut self, last: bool) -> &[u8] {
+        if self.framing == Framing::Chunked {
+            match self.bytes.len() - self.chunk - Self::SIZE.len() {
+                // A chunk of size zero would be the end.
+                0 => self.bytes.truncate(self.chunk),
+                size => {
+                    let digits = format!("{size:08x}");
+                    self.bytes[self.chunk..self.chunk + digits.len()].copy_from_slice(digits.as_bytes());
+                    self.bytes.extend_from_slice(b"\r\n");
+                }
+            }
+            if last {
+                self.bytes.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        &self.bytes
+    }
+
+    /// Begins anew, after `seal`.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        // A quiet stream should not hold what its busiest moment took.
+        self.bytes.shrink_to(4096);
+        self.begin();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn sealed(framing: Framing, body: &str, last: bool) -> String {
+        let mut batch = Batch::new(framing, "HEAD".into());
+        batch.body().extend_from_slice(body.as_bytes());
+        String::from_utf8(batch.seal(last).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_one_chunk_and_an_empty_one_is_none() {
+        assert_eq!(sealed(Framing::Chunked, "0123456789abcdef!", false), "HEAD00000011\r\n0123456789abcdef!\r\n");
+        assert_eq!(sealed(Framing::Chunked, "a", true), "HEAD00000001\r\na\r\n0\r\n\r\n");
+        assert_eq!(sealed(Framing::Chunked, "", false), "HEAD");
+        assert_eq!(sealed(Framing::Chunked, "", true), "HEAD0\r\n\r\n");
+        assert_eq!(sealed(Framing::UntilClose, "a", true), "HEADa");
+    }
+
+    #[test]
+    fn busy_clients_do_not_come_back_together() {
+        let texts: std::collections::HashSet<String> = (0..100).map(|_| busy(Duration::from_secs(10))).collect();
+        assert!(texts.len() > 50, "{texts:?}");
+        for text in texts {
+            let retry = text.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+            assert!((10_000..=20_000).contains(&retry.parse::<u32>().unwrap()), "{text}");
+        }
+        assert_eq!(busy(Duration::MAX), ": busy\nretry: 2147483647\n\n");
+    }
+}

@@ -1,0 +1,500 @@
+//! The sending half: the public handle and its builder.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::channels::names::One;
+use crate::channels::{Channels, DEFAULT_CHANNEL};
+use crate::error::{BuildError, OpenError};
+use crate::event::{Event, Frame};
+use crate::registry::{Limits, Registry};
+use crate::stats::{Counters, Stats};
+use crate::subscription::{Item, Owner, Parts, Properties, Queue, QueueBounds, Render, Subscription};
+
+/// The sending half: publishes events to all who have subscribed.
+///
+/// A cheap handle: clone it, send it to every thread that has something to tell. Publishing never waits for a
+/// subscriber or a socket. What one thread publishes arrives in that order, and all subscribers of a channel
+/// see the events of all threads in the same order.
+///
+/// `P` is what the application says about each subscriber, its properties: a user's name, a language, rights.
+/// [`publish_with`](Self::publish_with) and [`unsubscribe`](Self::unsubscribe) look at it.
+///
+/// When the last handle is dropped, every stream ends, as with [`close`](Self::close). Subscriptions keep
+/// no handle alive.
+///
+/// ```
+/// use server_sent_events::Publisher;
+/// use std::thread;
+///
+/// let publisher = Publisher::new();
+/// let mut subscription = publisher.subscribe()?;
+///
+/// let worker = publisher.clone();
+/// thread::spawn(move || worker.publish("half done"));
+///
+/// assert_eq!(subscription.next().unwrap(), "data: half done\n\n");
+/// # Ok::<(), server_sent_events::OpenError>(())
+/// ```
+pub struct Publisher<P = ()> {
+    core: Arc<Core>,
+    properties: PhantomData<fn(P) -> P>,
+}
+
+/// What all handles share. Subscriptions hold the registry, but weakly; so this goes with the last handle.
+struct Core {
+    registry: Arc<Registry>,
+    counters: Arc<Counters>,
+    heartbeat: Option<Duration>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.registry.close().finish();
+    }
+}
+
+impl Publisher {
+    /// A publisher with the default settings whose subscribers have no properties.
+    ///
+    /// For others, and for other settings, there is [`builder`](Publisher::builder).
+    pub fn new() -> Self {
+        Self::builder().build().expect("BUG: the default settings are not allowed")
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Send + Sync + 'static> Publisher<P> {
+    /// A publisher whose settings are chosen one by one.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// struct User { name: String }
+    /// let publisher = Publisher::<User>::builder().max_subscribers(500).build()?;
+    /// # Ok::<(), server_sent_events::BuildError>(())
+    /// ```
+    pub fn builder() -> PublisherBuilder<P> {
+        PublisherBuilder {
+            limits: Limits {
+                subscribers: 10_000,
+                channels: 64,
+                channel_name: 256,
+                queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024 },
+            },
+            heartbeat: Some(Duration::from_secs(15)),
+            properties: PhantomData,
+        }
+    }
+
+    /// Publishes an event to [`DEFAULT_CHANNEL`].
+    ///
+    /// Never blocks on a subscriber: a subscriber whose queue is full is ended instead.
+    ///
+    /// ```
+    /// # let publisher = server_sent_events::Publisher::new();
+    /// let receipt = publisher.publish("hello");
+    /// assert_eq!(receipt.queued(), 0); // nobody listens
+    /// ```
+    pub fn publish(&self, event: impl Into<Event>) -> Receipt {
+        self.publish_to::<One>(DEFAULT_CHANNEL, event)
+    }
+
+    /// Publishes an event to these channels; a subscriber of several of them gets it once.
+    ///
+    /// Never blocks on a subscriber: a subscriber whose queue is full is ended instead.
+    ///
+    /// ```
+    /// # use server_sent_events::{Event, Publisher};
+    /// # let publisher = Publisher::new();
+    /// publisher.publish_to(["chat", "news"], Event::new("hi").event("greeting")?);
+    /// # Ok::<(), server_sent_events::EventError>(())
+    /// ```
+    pub fn publish_to<By>(&self, channels: impl Channels<By>, event: impl Into<Event>) -> Receipt {
+        self.send(channels, || Item::Frame(event.into().encode()))
+    }
+
+    /// Publishes to each subscriber of these channels what the closure makes of its properties; `None` skips it.
+    ///
+    /// Never blocks on a subscriber, and does not call the closure: that happens later, once for each
+    /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
+    /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
+    /// and [`Stats::panicked`](crate::Stats::panicked) counts it.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, Publisher};
+    ///
+    /// struct User { name: String }
+    /// let publisher = Publisher::<User>::builder().build()?;
+    /// let mut ada = publisher.subscription(User { name: "Ada".into() }).open()?;
+    /// let mut bob = publisher.subscription(User { name: "Bob".into() }).open()?;
+    ///
+    /// let sender = "Ada";
+    /// publisher.publish_with("default channel", move |user: &User| {
+    ///     (user.name != sender).then(|| Event::new(format!("{}, a word from {sender}", user.name)))
+    /// });
+    /// assert_eq!(bob.try_next().unwrap(), "data: Bob, a word from Ada\n\n");
+    /// assert!(ada.try_next().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn publish_with<By, F>(&self, channels: impl Channels<By>, closure: F) -> Receipt
+    where
+        F: Fn(&P) -> Option<Event> + Send + Sync + 'static,
+    {
+        let closure = move |properties: &dyn Any| closure(of_this_type(properties));
+        self.send(channels, || Item::Render(Arc::new(Render::new(closure))))
+    }
+
+    fn send<By>(&self, channels: impl Channels<By>, item: impl FnOnce() -> Item) -> Receipt {
+        let registry = &self.core.registry;
+        channels.with_names(|names| {
+            if !registry.is_heard(names) {
+                return Receipt { queued: 0 };
+            }
+            let item = item();
+            let (queued, afterwards) = registry.publish(names, &item);
+            afterwards.finish();
+            Receipt { queued }
+        })
+    }
+
+    /// A subscriber of [`DEFAULT_CHANNEL`] with default properties.
+    ///
+    /// Does not block. What is published from now on waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::TooManySubscribers`].
+    pub fn subscribe(&self) -> Result<Subscription, OpenError>
+    where
+        P: Default,
+    {
+        self.subscription(P::default()).open()
+    }
+
+    /// A subscriber with these properties, whose channels and initial data are chosen before it is opened.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// # let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscription(()).channels(["chat", "news"]).initial_data(["welcome"]).open()?;
+    /// assert_eq!(subscription.next().unwrap(), "data: welcome\n\n");
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn subscription(&self, properties: P) -> SubscriptionBuilder<'_, P> {
+        SubscriptionBuilder {
+            publisher: self,
+            properties,
+            channels: vec![DEFAULT_CHANNEL.into()],
+            first: Vec::new(),
+            heartbeat: self.core.heartbeat,
+        }
+    }
+
+    /// The properties of the subscribers of these channels, each subscriber once, the oldest first.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// let publisher = Publisher::<&str>::builder().build()?;
+    /// let _ada = publisher.subscription("Ada").channels("chat").open()?;
+    /// let names: Vec<&str> = publisher.subscribers("chat").iter().map(|name| **name).collect();
+    /// assert_eq!(names, ["Ada"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn subscribers<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
+        let subscribers = channels.with_names(|names| self.core.registry.subscribers(names));
+        subscribers
+            .into_iter()
+            .map(|(_, properties)| properties.downcast().expect("BUG: properties of another type"))
+            .collect()
+    }
+
+    /// Takes the subscribers for which the filter says `true` out of these channels; returns how many.
+    ///
+    /// One that is in no channel any more ends after what is queued for it, also while a thread blocks on
+    /// it. The filter is asked once for each subscriber of one of the channels, and may use the publisher.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// # let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscribe()?;
+    /// assert_eq!(publisher.unsubscribe("default channel", |_| true), 1);
+    /// assert_eq!(subscription.next(), None);
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn unsubscribe<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
+        let registry = &self.core.registry;
+        channels.with_names(|names| {
+            let mut chosen = registry.subscribers(names);
+            chosen.retain(|(_, properties)| filter(of_this_type(&**properties)));
+            let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
+            let (count, afterwards) = registry.unsubscribe(names, &ids);
+            afterwards.finish();
+            count
+        })
+    }
+
+    /// Ends every stream after what is queued for it, also one that a thread blocks on; does not wait.
+    ///
+    /// The publisher stays usable: who subscribes afterwards is not concerned.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscribe()?;
+    /// publisher.publish("the last word");
+    /// publisher.close();
+    /// assert_eq!(subscription.next().unwrap(), "data: the last word\n\n");
+    /// assert_eq!(subscription.next(), None);
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn close(&self) {
+        self.core.registry.close().finish();
+    }
+
+    /// What the publisher has counted, and what it holds now.
+    pub fn stats(&self) -> Stats {
+        self.core.registry.stats()
+    }
+
+    /// A handle that does not keep the publisher alive, for what the publisher itself holds: properties,
+    /// closures.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// let publisher = Publisher::new();
+    /// let weak = publisher.downgrade();
+    /// assert!(weak.upgrade().is_some());
+    /// drop(publisher);
+    /// assert!(weak.upgrade().is_none());
+    /// ```
+    pub fn downgrade(&self) -> WeakPublisher<P> {
+        WeakPublisher { core: Arc::downgrade(&self.core), properties: PhantomData }
+    }
+}
+
+fn of_this_type<P: 'static>(properties: &dyn Any) -> &P {
+    properties.downcast_ref().expect("BUG: properties of another type")
+}
+
+impl<P> Clone for Publisher<P> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), properties: PhantomData }
+    }
+}
+
+impl<P> fmt::Debug for Publisher<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.core.registry.stats();
+        f.debug_struct("Publisher")
+            .field("subscribers", &stats.subscribers)
+            .field("channels", &stats.channels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle to a [`Publisher`] that does not keep it alive; from [`Publisher::downgrade`].
+pub struct WeakPublisher<P = ()> {
+    core: Weak<Core>,
+    properties: PhantomData<fn(P) -> P>,
+}
+
+impl<P> WeakPublisher<P> {
+    /// The publisher, unless its last handle has been dropped.
+    pub fn upgrade(&self) -> Option<Publisher<P>> {
+        self.core.upgrade().map(|core| Publisher { core, properties: PhantomData })
+    }
+}
+
+impl<P> Clone for WeakPublisher<P> {
+    fn clone(&self) -> Self {
+        Self { core: Weak::clone(&self.core), properties: PhantomData }
+    }
+}
+
+impl<P> fmt::Debug for WeakPublisher<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakPublisher").finish_non_exhaustive()
+    }
+}
+
+/// What became of a published event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    queued: usize,
+}
+
+impl Receipt {
+    /// For how many subscribers the event was queued; that it was seen, nobody can know.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+}
+
+/// The settings of a [`Publisher`]; from [`Publisher::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct PublisherBuilder<P = ()> {
+    limits: Limits,
+    heartbeat: Option<Duration>,
+    properties: PhantomData<fn(P) -> P>,
+}
+
+impl<P: Send + Sync + 'static> PublisherBuilder<P> {
+    /// How many subscribers there may be at once. Defaults to 10,000.
+    ///
+    /// Above it, opening a subscription is an error; those that are open are not concerned.
+    pub fn max_subscribers(mut self, subscribers: usize) -> Self {
+        self.limits.subscribers = subscribers;
+        self
+    }
+
+    /// In how many channels one subscriber may be. Defaults to 64.
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.limits.channels = channels;
+        self
+    }
+
+    /// How many bytes the name of a channel may have that is subscribed to. Defaults to 256.
+    ///
+    /// Publishing to a longer one is no error; nobody can be there.
+    pub fn max_channel_name(mut self, bytes: usize) -> Self {
+        self.limits.channel_name = bytes;
+        self
+    }
+
+    /// How many frames may wait for one subscriber. Defaults to 1,024.
+    ///
+    /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull). Initial data does
+    /// not count.
+    pub fn queue_frames(mut self, frames: usize) -> Self {
+        self.limits.queue.frames = frames;
+        self
+    }
+
+    /// How many bytes of frames may wait for one subscriber. Defaults to 1 MiB.
+    ///
+    /// One frame that is larger is let into an empty queue all the same. A closure counts by its own size,
+    /// without what its captures own elsewhere. Initial data does not count.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.limits.queue.bytes = bytes;
+        self
+    }
+
+    /// After how much silence a stream is sent a comment; `None` for never. Defaults to 15 seconds.
+    ///
+    /// It is how a server notices a client that has gone, and what keeps a proxy from cutting a quiet stream:
+    /// most do so after a minute or less.
+    #[doc(alias = "keep-alive")]
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.heartbeat = interval.into();
+        self
+    }
+
+    /// The publisher with these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting that is zero.
+    pub fn build(self) -> Result<Publisher<P>, BuildError> {
+        let Limits { subscribers, channels, channel_name, queue } = self.limits;
+        let settings = [
+            ("max_subscribers", subscribers),
+            ("max_channels", channels),
+            ("max_channel_name", channel_name),
+            ("queue_frames", queue.frames),
+            ("queue_bytes", queue.bytes),
+            ("heartbeat", usize::from(self.heartbeat != Some(Duration::ZERO))),
+        ];
+        if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
+            return Err(BuildError { setting });
+        }
+        let counters = Arc::new(Counters::default());
+        let registry = Arc::new(Registry::new(self.limits, Arc::clone(&counters)));
+        let core = Arc::new(Core { registry, counters, heartbeat: self.heartbeat });
+        Ok(Publisher { core, properties: PhantomData })
+    }
+}
+
+impl<P> fmt::Debug for PublisherBuilder<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublisherBuilder").field("limits", &self.limits).field("heartbeat", &self.heartbeat).finish()
+    }
+}
+
+/// A subscription that is not open yet; from [`Publisher::subscription`].
+#[must_use = "a builder does nothing until `open`"]
+pub struct SubscriptionBuilder<'p, P> {
+    publisher: &'p Publisher<P>,
+    properties: P,
+    channels: Vec<Arc<str>>,
+    first: Vec<Frame>,
+    heartbeat: Option<Duration>,
+}
+
+impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
+    /// The channels it is in. Defaults to [`DEFAULT_CHANNEL`]; setting them again replaces them.
+    pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
+        self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());
+        self
+    }
+
+    /// Events that this subscriber gets before the live ones, in this order. More may be added.
+    ///
+    /// They do not count towards the bounds of the queue.
+    pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
+        self.first.extend(events.into_iter().map(|event| event.into().encode()));
+        self
+    }
+
+    /// After how much silence the stream is sent a comment; `None` for never. Defaults to the
+    /// [publisher's](PublisherBuilder::heartbeat).
+    #[doc(alias = "keep-alive")]
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.heartbeat = interval.into();
+        self
+    }
+
+    /// Opens it: what is published from now on waits for it. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says which bound it would cross; nothing was registered then.
+    pub fn open(self) -> Result<Subscription, OpenError> {
+        let Self { publisher, properties, channels, first, heartbeat } = self;
+        if heartbeat == Some(Duration::ZERO) {
+            return Err(OpenError::ZeroHeartbeat);
+        }
+        let core = &publisher.core;
+        let properties: Properties = Arc::new(properties);
+        let queue = Arc::new(Queue::new());
+        let id = core.registry.join(&channels, &properties, &queue)?;
+        let registry: Arc<dyn Owner> = Arc::clone(&core.registry) as _;
+        Ok(Subscription::new(Parts {
+            owner: Arc::downgrade(&registry),
+            id,
+            properties,
+            queue,
+            first,
+            heartbeat,
+            counters: Arc::clone(&core.counters),
+        }))
+    }
+}
+
+impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionBuilder")
+            .field("channels", &self.channels)
+            .field("initial_data", &self.first.len())
+            .field("heartbeat", &self.heartbeat)
+            .finish_non_exhaustive()
+    }
+}
