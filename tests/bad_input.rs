@@ -1,0 +1,107 @@
+//! Bad input gets a clear error that says what was wrong and what is allowed, and nothing is sent.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use server_sent_events::{Event, Headers, NextTimeoutError, OpenError, Publisher, TryNextError};
+
+#[track_caller]
+fn refused<T, E: Display>(result: Result<T, E>, text: &str) {
+    match result {
+        Ok(_) => panic!("accepted; expected: {text}"),
+        Err(error) => assert_eq!(error.to_string(), text),
+    }
+}
+
+fn event() -> Event {
+    Event::new("x")
+}
+
+#[test]
+fn event_types() {
+    refused(event().event("a\nb"), "the event type holds '\\n' at byte 1: CR, LF and NUL are not allowed there");
+    refused(event().event("\rb"), "the event type holds '\\r' at byte 0: CR, LF and NUL are not allowed there");
+    refused(event().event("äb\0"), "the event type holds '\\0' at byte 3: CR, LF and NUL are not allowed there");
+    assert!(event().event("Ä, with spaces: and a colon").is_ok());
+    assert!(event().event("").is_ok());
+}
+
+#[test]
+fn ids() {
+    refused(event().id(""), "the id is empty: 1 to 128 visible ASCII characters are allowed");
+    refused(event().id("a b"), "the id holds ' ' at byte 1: only visible ASCII characters are allowed there");
+    refused(event().id("a\nb"), "the id holds '\\n' at byte 1: only visible ASCII characters are allowed there");
+    refused(event().id("a\r"), "the id holds '\\r' at byte 1: only visible ASCII characters are allowed there");
+    refused(event().id("\0"), "the id holds '\\0' at byte 0: only visible ASCII characters are allowed there");
+    refused(event().id("\u{7f}"), "the id holds '\\u{7f}' at byte 0: only visible ASCII characters are allowed there");
+    refused(event().id("ä"), "the id holds 'ä' at byte 0: only visible ASCII characters are allowed there");
+    refused(event().id("x".repeat(129)), "the id is 129 bytes long: 1 to 128 visible ASCII characters are allowed");
+    assert!(event().id("x".repeat(128)).is_ok());
+    assert!(event().id("!~").is_ok());
+}
+
+#[test]
+fn retry_times() {
+    let text = "the retry time is 2147483648 ms: at most 2147483647 ms are allowed";
+    refused(event().retry(Duration::from_millis(2_147_483_648)), text);
+    refused(event().retry(Duration::MAX), "the retry time is 18446744073709551615999 ms: at most 2147483647 ms are allowed");
+}
+
+#[test]
+fn settings_with_which_nothing_works() {
+    let builder = Publisher::<()>::builder;
+    refused(builder().max_subscribers(0).build(), "max_subscribers is 0: it must be more than that");
+    refused(builder().max_channels(0).build(), "max_channels is 0: it must be more than that");
+    refused(builder().max_channel_name(0).build(), "max_channel_name is 0: it must be more than that");
+    refused(builder().queue_frames(0).build(), "queue_frames is 0: it must be more than that");
+    refused(builder().queue_bytes(0).build(), "queue_bytes is 0: it must be more than that");
+    refused(builder().heartbeat(Duration::ZERO).build(), "heartbeat is 0: it must be more than that");
+    assert_eq!(builder().queue_frames(0).build().unwrap_err().setting(), "queue_frames");
+    assert!(builder().heartbeat(None).build().is_ok());
+}
+
+#[test]
+fn subscriptions_that_cannot_be() {
+    let publisher = Publisher::new();
+    let open = || publisher.subscription(());
+    refused(open().channels([""; 0]).open(), "the subscription names no channel: it needs at least one");
+    refused(open().heartbeat(Duration::ZERO).open(), "the heartbeat's interval is 0: it must be more than that, or None");
+    assert_eq!(publisher.stats().subscribers, 0);
+}
+
+#[test]
+fn headers() {
+    let with = |name, value| Headers::new().with(name, value);
+    let name = |name: &str| format!("{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed");
+    refused(with("", "x"), &name(""));
+    refused(with("X Y", "x"), &name("X Y"));
+    refused(with("X\r\nY", "x"), &name("X\r\nY"));
+    refused(with("X:", "x"), &name("X:"));
+    for (value, character) in [("a\r\nX: forged", "'\\r'"), ("a\nb", "'\\n'"), ("\0", "'\\0'"), ("ä", "'ä'")] {
+        let text = format!(
+            "the value of the header \"X\" holds {character}: only visible characters, spaces and tabs are allowed"
+        );
+        refused(with("X", value), &text);
+    }
+    for name in ["content-length", "Transfer-Encoding", "Connection", "Content-Type", "Content-Encoding"] {
+        refused(with(name, "x"), &format!("the header {name:?} describes the event stream itself: it cannot be set"));
+    }
+    assert!(with("Set-Cookie", "a=b; Path=/, \t\"c\"").is_ok());
+}
+
+#[test]
+fn what_a_subscription_says_when_there_is_nothing() {
+    refused(Err::<(), _>(TryNextError::Empty), "nothing is queued for this subscription now");
+    refused(Err::<(), _>(TryNextError::Ended), "the event stream has ended");
+    refused(Err::<(), _>(NextTimeoutError::Timeout), "nothing was queued for this subscription within the time");
+    refused(Err::<(), _>(NextTimeoutError::Ended), "the event stream has ended");
+    assert!(TryNextError::Ended.is_ended() && !TryNextError::Empty.is_ended());
+    assert!(NextTimeoutError::Ended.is_ended() && !NextTimeoutError::Timeout.is_ended());
+}
+
+#[test]
+fn only_a_full_house_may_have_room_later() {
+    assert!(OpenError::TooManySubscribers { limit: 1 }.is_temporary());
+    assert!(!OpenError::NoChannels.is_temporary());
+    assert!(!OpenError::TooManyChannels { given: 2, limit: 1 }.is_temporary());
+}

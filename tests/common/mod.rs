@@ -1,0 +1,90 @@
+//! One-line helpers, so that each test reads as a row of a table.
+#![allow(dead_code)] // each test file is a crate of its own and uses some of them
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventsource_stream::Eventsource;
+use futures_util::StreamExt;
+use server_sent_events::{EndCause, Publisher, Subscription, TryNextError};
+
+/// How long a condition may take before the test fails. Never waited for when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A publisher whose subscribers have properties of this type.
+pub fn publisher<P: Send + Sync + 'static>() -> Publisher<P> {
+    Publisher::builder().build().unwrap()
+}
+
+/// A subscriber of these channels.
+#[track_caller]
+pub fn subscriber<const N: usize>(publisher: &Publisher, channels: [&str; N]) -> Subscription {
+    publisher.subscription(()).channels(channels).open().unwrap()
+}
+
+/// The next frame is this one, and it comes without a heartbeat before it.
+#[track_caller]
+pub fn gets(subscription: &mut Subscription, frame: &str) {
+    assert_eq!(subscription.next_timeout(PATIENCE).as_deref(), Ok(frame));
+}
+
+/// The next frame is an event with nothing but this data.
+#[track_caller]
+pub fn gets_data(subscription: &mut Subscription, data: &str) {
+    gets(subscription, &format!("data: {data}\n\n"));
+}
+
+/// Nothing waits; all that was published has been taken.
+#[track_caller]
+pub fn gets_nothing(subscription: &mut Subscription) {
+    assert_eq!(subscription.try_next(), Err(TryNextError::Empty));
+}
+
+/// The stream ends here, for this reason.
+#[track_caller]
+pub fn ends(subscription: &mut Subscription, cause: EndCause) {
+    assert_eq!(subscription.next(), None);
+    assert_eq!(subscription.end_cause(), Some(cause));
+    assert_eq!(subscription.next(), None, "an ended stream went on");
+}
+
+/// Waits until the condition holds, and fails when it does not within a generous time.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a parser that is not ours makes of an event stream.
+pub fn parsed(stream: &str) -> Vec<eventsource_stream::Event> {
+    let bytes = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(stream.to_owned())]);
+    futures_executor::block_on(bytes.eventsource().map(|event| event.expect("a broken event stream")).collect())
+}
+
+/// Ends the process, and so the test, when it is not dropped in time: a deadlock must not hang the suite.
+pub struct Watchdog(#[allow(dead_code)] Sender<()>);
+
+impl Watchdog {
+    pub fn new(what: &str, limit: Duration) -> Self {
+        let (sender, receiver): (_, Receiver<()>) = channel();
+        let what = what.to_owned();
+        thread::spawn(move || {
+            if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("watchdog: {what} took more than {limit:?}");
+                std::process::abort();
+            }
+        });
+        Self(sender)
+    }
+}
+
+/// A number to start a random test with: a new one each time, printed, or the one in `SEED`.
+pub fn seed(test: &str) -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("{test}: SEED={seed}");
+    seed
+}

@@ -1,0 +1,121 @@
+//! `publish_with` gives each subscriber what its properties ask for.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use common::{gets, gets_data, gets_nothing, publisher};
+use server_sent_events::{Event, Publisher};
+
+struct User {
+    name: &'static str,
+    language: &'static str,
+}
+
+const ADA: User = User { name: "Ada", language: "en" };
+const BOB: User = User { name: "Bob", language: "de" };
+
+#[test]
+fn each_gets_what_its_properties_ask_for() {
+    let publisher = publisher::<User>();
+    let mut ada = publisher.subscription(ADA).open().unwrap();
+    let mut bob = publisher.subscription(BOB).open().unwrap();
+    let receipt = publisher.publish_with("default channel", |user: &User| {
+        Some(Event::new(match user.language {
+            "de" => format!("Hallo {}", user.name),
+            _ => format!("Hello {}", user.name),
+        }))
+    });
+    assert_eq!(receipt.queued(), 2);
+    gets_data(&mut ada, "Hello Ada");
+    gets_data(&mut bob, "Hallo Bob");
+}
+
+#[test]
+fn none_skips_a_subscriber() {
+    let publisher = publisher::<User>();
+    let mut ada = publisher.subscription(ADA).open().unwrap();
+    let mut bob = publisher.subscription(BOB).open().unwrap();
+    publisher.publish("before");
+    publisher.publish_with("default channel", |user: &User| (user.name != "Ada").then(|| Event::new("not for Ada")));
+    publisher.publish("after");
+    gets_data(&mut ada, "before");
+    gets_data(&mut ada, "after");
+    gets_data(&mut bob, "before");
+    gets_data(&mut bob, "not for Ada");
+    gets_data(&mut bob, "after");
+    [ada, bob].iter_mut().for_each(gets_nothing);
+}
+
+#[test]
+fn a_subscriber_of_two_channels_gets_it_once() {
+    let publisher = publisher::<User>();
+    let mut ada = publisher.subscription(ADA).channels(["chat", "news"]).open().unwrap();
+    publisher.publish_with(["chat", "news"], |user: &User| Some(Event::new(user.name)));
+    gets_data(&mut ada, "Ada");
+    gets_nothing(&mut ada);
+}
+
+#[test]
+fn a_panic_costs_that_subscriber_that_event_and_is_told() {
+    let publisher = publisher::<User>();
+    let mut ada = publisher.subscription(ADA).open().unwrap();
+    let mut bob = publisher.subscription(BOB).open().unwrap();
+    publisher.publish_with("default channel", |user: &User| {
+        assert_ne!(user.name, "Ada", "a panic that belongs to this test");
+        Some(Event::new("fine"))
+    });
+    publisher.publish("after");
+    gets(&mut ada, "event: gap\ndata: {\"lost\":1}\n\n");
+    gets_data(&mut ada, "after");
+    gets_data(&mut bob, "fine");
+    gets_data(&mut bob, "after");
+    assert_eq!(publisher.stats().panicked, 1);
+}
+
+#[test]
+fn a_panic_whose_payload_panics_too_ends_nothing() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("a payload's panic that belongs to this test");
+        }
+    }
+    let publisher = Publisher::new();
+    let mut subscription = publisher.subscribe().unwrap();
+    publisher.publish_with("default channel", |()| std::panic::panic_any(Payload));
+    publisher.publish("after");
+    gets(&mut subscription, "event: gap\ndata: {\"lost\":1}\n\n");
+    gets_data(&mut subscription, "after");
+}
+
+#[test]
+fn the_closure_runs_where_it_is_taken_and_not_where_it_is_published() {
+    let publisher = Publisher::new();
+    let mut subscription = publisher.subscribe().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    publisher.publish_with("default channel", move |()| {
+        counter.fetch_add(1, SeqCst);
+        Some(Event::new(thread::current().name().unwrap_or("nameless")))
+    });
+    assert_eq!(calls.load(SeqCst), 0);
+    let taker = thread::Builder::new().name("taker".into());
+    let taker = taker.spawn(move || gets_data(&mut subscription, "taker")).unwrap();
+    taker.join().unwrap();
+    assert_eq!(calls.load(SeqCst), 1);
+}
+
+#[test]
+fn a_closure_nobody_needs_is_dropped_uncalled() {
+    let publisher = Publisher::new();
+    let capture = Arc::new(());
+    let captured = Arc::clone(&capture);
+    publisher.publish_with("default channel", move |()| {
+        let _captured = &captured;
+        unreachable!("nobody listens")
+    });
+    assert_eq!(Arc::strong_count(&capture), 1);
+}
