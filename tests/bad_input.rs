@@ -44,7 +44,10 @@ fn ids() {
 fn retry_times() {
     let text = "the retry time is 2147483648 ms: at most 2147483647 ms are allowed";
     refused(event().retry(Duration::from_millis(2_147_483_648)), text);
-    refused(event().retry(Duration::MAX), "the retry time is 18446744073709551615999 ms: at most 2147483647 ms are allowed");
+    refused(
+        event().retry(Duration::MAX),
+        "the retry time is 18446744073709551615999 ms: at most 2147483647 ms are allowed",
+    );
 }
 
 #[test]
@@ -65,14 +68,18 @@ fn subscriptions_that_cannot_be() {
     let publisher = Publisher::new();
     let open = || publisher.subscription(());
     refused(open().channels([""; 0]).open(), "the subscription names no channel: it needs at least one");
-    refused(open().heartbeat(Duration::ZERO).open(), "the heartbeat's interval is 0: it must be more than that, or None");
+    refused(
+        open().heartbeat(Duration::ZERO).open(),
+        "the heartbeat's interval is 0: it must be more than that, or None",
+    );
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
 #[test]
 fn headers() {
     let with = |name, value| Headers::new().with(name, value);
-    let name = |name: &str| format!("{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed");
+    let name =
+        |name: &str| format!("{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed");
     refused(with("", "x"), &name(""));
     refused(with("X Y", "x"), &name("X Y"));
     refused(with("X\r\nY", "x"), &name("X\r\nY"));

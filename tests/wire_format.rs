@@ -138,8 +138,11 @@ fn text() -> impl Strategy<Value = String> {
     ];
     prop_oneof![
         prop::collection::vec(character, 0..40).prop_map(|characters| characters.into_iter().collect()),
-        prop::collection::vec(prop::sample::select(vec!["data", "id", "event", ":", ": ", "\n", "\r\n", "\r", "x"]), 0..12)
-            .prop_map(|words: Vec<&str>| words.concat()),
+        prop::collection::vec(
+            prop::sample::select(vec!["data", "id", "event", ":", ": ", "\n", "\r\n", "\r", "x"]),
+            0..12
+        )
+        .prop_map(|words: Vec<&str>| words.concat()),
     ]
 }
 

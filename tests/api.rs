@@ -1,0 +1,69 @@
+//! What the public types can do, apart from what they do: cross threads, be printed.
+
+mod common;
+
+use std::fmt::Debug;
+
+use server_sent_events::*;
+
+fn sends<T: Send>() {}
+fn shares<T: Send + Sync + Debug>() {}
+
+#[test]
+fn what_may_cross_threads() {
+    /// Neither printable nor clonable, and only what is asked of properties.
+    struct Properties(#[allow(dead_code)] std::sync::Mutex<u8>);
+
+    shares::<Publisher>();
+    shares::<Publisher<Properties>>();
+    shares::<PublisherBuilder<Properties>>();
+    shares::<WeakPublisher<Properties>>();
+    shares::<SubscriptionBuilder<'_, Properties>>();
+    shares::<Subscription>();
+    shares::<Event>();
+    shares::<Frame>();
+    shares::<Receipt>();
+    shares::<Stats>();
+    shares::<EndCause>();
+    shares::<Headers>();
+    shares::<EventError>();
+    shares::<OpenError>();
+    shares::<BuildError>();
+    shares::<HeaderError>();
+    shares::<TryNextError>();
+    shares::<NextTimeoutError>();
+    sends::<std::iter::Take<Subscription>>();
+    #[cfg(feature = "tiny_http")]
+    shares::<adapter::tiny_http::Server>();
+}
+
+#[test]
+fn what_is_printed_is_short_and_of_use() {
+    let publisher = Publisher::new();
+    let subscription = publisher.subscribe().unwrap();
+    publisher.publish("hello");
+    assert_eq!(format!("{publisher:?}"), "Publisher { subscribers: 1, channels: 1, .. }");
+    assert_eq!(format!("{subscription:?}"), "Subscription { id: 1, queued: 1, ended: None, .. }");
+    assert_eq!(format!("{:?}", publisher.downgrade()), "WeakPublisher { .. }");
+    assert_eq!(format!("{:?}", Event::new("x").encode()), "\"data: x\\n\\n\"");
+    assert_eq!(Event::new("x").encode().to_string(), "data: x\n\n");
+}
+
+#[test]
+fn a_frame_is_the_text_it_carries() {
+    let frame = Event::new("x").encode();
+    assert_eq!(frame, "data: x\n\n");
+    assert_eq!(frame, *"data: x\n\n");
+    assert_eq!(String::from(frame.clone()), "data: x\n\n");
+    assert_eq!(AsRef::<[u8]>::as_ref(&frame), b"data: x\n\n");
+    assert_eq!(frame.len(), 9);
+}
+
+#[test]
+fn the_iterator_is_an_iterator() {
+    let publisher = Publisher::new();
+    let subscription = publisher.subscription(()).initial_data(["1", "2", "3"]).open().unwrap();
+    let data: Vec<String> = subscription.take(2).map(|frame| frame.to_uppercase()).collect();
+    assert_eq!(data, ["DATA: 1\n\n", "DATA: 2\n\n"]);
+    assert_eq!(publisher.stats().subscribers, 0, "`take` dropped it");
+}

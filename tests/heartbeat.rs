@@ -1,0 +1,92 @@
+//! A silent stream is sent a heartbeat, so that who has gone is noticed; a busy one is not.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, ends, gets, gets_data, gets_nothing};
+use server_sent_events::{EndCause, Event, NextTimeoutError, Publisher, Subscription};
+
+const HEARTBEAT: &str = ":\n\n";
+const SHORT: Duration = Duration::from_millis(20);
+
+fn with_heartbeat(interval: impl Into<Option<Duration>>) -> (Publisher, Subscription) {
+    let publisher = Publisher::<()>::builder().heartbeat(interval).build().unwrap();
+    let subscription = publisher.subscribe().unwrap();
+    (publisher, subscription)
+}
+
+#[test]
+fn it_comes_after_the_interval_and_again() {
+    let (_publisher, mut subscription) = with_heartbeat(SHORT);
+    for _ in 0..3 {
+        let start = Instant::now();
+        assert_eq!(subscription.next().unwrap(), HEARTBEAT);
+        assert!(start.elapsed() > SHORT / 2, "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn it_fires_nothing_in_the_browser() {
+    assert_eq!(common::parsed(HEARTBEAT), []);
+}
+
+#[test]
+fn an_event_comes_before_it_and_puts_it_off() {
+    let (publisher, mut subscription) = with_heartbeat(PATIENCE * 2);
+    publisher.publish("1");
+    gets_data(&mut subscription, "1");
+    gets_nothing(&mut subscription);
+}
+
+#[test]
+fn every_way_of_taking_gives_it() {
+    let (_publisher, mut subscription) = with_heartbeat(SHORT);
+    gets(&mut subscription, HEARTBEAT);
+    assert_eq!(subscription.next_frame().unwrap(), HEARTBEAT);
+    assert_eq!(subscription.next_frame_timeout(PATIENCE).unwrap(), HEARTBEAT);
+    common::eventually("a heartbeat from try_next", || subscription.try_next().as_deref() == Ok(HEARTBEAT));
+}
+
+#[test]
+fn a_timeout_shorter_than_the_interval_is_a_timeout() {
+    let (_publisher, mut subscription) = with_heartbeat(PATIENCE * 2);
+    assert_eq!(subscription.next_timeout(Duration::ZERO), Err(NextTimeoutError::Timeout));
+    assert_eq!(subscription.next_timeout(SHORT), Err(NextTimeoutError::Timeout));
+}
+
+#[test]
+fn one_that_is_skipped_again_and_again_is_silent() {
+    let (publisher, mut subscription) = with_heartbeat(SHORT);
+    let start = Instant::now();
+    common::eventually("a heartbeat between skipped events", || {
+        publisher.publish_with("default channel", |()| None::<Event>);
+        subscription.try_next().as_deref() == Ok(HEARTBEAT)
+    });
+    assert!(start.elapsed() >= SHORT / 2);
+}
+
+#[test]
+fn none_means_never() {
+    let (publisher, mut subscription) = with_heartbeat(None);
+    assert_eq!(subscription.next_timeout(SHORT * 3), Err(NextTimeoutError::Timeout));
+    publisher.close();
+    ends(&mut subscription, EndCause::Closed);
+}
+
+#[test]
+fn a_subscription_may_have_its_own() {
+    let (publisher, _) = with_heartbeat(None);
+    let mut subscription = publisher.subscription(()).heartbeat(SHORT).open().unwrap();
+    gets(&mut subscription, HEARTBEAT);
+    let mut silent = publisher.subscription(()).heartbeat(None).open().unwrap();
+    assert_eq!(silent.next_timeout(SHORT * 3), Err(NextTimeoutError::Timeout));
+}
+
+#[test]
+fn an_interval_that_no_clock_can_count_is_never() {
+    let (publisher, mut subscription) = with_heartbeat(Duration::MAX);
+    publisher.publish("1");
+    assert_eq!(subscription.next_timeout(Duration::MAX).unwrap(), "data: 1\n\n");
+    gets_nothing(&mut subscription);
+}

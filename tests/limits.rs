@@ -1,0 +1,68 @@
+//! Every number that a stranger could drive up has a bound, and the error says which.
+
+mod common;
+
+use common::subscriber;
+use server_sent_events::{OpenError, Publisher};
+
+fn opens(publisher: &Publisher, channels: impl IntoIterator<Item = String>) -> Result<(), OpenError> {
+    publisher.subscription(()).channels(channels).open().map(drop)
+}
+
+#[test]
+fn subscribers() {
+    let publisher = Publisher::<()>::builder().max_subscribers(2).build().unwrap();
+    let _first = publisher.subscribe().unwrap();
+    let second = publisher.subscribe().unwrap();
+    let error = publisher.subscribe().unwrap_err();
+    assert_eq!(error, OpenError::TooManySubscribers { limit: 2 });
+    assert_eq!(error.to_string(), "the publisher has 2 subscribers: no more are allowed");
+    drop(second);
+    assert!(publisher.subscribe().is_ok());
+}
+
+#[test]
+fn ten_thousand_subscribers_by_default() {
+    let publisher = Publisher::new();
+    let _all: Vec<_> = (0..10_000).map(|_| publisher.subscribe().unwrap()).collect();
+    assert_eq!(publisher.subscribe().unwrap_err(), OpenError::TooManySubscribers { limit: 10_000 });
+}
+
+#[test]
+fn channels_of_one_subscription() {
+    let publisher = Publisher::new();
+    let channels = |count| (0..count).map(|n| format!("channel {n}"));
+    assert_eq!(opens(&publisher, channels(64)), Ok(()));
+    let error = opens(&publisher, channels(65)).unwrap_err();
+    assert_eq!(error, OpenError::TooManyChannels { given: 65, limit: 64 });
+    assert_eq!(error.to_string(), "the subscription names 65 channels: at most 64 are allowed");
+
+    let strict = Publisher::<()>::builder().max_channels(1).build().unwrap();
+    assert_eq!(opens(&strict, channels(1)), Ok(()));
+    assert_eq!(opens(&strict, channels(2)), Err(OpenError::TooManyChannels { given: 2, limit: 1 }));
+}
+
+#[test]
+fn the_length_of_a_channels_name() {
+    let publisher = Publisher::new();
+    assert_eq!(opens(&publisher, ["x".repeat(256)]), Ok(()));
+    let error = opens(&publisher, ["fine".into(), "x".repeat(257)]).unwrap_err();
+    assert_eq!(error, OpenError::ChannelNameTooLong { length: 257, limit: 256 });
+    assert_eq!(error.to_string(), "the name of a channel is 257 bytes long: at most 256 are allowed");
+
+    let strict = Publisher::<()>::builder().max_channel_name(3).build().unwrap();
+    assert_eq!(opens(&strict, ["abc".into()]), Ok(()));
+    assert_eq!(opens(&strict, ["äb".into()]), Ok(()), "three bytes");
+    assert_eq!(opens(&strict, ["äbc".into()]), Err(OpenError::ChannelNameTooLong { length: 4, limit: 3 }));
+}
+
+#[test]
+fn what_was_refused_leaves_nothing_behind() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let _first = subscriber(&publisher, ["chat"]);
+    assert!(opens(&publisher, ["news".into()]).is_err());
+    assert!(opens(&publisher, ["news".into(), "x".repeat(257)]).is_err());
+    let stats = publisher.stats();
+    assert_eq!((stats.subscribers, stats.channels), (1, 1));
+    assert_eq!(publisher.publish_to("news", "nobody").queued(), 0);
+}

@@ -1,0 +1,63 @@
+//! What came and went leaves the memory where it was.
+//!
+//! One test: the allocator counts the whole process.
+
+use std::alloc::System;
+
+use server_sent_events::{Event, Publisher};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The bytes that are held more than at the region's start.
+fn held(region: &Region<'_, System>) -> isize {
+    let change = region.change();
+    change.bytes_allocated as isize - change.bytes_deallocated as isize
+}
+
+#[test]
+fn what_came_and_went_leaves_the_memory_where_it_was() {
+    let publisher = Publisher::new();
+    // What threads and statics allocate once.
+    drop(publisher.subscribe().unwrap().try_next());
+    let region = Region::new(ALLOCATOR);
+
+    // 100,000 channels, 100 at a time, each with an event that nobody takes.
+    for round in 0..1_000 {
+        let names = (0..100).map(|n| format!("channel {}", round * 100 + n)).collect::<Vec<_>>();
+        let subscriptions: Vec<_> =
+            names.chunks(50).map(|names| publisher.subscription(()).channels(names).open().unwrap()).collect();
+        assert_eq!(publisher.stats().channels, 100);
+        publisher.publish_to(&names, "x");
+        drop(subscriptions);
+    }
+    assert_eq!(publisher.stats().channels, 0);
+    assert!(held(&region).abs() < 1_000, "channels left {} bytes", held(&region));
+
+    // All at once.
+    let all: Vec<_> = (0..2_000)
+        .map(|n| publisher.subscription(()).channels((0..50).map(|m| format!("{n} {m}"))).open().unwrap())
+        .collect();
+    assert_eq!(publisher.stats().channels, 100_000);
+    drop(all);
+    assert!(held(&region).abs() < 1_000, "100,000 channels at once left {} bytes", held(&region));
+
+    // A subscriber that never reads, more than once over its bound; its subscription still exists.
+    let stalled = publisher.subscribe().unwrap();
+    let with_one = held(&region);
+    for _ in 0..10_000 {
+        publisher.publish("x".repeat(900));
+        publisher.publish_with("default channel", |()| Some(Event::new("y")));
+    }
+    assert_eq!(publisher.stats().ended.queue_full, 1);
+    assert!(held(&region) - with_one < 2_000, "a stalled subscriber holds {} bytes", held(&region) - with_one);
+    drop(stalled);
+    assert!(held(&region).abs() < 1_000, "a stalled subscriber left {} bytes", held(&region));
+
+    // A subscriber that has had an event: the queue's first block of 31 items, and the entry itself.
+    let mut quiet = publisher.subscribe().unwrap();
+    publisher.publish("x");
+    assert!(quiet.try_next().is_ok());
+    assert!(held(&region) < 2_500, "one quiet subscriber holds {} bytes", held(&region));
+}

@@ -1,0 +1,89 @@
+//! All subscribers see all events, whole, in one order.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::{Watchdog, subscriber};
+use server_sent_events::{Publisher, Subscription};
+
+const PUBLISHERS: usize = 4;
+const EVENTS: usize = 100_000;
+const SUBSCRIBERS: usize = 8;
+/// How far the publishers may be ahead of the slowest subscriber, so that all keep up.
+const AHEAD: usize = 500;
+
+#[test]
+fn two_threads_publishing_lines_of_two_events_interleave_python() {
+    let _watchdog = Watchdog::new("4 publishers and 8 subscribers", Duration::from_secs(120));
+    let publisher = Publisher::new();
+    let subscriptions: [Subscription; SUBSCRIBERS] = [(); SUBSCRIBERS].map(|()| publisher.subscribe().unwrap());
+    // Each subscriber returns a token for each event that it took; publishing one costs one of everybody's.
+    let (taken, tokens): (Vec<_>, Vec<_>) =
+        subscriptions.iter().map(|_| crossbeam_channel::bounded::<()>(AHEAD + PUBLISHERS)).unzip();
+    taken.iter().for_each(|taken| (0..AHEAD).for_each(|_| taken.send(()).unwrap()));
+
+    let orders: Vec<Vec<(usize, usize)>> = thread::scope(|threads| {
+        let readers: Vec<_> = subscriptions
+            .into_iter()
+            .zip(taken)
+            .map(|(subscription, taken)| {
+                threads.spawn(move || {
+                    let order = |frame: String| {
+                        let _ = taken.send(());
+                        whole(&frame)
+                    };
+                    subscription.take(EVENTS).map(order).collect()
+                })
+            })
+            .collect();
+        for thread in 0..PUBLISHERS {
+            let (publisher, tokens) = (&publisher, &tokens);
+            threads.spawn(move || {
+                for n in 0..EVENTS / PUBLISHERS {
+                    tokens.iter().for_each(|tokens| tokens.recv().unwrap());
+                    let receipt = publisher.publish(format!("{thread}\n{n}\r\n{thread} {n}"));
+                    assert_eq!(receipt.queued(), SUBSCRIBERS);
+                }
+            });
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+
+    let first = &orders[0];
+    assert_eq!(first.len(), EVENTS);
+    for order in &orders {
+        assert!(order == first, "two subscribers saw two orders");
+    }
+    for thread in 0..PUBLISHERS {
+        let of_thread = first.iter().filter(|(by, _)| *by == thread).map(|(_, n)| *n);
+        assert!(of_thread.eq(0..EVENTS / PUBLISHERS), "what one thread published changed its order");
+    }
+}
+
+/// Who published the event, and its number, if all its lines are there and of one event.
+#[track_caller]
+fn whole(frame: &str) -> (usize, usize) {
+    let lines: Vec<&str> = frame.lines().map(|line| line.trim_start_matches("data: ")).collect();
+    let [thread, n, both, ""] = lines[..] else { panic!("not a whole event: {frame:?}") };
+    assert_eq!(both, format!("{thread} {n}"));
+    (thread.parse().unwrap(), n.parse().unwrap())
+}
+
+#[test]
+fn two_channels_are_in_one_order_too() {
+    let publisher = Publisher::<()>::builder().queue_frames(10_000).build().unwrap();
+    let mut both = [(); 2].map(|()| subscriber(&publisher, ["a", "b"]));
+    thread::scope(|threads| {
+        for channel in ["a", "b"] {
+            let publisher = &publisher;
+            threads
+                .spawn(move || (0..5_000).for_each(|n| drop(publisher.publish_to(channel, format!("{channel}{n}")))));
+        }
+    });
+    publisher.close();
+    let [one, two] = both.each_mut().map(|subscription| subscription.collect::<Vec<_>>());
+    assert_eq!(one.len(), 10_000);
+    assert_eq!(one, two);
+}

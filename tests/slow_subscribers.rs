@@ -1,0 +1,141 @@
+//! A slow subscriber is ended at once, costs a bounded amount of memory, and holds up nobody.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{ends, gets_data, gets_nothing};
+use server_sent_events::{EndCause, Event, Publisher};
+
+fn with_queue(frames: usize, bytes: usize) -> Publisher {
+    Publisher::<()>::builder().queue_frames(frames).queue_bytes(bytes).build().unwrap()
+}
+
+#[test]
+fn the_queue_holds_as_many_frames_as_the_bound_says() {
+    let publisher = with_queue(3, usize::MAX);
+    let mut subscription = publisher.subscribe().unwrap();
+    for n in 1..=3 {
+        assert_eq!(publisher.publish(n.to_string()).queued(), 1);
+    }
+    (1..=3).for_each(|n| gets_data(&mut subscription, &n.to_string()));
+    gets_nothing(&mut subscription);
+}
+
+#[test]
+fn one_frame_more_ends_it_and_what_was_queued_is_thrown_away() {
+    let publisher = with_queue(3, usize::MAX);
+    let mut subscription = publisher.subscribe().unwrap();
+    (1..=3).for_each(|n| drop(publisher.publish(n.to_string())));
+    assert_eq!(publisher.publish("4").queued(), 0);
+    assert_eq!(publisher.subscribers("default channel").len(), 0);
+    ends(&mut subscription, EndCause::QueueFull);
+    let stats = publisher.stats();
+    assert_eq!((stats.published, stats.queued, stats.ended.queue_full), (4, 3, 1));
+}
+
+#[test]
+fn taking_makes_room() {
+    let publisher = with_queue(2, 64);
+    let mut subscription = publisher.subscribe().unwrap();
+    for n in 0..1_000 {
+        publisher.publish(n.to_string());
+        gets_data(&mut subscription, &n.to_string());
+    }
+    publisher.publish("a".repeat(16));
+    publisher.publish("b".repeat(16));
+    gets_data(&mut subscription, &"a".repeat(16));
+    gets_data(&mut subscription, &"b".repeat(16));
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    // Each frame is "data: " and ten letters and two line feeds: 18 bytes.
+    let publisher = with_queue(usize::MAX, 36);
+    let mut subscription = publisher.subscribe().unwrap();
+    assert_eq!(publisher.publish("0123456789").queued(), 1);
+    assert_eq!(publisher.publish("0123456789").queued(), 1);
+    assert_eq!(publisher.publish("").queued(), 0);
+    ends(&mut subscription, EndCause::QueueFull);
+}
+
+#[test]
+fn one_event_larger_than_the_bound_does_not_end_those_who_keep_up() {
+    let publisher = with_queue(10, 100);
+    let mut subscription = publisher.subscribe().unwrap();
+    let large = "x".repeat(10_000);
+    for _ in 0..10 {
+        assert_eq!(publisher.publish(&large).queued(), 1);
+        gets_data(&mut subscription, &large);
+    }
+    publisher.publish("small");
+    assert_eq!(publisher.publish(&large).queued(), 0);
+    ends(&mut subscription, EndCause::QueueFull);
+}
+
+#[test]
+fn closures_count_as_frames() {
+    let publisher = with_queue(2, usize::MAX);
+    let mut subscription = publisher.subscribe().unwrap();
+    let publish = || publisher.publish_with("default channel", |()| Some(Event::new("x"))).queued();
+    assert_eq!((publish(), publish(), publish()), (1, 1, 0));
+    ends(&mut subscription, EndCause::QueueFull);
+}
+
+#[test]
+fn the_defaults_are_1024_frames_and_1_mib() {
+    let publisher = Publisher::new();
+    let mut by_frames = publisher.subscribe().unwrap();
+    (0..1_024).for_each(|_| assert_eq!(publisher.publish("x").queued(), 1));
+    assert_eq!(publisher.publish("x").queued(), 0);
+    ends(&mut by_frames, EndCause::QueueFull);
+
+    let mut by_bytes = publisher.subscribe().unwrap();
+    let kibibyte = "x".repeat(1024 - "data: \n\n".len());
+    let queued = (0..1_024).map(|_| publisher.publish(&kibibyte).queued()).sum::<usize>();
+    assert_eq!(queued, 1_024);
+    assert!(by_bytes.try_next().is_ok());
+    assert_eq!(publisher.publish(kibibyte + "x").queued(), 0);
+    ends(&mut by_bytes, EndCause::QueueFull);
+}
+
+#[test]
+fn slow_client_stops_the_others_or_the_publisher_go_sse_r3labs() {
+    let publisher = Publisher::new();
+    let _slow = publisher.subscribe().unwrap();
+    let mut healthy = publisher.subscribe().unwrap();
+    for n in 0..10_000 {
+        publisher.publish(n.to_string());
+        gets_data(&mut healthy, &n.to_string());
+    }
+    assert_eq!(publisher.stats().ended.queue_full, 1);
+}
+
+#[test]
+fn unbounded_queue_of_a_dead_client_spring_afire_better_sse() {
+    let publisher = with_queue(100, usize::MAX);
+    // Alive but never read: as a thread would hold it that hangs in a write.
+    let subscription = publisher.subscribe().unwrap();
+    let capture = Arc::new(());
+    for _ in 0..100 {
+        let captured = Arc::clone(&capture);
+        publisher.publish_with("default channel", move |()| {
+            let _captured = &captured;
+            None
+        });
+    }
+    assert_eq!(Arc::strong_count(&capture), 101);
+    publisher.publish("one more");
+    assert_eq!(Arc::strong_count(&capture), 1, "the queue was not emptied at once");
+    assert_eq!(subscription.end_cause(), None, "nobody has asked it for its next frame yet");
+}
+
+#[test]
+fn initial_data_that_was_not_taken_yet_is_thrown_away_too() {
+    let publisher = with_queue(1, usize::MAX);
+    let mut subscription = publisher.subscription(()).initial_data(["1", "2"]).open().unwrap();
+    gets_data(&mut subscription, "1");
+    publisher.publish("3");
+    publisher.publish("4");
+    ends(&mut subscription, EndCause::QueueFull);
+}
