@@ -1,6 +1,9 @@
 //! One-line helpers, so that each test reads as a row of a table.
 #![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
+#[cfg(feature = "tiny_http")]
+pub mod http;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,0 +1,169 @@
+//! Raw HTTP over a socket, to see each byte, and a real client for all else.
+#![allow(dead_code)] // each test file is a crate of its own and uses some of them
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use server_sent_events::Publisher;
+use server_sent_events::adapter::tiny_http::{self as sse, Server};
+use tiny_http::Request;
+
+use super::PATIENCE;
+
+/// A server whose requests are answered on one thread by this function.
+pub struct Running {
+    pub address: SocketAddr,
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn new(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
+        let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
+        let address = server.local_addr();
+        let requests = Arc::clone(&server);
+        let thread = thread::spawn(move || requests.incoming_requests().for_each(&mut answer));
+        Self { address, server, thread: Some(thread) }
+    }
+
+    /// A server that answers every request with a stream of the default channel.
+    pub fn streams(publisher: &Publisher) -> Self {
+        let publisher = publisher.clone();
+        Self::new(move |request| match publisher.subscribe() {
+            Ok(subscription) => subscription.respond(request).unwrap(),
+            Err(_) => sse::refuse(request, std::time::Duration::from_secs(5)).unwrap(),
+        })
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A connection on which this has been sent.
+    pub fn send(&self, request: &str) -> Client {
+        let mut client = self.connect();
+        client.send(request);
+        client
+    }
+
+    /// A stream of events as a real client sees it, with framing taken away.
+    pub fn events(&self) -> Events {
+        Events::get(&format!("http://{}/", self.address))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.unblock();
+        let result = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            result.unwrap().unwrap();
+        }
+    }
+}
+
+/// One connection, byte by byte.
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(socket))
+    }
+
+    pub fn send(&mut self, bytes: &str) {
+        self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
+    }
+
+    /// Reads until the text so far ends with this, and returns it all.
+    #[track_caller]
+    pub fn reads_until(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            match self.0.read(&mut byte) {
+                Ok(1) => text.push(byte[0]),
+                other => panic!("{other:?} before {end:?}, after {:?}", String::from_utf8_lossy(&text)),
+            }
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// The next bytes are these.
+    #[track_caller]
+    pub fn reads(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        if let Err(error) = self.0.read_exact(&mut bytes) {
+            panic!("{error} instead of {expected:?}, after {:?}", String::from_utf8_lossy(&bytes));
+        }
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// The response's head, without the blank line.
+    #[track_caller]
+    pub fn reads_head(&mut self) -> Head {
+        Head(self.reads_until("\r\n\r\n").trim_end().to_owned())
+    }
+
+    /// The server closes the connection here.
+    #[track_caller]
+    pub fn reads_the_end(&mut self) {
+        let mut rest = String::new();
+        self.0.read_to_string(&mut rest).expect("the connection's end");
+        assert_eq!(rest, "");
+    }
+}
+
+/// The head of a response.
+pub struct Head(pub String);
+
+impl Head {
+    pub fn status(&self) -> &str {
+        self.0.split_once("\r\n").map_or(&*self.0, |(line, _)| line)
+    }
+
+    /// The values of all headers of this name.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let headers = self.0.lines().skip(1).map(|line| line.split_once(": ").expect("a header"));
+        headers.filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+    }
+}
+
+/// An event stream as a real HTTP client reads it.
+pub struct Events(Box<dyn BufRead + Send>);
+
+impl Events {
+    #[track_caller]
+    pub fn get(url: &str) -> Self {
+        let response = ureq::get(url).call().unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self(Box::new(BufReader::new(response.into_body().into_reader())))
+    }
+
+    /// The next frame; `None` when the body has ended as it should.
+    pub fn next_frame(&mut self) -> Option<String> {
+        let mut frame = String::new();
+        while !frame.ends_with("\n\n") {
+            if self.0.read_line(&mut frame).unwrap() == 0 {
+                assert_eq!(frame, "", "the stream ended within a frame");
+                return None;
+            }
+        }
+        Some(frame)
+    }
+
+    /// The next frame is this one.
+    #[track_caller]
+    pub fn gets(&mut self, frame: &str) {
+        assert_eq!(self.next_frame().as_deref(), Some(frame));
+    }
+
+    /// The stream has ended.
+    #[track_caller]
+    pub fn ends(&mut self) {
+        assert_eq!(self.next_frame(), None);
+    }
+}

@@ -1,0 +1,236 @@
+//! The examples do what their first lines say, with real clients.
+#![cfg(feature = "tiny_http")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use common::http::{Client, Events};
+
+/// A running example, killed at the end.
+struct Example {
+    process: Child,
+    url: String,
+}
+
+impl Example {
+    #[track_caller]
+    fn start(name: &str) -> Self {
+        let test = std::env::current_exe().unwrap();
+        let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
+        assert!(path.exists(), "{} is not built: `cargo test` without `--test` does it", path.display());
+        let mut process = Command::new(path).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        Self { process, url }
+    }
+
+    fn events(&self, path: &str) -> Events {
+        let mut events = Events::get(&format!("{}{path}", self.url));
+        events.gets(":\n\n");
+        events
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.url.strip_prefix("http://").unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Status and text of an answer.
+fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, String) {
+    let mut response = response.unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+fn get(url: &str) -> (u16, String) {
+    answer(agent().get(url).call())
+}
+
+fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
+    answer(agent().post(url).send(body))
+}
+
+#[test]
+fn visits_tells_every_viewer_of_each_visit() {
+    let visits = Example::start("visits");
+    assert!(get(&visits.url).1.contains("<!doctype html>"));
+    let mut viewers = [(); 2].map(|()| visits.events("/visits"));
+    viewers.iter_mut().for_each(|viewer| viewer.gets("data: 1 visits so far\n\n"));
+    get(&visits.url);
+    viewers.iter_mut().for_each(|viewer| viewer.gets("data: visit number 2\n\n"));
+    assert_eq!(get(&format!("{}/nothing", visits.url)).0, 404);
+}
+
+struct Chat(Example);
+
+impl Chat {
+    fn join(&self, name: &str) -> Events {
+        self.0.events(&format!("/subscribe?username={name}"))
+    }
+
+    fn says(&self, name: &str, message: &str) -> (u16, String) {
+        answer(agent().post(format!("{}/publish", self.0.url)).send_form([("username", name), ("message", message)]))
+    }
+}
+
+#[test]
+fn chat_gives_a_message_to_everybody_but_its_sender() {
+    let chat = Chat(Example::start("chat"));
+    let mut ada = chat.join("Ada");
+    ada.gets("event: users\ndata: [\"Ada\"]\n\n");
+    let mut bob = chat.join("Bob%20%26%20Co");
+    let both = "event: users\ndata: [\"Ada\",\"Bob & Co\"]\n\n";
+    ada.gets(both);
+    bob.gets(both);
+
+    assert_eq!(chat.says("Ada", "one"), (204, String::new()));
+    bob.gets("data: {\"message\":\"one\",\"username\":\"Ada\"}\n\n");
+    assert_eq!(chat.says("Bob & Co", "two").0, 204);
+    ada.gets("data: {\"message\":\"two\",\"username\":\"Bob & Co\"}\n\n");
+    assert_eq!(chat.says("a stranger", "<b>ü</b>\nnext line").0, 204);
+    let to_all = "data: {\"message\":\"<b>ü</b>\\nnext line\",\"username\":\"a stranger\"}\n\n";
+    ada.gets(to_all);
+    bob.gets(to_all);
+
+    drop(bob);
+    loop {
+        match &*ada.next_frame().unwrap() {
+            ":\n\n" => {}
+            frame => break assert_eq!(frame, "event: users\ndata: [\"Ada\"]\n\n"),
+        }
+    }
+}
+
+#[test]
+fn chat_says_what_is_wrong() {
+    let chat = Chat(Example::start("chat"));
+    let missing_name = (400, "the field `username` is missing\n".to_owned());
+    assert_eq!(get(&format!("{}/subscribe", chat.0.url)), missing_name);
+    assert_eq!(chat.says("", "x"), missing_name);
+    assert_eq!(chat.says("Ada", ""), (400, "the field `message` is missing\n".into()));
+    let long = "the username has 41 characters: at most 40 are allowed\n";
+    assert_eq!(chat.says(&"ü".repeat(41), "x"), (400, long.into()));
+    assert_eq!(chat.says("Ada", &"x".repeat(64 * 1024)), (413, "the form is larger than 64 KiB\n".into()));
+    assert_eq!(get(&format!("{}/publish", chat.0.url)).0, 405);
+    assert_eq!(get(&format!("{}/nothing", chat.0.url)).0, 404);
+}
+
+/// A page in which text of others could become HTML has one of these.
+#[test]
+fn html_in_the_chat_demos_name_or_text_runs_many() {
+    for page in ["visits", "chat", "hub"] {
+        let example = Example::start(page);
+        let (_, html) = get(&example.url);
+        assert!(html.contains("textContent"), "{page}");
+        for dangerous in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!html.contains(dangerous), "{page}: {dangerous}");
+        }
+    }
+}
+
+#[test]
+fn hub_publishes_to_channels() {
+    let hub = Example::start("hub");
+    assert!(get(&hub.url).1.contains("<!doctype html>"));
+    let mut builds = hub.events("/builds");
+    let mut both = hub.events("/builds,caf%C3%A9%20news");
+    let url = |path: &str| format!("{}{path}", hub.url);
+
+    assert_eq!(post(&url("/builds"), "two\nlines"), (204, String::new()));
+    assert_eq!(post(&url("/caf%C3%A9%20news?event=flash&retry=1500"), ""), (204, String::new()));
+    assert_eq!(post(&url("/builds,caf%C3%A9%20news?event=a%26b"), "once").0, 204);
+    builds.gets("data: two\ndata: lines\n\n");
+    builds.gets("event: a&b\ndata: once\n\n");
+    both.gets("data: two\ndata: lines\n\n");
+    both.gets("event: flash\nretry: 1500\ndata: \n\n");
+    both.gets("event: a&b\ndata: once\n\n");
+}
+
+#[test]
+fn hub_refuses_and_says_why_and_publishes_nothing() {
+    let hub = Example::start("hub");
+    let mut watcher = hub.events("/c");
+    let url = |path: &str| format!("{}{path}", hub.url);
+    let refused = |(status, text): (u16, String), expected_status: u16, expected: &str| {
+        assert_eq!((status, text.trim_end()), (expected_status, expected));
+    };
+    let mebibyte = vec![b'x'; 1024 * 1024 + 1];
+
+    refused(
+        post(&url("/c"), &b"\xff"[..]),
+        400,
+        "the body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0",
+    );
+    refused(post(&url("/c"), &mebibyte[..]), 413, "the body is larger than 1 MiB");
+    refused(post(&url("/c"), ureq::SendBody::from_reader(&mut &mebibyte[..])), 413, "the body is larger than 1 MiB");
+    let text = "the event type holds '\\n' at byte 1: CR, LF and NUL are not allowed there";
+    refused(post(&url("/c?event=a%0Adata:b"), "x"), 400, text);
+    refused(post(&url("/c?retry=soon"), "x"), 400, "retry=soon is not a number of ms");
+    let text = "the retry time is 2147483648 ms: at most 2147483647 ms are allowed";
+    refused(post(&url("/c?retry=2147483648"), "x"), 400, text);
+    refused(post(&url("/c?kind=x"), "x"), 400, "\"kind\" is unknown: `event` and `retry` are allowed");
+    refused(post(&url("/"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
+    refused(post(&url("/c,"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
+    refused(post(&url("/%ff"), "x"), 400, "the channel's name is not UTF-8");
+    let long = "x".repeat(257);
+    let text = "a channel's name is 257 bytes long: at most 256 are allowed";
+    refused(post(&url(&format!("/{long}")), "x"), 400, text);
+    refused(get(&url(&format!("/{long}"))), 400, text);
+    let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let text = "the subscription names 65 channels: at most 64 are allowed";
+    refused(get(&url(&format!("/{many}"))), 400, text);
+    let put = answer(agent().put(url("/c")).send("x"));
+    refused(put, 405, "GET watches a channel, POST publishes to it");
+
+    let exactly = &mebibyte[1..];
+    assert_eq!(post(&url("/c"), exactly).0, 204);
+    assert_eq!(watcher.next_frame().unwrap().len(), "data: \n\n".len() + exactly.len());
+}
+
+#[test]
+fn hub_serves_300_streams_that_open_at_once() {
+    let hub = Example::start("hub");
+    let mut clients: Vec<Client> = (0..300).map(|_| hub.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&format!("GET /all,{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    }
+    for client in &mut clients {
+        client.reads_head();
+        client.reads("00000003\r\n:\n\n\r\n");
+    }
+    assert_eq!(post(&format!("{}/all", hub.url), "hello").0, 204);
+    clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+}
+
+#[test]
+fn hub_serves_many_publishers_at_once() {
+    let hub = Example::start("hub");
+    let mut watcher = hub.events("/c");
+    thread::scope(|threads| {
+        for thread in 0..8 {
+            let hub = &hub;
+            threads.spawn(move || {
+                for n in 0..50 {
+                    assert_eq!(post(&format!("{}/c", hub.url), format!("{thread} {n}")).0, 204);
+                }
+            });
+        }
+    });
+    let frames: BTreeSet<String> = (0..400).map(|_| watcher.next_frame().unwrap()).collect();
+    assert_eq!(frames.len(), 400);
+}

@@ -1,0 +1,110 @@
+//! The house is as its plan says: which file is for what, and who may use whom.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each file below `src`, its charter, and the modules of ours that it may use.
+const HOUSE: &[(&str, &str, &[&str])] = &[
+    ("event.rs", "one event: build it, check it, encode it as text/event-stream, once", &["error"]),
+    ("error.rs", "every public error: what failed, exact texts", &[]),
+    ("channels.rs", "what may name one channel or several", &[]),
+    (
+        "registry.rs",
+        "who subscribes to what, behind the one ordering lock",
+        &["subscription", "channels", "event", "stats", "error"],
+    ),
+    (
+        "publisher.rs",
+        "the sending half: the public handle and its builder",
+        &["registry", "subscription", "channels", "event", "stats", "error"],
+    ),
+    ("subscription.rs", "the receiving half: blocking iterator, heartbeat, end, Drop", &["event", "stats", "error"]),
+    ("stats.rs", "counters, and one snapshot of them", &[]),
+    (
+        "http.rs",
+        "the HTTP words every server shares: head, headers, chunked framing, Last-Event-ID",
+        &["event", "error"],
+    ),
+    ("adapter/mod.rs", "index of the adapters, and what each can and cannot promise", &[]),
+    (
+        "adapter/tiny_http.rs",
+        "Event streams as answers to requests of [`tiny_http`](https://docs.rs/tiny_http)",
+        &["http", "publisher", "subscription", "error"],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn source(file: &str) -> String {
+    fs::read_to_string(root().join("src").join(file)).unwrap()
+}
+
+/// The lines that are code: without comments, and without the tests at the end.
+fn code(file: &str) -> String {
+    let source = source(file);
+    let code = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_file_has_a_place_and_its_header_is_its_charter() {
+    let src = root().join("src");
+    let found: BTreeSet<String> =
+        files(&src).iter().map(|path| path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/")).collect();
+    let planned: BTreeSet<String> = HOUSE.iter().map(|(file, ..)| file.to_string()).chain(["lib.rs".into()]).collect();
+    assert_eq!(found, planned);
+    for (file, charter, _) in HOUSE {
+        let source = source(file);
+        let first = source.lines().next().unwrap().to_lowercase();
+        assert_eq!(first, format!("//! {}.", charter.to_lowercase()), "{file}");
+    }
+}
+
+#[test]
+fn nobody_uses_what_it_may_not() {
+    for (file, _, may_use) in HOUSE {
+        let code = code(file);
+        for used in code.split("crate::").skip(1) {
+            let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
+            assert!(may_use.contains(&used), "{file} uses {used}");
+        }
+        assert!(!code.contains("super::"), "{file} reaches around its own plan");
+    }
+}
+
+#[test]
+fn foreign_names_stay_in_their_rooms() {
+    for (file, ..) in HOUSE {
+        let code = code(file);
+        let has = |name: &str| code.contains(name);
+        assert!(*file == "registry.rs" || !(has("Mutex") || has("RwLock") || has("parking_lot")), "{file} has a lock");
+        assert!(*file == "adapter/tiny_http.rs" || !(has("tiny_http::") || has("socket2")), "{file} knows a server");
+    }
+}
+
+/// Documents go stale where they name a file that is not there.
+#[test]
+fn every_file_that_is_named_is_there() {
+    for document in files(root()).into_iter().filter(|path| {
+        let path = path.strip_prefix(root()).unwrap();
+        let known = path.starts_with("src") || path.starts_with("tests") || path.starts_with("examples");
+        known || path.extension().is_some_and(|extension| extension == "md")
+    }) {
+        let Ok(text) = fs::read_to_string(&document) else { continue };
+        for word in text.split(|c: char| c.is_whitespace() || "`\"'()[]<>,;:".contains(c)) {
+            let named = word.trim_end_matches('.');
+            let is_path = ["src/", "tests/", "examples/", "benches/"].iter().any(|folder| named.starts_with(folder));
+            if is_path && named.contains('.') && !named.contains('*') {
+                assert!(root().join(named).exists(), "{} names {named}", document.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The tiny_http adapter: what crosses the wire, when it ends, and what does not hold up what.
+#![cfg(feature = "tiny_http")]
+
+mod common;
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use common::http::{Client, Running};
+use common::{PATIENCE, Watchdog, eventually};
+use server_sent_events::adapter::tiny_http::{Server, last_event_id, refuse};
+use server_sent_events::{Event, Headers, Publisher};
+use tiny_http::{Response, TestRequest};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const FIRST_CHUNK: &str = "00000003\r\n:\n\n\r\n";
+const LAST_CHUNK: &str = "0\r\n\r\n";
+
+/// A publisher whose subscribers are asked after 20 ms whether they are still there.
+fn impatient() -> Publisher {
+    Publisher::<()>::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
+}
+
+/// A connection that has read head and first comment.
+fn opened(server: &Running) -> Client {
+    let mut client = server.send(GET);
+    client.reads_head();
+    client.reads(FIRST_CHUNK);
+    client
+}
+
+#[test]
+fn the_head_is_that_of_an_event_stream() {
+    let server = Running::streams(&Publisher::new());
+    let head = server.send(GET).reads_head();
+    assert_eq!(head.status(), "HTTP/1.1 200 OK");
+    for (name, value) in [
+        ("Content-Type", "text/event-stream"),
+        ("Cache-Control", "no-cache, no-transform"),
+        ("X-Accel-Buffering", "no"),
+        ("Transfer-Encoding", "chunked"),
+    ] {
+        assert_eq!(head.values(name), [value], "{name}");
+    }
+    assert!(head.values("Connection").is_empty() && head.values("Content-Length").is_empty());
+    assert!(httpdate::parse_http_date(head.values("Date")[0]).is_ok());
+}
+
+#[test]
+fn a_first_comment_comes_at_once_and_then_each_event_in_a_chunk_of_its_own() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut client = opened(&server);
+    for _ in 0..20 {
+        publisher.publish("hello");
+        client.reads("0000000d\r\ndata: hello\n\n\r\n");
+    }
+}
+
+#[test]
+fn what_waits_together_is_one_chunk() {
+    let publisher = Publisher::new();
+    let running = publisher.clone();
+    let server = Running::new(move |request| {
+        let subscription = running.subscribe().unwrap();
+        (0..3).for_each(|n| drop(running.publish(n.to_string())));
+        subscription.respond(request).unwrap();
+    });
+    opened(&server).reads("0000001b\r\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
+}
+
+#[test]
+fn the_end_sends_the_final_chunk_and_the_connection_goes_on() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut client = opened(&server);
+    publisher.publish("bye");
+    client.reads("0000000b\r\ndata: bye\n\n\r\n");
+    publisher.close();
+    client.reads(LAST_CHUNK);
+    client.send(GET);
+    client.reads_head();
+    client.reads(FIRST_CHUNK);
+}
+
+#[test]
+fn connection_close_is_kept() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.reads_head().values("Connection"), ["close"]);
+    client.reads(FIRST_CHUNK);
+    publisher.close();
+    client.reads(LAST_CHUNK);
+    client.reads_the_end();
+}
+
+#[test]
+fn http_1_0_gets_no_chunks_and_ends_by_close() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut client = server.send("GET / HTTP/1.0\r\n\r\n");
+    let head = client.reads_head();
+    assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
+    client.reads(":\n\n");
+    publisher.publish("hello");
+    client.reads("data: hello\n\n");
+    publisher.close();
+    client.reads_the_end();
+}
+
+#[test]
+fn head_gets_the_head_alone() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    eventually("its subscription is gone", || publisher.stats().subscribers == 0);
+    client.send(GET);
+    assert_eq!(client.reads_head().status(), "HTTP/1.1 200 OK");
+    client.reads(FIRST_CHUNK);
+}
+
+#[test]
+fn headers_of_the_application_are_added_or_replace_ours() {
+    let publisher = Publisher::new();
+    let headers = Headers::new().with("X-One", "1").unwrap().with("cache-control", "no-store").unwrap();
+    let server = Running::new(move |request| publisher.subscribe().unwrap().respond_with(request, &headers).unwrap());
+    let head = server.send(GET).reads_head();
+    assert_eq!((head.values("X-One"), head.values("Cache-Control")), (vec!["1"], vec!["no-store"]));
+    assert_eq!(head.values("X-Accel-Buffering"), ["no"]);
+}
+
+#[test]
+fn a_chunk_may_be_larger_than_65535_bytes() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let mut events = server.events();
+    events.gets(":\n\n");
+    let large = "x".repeat(1_000_000);
+    publisher.publish(&large);
+    events.gets(&format!("data: {large}\n\n"));
+    for n in 0..500 {
+        publisher.publish(format!("{n} {}", "y".repeat(1_000)));
+    }
+    for n in 0..500 {
+        events.gets(&format!("data: {n} {}\n\n", "y".repeat(1_000)));
+    }
+    publisher.close();
+    events.ends();
+}
+
+#[test]
+fn the_last_event_id() {
+    let header = |value: &str| tiny_http::Header::from_bytes("last-event-id", value).unwrap();
+    let id = |request: TestRequest| last_event_id(&request.into());
+    let request = || TestRequest::new().with_path("/news?a=b&lastEventId=from%20query+x");
+    assert_eq!(id(TestRequest::new()), None);
+    assert_eq!(id(TestRequest::new().with_header(header("7-1"))).as_deref(), Some("7-1"));
+    assert_eq!(id(TestRequest::new().with_header(header(""))), None);
+    assert_eq!(id(request()).as_deref(), Some("from query x"));
+    assert_eq!(id(request().with_header(header("7-1"))).as_deref(), Some("7-1"), "the header is the newer one");
+    assert_eq!(id(request().with_header(header(""))).as_deref(), Some("from query x"));
+    assert_eq!(id(TestRequest::new().with_path("/?lastEventId=")), None);
+    assert_eq!(id(TestRequest::new().with_path("/?lastEventId=%ff")).as_deref(), Some("\u{fffd}"));
+}
+
+#[test]
+fn all_clients_reconnect_in_the_same_instant_many() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let _full = publisher.subscribe().unwrap();
+    let server = Running::streams(&publisher);
+    let mut retries = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let mut events = server.events();
+        let frame = events.next_frame().unwrap();
+        assert_eq!(frame, ":\n\n");
+        let frame = events.next_frame().unwrap();
+        let retry = frame.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+        let retry = retry.parse::<u32>().unwrap();
+        assert!((5_000..=10_000).contains(&retry), "{retry}");
+        retries.insert(retry);
+        events.ends();
+    }
+    assert!(retries.len() > 10, "{retries:?}");
+}
+
+#[test]
+fn a_refusal_has_the_head_of_a_stream_and_its_end() {
+    let server = Running::new(|request| refuse(request, Duration::from_secs(1)).unwrap());
+    let mut client = server.send(GET);
+    let head = client.reads_head();
+    assert_eq!((head.status(), head.values("Content-Type")), ("HTTP/1.1 200 OK", vec!["text/event-stream"]));
+    client.reads_until(LAST_CHUNK);
+}
+
+#[test]
+fn a_client_that_is_gone_is_never_removed_python() {
+    let publisher = impatient();
+    let server = Running::streams(&publisher);
+    let clients = [(); 10].map(|()| opened(&server));
+    assert_eq!(publisher.stats().subscribers, 10);
+    drop(clients);
+    eventually("clients that left are out of the registry", || publisher.stats().subscribers == 0);
+    assert_eq!(publisher.stats().ended.disconnected, 10);
+}
+
+#[test]
+fn slot_leaked_when_the_client_leaves_before_the_first_byte() {
+    let publisher = impatient();
+    let running = publisher.clone();
+    let (left, has_left) = channel::<()>();
+    let server = Running::new(move |request| {
+        let subscription = running.subscribe().unwrap();
+        has_left.recv().unwrap();
+        subscription.respond(request).unwrap();
+    });
+    for _ in 0..10 {
+        drop(server.send(GET));
+        left.send(()).unwrap();
+    }
+    eventually("all have been subscribed, and gone", || publisher.stats().ended.disconnected == 10);
+    assert_eq!(publisher.stats().subscribers, 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_ended_and_the_others_miss_nothing() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let _stalled = opened(&server);
+    let mut healthy = server.events();
+    healthy.gets(":\n\n");
+    let kibibyte = "x".repeat(1_024);
+    for n in 0..20_000 {
+        publisher.publish(format!("{n} {kibibyte}"));
+        healthy.gets(&format!("data: {n} {kibibyte}\n\n"));
+        if publisher.stats().ended.queue_full == 1 {
+            return;
+        }
+    }
+    panic!("20 MB were taken for a client that reads nothing: {:?}", publisher.stats());
+}
+
+#[test]
+fn a_body_that_does_not_come_does_not_hold_up_the_answering_thread() {
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    let _announced = server.send("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n");
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    opened(&server);
+}
+
+#[test]
+fn a_request_behind_a_running_stream_does_not_hold_up_the_answering_thread() {
+    let publisher = impatient();
+    let server = Running::streams(&publisher);
+    let mut client = opened(&server);
+    client.send(GET);
+    eventually("it is subscribed", || publisher.stats().subscribers == 2);
+    opened(&server);
+}
+
+#[test]
+fn streams_opened_at_once_all_get_their_first_comment() {
+    let _watchdog = Watchdog::new("300 streams at once", PATIENCE * 2);
+    let publisher = Publisher::new();
+    let server = Running::streams(&publisher);
+    for round in 0..3 {
+        let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            client.reads_head();
+            client.reads(FIRST_CHUNK);
+        }
+        assert_eq!(publisher.publish("hello").queued(), 300, "round {round}");
+        clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        publisher.close();
+        clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));
+    }
+}
+
+#[test]
+fn a_server_that_is_dropped_gives_its_port_back() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr();
+    assert!(Server::bind(address).is_err(), "two servers on one port");
+    drop(server);
+    eventually("the port is free", || Server::bind(address).is_ok());
+}
+
+#[test]
+fn the_server_is_a_tiny_http_server() {
+    let server = Server::bind("[::1]:0").or_else(|_| Server::bind("127.0.0.1:0")).unwrap();
+    assert_eq!(server.server_addr().to_ip(), Some(server.local_addr()));
+    assert!(server.try_recv().unwrap().is_none());
+    assert!(server.recv_timeout(Duration::from_millis(1)).unwrap().is_none());
+    let mut client = Client::connect(server.local_addr());
+    client.send(GET);
+    let request = server.recv_timeout(PATIENCE).unwrap().expect("a request");
+    request.respond(Response::from_string("plain")).unwrap();
+    client.reads_until("plain");
+    server.unblock();
+    assert_eq!(server.incoming_requests().count(), 0);
+}
+
+#[test]
+fn bind_says_what_is_wrong() {
+    assert!(Server::bind("300.0.0.1:0").is_err());
+    assert!(Server::bind("127.0.0.1").is_err());
+    assert!(Server::bind(&[][..]).unwrap_err().to_string().contains("resolves to nothing"));
+}
+
+#[test]
+fn a_slow_closure_holds_up_nobody_else() {
+    let publisher = Publisher::<bool>::builder().build().unwrap();
+    let running = publisher.clone();
+    let mut first = true;
+    let server = Running::new(move |request| {
+        let slow = std::mem::replace(&mut first, false);
+        running.subscription(slow).open().unwrap().respond(request).unwrap();
+    });
+    let _slow = opened(&server);
+    let mut healthy = opened(&server);
+    let (release, released) = channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    publisher.publish_with("default channel", move |slow: &bool| {
+        if *slow {
+            let _ = released.lock().unwrap().recv();
+        }
+        Some(Event::new("hello"))
+    });
+    healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+    drop(release);
+}
