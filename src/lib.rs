@@ -1,6 +1,139 @@
-//! Draft.
+//! Server-sent events for Rust programs without an async runtime.
+//!
+//! A program with threads has something to tell, and a browser wants to see it live. An event stream is a
+//! response that never ends, over plain HTTP; the browser's own `EventSource` reads it and reconnects by itself.
+//!
+//! # From the top
+//!
+//! A [`Publisher`] is a handle that any thread may publish with. An [`Event`] is what it publishes: data, and
+//! perhaps a type or an id; a plain string is one too. A [`Subscription`] is the other end, a blocking
+//! iterator that gives one subscriber its events as text that is ready for the wire.
+//!
+//! # Hello, world
+//!
+//! Ten lines of server, and `new EventSource("/")` in a page:
+//!
+//! ```no_run
+//! # #[cfg(feature = "tiny_http")]
+//! use server_sent_events::{Publisher, adapter::tiny_http::Server};
+//!
+//! # #[cfg(feature = "tiny_http")]
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let publisher = Publisher::new();
+//!     let server = Server::bind("127.0.0.1:5000")?;
+//!     for request in server.incoming_requests() {
+//!         publisher.publish(format!("somebody asked for {}", request.url()));
+//!         publisher.subscribe()?.respond(request)?;
+//!     }
+//!     Ok(())
+//! }
+//! # #[cfg(not(feature = "tiny_http"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Publish from any thread
+//!
+//! [`publish`](Publisher::publish) never waits: not for a socket, not for a slow reader. What one thread
+//! publishes arrives in that order; what several publish, all subscribers of a channel see in one order.
+//!
+//! ```
+//! use server_sent_events::Publisher;
+//! use std::thread;
+//!
+//! let publisher = Publisher::new();
+//! let subscription = publisher.subscribe()?;
+//! let worker = publisher.clone();
+//! thread::spawn(move || {
+//!     for percent in [0, 50, 100] {
+//!         worker.publish(percent.to_string());
+//!     }
+//! });
+//! let first: Vec<String> = subscription.take(2).collect();
+//! assert_eq!(first, ["data: 0\n\n", "data: 50\n\n"]);
+//! # Ok::<(), server_sent_events::OpenError>(())
+//! ```
+//!
+//! # Say more than data
+//!
+//! ```
+//! use server_sent_events::{Event, Publisher};
+//! use std::time::Duration;
+//!
+//! let publisher = Publisher::new();
+//! let mut subscription = publisher.subscribe()?;
+//! publisher.publish(Event::new("all green\nin 3 min").event("build")?.retry(Duration::from_secs(1))?);
+//! assert_eq!(
+//!     subscription.next().unwrap(),
+//!     "event: build\nretry: 1000\ndata: all green\ndata: in 3 min\n\n",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Text that could break the stream is refused where the event is made; see [`Event`].
+//!
+//! # Channels
+//!
+//! A channel is a name that subscribers share. It needs no declaration: it is there as long as somebody
+//! subscribes to it. Who subscribes to two and is published to through both gets the event once.
+//!
+//! ```
+//! # use server_sent_events::Publisher;
+//! let publisher = Publisher::new();
+//! let mut subscription = publisher.subscription(()).channels(["job 1", "job 2"]).open()?;
+//! publisher.publish_to("job 2", "started");
+//! publisher.publish_to("job 3", "started");
+//! publisher.publish_to(["job 1", "job 2"], "paused");
+//! assert_eq!(subscription.next().unwrap(), "data: started\n\n");
+//! assert_eq!(subscription.next().unwrap(), "data: paused\n\n");
+//! assert!(subscription.try_next().is_err());
+//! # Ok::<(), server_sent_events::OpenError>(())
+//! ```
+//!
+//! # Properties: to each their own
+//!
+//! A publisher may know something about each subscriber, and publish a closure that makes of it the event
+//! for that one, or none: [`publish_with`](Publisher::publish_with).
+//!
+//! # Initial data
+//!
+//! A page that has just been opened wants to see how things stand:
+//! [`initial_data`](SubscriptionBuilder::initial_data) gives one subscriber events before the live ones.
+//!
+//! # How a stream ends
+//!
+//! [`close`](Publisher::close) ends all streams, [`unsubscribe`](Publisher::unsubscribe) some, after what is
+//! queued for them; so does dropping the last handle of a publisher. A thread that blocks on a subscription is
+//! woken by it. Dropping a [`Subscription`] takes it out at once. [`end_cause`](Subscription::end_cause) tells why.
+//!
+//! A silent stream is sent a comment every 15 seconds, its heartbeat: that is how a server learns
+//! that a client has gone, and what keeps proxies from cutting the connection.
+//!
+//! # What is bounded
+//!
+//! | what | bound | at the bound | set by |
+//! |---|---|---|---|
+//! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes) |
+//! | subscribers | 10,000 | [`OpenError`] | [`max_subscribers`](PublisherBuilder::max_subscribers) |
+//! | channels of one subscriber | 64 | [`OpenError`] | [`max_channels`](PublisherBuilder::max_channels) |
+//! | a channel's name | 256 bytes | [`OpenError`] | [`max_channel_name`](PublisherBuilder::max_channel_name) |
+//!
+//! # Servers
+//!
+//! [`adapter`] has those that are known to this crate. Any other that lends a thread and a writer can use
+//! [`Subscription::write_to`], or the iterator itself.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
+//! | `json` | no | `Event::json` |
+//!
+//! Without any, only crossbeam-channel and parking_lot are compiled.
+
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
 pub mod adapter;
 mod channels;
 mod error;
@@ -20,3 +153,8 @@ pub use http::Headers;
 pub use publisher::{Publisher, PublisherBuilder, Receipt, SubscriptionBuilder, WeakPublisher};
 pub use stats::{EndCause, Ended, Stats};
 pub use subscription::Subscription;
+
+/// The README's code, compiled as tests.
+#[cfg(all(doctest, feature = "tiny_http"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -78,8 +78,11 @@ fn two_channels_are_in_one_order_too() {
     thread::scope(|threads| {
         for channel in ["a", "b"] {
             let publisher = &publisher;
-            threads
-                .spawn(move || (0..5_000).for_each(|n| drop(publisher.publish_to(channel, format!("{channel}{n}")))));
+            threads.spawn(move || {
+                for n in 0..5_000 {
+                    publisher.publish_to(channel, format!("{channel}{n}"));
+                }
+            });
         }
     });
     publisher.close();

@@ -26,7 +26,9 @@ fn the_queue_holds_as_many_frames_as_the_bound_says() {
 fn one_frame_more_ends_it_and_what_was_queued_is_thrown_away() {
     let publisher = with_queue(3, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
-    (1..=3).for_each(|n| drop(publisher.publish(n.to_string())));
+    for n in 1..=3 {
+        publisher.publish(n.to_string());
+    }
     assert_eq!(publisher.publish("4").queued(), 0);
     assert_eq!(publisher.subscribers("default channel").len(), 0);
     ends(&mut subscription, EndCause::QueueFull);

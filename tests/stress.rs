@@ -20,7 +20,7 @@ fn some_channels(rng: &mut Rng) -> Vec<&'static str> {
 /// Reads until the stream ends: each publishing thread's numbers rise, and it always ends.
 fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
     let mut last = [0; 8];
-    while let Some(frame) = subscription.next() {
+    for frame in subscription.by_ref() {
         let data = frame.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).expect("a whole frame");
         let (thread, number) = data.split_once(' ').unwrap();
         let (thread, number): (usize, u64) = (thread.parse().unwrap(), number.parse().unwrap());
@@ -50,7 +50,9 @@ fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
                     for event in 1..=20_000_u64 {
                         let data = format!("{number} {event}");
                         match rng.u32(..100) {
-                            0..60 => drop(publisher.publish_to(some_channels(&mut rng), data)),
+                            0..60 => {
+                                publisher.publish_to(some_channels(&mut rng), data);
+                            }
                             60..80 => {
                                 let parity = rng.usize(..2);
                                 let closure = move |n: &usize| (n % 2 == parity).then(|| Event::new(&data));

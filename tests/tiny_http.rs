@@ -63,7 +63,9 @@ fn what_waits_together_is_one_chunk() {
     let running = publisher.clone();
     let server = Running::new(move |request| {
         let subscription = running.subscribe().unwrap();
-        (0..3).for_each(|n| drop(running.publish(n.to_string())));
+        for n in 0..3 {
+            running.publish(n.to_string());
+        }
         subscription.respond(request).unwrap();
     });
     opened(&server).reads("0000001b\r\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
