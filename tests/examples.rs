@@ -5,7 +5,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 
 use common::http::{Client, Events};
@@ -19,9 +21,7 @@ struct Example {
 impl Example {
     #[track_caller]
     fn start(name: &str) -> Self {
-        let test = std::env::current_exe().unwrap();
-        let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
-        assert!(path.exists(), "{} is not built: `cargo test` without `--test` does it", path.display());
+        let path = built_examples().join(name);
         let mut process = Command::new(path).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -45,6 +45,25 @@ impl Drop for Example {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+/// The folder of the examples, as they stand now: `cargo test --test examples` alone would not build them.
+fn built_examples() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().nth(2).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        if cfg!(feature = "json") {
+            cargo.args(["--features", "json"]);
+        }
+        assert!(cargo.status().unwrap().success());
+        profile.join("examples")
+    });
+    &FOLDER
 }
 
 /// Status and text of an answer.
@@ -159,6 +178,11 @@ fn hub_publishes_to_channels() {
     both.gets("data: two\ndata: lines\n\n");
     both.gets("event: flash\nretry: 1500\ndata: \n\n");
     both.gets("event: a&b\ndata: once\n\n");
+
+    let mut comma = hub.events("/a%2Cb");
+    assert_eq!(post(&url("/a,b"), "to two others").0, 204);
+    assert_eq!(post(&url("/a%2Cb"), "to the one with a comma").0, 204);
+    comma.gets("data: to the one with a comma\n\n");
 }
 
 #[test]

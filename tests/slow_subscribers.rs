@@ -3,8 +3,9 @@
 mod common;
 
 use std::sync::Arc;
+use std::thread;
 
-use common::{ends, gets_data, gets_nothing};
+use common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing};
 use server_sent_events::{EndCause, Event, Publisher};
 
 fn with_queue(frames: usize, bytes: usize) -> Publisher {
@@ -130,6 +131,24 @@ fn unbounded_queue_of_a_dead_client_spring_afire_better_sse() {
     publisher.publish("one more");
     assert_eq!(Arc::strong_count(&capture), 1, "the queue was not emptied at once");
     assert_eq!(subscription.end_cause(), None, "nobody has asked it for its next frame yet");
+}
+
+#[test]
+fn what_a_reader_got_before_it_was_ended_has_no_hole() {
+    let _watchdog = Watchdog::new("readers that are too slow", PATIENCE);
+    for _ in 0..1_000 {
+        let publisher = with_queue(64, usize::MAX);
+        let subscription = publisher.subscribe().unwrap();
+        let reader = thread::spawn(move || {
+            let frames = subscription.enumerate();
+            frames.for_each(|(n, frame)| assert_eq!(frame, format!("data: {n}\n\n")));
+        });
+        // Faster than the reader, sooner or later: it takes while the queue is thrown away.
+        let mut published = 0..100_000;
+        while published.next().is_some_and(|n| publisher.publish(n.to_string()).queued() == 1) {}
+        publisher.close();
+        reader.join().unwrap();
+    }
 }
 
 #[test]

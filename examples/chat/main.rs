@@ -9,12 +9,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::io::{self, Read};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, Publisher, WeakPublisher};
+use server_sent_events::{Event, Publisher};
 use tiny_http::{Header, Method, Request, Response};
 
 /// A name longer than this breaks the page.
@@ -22,18 +23,17 @@ const MAX_NAME: usize = 40;
 /// A longer form is refused.
 const MAX_FORM: u64 = 64 * 1024;
 
-/// One connected page. When it has gone, the others are told: the publisher drops a subscriber's properties
-/// once it is out of the chat.
+/// One connected page. The publisher drops a subscriber's properties once it is out of the chat, so this
+/// tells that somebody left, however that came about.
 struct User {
     name: String,
-    chat: WeakPublisher<User>,
+    changed: Sender<()>,
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        if let Some(chat) = self.chat.upgrade() {
-            tell_who_is_here(&chat);
-        }
+        // An error means that the chat is over.
+        let _ = self.changed.send(());
     }
 }
 
@@ -44,11 +44,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A tab that is closed is noticed within two heartbeats.
     let chat = Publisher::builder().heartbeat(Duration::from_secs(2)).build()?;
+    // One thread tells who is here, so that an older list never comes after a newer one.
+    let (changed, changes) = channel();
+    let teller = chat.clone();
+    thread::spawn(move || changes.iter().for_each(|()| tell_who_is_here(&teller)));
+
     thread::scope(|threads| {
         for _ in 0..4 {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
-                    if let Err(error) = answer(&chat, request) {
+                    if let Err(error) = answer(&chat, &changed, request) {
                         eprintln!("a request got no answer: {error}");
                     }
                 }
@@ -60,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
+fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) -> io::Result<()> {
     let url = request.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
     match (request.method(), path) {
@@ -68,8 +73,9 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
             let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
             request.respond(Response::from_string(include_str!("page.html")).with_header(html))
         }
-        (Method::Get | Method::Head, "/subscribe") => match name(&fields(query.as_bytes())) {
-            Ok(name) => subscribe(chat, name, request),
+        // No HEAD: nobody joins by asking what joining would look like.
+        (Method::Get, "/subscribe") => match name(&fields(query.as_bytes())) {
+            Ok(name) => subscribe(chat, User { name, changed: changed.clone() }, request),
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/publish") => {
@@ -88,13 +94,12 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
     }
 }
 
-fn subscribe(chat: &Publisher<User>, name: String, request: Request) -> io::Result<()> {
-    let user = User { name, chat: chat.downgrade() };
+fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
+    let changed = user.changed.clone();
     match chat.subscription(user).channels("chat").open() {
         Ok(subscription) => {
-            subscription.respond(request)?;
-            tell_who_is_here(chat);
-            Ok(())
+            let _ = changed.send(());
+            subscription.respond(request)
         }
         Err(_full) => sse::refuse(request, Duration::from_secs(5)),
     }

@@ -97,9 +97,10 @@ fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
 
 /// The channels that a path names.
 fn channels(path: &str) -> Result<Vec<String>, String> {
-    let path = percent_decode_str(path.trim_start_matches('/'));
-    let path = path.decode_utf8().map_err(|_| "the channel's name is not UTF-8")?;
-    let channels: Vec<String> = path.split(',').map(str::to_owned).collect();
+    // Split first: a comma within a name is written `%2C`.
+    let names = path.trim_start_matches('/').split(',').map(|name| percent_decode_str(name).decode_utf8());
+    let channels: Result<Vec<String>, _> = names.map(|name| name.map(String::from)).collect();
+    let channels = channels.map_err(|_| "the channel's name is not UTF-8")?;
     match channels.iter().map(String::len).find(|length| !(1..=MAX_CHANNEL).contains(length)) {
         Some(0) => Err("a channel's name is empty: /CHANNEL or /A,B".into()),
         Some(length) => Err(format!("a channel's name is {length} bytes long: at most {MAX_CHANNEL} are allowed")),
