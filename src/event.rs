@@ -188,7 +188,8 @@ impl Event {
     }
 }
 
-/// What a silent stream is sent: the shortest comment there is, one for the whole program.
+/// The shortest comment there is, one for the whole program: what a silent stream is sent, and what a response
+/// begins with, since some proxies hold its head back until the first byte of the body.
 pub(crate) fn heartbeat() -> Frame {
     static HEARTBEAT: LazyLock<Frame> = LazyLock::new(|| Frame(Arc::new(":\n\n".into())));
     HEARTBEAT.clone()

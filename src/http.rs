@@ -4,16 +4,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::error::HeaderError;
-use crate::event::Event;
+use crate::event::{Event, Frame};
 
 /// The request header in which an `EventSource` says where it was when the connection broke.
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The query parameter for those who cannot set a header: polyfills, and a page's first connection.
 pub(crate) const LAST_EVENT_ID_QUERY: &str = "lastEventId";
-
-/// What every event stream begins with: some proxies hold the head back until the first byte of the body.
-pub(crate) const FIRST_COMMENT: &str = ":\n\n";
 
 /// Ours unless the application says otherwise: caches must not keep a stream, compressors must not touch it,
 /// and nginx must not collect it.
@@ -79,26 +76,20 @@ impl Headers {
     }
 }
 
-/// How the end of the body is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// HTTP/1.1: chunks, the last one empty (RFC 9112 7.1). The connection may go on.
-    Chunked,
-    /// HTTP/1.0, which knows no chunks: the connection's end.
-    UntilClose,
-}
-
 /// The head of the response that carries an event stream. `date` is the value of its `Date` header.
-pub(crate) fn head(framing: Framing, keep_alive: bool, date: &str, headers: &Headers) -> String {
+///
+/// The end of the body is told by an empty chunk (RFC 9112 7.1), so that the connection may go on; in
+/// HTTP/1.0, which knows no chunks, by the connection's end.
+pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Headers) -> String {
     let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/event-stream\r\n");
     let ours = DEFAULTS.into_iter().filter(|(name, _)| !headers.contains(name));
     for (name, value) in ours.chain(headers.0.iter().map(|(name, value)| (&**name, &**value))) {
         head.extend([name, ": ", value, "\r\n"]);
     }
-    if framing == Framing::Chunked {
+    if chunked {
         head.push_str("Transfer-Encoding: chunked\r\n");
     }
-    if framing == Framing::UntilClose || !keep_alive {
+    if !chunked || !keep_alive {
         head.push_str("Connection: close\r\n");
     }
     head.push_str("\r\n");
@@ -109,22 +100,23 @@ pub(crate) fn head(framing: Framing, keep_alive: bool, date: &str, headers: &Hea
 /// `retry` and twice that, so that those who were turned away together do not return together.
 ///
 /// Any status but 200 would make an `EventSource` give up for good (WHATWG HTML 9.2.3).
-pub(crate) fn busy(retry: Duration) -> String {
+pub(crate) fn busy(retry: Duration) -> Frame {
     // The standard library's only source of randomness; it is no secret that is made here.
     let random = RandomState::new().hash_one(retry) as f64 / u64::MAX as f64;
     let longest = Duration::from_millis(i32::MAX as u64);
     let retry = retry.min(longest).mul_f64(1.0 + random).min(longest);
-    let event = Event::comment("busy").retry(retry).expect("BUG: bounded a line above");
-    event.encode().into()
+    Event::comment("busy").retry(retry).expect("BUG: bounded a line above").encode()
 }
 
-/// One write's bytes: what is given to `body` becomes one chunk, or stays as it is.
+/// One write's bytes, in a buffer that is used again and again: what is appended to `body` becomes one chunk,
+/// or stays as it is.
 ///
 /// The chunk's size stands in front of it and is not known before it is complete, so a place of fixed width
 /// is kept for it (RFC 9112 7.1 allows leading zeros), and nothing is copied twice.
+#[derive(Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    framing: Framing,
+    chunked: bool,
     /// Where the current chunk's size stands.
     chunk: usize,
 }
@@ -132,16 +124,17 @@ pub(crate) struct Batch {
 impl Batch {
     const SIZE: &[u8] = b"00000000\r\n";
 
-    /// Begins with these bytes, which are not part of the body: the response's head.
-    pub(crate) fn new(framing: Framing, head: String) -> Self {
-        let mut batch = Self { bytes: head.into_bytes(), framing, chunk: 0 };
-        batch.begin();
-        batch
-    }
+    /// More than this is given back between two batches: one large event must not stay in memory for ever.
+    const KEPT: usize = 128 * 1024;
 
-    fn begin(&mut self) {
+    /// Begins anew, with these bytes, which are not part of the body.
+    pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT);
+        self.bytes.extend_from_slice(head);
+        self.chunked = chunked;
         self.chunk = self.bytes.len();
-        if self.framing == Framing::Chunked {
+        if chunked {
             self.bytes.extend_from_slice(Self::SIZE);
         }
     }
@@ -153,7 +146,7 @@ impl Batch {
 
     /// What is to be written, complete; with the body's end, if it is the `last`.
     pub(crate) fn seal(&mut self, last: bool) -> &[u8] {
-        if self.framing == Framing::Chunked {
+        if self.chunked {
             match self.bytes.len() - self.chunk - Self::SIZE.len() {
                 // A chunk of size zero would be the end.
                 0 => self.bytes.truncate(self.chunk),
@@ -169,14 +162,6 @@ impl Batch {
         }
         &self.bytes
     }
-
-    /// Begins anew, after `seal`.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        // A quiet stream should not hold what its busiest moment took.
-        self.bytes.shrink_to(4096);
-        self.begin();
-    }
 }
 
 #[cfg(test)]
@@ -184,24 +169,25 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn sealed(framing: Framing, body: &str, last: bool) -> String {
-        let mut batch = Batch::new(framing, "HEAD".into());
+    fn sealed(chunked: bool, body: &str, last: bool) -> String {
+        let mut batch = Batch::default();
+        batch.begin(b"HEAD", chunked);
         batch.body().extend_from_slice(body.as_bytes());
         String::from_utf8(batch.seal(last).to_vec()).unwrap()
     }
 
     #[test]
     fn a_batch_is_one_chunk_and_an_empty_one_is_none() {
-        assert_eq!(sealed(Framing::Chunked, "0123456789abcdef!", false), "HEAD00000011\r\n0123456789abcdef!\r\n");
-        assert_eq!(sealed(Framing::Chunked, "a", true), "HEAD00000001\r\na\r\n0\r\n\r\n");
-        assert_eq!(sealed(Framing::Chunked, "", false), "HEAD");
-        assert_eq!(sealed(Framing::Chunked, "", true), "HEAD0\r\n\r\n");
-        assert_eq!(sealed(Framing::UntilClose, "a", true), "HEADa");
+        assert_eq!(sealed(true, "0123456789abcdef!", false), "HEAD00000011\r\n0123456789abcdef!\r\n");
+        assert_eq!(sealed(true, "a", true), "HEAD00000001\r\na\r\n0\r\n\r\n");
+        assert_eq!(sealed(true, "", false), "HEAD");
+        assert_eq!(sealed(true, "", true), "HEAD0\r\n\r\n");
+        assert_eq!(sealed(false, "a", true), "HEADa");
     }
 
     #[test]
     fn busy_clients_do_not_come_back_together() {
-        let texts: std::collections::HashSet<String> = (0..100).map(|_| busy(Duration::from_secs(10))).collect();
+        let texts: std::collections::HashSet<String> = (0..100).map(|_| busy(Duration::from_secs(10)).into()).collect();
         assert!(texts.len() > 50, "{texts:?}");
         for text in texts {
             let retry = text.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();

@@ -138,13 +138,15 @@ pub mod adapter;
 mod channels;
 mod error;
 mod event;
-// Its functions are for the adapters; without one only `Headers` is used.
+// Its functions are for the adapters; without one only `Headers` and `Batch` are used.
 #[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
 mod http;
 mod publisher;
+mod queue;
 mod registry;
 mod stats;
 mod subscription;
+mod writers;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
 pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
@@ -153,6 +155,7 @@ pub use http::Headers;
 pub use publisher::{Publisher, PublisherBuilder, Receipt, SubscriptionBuilder, WeakPublisher};
 pub use stats::{EndCause, Ended, Stats};
 pub use subscription::Subscription;
+pub use writers::HandOver;
 
 /// The README's code, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]

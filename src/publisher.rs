@@ -1,6 +1,7 @@
 //! The sending half: the public handle and its builder.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
@@ -10,9 +11,13 @@ use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{BuildError, OpenError};
 use crate::event::{Event, Frame};
+use crate::queue::{Item, Properties, Queue, QueueBounds, Render};
 use crate::registry::{Limits, Registry};
+#[cfg(feature = "tiny_http")]
+use crate::stats::EndCause;
 use crate::stats::{Counters, Stats};
-use crate::subscription::{Item, Owner, Parts, Properties, Queue, QueueBounds, Render, Subscription};
+use crate::subscription::{Owner, Parts, Runner, SubscriberId, Subscription};
+use crate::writers::Writers;
 
 /// The sending half: publishes events to all who have subscribed.
 ///
@@ -48,12 +53,31 @@ pub struct Publisher<P = ()> {
 struct Core {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
+    writers: Arc<Writers>,
     heartbeat: Option<Duration>,
+}
+
+impl Core {
+    /// A subscription that nobody can publish to yet.
+    fn subscription(&self, id: SubscriberId, properties: Properties, queue: Arc<Queue>) -> Parts {
+        let registry: Arc<dyn Owner> = Arc::clone(&self.registry) as _;
+        Parts {
+            owner: Arc::downgrade(&registry),
+            runner: Arc::clone(&self.writers) as Arc<dyn Runner>,
+            id,
+            properties,
+            queue,
+            first: VecDeque::new(),
+            heartbeat: None,
+            counters: Arc::clone(&self.counters),
+        }
+    }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
         self.registry.close().finish();
+        self.writers.close();
     }
 }
 
@@ -91,6 +115,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                 queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024 },
             },
             heartbeat: Some(Duration::from_secs(15)),
+            writer_threads: 1_000,
             properties: PhantomData,
         }
     }
@@ -194,7 +219,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             publisher: self,
             properties,
             channels: vec![DEFAULT_CHANNEL.into()],
-            first: Vec::new(),
+            first: VecDeque::new(),
             heartbeat: self.core.heartbeat,
         }
     }
@@ -258,6 +283,17 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     pub fn close(&self) {
         self.core.registry.close().finish();
+    }
+
+    /// A subscription that nothing can be published to and that ends after this frame.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn detached(&self, frame: Frame) -> Subscription {
+        let queue = Arc::new(Queue::new());
+        queue.end(EndCause::Closed);
+        queue.push(Item::End);
+        // Ids of the registry begin with 1, so leaving it leaves nobody.
+        let parts = self.core.subscription(SubscriberId(0), Arc::new(()), queue);
+        Subscription::new(Parts { first: [frame].into(), ..parts })
     }
 
     /// What the publisher has counted, and what it holds now.
@@ -344,6 +380,7 @@ impl Receipt {
 pub struct PublisherBuilder<P = ()> {
     limits: Limits,
     heartbeat: Option<Duration>,
+    writer_threads: usize,
     properties: PhantomData<fn(P) -> P>,
 }
 
@@ -398,6 +435,17 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// How many threads may write streams that are [handed over](Subscription::hand_over). Defaults to 1,000.
+    ///
+    /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
+    /// many stalled connections do not concern the others. At the limit, the sockets that have hung the longest are
+    /// shut down, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over. A thread that
+    /// hangs costs 18 KiB, and 16 KiB in the kernel.
+    pub fn max_writer_threads(mut self, threads: usize) -> Self {
+        self.writer_threads = threads;
+        self
+    }
+
     /// The publisher with these settings.
     ///
     /// # Errors
@@ -411,6 +459,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             ("max_channel_name", channel_name),
             ("queue_frames", queue.frames),
             ("queue_bytes", queue.bytes),
+            ("max_writer_threads", self.writer_threads),
             ("heartbeat", usize::from(self.heartbeat != Some(Duration::ZERO))),
         ];
         if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
@@ -418,7 +467,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         }
         let counters = Arc::new(Counters::default());
         let registry = Arc::new(Registry::new(self.limits, Arc::clone(&counters)));
-        let core = Arc::new(Core { registry, counters, heartbeat: self.heartbeat });
+        let writers = Writers::new(self.writer_threads);
+        let core = Arc::new(Core { registry, counters, writers, heartbeat: self.heartbeat });
         Ok(Publisher { core, properties: PhantomData })
     }
 }
@@ -435,7 +485,7 @@ pub struct SubscriptionBuilder<'p, P> {
     publisher: &'p Publisher<P>,
     properties: P,
     channels: Vec<Arc<str>>,
-    first: Vec<Frame>,
+    first: VecDeque<Frame>,
     heartbeat: Option<Duration>,
 }
 
@@ -476,16 +526,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         let properties: Properties = Arc::new(properties);
         let queue = Arc::new(Queue::new());
         let id = core.registry.join(&channels, &properties, &queue)?;
-        let registry: Arc<dyn Owner> = Arc::clone(&core.registry) as _;
-        Ok(Subscription::new(Parts {
-            owner: Arc::downgrade(&registry),
-            id,
-            properties,
-            queue,
-            first,
-            heartbeat,
-            counters: Arc::clone(&core.counters),
-        }))
+        Ok(Subscription::new(Parts { first, heartbeat, ..core.subscription(id, properties, queue) }))
     }
 }
 

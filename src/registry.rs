@@ -31,8 +31,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::OpenError;
+use crate::queue::{Item, Properties, Queue, QueueBounds};
 use crate::stats::{Counters, EndCause, Stats};
-use crate::subscription::{Item, Owner, Properties, Queue, QueueBounds, SubscriberId};
+use crate::subscription::{Owner, SubscriberId};
 
 /// Who subscribes to what.
 pub(crate) struct Registry {
@@ -160,8 +161,8 @@ impl Registry {
         }
         for id in full {
             let subscriber = state.remove(id).expect("BUG: a channel names a subscriber that is gone");
-            subscriber.queue.cut(EndCause::QueueFull);
-            self.counters.count_ended(EndCause::QueueFull);
+            self.end(&subscriber, EndCause::QueueFull);
+            subscriber.queue.cut();
             afterwards.cut.push(Arc::clone(&subscriber.queue));
             afterwards.left.push(subscriber);
         }
@@ -201,7 +202,9 @@ impl Registry {
             left_some += usize::from(after < before);
             if ends {
                 let subscriber = state.subscribers.remove(&id).expect("BUG: it was there a moment ago");
-                self.end(subscriber, EndCause::Unsubscribed, &mut afterwards);
+                self.end(&subscriber, EndCause::Unsubscribed);
+                subscriber.queue.push(Item::End);
+                afterwards.left.push(subscriber);
             }
         }
         (left_some, afterwards)
@@ -213,7 +216,9 @@ impl Registry {
         let mut state = self.state.lock();
         state.channels.clear();
         for (_, subscriber) in std::mem::take(&mut state.subscribers) {
-            self.end(subscriber, EndCause::Closed, &mut afterwards);
+            self.end(&subscriber, EndCause::Closed);
+            subscriber.queue.push(Item::End);
+            afterwards.left.push(subscriber);
         }
         afterwards
     }
@@ -224,12 +229,10 @@ impl Registry {
         self.counters.snapshot(state.subscribers.len(), state.channels.len())
     }
 
-    /// Sends the end to a subscriber that was just removed, under the same lock, so that nothing is queued
-    /// behind it.
-    fn end(&self, subscriber: Subscriber, cause: EndCause, afterwards: &mut Afterwards) {
-        subscriber.queue.push(Item::End(cause));
+    /// Says why a subscriber ends that was just removed, under the same lock, so once for each.
+    fn end(&self, subscriber: &Subscriber, cause: EndCause) {
+        subscriber.queue.end(cause);
         self.counters.count_ended(cause);
-        afterwards.left.push(subscriber);
     }
 }
 
@@ -237,10 +240,12 @@ impl Owner for Registry {
     fn leave(&self, id: SubscriberId, cause: EndCause) {
         let mut state = self.state.lock();
         let left = state.remove(id);
-        if left.is_some() {
-            self.counters.count_ended(cause);
+        if let Some(subscriber) = &left {
+            self.end(subscriber, cause);
+            subscriber.queue.cut();
         }
-        // In this order: what has left may be the last to hold the application's properties.
+        // The subscription holds what is dropped here too, so nothing of the application's can go with it; but
+        // that nothing is dropped under the lock is easier to see than that nothing needs to be.
         drop(state);
         drop(left);
     }

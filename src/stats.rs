@@ -1,5 +1,6 @@
 //! Counters, and one snapshot of them.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Why a stream ended.
@@ -15,8 +16,15 @@ pub enum EndCause {
     /// The subscriber was slow: its queue was full when the next event came. What was queued is thrown away,
     /// so that the client can resume from what it has seen, instead of missing one event in the middle.
     QueueFull,
-    /// The peer went away, or the program dropped the [`Subscription`](crate::Subscription).
-    Disconnected,
+    /// The peer went away: writing to it failed, with an error of this kind. A writer that panicked counts as
+    /// [`Other`](io::ErrorKind::Other).
+    Disconnected(io::ErrorKind),
+    /// A socket that was [handed over](crate::Subscription::hand_over) took nothing until its write
+    /// deadline was over.
+    WriteTimedOut,
+    /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
+    /// iterator up because its client has gone.
+    Dropped,
 }
 
 /// What a publisher has counted since it was built, and what it holds now; from
@@ -34,7 +42,7 @@ pub enum EndCause {
 ///
 /// let stats = publisher.stats();
 /// assert_eq!((stats.subscribers, stats.published, stats.queued), (0, 1, 1));
-/// assert_eq!(stats.ended.disconnected, 1);
+/// assert_eq!(stats.ended.dropped, 1);
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +73,12 @@ pub struct Ended {
     pub unsubscribed: u64,
     /// [`EndCause::QueueFull`].
     pub queue_full: u64,
-    /// [`EndCause::Disconnected`].
+    /// [`EndCause::Disconnected`], whatever the error.
     pub disconnected: u64,
+    /// [`EndCause::WriteTimedOut`].
+    pub write_timed_out: u64,
+    /// [`EndCause::Dropped`].
+    pub dropped: u64,
 }
 
 /// The running counts behind [`Stats`].
@@ -82,6 +94,8 @@ pub(crate) struct Counters {
     unsubscribed: AtomicU64,
     queue_full: AtomicU64,
     disconnected: AtomicU64,
+    write_timed_out: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Counters {
@@ -99,7 +113,9 @@ impl Counters {
             EndCause::Closed => &self.closed,
             EndCause::Unsubscribed => &self.unsubscribed,
             EndCause::QueueFull => &self.queue_full,
-            EndCause::Disconnected => &self.disconnected,
+            EndCause::Disconnected(_) => &self.disconnected,
+            EndCause::WriteTimedOut => &self.write_timed_out,
+            EndCause::Dropped => &self.dropped,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -116,6 +132,8 @@ impl Counters {
                 unsubscribed: self.unsubscribed.load(Relaxed),
                 queue_full: self.queue_full.load(Relaxed),
                 disconnected: self.disconnected.load(Relaxed),
+                write_timed_out: self.write_timed_out.load(Relaxed),
+                dropped: self.dropped.load(Relaxed),
             },
         }
     }

@@ -1,22 +1,17 @@
 //! The receiving half: blocking iterator, heartbeat, end, Drop.
 
-use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::iter::FusedIterator;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::net::TcpStream;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
 use crate::error::{NextTimeoutError, TryNextError};
-use crate::event::{self, Event, Frame};
+use crate::event::{self, Frame};
+use crate::queue::{Item, Properties, Queue, Wait};
 use crate::stats::{Counters, EndCause};
-
-/// What the application says about one subscriber, without its type: only `publisher.rs` knows that.
-pub(crate) type Properties = Arc<dyn Any + Send + Sync>;
 
 /// Names one subscriber of one publisher; later ones have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,153 +21,30 @@ pub(crate) struct SubscriberId(pub(crate) u64);
 pub(crate) trait Owner: Send + Sync {
     /// Takes the subscriber out of the registry, at once, and counts the cause.
     ///
-    /// Called exactly once, without any lock, when the subscription is dropped. The subscriber may have left
-    /// before, in which case nothing is done or counted.
+    /// Called without any lock. The subscriber may have left before, in which case nothing is done or counted,
+    /// and the cause stays what it was.
     fn leave(&self, subscriber: SubscriberId, cause: EndCause);
 }
 
-/// What `publish_with` was given, without the properties' type.
-type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
-
-/// An event that each subscriber gets rendered for its own properties, on the thread that takes it out of
-/// the queue.
-pub(crate) struct Render {
-    closure: Box<Closure>,
-    size: usize,
-}
-
-impl Render {
-    pub(crate) fn new<F>(closure: F) -> Self
-    where
-        F: Fn(&dyn Any) -> Option<Event> + Send + Sync + 'static,
-    {
-        // What the closure's captures own elsewhere cannot be known; the bound by frames holds for those.
-        let size = size_of::<Self>() + size_of::<F>();
-        Self { closure: Box::new(closure), size }
-    }
-
-    /// `None` skips the subscriber. A panic costs it this event, of which the frame then tells it.
-    fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
-        // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
-        // being `Sync`; nothing of ours is borrowed mutably across the call.
-        match catch_unwind(AssertUnwindSafe(|| (self.closure)(&**properties))) {
-            Ok(event) => event.map(|event| event.encode()),
-            Err(payload) => {
-                counters.count_panicked();
-                // A payload is the application's value: its `Drop` may panic too, and must not end the stream.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                    std::mem::forget(again);
-                }
-                Some(event::gap())
-            }
-        }
-    }
-}
-
-/// What waits in a queue. Small, because each subscriber has a block of 31 of them from its first event on:
-/// 1,500 bytes with items of 16 bytes, 2,240 with 40. A test holds it to that.
-#[derive(Clone)]
-pub(crate) enum Item {
-    Frame(Frame),
-    Render(Arc<Render>),
-    /// The last item. It travels in the queue, so that whoever waits there sees it after all that was
-    /// queued before, and needs no second thing to wait for.
-    End(EndCause),
-}
-
-impl Item {
-    /// The bytes that count towards the queue's bound.
-    pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::Frame(frame) => frame.len(),
-            Self::Render(render) => render.size,
-            Self::End(_) => 0,
-        }
-    }
-}
-
-/// How much may wait for one subscriber.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QueueBounds {
-    pub(crate) frames: usize,
-    pub(crate) bytes: usize,
-}
-
-/// One subscriber's queue: the registry holds it to put items in, the subscription to take them out.
-///
-/// Both halves of the channel are in it, so it never disconnects: a stream ends by `Item::End` and by
-/// nothing else. The channel is unbounded, since crossbeam allocates all slots of a bounded one at once
-/// (1.5 MB for 65,536); the bound is kept by asking `has_room` before `push`, both under the registry's lock.
-pub(crate) struct Queue {
-    sender: Sender<Item>,
-    receiver: Receiver<Item>,
-    /// The size of all items that wait. Added to before an item can be taken, subtracted from after.
-    bytes: AtomicUsize,
-    /// Set when the stream ends at once: nothing that is still queued may be delivered.
-    cut: OnceLock<EndCause>,
-}
-
-impl Queue {
-    pub(crate) fn new() -> Self {
-        let (sender, receiver) = unbounded();
-        Self { sender, receiver, bytes: AtomicUsize::new(0), cut: OnceLock::new() }
-    }
-
-    /// Whether an item of this size still fits. An empty queue has room for any, or one large event would
-    /// end even those who keep up.
-    pub(crate) fn has_room(&self, size: usize, bounds: QueueBounds) -> bool {
-        let waiting = self.receiver.len();
-        waiting == 0 || (waiting < bounds.frames && self.bytes.load(Relaxed).saturating_add(size) <= bounds.bytes)
-    }
-
-    pub(crate) fn push(&self, item: Item) {
-        self.bytes.fetch_add(item.size(), Relaxed);
-        self.sender.send(item).expect("BUG: a queue holds its own receiver");
-    }
-
-    /// Ends the stream at once. `throw_away` must follow, without the lock.
-    pub(crate) fn cut(&self, cause: EndCause) {
-        let first = self.cut.set(cause);
-        debug_assert!(first.is_ok(), "BUG: a subscriber left the registry twice");
-    }
-
-    /// Drops what a cut queue holds, so that its memory is back even while the reader hangs in a write, and
-    /// wakes the reader. Nothing is pushed any more: the subscriber has left the registry.
+/// What a subscription needs of whoever writes it when it is handed over.
+pub(crate) trait Runner: Send + Sync {
+    /// Takes the subscription over for writing: writes it there until it ends. Does not wait.
     ///
-    /// The reader may take items at the same time, and so see one behind some that were dropped here. It
-    /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
-    /// drop, and both sides take through the same atomic head of the channel.
-    pub(crate) fn throw_away(&self) {
-        while let Ok(item) = self.receiver.try_recv() {
-            self.bytes.fetch_sub(item.size(), Relaxed);
-        }
-        self.push(Item::End(*self.cut.get().expect("BUG: thrown away without a cut")));
-    }
-
-    /// The next item, waiting for it as `wait` says; `None` when none came in that time.
-    fn take(&self, wait: Wait) -> Option<Item> {
-        let item = match self.receiver.try_recv() {
-            Ok(item) => item,
-            Err(_) => match wait {
-                Wait::Not => return None,
-                Wait::Until(deadline) => self.receiver.recv_deadline(deadline).ok()?,
-                Wait::Forever => self.receiver.recv().expect("BUG: a queue holds its own sender"),
-            },
-        };
-        self.bytes.fetch_sub(item.size(), Relaxed);
-        match self.cut.get() {
-            Some(cause) => Some(Item::End(*cause)),
-            None => Some(item),
-        }
-    }
+    /// An error means that nothing was or will be written; the subscription and the writer are dropped then.
+    fn take_over(self: Arc<Self>, subscription: Subscription, to: Output) -> io::Result<()>;
 }
 
-/// How long to wait for the next frame.
-#[derive(Clone, Copy)]
-enum Wait {
-    Not,
-    Until(Instant),
-    Forever,
+/// Where a handed-over subscription is written.
+pub(crate) struct Output {
+    pub(crate) writer: Box<dyn Write + Send>,
+    /// The socket behind the writer, where it is known: it can be shut down while a write hangs in it.
+    pub(crate) socket: Option<Arc<TcpStream>>,
+    /// How long one write to the socket may take.
+    pub(crate) deadline: Option<Duration>,
+    /// What is written before the body.
+    pub(crate) head: Vec<u8>,
+    pub(crate) chunked: bool,
+    pub(crate) on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
 }
 
 /// Why there is no next frame.
@@ -206,38 +78,52 @@ enum Nothing {
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     owner: Weak<dyn Owner>,
+    runner: Arc<dyn Runner>,
     id: SubscriberId,
     properties: Properties,
     queue: Arc<Queue>,
     /// What comes before the queue, and does not count towards its bounds.
-    first: std::vec::IntoIter<Frame>,
+    first: VecDeque<Frame>,
     heartbeat: Option<Duration>,
     /// When a frame was taken last: the heartbeat is counted from there.
     taken: Instant,
-    ended: Option<EndCause>,
+    /// The reader has seen the end; why, the queue says.
+    ended: bool,
     counters: Arc<Counters>,
 }
 
 /// What a subscription is made of; `publisher.rs` puts it together.
 pub(crate) struct Parts {
     pub(crate) owner: Weak<dyn Owner>,
+    pub(crate) runner: Arc<dyn Runner>,
     pub(crate) id: SubscriberId,
     pub(crate) properties: Properties,
     pub(crate) queue: Arc<Queue>,
-    pub(crate) first: Vec<Frame>,
+    pub(crate) first: VecDeque<Frame>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What is left after a batch was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing, for now.
+    Nothing,
+    /// More than one batch holds.
+    More,
+    /// The stream's end.
+    End,
 }
 
 impl Subscription {
     /// How much one write carries at the most, unless a single frame is larger: past it, copying costs more
     /// than the next system call.
-    const BATCH: usize = 64 * 1024;
+    pub(crate) const BATCH: usize = 64 * 1024;
 
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { owner, id, properties, queue, first, heartbeat, counters } = parts;
-        let first = first.into_iter();
-        Self { owner, id, properties, queue, first, heartbeat, taken: Instant::now(), ended: None, counters }
+        let Parts { owner, runner, id, properties, queue, first, heartbeat, counters } = parts;
+        let taken = Instant::now();
+        Self { owner, runner, id, properties, queue, first, heartbeat, taken, ended: false, counters }
     }
 
     /// The next frame without a copy of its text; blocks as the iterator does, `None` when the stream has ended.
@@ -252,7 +138,7 @@ impl Subscription {
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn next_frame(&mut self) -> Option<Frame> {
-        self.take(Wait::Forever).ok()
+        self.wait_for(Wait::Forever).ok()
     }
 
     /// The next frame, if one is there within this time; blocks that long at the most.
@@ -282,7 +168,7 @@ impl Subscription {
     pub fn next_frame_timeout(&mut self, timeout: Duration) -> Result<Frame, NextTimeoutError> {
         // A time so long that no clock shows its end is no bound at all.
         let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
-        self.take(wait).map_err(|nothing| match nothing {
+        self.wait_for(wait).map_err(|nothing| match nothing {
             Nothing::Yet => NextTimeoutError::Timeout,
             Nothing::More => NextTimeoutError::Ended,
         })
@@ -313,7 +199,7 @@ impl Subscription {
     ///
     /// Says whether nothing is there yet or the stream has ended.
     pub fn try_next_frame(&mut self) -> Result<Frame, TryNextError> {
-        self.take(Wait::Not).map_err(|nothing| match nothing {
+        self.wait_for(Wait::Not).map_err(|nothing| match nothing {
             Nothing::Yet => TryNextError::Empty,
             Nothing::More => TryNextError::Ended,
         })
@@ -321,7 +207,7 @@ impl Subscription {
 
     /// Why the stream ended, once the iterator has given its last item; `None` before.
     pub fn end_cause(&self) -> Option<EndCause> {
-        self.ended
+        self.queue.ending().filter(|_| self.ended)
     }
 
     /// Writes the stream to this writer until it ends: this thread is the connection's thread.
@@ -349,13 +235,18 @@ impl Subscription {
     pub fn write_to(mut self, mut writer: impl Write) -> io::Result<EndCause> {
         let mut batch = Vec::new();
         loop {
-            let ended = self.next_batch(&mut batch);
-            if !batch.is_empty() {
-                writer.write_all(&batch)?;
-                writer.flush()?;
+            // Blocks here, and nowhere else, until there is something.
+            if let Ok(frame) = self.wait_for(Wait::Forever) {
+                batch.extend_from_slice(frame.as_bytes());
             }
-            if let Some(cause) = ended {
-                return Ok(cause);
+            let after = self.fill(&mut batch);
+            let written = writer.write_all(&batch).and_then(|()| writer.flush());
+            if let Err(error) = written {
+                self.leave(EndCause::Disconnected(error.kind()));
+                return Err(error);
+            }
+            if after == After::End {
+                return Ok(self.end_cause().expect("BUG: an end without a cause"));
             }
             batch.clear();
             // A quiet stream should not hold what its busiest moment took.
@@ -363,65 +254,123 @@ impl Subscription {
         }
     }
 
-    /// Blocks until a frame is there, and appends it and what else waits behind it. Returns the cause once
-    /// the stream has ended, with the last frames appended.
-    pub(crate) fn next_batch(&mut self, batch: &mut Vec<u8>) -> Option<EndCause> {
-        let mut wait = Wait::Forever;
-        let full = batch.len() + Self::BATCH;
-        while batch.len() < full {
-            match self.take(wait) {
+    /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
+    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>) -> After {
+        let (empty, full) = (batch.len(), batch.len() + Self::BATCH);
+        let after = loop {
+            match self.next_now() {
                 Ok(frame) => batch.extend_from_slice(frame.as_bytes()),
-                Err(Nothing::Yet) => break,
-                Err(Nothing::More) => return self.ended,
+                Err(Nothing::Yet) => break After::Nothing,
+                Err(Nothing::More) => break After::End,
             }
-            wait = Wait::Not;
+            if batch.len() >= full {
+                break After::More;
+            }
+        };
+        // The clock is asked once for a batch: at a million deliveries a second, once for each would show.
+        if self.heartbeat.is_some() {
+            let now = Instant::now();
+            if after == After::Nothing && batch.len() == empty && self.heartbeat_due().is_some_and(|due| due <= now) {
+                batch.extend_from_slice(event::heartbeat().as_bytes());
+            }
+            if batch.len() > empty {
+                self.taken = now;
+            }
         }
-        None
+        after
     }
 
-    /// What every way of taking goes through.
-    fn take(&mut self, wait: Wait) -> Result<Frame, Nothing> {
+    /// Puts a frame before all others.
+    pub(crate) fn begin_with(&mut self, frame: Frame) {
+        self.first.push_front(frame);
+    }
+
+    /// Leaves the publisher: the stream ends at once, for this reason unless it has ended for another.
+    pub(crate) fn leave(&mut self, cause: EndCause) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.leave(self.id, cause);
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    pub(crate) fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat
+    }
+
+    pub(crate) fn runner(&self) -> Arc<dyn Runner> {
+        Arc::clone(&self.runner)
+    }
+
+    fn heartbeat_due(&self) -> Option<Instant> {
+        self.taken.checked_add(self.heartbeat?)
+    }
+
+    /// What a reader gets that can wait.
+    fn wait_for(&mut self, wait: Wait) -> Result<Frame, Nothing> {
         loop {
-            if let Some(cause) = self.ended.or(self.queue.cut.get().copied()) {
-                self.ended = Some(cause);
-                return Err(Nothing::More);
+            match self.next_now() {
+                Err(Nothing::Yet) => {}
+                Err(Nothing::More) => return Err(Nothing::More),
+                Ok(frame) => {
+                    self.taken = Instant::now();
+                    return Ok(frame);
+                }
             }
-            if let Some(frame) = self.first.next() {
-                return Ok(self.taken(frame));
-            }
-            let due = self.heartbeat.and_then(|interval| self.taken.checked_add(interval));
+            let due = self.heartbeat_due();
             let item = self.queue.take(match (wait, due) {
                 (Wait::Until(deadline), Some(due)) => Wait::Until(deadline.min(due)),
                 (Wait::Forever, Some(due)) => Wait::Until(due),
                 (wait, _) => wait,
             });
-            let waited = item.is_none();
-            match item {
-                Some(Item::Frame(frame)) => return Ok(self.taken(frame)),
-                Some(Item::End(cause)) => {
-                    self.ended = Some(cause);
-                    continue;
-                }
-                Some(Item::Render(render)) => {
-                    if let Some(frame) = render.frame(&self.properties, &self.counters) {
-                        return Ok(self.taken(frame));
-                    }
-                }
-                None => {}
+            let in_vain = item.is_none();
+            if let Some(frame) = item.and_then(|item| self.open(item)) {
+                self.taken = Instant::now();
+                return Ok(frame);
+            }
+            if self.ended {
+                return Err(Nothing::More);
             }
             // Asked after a skipped event too: one that is skipped again and again is silent all the same.
             if due.is_some_and(|due| due <= Instant::now()) {
-                return Ok(self.taken(event::heartbeat()));
+                self.taken = Instant::now();
+                return Ok(event::heartbeat());
             }
-            if waited {
+            if in_vain {
                 return Err(Nothing::Yet);
             }
         }
     }
 
-    fn taken(&mut self, frame: Frame) -> Frame {
-        self.taken = Instant::now();
-        frame
+    /// The next frame if there is one, without a heartbeat and without waiting.
+    fn next_now(&mut self) -> Result<Frame, Nothing> {
+        loop {
+            if self.ended || self.queue.is_cut() {
+                self.ended = true;
+                return Err(Nothing::More);
+            }
+            if let Some(frame) = self.first.pop_front() {
+                return Ok(frame);
+            }
+            let Some(item) = self.queue.take(Wait::Not) else { return Err(Nothing::Yet) };
+            if let Some(frame) = self.open(item) {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// What an item is for this subscriber: nothing if it is skipped, or the end.
+    fn open(&mut self, item: Item) -> Option<Frame> {
+        match item {
+            Item::Frame(frame) => Some(frame),
+            Item::Render(render) => render.frame(&self.properties, &self.counters),
+            Item::End => {
+                self.ended = true;
+                None
+            }
+        }
     }
 }
 
@@ -438,9 +387,7 @@ impl FusedIterator for Subscription {}
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.leave(self.id, EndCause::Disconnected);
-        }
+        self.leave(EndCause::Dropped);
     }
 }
 
@@ -448,18 +395,8 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("id", &self.id.0)
-            .field("queued", &(self.first.len() + self.queue.receiver.len()))
-            .field("ended", &self.ended)
+            .field("queued", &(self.first.len() + self.queue.len()))
+            .field("ended", &self.end_cause())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_item_takes_16_bytes() {
-        assert_eq!(size_of::<Item>(), 16);
     }
 }

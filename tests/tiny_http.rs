@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::http::{Client, Running};
 use common::{PATIENCE, Watchdog, eventually};
-use server_sent_events::adapter::tiny_http::{Server, last_event_id, refuse};
+use server_sent_events::adapter::tiny_http::{Server, last_event_id};
 use server_sent_events::{Event, Headers, Publisher};
 use tiny_http::{Response, TestRequest};
 
@@ -68,7 +68,9 @@ fn what_waits_together_is_one_chunk() {
         }
         subscription.respond(request).unwrap();
     });
-    opened(&server).reads("0000001b\r\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
+    let mut client = server.send(GET);
+    client.reads_head();
+    client.reads("0000001e\r\n:\n\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
 }
 
 #[test]
@@ -189,7 +191,8 @@ fn all_clients_reconnect_in_the_same_instant_many() {
 
 #[test]
 fn a_refusal_has_the_head_of_a_stream_and_its_end() {
-    let server = Running::new(|request| refuse(request, Duration::from_secs(1)).unwrap());
+    let publisher = Publisher::new();
+    let server = Running::new(move |request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
     let mut client = server.send(GET);
     let head = client.reads_head();
     assert_eq!((head.status(), head.values("Content-Type")), ("HTTP/1.1 200 OK", vec!["text/event-stream"]));

@@ -101,7 +101,7 @@ fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result
             let _ = changed.send(());
             subscription.respond(request)
         }
-        Err(_full) => sse::refuse(request, Duration::from_secs(5)),
+        Err(_full) => chat.refuse(request, Duration::from_secs(5)),
     }
 }
 

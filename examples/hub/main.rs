@@ -74,7 +74,7 @@ fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
     if reads {
         return match publisher.subscription(()).channels(&channels).open() {
             Ok(subscription) => subscription.respond(request),
-            Err(error) if error.is_temporary() => sse::refuse(request, Duration::from_secs(5)),
+            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
             Err(error) => refuse(request, 400, &error.to_string()),
         };
     }

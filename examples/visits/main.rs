@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             "/visits" => match publisher.subscription(()).initial_data([format!("{visits} visits so far")]).open() {
                 Ok(subscription) => subscription.respond(request),
-                Err(_full) => sse::refuse(request, Duration::from_secs(5)),
+                Err(_full) => publisher.refuse(request, Duration::from_secs(5)),
             },
             _ => request.respond(Response::empty(404)),
         };

@@ -50,22 +50,24 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tiny_http::{Method, Request};
 
-use crate::http::{self, Batch, FIRST_COMMENT, Framing, Headers, LAST_EVENT_ID, LAST_EVENT_ID_QUERY};
-use crate::subscription::Subscription;
+use crate::event;
+use crate::http::{self, Headers, LAST_EVENT_ID, LAST_EVENT_ID_QUERY};
+use crate::publisher::Publisher;
+use crate::stats::EndCause;
+use crate::subscription::{Output, Subscription};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
     ///
     /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
-    /// stream's end the body's. A `HEAD` request gets the head alone. A thread of ours serves the stream, with
-    /// 128 KiB of stack, on which closures given to [`publish_with`](crate::Publisher::publish_with) run.
-    /// Neither taking the connection over nor writing to it happens on the calling thread, since both may wait
-    /// for the client.
+    /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [handed
+    /// over](Self::hand_over): the publisher's writer threads take the connection over and write to it, since
+    /// both may wait for the client.
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started. The subscription is over then, and `tiny_http` answers the request
-    /// with status 500.
+    /// When not one writer thread can be started. The subscription is over then, and `tiny_http` answers the
+    /// request with status 500.
     pub fn respond(self, request: Request) -> io::Result<()> {
         self.respond_with(request, &Headers::new())
     }
@@ -87,43 +89,82 @@ impl Subscription {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond_with(mut self, request: Request, headers: &Headers) -> io::Result<()> {
-        let response = Response::to(&request, headers);
-        on_a_thread(request, move |writer| response.write(writer, |batch| self.next_batch(batch).is_some()))
+        let mut chunked = *request.http_version() >= (1, 1);
+        let says_close = |header: &tiny_http::Header| {
+            header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
+        };
+        let keep_alive = !request.headers().iter().any(says_close);
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let head = http::head(chunked, keep_alive, &date, headers).into_bytes();
+        if *request.method() == Method::Head {
+            // A stream that is over, and whose body is not even an empty chunk.
+            self.leave(EndCause::Dropped);
+            chunked = false;
+        } else {
+            self.begin_with(event::heartbeat());
+        }
+        let writer = Box::new(LazyWriter::Request(Some(request)));
+        let to = Output { writer, socket: None, deadline: None, head, chunked, on_end: None };
+        self.runner().take_over(self, to)
     }
 }
 
-/// Answers the request with a stream that is over at once and makes an `EventSource` come back; returns at once.
-///
-/// For a full house: the client tries again after a time between `retry` and twice that, each at its own
-/// moment. A status such as 503 would make it give up for good.
-///
-/// # Errors
-///
-/// When the thread for it cannot be started; `tiny_http` answers the request with status 500 then.
-///
-/// ```no_run
-/// use server_sent_events::{Publisher, adapter::tiny_http};
-/// use std::time::Duration;
-///
-/// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
-/// let server = tiny_http::Server::bind("127.0.0.1:5000")?;
-/// for request in server.incoming_requests() {
-///     match publisher.subscribe() {
-///         Ok(subscription) => subscription.respond(request)?,
-///         Err(_) => tiny_http::refuse(request, Duration::from_secs(5))?,
-///     }
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn refuse(request: Request, retry: Duration) -> io::Result<()> {
-    let response = Response::to(&request, &Headers::new());
-    let body = http::busy(retry);
-    on_a_thread(request, move |writer| {
-        response.write(writer, |batch| {
-            batch.extend_from_slice(body.as_bytes());
-            true
-        })
-    })
+impl<P: Send + Sync + 'static> Publisher<P> {
+    /// Answers the request with a stream that is over at once and makes an `EventSource` come back; returns at
+    /// once.
+    ///
+    /// For a full house: the client tries again after a time between `retry` and twice that, each at its own
+    /// moment. A status such as 503 would make it give up for good. A writer thread of the publisher's writes it.
+    ///
+    /// # Errors
+    ///
+    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then.
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    /// use std::time::Duration;
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     match publisher.subscribe() {
+    ///         Ok(subscription) => subscription.respond(request)?,
+    ///         Err(_full) => publisher.refuse(request, Duration::from_secs(5))?,
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn refuse(&self, request: Request, retry: Duration) -> io::Result<()> {
+        self.detached(http::busy(retry)).respond(request)
+    }
+}
+
+/// The connection, taken over from the request at the first write, which is on a writer thread: it waits for
+/// the request's body, and the write for answers to earlier requests.
+enum LazyWriter {
+    Request(Option<Request>),
+    Connection(Box<dyn Write + Send>),
+}
+
+impl LazyWriter {
+    fn connection(&mut self) -> &mut dyn Write {
+        if let Self::Request(request) = self {
+            *self = Self::Connection(request.take().expect("BUG: a request was taken twice").into_writer());
+        }
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Request(_) => unreachable!("BUG: it was taken over two lines above"),
+        }
+    }
+}
+
+impl Write for LazyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.connection().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.connection().flush()
+    }
 }
 
 /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
@@ -146,63 +187,6 @@ pub fn last_event_id(request: &Request) -> Option<String> {
         pairs.find(|(name, _)| name == LAST_EVENT_ID_QUERY).map(|(_, value)| value.into_owned())
     };
     header.filter(|id| !id.is_empty()).or_else(from_query).filter(|id| !id.is_empty())
-}
-
-/// Runs `serve` on a thread of its own, where taking the connection over (it waits for the request's body)
-/// and writing to it (it waits for answers to earlier requests) keep nobody else waiting.
-fn on_a_thread<S>(request: Request, serve: S) -> io::Result<()>
-where
-    S: FnOnce(Box<dyn Write + Send>) -> io::Result<()> + Send + 'static,
-{
-    let thread = thread::Builder::new().name("event stream".into()).stack_size(128 * 1024);
-    let running = thread.spawn(move || {
-        // An error means that the client has gone; that the stream ended so is counted as its subscription
-        // is dropped, and nobody is left to be told.
-        let _ = serve(request.into_writer());
-    });
-    running.map(drop)
-}
-
-/// How one request is to be answered.
-struct Response {
-    framing: Framing,
-    body_wanted: bool,
-    head: String,
-}
-
-impl Response {
-    fn to(request: &Request, headers: &Headers) -> Self {
-        let old = *request.http_version() < (1, 1);
-        let framing = if old { Framing::UntilClose } else { Framing::Chunked };
-        let says_close = |header: &tiny_http::Header| {
-            header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
-        };
-        let keep_alive = !request.headers().iter().any(says_close);
-        let date = httpdate::fmt_http_date(SystemTime::now());
-        let head = http::head(framing, keep_alive, &date, headers);
-        Self { framing, body_wanted: *request.method() != Method::Head, head }
-    }
-
-    /// Writes head and first comment at once, then what `fill` appends, one write and one flush each time,
-    /// until it says `true` for the last. After an error not one more byte is written.
-    fn write(self, mut writer: Box<dyn Write + Send>, mut fill: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
-        if !self.body_wanted {
-            writer.write_all(self.head.as_bytes())?;
-            return writer.flush();
-        }
-        let mut batch = Batch::new(self.framing, self.head);
-        batch.body().extend_from_slice(FIRST_COMMENT.as_bytes());
-        let mut last = false;
-        loop {
-            writer.write_all(batch.seal(last))?;
-            writer.flush()?;
-            if last {
-                return Ok(());
-            }
-            batch.clear();
-            last = fill(batch.body());
-        }
-    }
 }
 
 /// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.

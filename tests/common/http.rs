@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use server_sent_events::Publisher;
-use server_sent_events::adapter::tiny_http::{self as sse, Server};
+use server_sent_events::adapter::tiny_http::Server;
 use tiny_http::Request;
 
 use super::PATIENCE;
@@ -33,7 +33,7 @@ impl Running {
         let publisher = publisher.clone();
         Self::new(move |request| match publisher.subscribe() {
             Ok(subscription) => subscription.respond(request).unwrap(),
-            Err(_) => sse::refuse(request, std::time::Duration::from_secs(5)).unwrap(),
+            Err(_) => publisher.refuse(request, std::time::Duration::from_secs(5)).unwrap(),
         })
     }
 

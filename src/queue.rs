@@ -1,0 +1,262 @@
+//! One subscriber's queue: what waits for it, within which bounds, and whose turn it is.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::event::{self, Event, Frame};
+use crate::stats::{Counters, EndCause};
+
+/// What the application says about one subscriber, without its type: only `publisher.rs` knows that.
+pub(crate) type Properties = Arc<dyn Any + Send + Sync>;
+
+/// What `publish_with` was given, without the properties' type.
+type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
+
+/// An event that each subscriber gets rendered for its own properties, on the thread that takes it out of
+/// the queue.
+pub(crate) struct Render {
+    closure: Box<Closure>,
+    size: usize,
+}
+
+impl Render {
+    pub(crate) fn new<F>(closure: F) -> Self
+    where
+        F: Fn(&dyn Any) -> Option<Event> + Send + Sync + 'static,
+    {
+        // What the closure's captures own elsewhere cannot be known; the bound by frames holds for those.
+        let size = size_of::<Self>() + size_of::<F>();
+        Self { closure: Box::new(closure), size }
+    }
+
+    /// `None` skips the subscriber. A panic costs it this event, of which the frame then tells it.
+    pub(crate) fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
+        // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
+        // being `Sync`; nothing of ours is borrowed mutably across the call.
+        match catch_unwind(AssertUnwindSafe(|| (self.closure)(&**properties))) {
+            Ok(event) => event.map(|event| event.encode()),
+            Err(payload) => {
+                counters.count_panicked();
+                // A payload is the application's value: its `Drop` may panic too, and must not end the stream.
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    std::mem::forget(again);
+                }
+                Some(event::gap())
+            }
+        }
+    }
+}
+
+/// How long to wait for the next frame.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    Not,
+    Until(Instant),
+    Forever,
+}
+
+/// What waits in a queue. Small, because each subscriber has a block of 31 of them from its first event on:
+/// 1,500 bytes with items of 16 bytes, 2,240 with 40. A test holds it to that.
+#[derive(Clone)]
+pub(crate) enum Item {
+    Frame(Frame),
+    Render(Arc<Render>),
+    /// The last item. It travels in the queue, so that whoever waits there sees it after all that was
+    /// queued before, and needs no second thing to wait for. Why, the queue says.
+    End,
+}
+
+impl Item {
+    /// The bytes that count towards the queue's bound.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.len(),
+            Self::Render(render) => render.size,
+            Self::End => 0,
+        }
+    }
+}
+
+/// How much may wait for one subscriber.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueBounds {
+    pub(crate) frames: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see `writers.rs`.
+///
+/// Two bits. A stream is on the run queue, or held by a writer thread, exactly while they are not both 0.
+pub(crate) struct Turn(AtomicU8);
+
+impl Turn {
+    /// Something was queued that no turn has looked at yet.
+    const NOTIFIED: u8 = 0b01;
+    /// Somebody owns the stream: a writer thread, or, before it is handed over, its iterator.
+    const RUNNING: u8 = 0b10;
+
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(Self::RUNNING))
+    }
+
+    /// After something was queued. `true`: nobody else will look, the caller puts the stream on the run queue.
+    pub(crate) fn notify(&self) -> bool {
+        self.0.fetch_or(Self::NOTIFIED, SeqCst) == 0
+    }
+
+    /// Before the queue is looked at: what comes from here on notifies anew.
+    pub(crate) fn start(&self) {
+        self.0.swap(Self::RUNNING, SeqCst);
+    }
+
+    /// After the queue was seen empty. `false`: something came meanwhile, and the turn is not over.
+    pub(crate) fn end(&self) -> bool {
+        self.0.compare_exchange(Self::RUNNING, 0, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// A stream that is handed over, to whoever puts something into its queue.
+pub(crate) trait Wake: Send + Sync {
+    /// Puts the stream on the run queue. May be called under the registry's lock.
+    fn wake(self: Arc<Self>);
+}
+
+/// One subscriber's queue: the registry holds it to put items in, the subscription to take them out.
+///
+/// Both halves of the channel are in it, so it never disconnects: a stream ends by `Item::End` and by
+/// nothing else. The channel is unbounded, since crossbeam allocates all slots of a bounded one at once
+/// (1.5 MB for 65,536); the bound is kept by asking `has_room` before `push`, both under the registry's lock.
+pub(crate) struct Queue {
+    sender: Sender<Item>,
+    receiver: Receiver<Item>,
+    /// The size of all items that wait. Added to before an item can be taken, subtracted from after.
+    bytes: AtomicUsize,
+    /// Why the stream ends: set as the subscriber leaves the registry.
+    end: OnceLock<EndCause>,
+    /// The stream ends at once: nothing that is still queued may be delivered.
+    cut: AtomicBool,
+    pub(crate) turn: Turn,
+    /// Set before the first `Turn::end`.
+    stream: OnceLock<Arc<dyn Wake>>,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = unbounded();
+        Self {
+            sender,
+            receiver,
+            bytes: AtomicUsize::new(0),
+            end: OnceLock::new(),
+            cut: AtomicBool::new(false),
+            turn: Turn::new(),
+            stream: OnceLock::new(),
+        }
+    }
+
+    /// Whether an item of this size still fits. An empty queue has room for any, or one large event would
+    /// end even those who keep up.
+    pub(crate) fn has_room(&self, size: usize, bounds: QueueBounds) -> bool {
+        let waiting = self.receiver.len();
+        waiting == 0 || (waiting < bounds.frames && self.bytes.load(Relaxed).saturating_add(size) <= bounds.bytes)
+    }
+
+    pub(crate) fn push(&self, item: Item) {
+        self.bytes.fetch_add(item.size(), Relaxed);
+        self.sender.send(item).expect("BUG: a queue holds its own receiver");
+        race_window();
+        self.notify();
+    }
+
+    /// Makes somebody look at the stream, if it is handed over and nobody does.
+    pub(crate) fn notify(&self) {
+        if self.turn.notify() {
+            Arc::clone(self.stream.get().expect("BUG: nobody's turn, and not handed over")).wake();
+        }
+    }
+
+    /// From now on there is somebody to wake. The stream's own first turn follows.
+    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>) {
+        assert!(self.stream.set(stream).is_ok(), "BUG: a subscription was handed over twice");
+    }
+
+    /// Says why the stream ends. Called once, by whoever took the subscriber out of the registry.
+    pub(crate) fn end(&self, cause: EndCause) {
+        assert!(self.end.set(cause).is_ok(), "BUG: a subscriber left the registry twice");
+    }
+
+    /// Ends the stream at once, after `end`. Where others than its reader do that, `throw_away` must follow,
+    /// without the lock.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(SeqCst)
+    }
+
+    /// Drops what a cut queue holds, so that its memory is back even while the reader hangs in a write, and
+    /// wakes the reader. Nothing is pushed any more: the subscriber has left the registry.
+    ///
+    /// The reader may take items at the same time, and so see one behind some that were dropped here. It
+    /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
+    /// drop, and both sides take through the same atomic head of the channel.
+    pub(crate) fn throw_away(&self) {
+        while let Ok(item) = self.receiver.try_recv() {
+            self.bytes.fetch_sub(item.size(), Relaxed);
+        }
+        self.push(Item::End);
+    }
+
+    /// Why the stream has ended or is about to, also when its reader has not come that far.
+    pub(crate) fn ending(&self) -> Option<EndCause> {
+        self.end.get().copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// The next item, waiting for it as `wait` says; `None` when none came in that time.
+    pub(crate) fn take(&self, wait: Wait) -> Option<Item> {
+        let item = match self.receiver.try_recv() {
+            Ok(item) => item,
+            Err(_) => match wait {
+                Wait::Not => return None,
+                Wait::Until(deadline) => self.receiver.recv_deadline(deadline).ok()?,
+                Wait::Forever => self.receiver.recv().expect("BUG: a queue holds its own sender"),
+            },
+        };
+        self.bytes.fetch_sub(item.size(), Relaxed);
+        if self.is_cut() { Some(Item::End) } else { Some(item) }
+    }
+}
+
+/// Where a test build (`--cfg sse_race_windows`) stays a while, because another thread could come in between.
+#[inline]
+pub(crate) fn race_window() {
+    #[cfg(sse_race_windows)]
+    {
+        use std::hash::{BuildHasher, RandomState};
+        match RandomState::new().hash_one(0) % 16 {
+            0 => std::thread::sleep(std::time::Duration::from_micros(50)),
+            1..8 => std::thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_takes_16_bytes() {
+        assert_eq!(size_of::<Item>(), 16);
+    }
+}
