@@ -89,7 +89,36 @@ pub(crate) struct QueueBounds {
     pub(crate) bytes: usize,
 }
 
-/// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see `writers.rs`.
+// # The wake protocol
+//
+// One atomic location for each stream, `Turn`, with the bits NOTIFIED and RUNNING, and one owner of the
+// stream at a time.
+//
+//     producer                                  writer thread
+//     1  queue the item                         a  take the stream from the run queue
+//     2  old = fetch_or(NOTIFIED)               b  swap(RUNNING)
+//     3  if old == 0: to the run queue          c  drain the queue, until it is seen empty
+//                                               d  write
+//                                               e  compare_exchange(RUNNING, 0); if it fails: to the run queue
+//
+// What can happen, by where the producer's 1 and 2 fall; 3 follows from 2:
+//
+//     I    1, 2 before a, the stream idle: old is 0, 3 puts it on the run queue; c finds the item.
+//     II   1, 2 before a, the stream on the run queue already: old has a bit, and the a to come finds the item.
+//     III  1 before c, 2 between b and e: c finds the item, and e fails; the turn to come finds nothing. One
+//          look too many, none too few.
+//     IV   1 after c, 2 before e: e fails, and the turn to come finds the item.
+//     V    1 after c, 2 after e: old is 0, 3 puts it on the run queue.
+//     VI   1 before c, 2 after e: c finds the item, 3 puts the stream on the run queue; as III.
+//     VII  1 before b, 2 between a and b: swap clears NOTIFIED; c comes after b and finds the item.
+//     VIII two producers, both 2 after e: only the first sees 0, so the stream is on the run queue once.
+//     IX   the stream is not handed over yet: it begins as RUNNING, so 2 never sees 0, and handing over puts it
+//          on the run queue itself, whose first c finds what was queued before.
+//
+// The tests at the end of this file walk through every order of these steps there is. `race_window` marks where a
+// test build lingers.
+
+/// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see above.
 ///
 /// Two bits. A stream is on the run queue, or held by a writer thread, exactly while they are not both 0.
 pub(crate) struct Turn(AtomicU8);
@@ -258,5 +287,113 @@ mod tests {
     #[test]
     fn an_item_takes_16_bytes() {
         assert_eq!(size_of::<Item>(), 16);
+    }
+
+    /// The wake protocol with everything else taken away: its steps are those of the essay above.
+    struct Model {
+        turn: Turn,
+        /// Items that wait.
+        queued: usize,
+        /// How often the stream stands on the run queue.
+        on_run_queue: usize,
+        /// What each writer thread does next, if it has taken the stream.
+        threads: [Option<Step>; 2],
+        /// What each producer does next.
+        producers: [Option<Step>; 2],
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Step {
+        Queue,
+        Notify,
+        Start,
+        Drain,
+        End,
+    }
+
+    impl Model {
+        fn new(idle: bool) -> Self {
+            let model = Self {
+                turn: Turn::new(),
+                queued: 0,
+                on_run_queue: 1,
+                threads: [None; 2],
+                producers: [Some(Step::Queue); 2],
+            };
+            // Handing over puts it on the run queue itself; an idle one has had that turn.
+            if idle {
+                assert!(model.turn.end());
+                return Self { on_run_queue: 0, ..model };
+            }
+            model
+        }
+
+        /// Does the next step of producer 0 or 1, or thread 2 or 3; `false` if it has none.
+        fn step(&mut self, actor: usize) -> bool {
+            if let Some(producer) = self.producers.get_mut(actor) {
+                match producer.take() {
+                    Some(Step::Queue) => {
+                        self.queued += 1;
+                        *producer = Some(Step::Notify);
+                    }
+                    Some(Step::Notify) => self.on_run_queue += usize::from(self.turn.notify()),
+                    _ => return false,
+                }
+            } else {
+                let thread = &mut self.threads[actor - 2];
+                match thread.take() {
+                    None if self.on_run_queue > 0 => {
+                        self.on_run_queue -= 1;
+                        *thread = Some(Step::Start);
+                    }
+                    Some(Step::Start) => {
+                        self.turn.start();
+                        *thread = Some(Step::Drain);
+                    }
+                    Some(Step::Drain) => {
+                        self.queued = 0;
+                        *thread = Some(Step::End);
+                    }
+                    Some(Step::End) => self.on_run_queue += usize::from(!self.turn.end()),
+                    _ => return false,
+                }
+            }
+            let owners = self.on_run_queue + self.threads.iter().flatten().count();
+            assert!(owners <= 1, "the stream has {owners} owners");
+            true
+        }
+    }
+
+    /// Walks through every order of the steps of two producers and two threads, to the end of each.
+    fn every_order(idle: bool) -> usize {
+        let mut orders = 0;
+        let mut prefixes = vec![Vec::new()];
+        while let Some(prefix) = prefixes.pop() {
+            let after = |prefix: &[usize]| {
+                let mut model = Model::new(idle);
+                assert!(prefix.iter().all(|actor| model.step(*actor)));
+                model
+            };
+            let mut over = true;
+            for actor in 0..4 {
+                if after(&prefix).step(actor) {
+                    over = false;
+                    prefixes.push([&prefix[..], &[actor]].concat());
+                }
+            }
+            if over {
+                let model = after(&prefix);
+                assert_eq!(model.queued, 0, "{prefix:?} lost a wake-up");
+                assert!(model.turn.notify(), "{prefix:?} left the stream to nobody");
+                orders += 1;
+            }
+        }
+        orders
+    }
+
+    #[test]
+    fn no_order_of_steps_loses_a_wake_up() {
+        assert_eq!(every_order(true), 172);
+        assert_eq!(every_order(false), 8148);
     }
 }

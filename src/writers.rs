@@ -3,46 +3,11 @@
 // A handed-over stream has no thread of its own. Whoever queues something for it puts it on the run queue, unless
 // it is there; a writer thread takes it from there, drains its queue into one buffer, writes that with one
 // `write_all` and one `flush`, and looks again.
-//
-// # The wake protocol
-//
-// One atomic location for each stream, `queue::Turn`, with the bits NOTIFIED and RUNNING, and one owner of the
-// stream at a time.
-//
-//     producer                                  writer thread
-//     1  queue the item                         a  take the stream from the run queue
-//     2  old = fetch_or(NOTIFIED)               b  swap(RUNNING)
-//     3  if old == 0: to the run queue          c  drain the queue, until it is seen empty
-//                                               d  write
-//                                               e  compare_exchange(RUNNING, 0); if it fails: to the run queue
-//
-// What can happen, by where the producer's 1 and 2 fall; 3 follows from 2:
-//
-//     I    1, 2 before a, the stream idle: old is 0, 3 puts it on the run queue; c finds the item.
-//     II   1, 2 before a, the stream on the run queue already: old has a bit, and the a to come finds the item.
-//     III  1 before c, 2 between b and e: c finds the item, and e fails; the turn to come finds nothing. One
-//          look too many, none too few.
-//     IV   1 after c, 2 before e: e fails, and the turn to come finds the item.
-//     V    1 after c, 2 after e: old is 0, 3 puts it on the run queue.
-//     VI   1 before c, 2 after e: c finds the item, 3 puts the stream on the run queue; as III.
-//     VII  1 before b, 2 between a and b: swap clears NOTIFIED; c comes after b and finds the item.
-//     VIII two producers, both 2 after e: only the first sees 0, so the stream is on the run queue once.
-//     IX   the stream is not handed over yet: it begins as RUNNING, so 2 never sees 0, and handing over puts it
-//          on the run queue itself, whose first c finds what was queued before.
-//
-// The tests at the end of this file walk through every order of these steps there is. `race_window` marks where a
-// test build lingers.
-//
-// # The supervisor
-//
-// Writes block, so a peer that does not read holds a writer thread. The supervisor looks, each 10 ms while anything
-// is under way, at how long each thread has been at its turn, and starts one more when threads hang and streams
-// wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
-// is under way. A sleeping supervisor is woken by a flag that each turn looks at: the turn marks its slot and
-// then reads the flag, the supervisor sets the flag and then reads the slots, so one of them sees the other.
+// How no wake-up is lost stands in `queue.rs`, how many threads there are in `writers/supervisor.rs`.
+
+mod supervisor;
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -59,9 +24,6 @@ use crate::http::Batch;
 use crate::queue::{Queue, Wake, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription};
-
-/// How often the supervisor looks while something is under way, and how long a turn takes that counts as stuck.
-const TICK: Duration = Duration::from_millis(10);
 
 /// The stack of a writer thread: closures given to `publish_with` run there.
 const STACK: usize = 256 * 1024;
@@ -361,7 +323,7 @@ impl Writers {
         if !threads.supervised {
             let writers = Arc::clone(self);
             let supervisor = thread::Builder::new().name("sse supervisor".into()).stack_size(STACK);
-            supervisor.spawn(move || Supervisor::new(writers).run())?;
+            supervisor.spawn(move || supervisor::Supervisor::new(writers).run())?;
             threads.supervised = true;
         }
         if threads.slots.is_empty() {
@@ -491,181 +453,84 @@ impl Runner for Writers {
     }
 }
 
-/// The thread that watches the others, and schedules heartbeats.
-struct Supervisor {
-    writers: Arc<Writers>,
-    /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
-    /// has ended is found out then.
-    heartbeats: BTreeMap<(u64, u64), Weak<Stream>>,
-    next_number: u64,
-    /// What was seen at the last look at the threads.
-    looked: u64,
-    turns: u64,
-    waited: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, Publisher};
 
-/// What a look at the threads showed.
-#[derive(PartialEq)]
-enum Seen {
-    Nothing,
-    SomethingUnderWay,
-    TheEnd,
-}
-
-impl Supervisor {
-    /// No stream is forgotten for longer, so that those which have ended do not pile up behind a long interval.
-    const LONGEST_LOOK_AWAY: u64 = 60_000_000;
-
-    fn new(writers: Arc<Writers>) -> Self {
-        Self { writers, heartbeats: BTreeMap::new(), next_number: 0, looked: 0, turns: 0, waited: false }
+    /// Takes so many bytes, then fails for ever, and says whether it was asked again.
+    struct Breaks {
+        taken: Arc<Mutex<Vec<u8>>>,
+        after: usize,
+        asked_again: Arc<AtomicBool>,
+        broken: bool,
     }
 
-    fn run(mut self) {
-        let mut seen = Seen::SomethingUnderWay;
-        loop {
-            if seen == Seen::Nothing {
-                self.writers.asleep.store(true, SeqCst);
-                if self.is_anything_under_way(&self.writers.threads.lock()) {
-                    self.writers.asleep.store(false, SeqCst);
-                    seen = Seen::SomethingUnderWay;
-                }
+    impl Write for Breaks {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.asked_again.fetch_or(self.broken, SeqCst);
+            let mut taken = self.taken.lock();
+            let room = self.after - taken.len();
+            if room == 0 {
+                self.broken = true;
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
-            let next_heartbeat = self.heartbeats.first_key_value().map(|((due, _), _)| *due);
-            let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
-            let order = match next_heartbeat.into_iter().chain(next_look).min() {
-                Some(due) => {
-                    let wait = Duration::from_micros(due.saturating_sub(self.writers.now()));
-                    self.writers.ordered.recv_timeout(wait).ok()
-                }
-                None => self.writers.ordered.recv().ok(),
-            };
-            self.writers.asleep.store(false, SeqCst);
-            let writers = Arc::clone(&self.writers);
-            for order in order.into_iter().chain(writers.ordered.try_iter()) {
-                if let Order::Heartbeat(stream) = order {
-                    self.schedule(stream);
-                }
-            }
-            self.send_heartbeats();
-            if self.looked + TICK.as_micros() as u64 <= self.writers.now() {
-                seen = self.look();
-            } else {
-                seen = Seen::SomethingUnderWay;
-            }
-            if seen == Seen::TheEnd {
-                return;
-            }
+            let some = bytes.len().min(room).min(7);
+            taken.extend_from_slice(&bytes[..some]);
+            Ok(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.asked_again.fetch_or(self.broken, SeqCst);
+            Ok(())
         }
     }
 
-    /// Notes when the stream is to be looked at next.
-    fn schedule(&mut self, stream: Weak<Stream>) {
-        let Some(interval) = stream.upgrade().and_then(|stream| stream.next_heartbeat(self.next_number)) else {
-            return;
+    /// What is written of a chunked stream with a head, when the writer breaks after so many bytes.
+    fn written(after: usize) -> Vec<u8> {
+        let publisher = Publisher::new();
+        let subscription = publisher.subscription(()).initial_data(["one", "two"]).open().unwrap();
+        let (ended, end) = std::sync::mpsc::channel();
+        let (taken, asked_again) = (Arc::default(), Arc::default());
+        let writer = Breaks { taken: Arc::clone(&taken), after, asked_again: Arc::clone(&asked_again), broken: false };
+        let to = Output {
+            writer: Box::new(writer),
+            socket: None,
+            deadline: None,
+            head: b"HEAD".to_vec(),
+            chunked: true,
+            on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
         };
-        let due = interval.min(self.writers.now() + Self::LONGEST_LOOK_AWAY);
-        self.heartbeats.insert((due, self.next_number), stream);
-        self.next_number += 1;
+        subscription.runner().take_over(subscription, to).unwrap();
+        publisher.publish(Event::new("three"));
+        publisher.close();
+        end.recv().unwrap();
+        assert!(!asked_again.load(SeqCst), "written to again after an error");
+        assert_eq!(publisher.stats().subscribers, 0);
+        Arc::try_unwrap(taken).expect("the writer was not dropped before the hook").into_inner()
     }
 
-    /// Wakes the streams that were silent for so long. The turn then finds nothing queued, and the heartbeat due.
-    fn send_heartbeats(&mut self) {
-        let now = self.writers.now();
-        while let Some(entry) = self.heartbeats.first_entry().filter(|entry| entry.key().0 <= now) {
-            let weak = entry.remove();
-            let Some(stream) = weak.upgrade() else { continue };
-            if stream.is_silent(now) {
-                stream.queue.upgrade().iter().for_each(|queue| queue.notify());
-                // It is looked at again when it has been silent for as long once more.
-                stream.written.fetch_max(now, Relaxed);
+    #[test]
+    fn a_broken_chunk_is_never_followed_by_more() {
+        let chunks = |bytes: &[u8]| {
+            let text = std::str::from_utf8(bytes).unwrap().strip_prefix("HEAD").unwrap().to_owned();
+            let (mut body, mut rest) = (String::new(), &*text);
+            while let Some((size, after)) = rest.split_once("\r\n") {
+                let size = usize::from_str_radix(size, 16).unwrap();
+                body.push_str(&after[..size]);
+                rest = after[size..].strip_prefix("\r\n").unwrap();
             }
-            self.schedule(weak);
+            assert_eq!(rest, "");
+            body
+        };
+        let whole = written(usize::MAX);
+        assert_eq!(chunks(&whole), "data: one\n\ndata: two\n\ndata: three\n\n");
+        for after in 4..40 {
+            let part = written(after);
+            assert_eq!(part.len(), after);
+            // What was queued together may differ, and so the sizes of the chunks, but not the text.
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(|c: char| !c.is_alphabetic(), "");
+            assert!(text(&whole).starts_with(text(&part).trim_end_matches(['e', 'd', 'a', 'b'])), "{part:?}");
         }
     }
-
-    fn is_anything_under_way(&self, threads: &Threads) -> bool {
-        let now = self.writers.now();
-        !self.writers.jobs.is_empty()
-            || threads.slots.len() > self.writers.processors
-            || threads.slots.iter().any(|slot| slot.busy(now).is_some())
-    }
-
-    /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
-    fn look(&mut self) -> Seen {
-        let writers = Arc::clone(&self.writers);
-        let mut threads = writers.threads.lock();
-        let now = writers.now();
-        self.looked = now;
-
-        let (mut stuck, mut stuck_in_writes, mut longest) = (0, 0, None);
-        for slot in &threads.slots {
-            let Some((busy, writes)) = slot.busy(now) else { continue };
-            if busy < TICK {
-                continue;
-            }
-            stuck += 1;
-            stuck_in_writes += usize::from(writes);
-            if let Some(hangs) = slot.hangs.lock().as_ref() {
-                if hangs.stream.deadline.is_some_and(|deadline| deadline <= busy) {
-                    hangs.shut_down(true);
-                } else if hangs.stream.queue.upgrade().is_some_and(|queue| queue.is_cut()) {
-                    // It has ended; what it hangs in is all that is left of it.
-                    hangs.shut_down(false);
-                }
-                if longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
-                    longest = Some((busy, hangs.clone()));
-                }
-            }
-        }
-
-        let turns = writers.turns.load(Relaxed);
-        let waits = !writers.jobs.is_empty();
-        // A thread that hangs in a write needs no processor, so another takes its place. One that is long at
-        // something else, a closure, may need it; its place is taken only when nothing moves at all.
-        let working = threads.slots.len() - if turns == self.turns { stuck } else { stuck_in_writes };
-        if waits && self.waited && working < writers.processors {
-            if threads.slots.len() < writers.max_threads {
-                // If it cannot be started, the next look tries again.
-                let _ = writers.start_thread(&mut threads);
-            } else if let Some((_, hangs)) = longest {
-                hangs.shut_down(true);
-            }
-        }
-        let over = writers.closed.load(SeqCst) && writers.streams.load(SeqCst) == 0;
-        if over && threads.slots.is_empty() {
-            threads.supervised = false;
-            return Seen::TheEnd;
-        }
-        if !waits {
-            // A surplus thread goes; at the end they all are.
-            let surplus =
-                if over { threads.slots.len() } else { usize::from(threads.slots.len() - stuck > writers.processors) };
-            (0..surplus).for_each(|_| writers.put(Job::Leave));
-        }
-        (self.turns, self.waited) = (turns, waits);
-        if over || self.is_anything_under_way(&threads) { Seen::SomethingUnderWay } else { Seen::Nothing }
-    }
-}
-
-impl Stream {
-    /// Whether nothing was written for the whole interval.
-    fn is_silent(&self, now: u64) -> bool {
-        self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval)) <= now)
-    }
-
-    /// When to look whether it is silent: after the interval, and up to a quarter of it later, so that streams which
-    /// fell silent together are spread; in steps, so that one awakening serves several.
-    fn next_heartbeat(&self, number: u64) -> Option<u64> {
-        let interval = micros(self.heartbeat?);
-        // Multiples of the golden ratio fall evenly.
-        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
-        let due =
-            self.written.load(Relaxed).saturating_add(interval).saturating_add((interval as f64 / 4.0 * spread) as u64);
-        let step = (interval / 64).max(1);
-        Some(due.checked_next_multiple_of(step).unwrap_or(u64::MAX))
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -34,6 +34,7 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         "the writer threads: many handed-over subscriptions on few threads",
         &["subscription", "queue", "http", "event", "stats", "error"],
     ),
+    ("writers/supervisor.rs", "the thread that watches the writer threads, and schedules heartbeats", &[]),
     ("stats.rs", "counters, and one snapshot of them", &[]),
     (
         "http.rs",
@@ -90,7 +91,8 @@ fn nobody_uses_what_it_may_not() {
             let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
             assert!(may_use.contains(&used), "{file} uses {used}");
         }
-        assert!(!code.contains("super::"), "{file} reaches around its own plan");
+        // Part of a room, if it is one, may use all of it.
+        assert!(file.contains('/') || !code.contains("super::"), "{file} reaches around its own plan");
     }
 }
 
@@ -100,7 +102,7 @@ fn foreign_names_stay_in_their_rooms() {
         let code = code(file);
         let has = |name: &str| code.contains(name);
         // The writers' locks guard threads and turns; nothing is ordered by them.
-        let locks = ["registry.rs", "writers.rs"].contains(file);
+        let locks = ["registry.rs", "writers.rs", "writers/supervisor.rs"].contains(file);
         assert!(locks || !(has("Mutex") || has("RwLock") || has("parking_lot")), "{file} has a lock");
         assert!(*file == "adapter/tiny_http.rs" || !(has("tiny_http::") || has("socket2")), "{file} knows a server");
     }

@@ -1,0 +1,196 @@
+//! The thread that watches the writer threads, and schedules heartbeats.
+
+// Writes block, so a peer that does not read holds a writer thread. The supervisor looks, each 10 ms while anything
+// is under way, at how long each thread has been at its turn, and starts one more when threads hang and streams
+// wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
+// is under way. A sleeping supervisor is woken by a flag that each turn looks at: the turn marks its slot and
+// then reads the flag, the supervisor sets the flag and then reads the slots, so one of them sees the other.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::{Hangs, Job, Order, Stream, Threads, Writers};
+
+/// How often it looks while something is under way, and how long a turn takes that counts as stuck.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The thread that watches the others, and schedules heartbeats.
+pub(super) struct Supervisor {
+    writers: Arc<Writers>,
+    /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
+    /// has ended is found out then.
+    heartbeats: BTreeMap<(u64, u64), Weak<Stream>>,
+    next_number: u64,
+    /// What was seen at the last look at the threads.
+    looked: u64,
+    turns: u64,
+    waited: bool,
+}
+
+/// What a look at the threads showed.
+#[derive(PartialEq)]
+enum Seen {
+    Nothing,
+    SomethingUnderWay,
+    TheEnd,
+}
+
+impl Supervisor {
+    /// No stream is forgotten for longer, so that those which have ended do not pile up behind a long interval.
+    const LONGEST_LOOK_AWAY: u64 = 60_000_000;
+
+    pub(super) fn new(writers: Arc<Writers>) -> Self {
+        Self { writers, heartbeats: BTreeMap::new(), next_number: 0, looked: 0, turns: 0, waited: false }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut seen = Seen::SomethingUnderWay;
+        loop {
+            if seen == Seen::Nothing {
+                self.writers.asleep.store(true, SeqCst);
+                if self.is_anything_under_way(&self.writers.threads.lock()) {
+                    self.writers.asleep.store(false, SeqCst);
+                    seen = Seen::SomethingUnderWay;
+                }
+            }
+            let next_heartbeat = self.heartbeats.first_key_value().map(|((due, _), _)| *due);
+            let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
+            let order = match next_heartbeat.into_iter().chain(next_look).min() {
+                Some(due) => {
+                    let wait = Duration::from_micros(due.saturating_sub(self.writers.now()));
+                    self.writers.ordered.recv_timeout(wait).ok()
+                }
+                None => self.writers.ordered.recv().ok(),
+            };
+            self.writers.asleep.store(false, SeqCst);
+            let writers = Arc::clone(&self.writers);
+            for order in order.into_iter().chain(writers.ordered.try_iter()) {
+                if let Order::Heartbeat(stream) = order {
+                    self.schedule(stream);
+                }
+            }
+            self.send_heartbeats();
+            if self.looked + TICK.as_micros() as u64 <= self.writers.now() {
+                seen = self.look();
+            } else {
+                seen = Seen::SomethingUnderWay;
+            }
+            if seen == Seen::TheEnd {
+                return;
+            }
+        }
+    }
+
+    /// Notes when the stream is to be looked at next.
+    fn schedule(&mut self, stream: Weak<Stream>) {
+        let Some(interval) = stream.upgrade().and_then(|stream| stream.next_heartbeat(self.next_number)) else {
+            return;
+        };
+        let due = interval.min(self.writers.now() + Self::LONGEST_LOOK_AWAY);
+        self.heartbeats.insert((due, self.next_number), stream);
+        self.next_number += 1;
+    }
+
+    /// Wakes the streams that were silent for so long. The turn then finds nothing queued, and the heartbeat due.
+    fn send_heartbeats(&mut self) {
+        let now = self.writers.now();
+        while let Some(entry) = self.heartbeats.first_entry().filter(|entry| entry.key().0 <= now) {
+            let weak = entry.remove();
+            let Some(stream) = weak.upgrade() else { continue };
+            if stream.is_silent(now) {
+                stream.queue.upgrade().iter().for_each(|queue| queue.notify());
+                // It is looked at again when it has been silent for as long once more.
+                stream.written.fetch_max(now, Relaxed);
+            }
+            self.schedule(weak);
+        }
+    }
+
+    fn is_anything_under_way(&self, threads: &Threads) -> bool {
+        let now = self.writers.now();
+        !self.writers.jobs.is_empty()
+            || threads.slots.len() > self.writers.processors
+            || threads.slots.iter().any(|slot| slot.busy(now).is_some())
+    }
+
+    /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
+    fn look(&mut self) -> Seen {
+        let writers = Arc::clone(&self.writers);
+        let mut threads = writers.threads.lock();
+        let now = writers.now();
+        self.looked = now;
+
+        let (mut stuck, mut stuck_in_writes, mut longest) = (0, 0, None);
+        for slot in &threads.slots {
+            let Some((busy, writes)) = slot.busy(now) else { continue };
+            if busy < TICK {
+                continue;
+            }
+            stuck += 1;
+            stuck_in_writes += usize::from(writes);
+            if let Some(hangs) = slot.hangs.lock().as_ref() {
+                if hangs.stream.deadline.is_some_and(|deadline| deadline <= busy) {
+                    hangs.shut_down(true);
+                } else if hangs.stream.queue.upgrade().is_some_and(|queue| queue.is_cut()) {
+                    // It has ended; what it hangs in is all that is left of it.
+                    hangs.shut_down(false);
+                }
+                if longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
+                    longest = Some((busy, Hangs::clone(hangs)));
+                }
+            }
+        }
+
+        let turns = writers.turns.load(Relaxed);
+        let waits = !writers.jobs.is_empty();
+        // A thread that hangs in a write needs no processor, so another takes its place. One that is long at
+        // something else, a closure, may need it; its place is taken only when nothing moves at all.
+        let working = threads.slots.len() - if turns == self.turns { stuck } else { stuck_in_writes };
+        if waits && self.waited && working < writers.processors {
+            if threads.slots.len() < writers.max_threads {
+                // If it cannot be started, the next look tries again.
+                let _ = writers.start_thread(&mut threads);
+            } else if let Some((_, hangs)) = longest {
+                hangs.shut_down(true);
+            }
+        }
+        let over = writers.closed.load(SeqCst) && writers.streams.load(SeqCst) == 0;
+        if over && threads.slots.is_empty() {
+            threads.supervised = false;
+            return Seen::TheEnd;
+        }
+        if !waits {
+            // A surplus thread goes; at the end they all are.
+            let surplus =
+                if over { threads.slots.len() } else { usize::from(threads.slots.len() - stuck > writers.processors) };
+            (0..surplus).for_each(|_| writers.put(Job::Leave));
+        }
+        (self.turns, self.waited) = (turns, waits);
+        if over || self.is_anything_under_way(&threads) { Seen::SomethingUnderWay } else { Seen::Nothing }
+    }
+}
+
+impl Stream {
+    /// Whether nothing was written for the whole interval.
+    fn is_silent(&self, now: u64) -> bool {
+        self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval)) <= now)
+    }
+
+    /// When to look whether it is silent: after the interval, and up to a quarter of it later, so that streams which
+    /// fell silent together are spread; in steps, so that one awakening serves several.
+    fn next_heartbeat(&self, number: u64) -> Option<u64> {
+        let interval = micros(self.heartbeat?);
+        // Multiples of the golden ratio fall evenly.
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
+        let due =
+            self.written.load(Relaxed).saturating_add(interval).saturating_add((interval as f64 / 4.0 * spread) as u64);
+        let step = (interval / 64).max(1);
+        Some(due.checked_next_multiple_of(step).unwrap_or(u64::MAX))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

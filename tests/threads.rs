@@ -1,0 +1,134 @@
+//! How many threads there are: none before the first hand-over, few, one more for each writer that hangs, none after.
+//!
+//! One test: the threads of the whole process are counted.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{Watchdog, eventually};
+use server_sent_events::{HandOver, Publisher};
+
+/// The threads of this process whose name begins so.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|comm| comm.starts_with(name)).count()
+}
+
+/// Writers that hang until they are let go.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut open = self.0.0.lock().unwrap();
+        while !*open {
+            open = self.0.1.wait(open).unwrap();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn threads_come_and_go_with_the_streams() {
+    let _watchdog = Watchdog::new("threads that come and go", Duration::from_secs(60));
+    let processors = thread::available_parallelism().unwrap().get();
+    let none = || threads("sse ") == 0;
+
+    let publisher = Publisher::new();
+    let subscription = publisher.subscribe().unwrap();
+    publisher.publish("x");
+    assert!(none(), "a thread before the first hand-over");
+
+    // A thousand streams, and no thread for each.
+    subscription.hand_over(io::sink()).unwrap();
+    for _ in 0..1_000 {
+        publisher.subscribe().unwrap().hand_over(io::sink()).unwrap();
+    }
+    for _ in 0..100 {
+        publisher.publish("x");
+    }
+    assert!(threads("sse writer") <= processors + 1, "{} threads", threads("sse writer"));
+
+    // One more for each writer that hangs, so that the others go on.
+    let gate = Gate::default();
+    for _ in 0..20 {
+        let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
+        subscription.hand_over(gate.clone()).unwrap();
+    }
+    let healthy = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&healthy);
+    publisher.subscribe().unwrap().hand_over(Counts(counted)).unwrap();
+    eventually("a healthy stream gets its events behind 20 that hang", || {
+        publisher.publish("x");
+        *healthy.lock().unwrap() > 100
+    });
+    assert!(threads("sse writer") > 20, "{} threads", threads("sse writer"));
+    gate.open();
+    eventually("the surplus goes", || threads("sse writer") <= processors);
+
+    // All are gone when the last handle is, and the streams have ended.
+    let blocked = Gate::default();
+    let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
+    subscription.hand_over(blocked.clone()).unwrap();
+    drop(publisher);
+    eventually("only who hangs is still there", || threads("sse writer") >= 1);
+    blocked.open();
+    eventually("no thread is left", none);
+
+    // At the limit, the sockets that hang the longest are shut down.
+    let publisher = Publisher::<()>::builder().max_writer_threads(3).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let clients: Vec<TcpStream> = (0..10)
+        .map(|_| {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let subscription = publisher.subscription(()).initial_data(["x".repeat(20_000_000)]).open().unwrap();
+            let options = HandOver::new().write_deadline(None);
+            subscription.hand_over_with(listener.accept().unwrap().0, options).unwrap();
+            client
+        })
+        .collect();
+    let healthy = Arc::new(Mutex::new(0));
+    publisher.subscribe().unwrap().hand_over(Counts(Arc::clone(&healthy))).unwrap();
+    eventually("a healthy stream gets its events behind 10 sockets that hang, with 3 threads", || {
+        publisher.publish("x");
+        assert!(threads("sse writer") <= 3);
+        *healthy.lock().unwrap() > 10
+    });
+    assert!(publisher.stats().ended.write_timed_out >= 1, "{:?}", publisher.stats());
+    drop(clients);
+    drop(publisher);
+    eventually("no thread is left", none);
+}
+
+/// Counts the writes.
+struct Counts(Arc<Mutex<usize>>);
+
+impl Write for Counts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.0.lock().unwrap() += 1;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
