@@ -262,6 +262,7 @@ impl Queue {
             },
         };
         self.bytes.fetch_sub(item.size(), Relaxed);
+        race_window();
         if self.is_cut() { Some(Item::End) } else { Some(item) }
     }
 }

@@ -1,0 +1,674 @@
+//! What a delivery costs: `cargo bench --bench fanout`.
+//!
+//! Starts servers as processes of their own, opens streams to them on loopback, publishes, and prints tables. The
+//! columns: `write_to` on a thread for each stream; `hand_over`, a few threads for all; and the physical limit, one
+//! thread in a loop that writes the same bytes to one socket after the other, with nothing else to do.
+//!
+//! Processor time is the operating system's accounting of the server process. Its clients share the processors,
+//! so latencies are those of a machine that is busy with both ends. Ends by itself, in less than 3 minutes.
+
+#[cfg(target_os = "linux")]
+fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().position(|argument| argument == "--server") {
+        Some(at) => server::run(&arguments[at + 1]),
+        None => bench::run(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("this benchmark reads the accounting of Linux");
+}
+
+/// What both processes know.
+#[cfg(target_os = "linux")]
+mod shared {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    /// Bytes of an event's data.
+    pub const DATA: usize = 200;
+    /// Bytes of its frame.
+    pub const FRAME: usize = DATA + "data: \n\n".len();
+
+    /// Nanoseconds that two processes count from the same moment.
+    pub fn now() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64
+    }
+
+    /// An event's data: when it was published, and padding.
+    pub fn data() -> String {
+        format!("{:020}{}", now(), "x".repeat(DATA - 20))
+    }
+}
+
+/// The process that is measured: one command a line on its standard input, one answer a line on its output.
+#[cfg(target_os = "linux")]
+mod server {
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::time::{ClockId, clock_gettime};
+    use server_sent_events::{Event, Publisher};
+
+    use crate::shared::data;
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+    /// Who delivers.
+    #[derive(Clone)]
+    enum Delivery {
+        Published(Publisher),
+        Loop(Arc<Mutex<Vec<TcpStream>>>),
+    }
+
+    impl Delivery {
+        fn publish(&self) {
+            match self {
+                Self::Published(publisher) => drop(publisher.publish(data()).queued()),
+                Self::Loop(sockets) => {
+                    let frame = Event::new(data()).encode();
+                    sockets.lock().unwrap().retain_mut(|socket| socket.write_all(frame.as_bytes()).is_ok());
+                }
+            }
+        }
+
+        fn streams(&self) -> usize {
+            match self {
+                Self::Published(publisher) => publisher.stats().subscribers,
+                Self::Loop(sockets) => sockets.lock().unwrap().len(),
+            }
+        }
+    }
+
+    pub fn run(mode: &str) -> io::Result<()> {
+        if mode == "publish" {
+            return publish_costs();
+        }
+        let delivery = match mode {
+            "loop" => Delivery::Loop(Arc::default()),
+            _ => Delivery::Published(Publisher::new()),
+        };
+        if mode == "tiny_http" {
+            serve_tiny_http(&delivery)?;
+        } else {
+            serve(mode, &delivery)?;
+        }
+        commands(&delivery)
+    }
+
+    /// A server of event streams and nothing else, as small as it can be.
+    fn serve(mode: &str, delivery: &Delivery) -> io::Result<()> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        // Small, so that who does not read is found out in seconds and not in minutes.
+        socket.set_send_buffer_size(64 * 1024)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        socket.listen(4096)?;
+        let listener: TcpListener = socket.into();
+        println!("{}", listener.local_addr()?);
+        let (mode, delivery) = (mode.to_owned(), delivery.clone());
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                // The client sends its request in one piece.
+                let _ = socket.read(&mut [0; 1024]).unwrap();
+                socket.write_all(HEAD).unwrap();
+                match &delivery {
+                    Delivery::Loop(sockets) => sockets.lock().unwrap().push(socket),
+                    Delivery::Published(publisher) => {
+                        let subscription = publisher.subscribe().unwrap();
+                        if mode == "hand_over" {
+                            subscription.hand_over(socket).unwrap();
+                        } else {
+                            let thread = thread::Builder::new().stack_size(128 * 1024);
+                            thread.spawn(move || subscription.write_to(socket)).unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn serve_tiny_http(delivery: &Delivery) -> io::Result<()> {
+        let Delivery::Published(publisher) = delivery.clone() else { unreachable!("the loop has its own server") };
+        let server = server_sent_events::adapter::tiny_http::Server::bind("127.0.0.1:0")?;
+        println!("{}", server.local_addr());
+        thread::spawn(move || {
+            for request in server.incoming_requests() {
+                publisher.subscribe().unwrap().respond(request).unwrap();
+            }
+        });
+        Ok(())
+    }
+
+    fn commands(delivery: &Delivery) -> io::Result<()> {
+        for line in BufReader::new(io::stdin()).lines() {
+            let line = line?;
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                // Publishes this many, evenly, from a thread of its own.
+                ["paced", count, nanoseconds] => {
+                    let (count, pause) = (count.parse::<u32>().unwrap(), nanoseconds.parse().unwrap());
+                    let delivery = delivery.clone();
+                    thread::spawn(move || {
+                        let start = Instant::now();
+                        for n in 0..count {
+                            let due = start + Duration::from_nanos(pause) * n;
+                            thread::sleep(due.saturating_duration_since(Instant::now()));
+                            delivery.publish();
+                        }
+                    });
+                }
+                // Publishes this many at once.
+                ["burst", count] => (0..count.parse().unwrap()).for_each(|_: u32| delivery.publish()),
+                ["report"] => println!("{}", report(delivery.streams())),
+                _ => panic!("no command: {line}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams, processor time in ns, resident memory in bytes, threads in all, threads of the writers.
+    fn report(streams: usize) -> String {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let cpu = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let resident = statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096;
+        let tasks: Vec<String> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .collect();
+        let ours = tasks.iter().filter(|name| name.starts_with("sse ")).count();
+        format!("{streams} {cpu} {resident} {} {ours}", tasks.len())
+    }
+
+    /// What one call of `publish` costs, in nanoseconds, while the writer threads deliver to nowhere.
+    fn publish_costs() -> io::Result<()> {
+        for handed_over in [false, true] {
+            for subscribers in [1, 100, 1_000, 10_000] {
+                let publisher = Publisher::new();
+                let mut held = Vec::new();
+                for _ in 0..subscribers {
+                    let subscription = publisher.subscribe().unwrap();
+                    if handed_over {
+                        subscription.hand_over(io::sink())?;
+                    } else {
+                        held.push(subscription);
+                    }
+                }
+                let calls = (200_000 / subscribers).clamp(50, 500);
+                let mut costs = Vec::new();
+                for _ in 0..calls {
+                    let event = Event::new("x".repeat(crate::shared::DATA));
+                    let start = Instant::now();
+                    publisher.publish(event);
+                    costs.push(start.elapsed().as_nanos() as u64);
+                    if handed_over {
+                        // Not faster than a program that does something else in between.
+                        thread::sleep(Duration::from_micros(200 + subscribers as u64));
+                    }
+                    held.iter_mut().for_each(|subscription| drop(subscription.try_next_frame()));
+                }
+                costs.sort_unstable();
+                println!("{handed_over} {subscribers} {}", costs[costs.len() / 2]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The process that measures.
+#[cfg(target_os = "linux")]
+mod bench {
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::net::SocketAddr;
+    use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use mio::net::TcpStream;
+    use mio::{Events, Interest, Poll, Token};
+
+    use crate::shared::{FRAME, now};
+
+    /// How long events are published at a steady pace.
+    const PACED: Duration = Duration::from_secs(3);
+    /// How long as many are published as are read.
+    const SATURATED: Duration = Duration::from_secs(2);
+    /// At the most so many frames are on their way to one client while saturated, below the queue's bound.
+    const UNDER_WAY: u64 = 1_000;
+
+    struct Server {
+        process: Child,
+        commands: ChildStdin,
+        answers: BufReader<ChildStdout>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Report {
+        streams: u64,
+        cpu: u64,
+        resident: u64,
+        threads: u64,
+        writers: u64,
+    }
+
+    impl Server {
+        fn start(mode: &str) -> io::Result<Self> {
+            let mut process = Command::new(std::env::current_exe()?)
+                .args(["--server", mode])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let commands = process.stdin.take().expect("piped");
+            let answers = BufReader::new(process.stdout.take().expect("piped"));
+            Ok(Self { process, commands, answers })
+        }
+
+        fn answer(&mut self) -> io::Result<String> {
+            let mut line = String::new();
+            self.answers.read_line(&mut line)?;
+            Ok(line.trim().to_owned())
+        }
+
+        fn report(&mut self) -> io::Result<Report> {
+            writeln!(self.commands, "report")?;
+            let line = self.answer()?;
+            let mut numbers = line.split(' ').map(|number| number.parse().expect("a number"));
+            let mut next = || numbers.next().expect("five numbers");
+            Ok(Report { streams: next(), cpu: next(), resident: next(), threads: next(), writers: next() })
+        }
+
+        fn paced(&mut self, rate: u64) -> io::Result<u64> {
+            let count = rate * PACED.as_secs();
+            writeln!(self.commands, "paced {count} {}", 1_000_000_000 / rate)?;
+            Ok(count)
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    /// The reading ends of many streams.
+    struct Clients {
+        poll: Poll,
+        clients: Vec<Client>,
+        buffer: Vec<u8>,
+    }
+
+    struct Client {
+        socket: TcpStream,
+        /// Bytes of the body so far.
+        bytes: u64,
+        /// The beginning of the frame that is not complete.
+        partial: Vec<u8>,
+    }
+
+    impl Clients {
+        fn connect(address: SocketAddr, streams: usize) -> io::Result<Self> {
+            let poll = Poll::new()?;
+            let mut clients = Vec::with_capacity(streams);
+            for _ in 0..streams {
+                let mut socket = std::net::TcpStream::connect(address)?;
+                socket.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+                clients.push(socket);
+            }
+            let clients = clients.into_iter().enumerate().map(|(n, mut socket)| {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    socket.read_exact(&mut byte)?;
+                    head.push(byte[0]);
+                }
+                socket.set_nonblocking(true)?;
+                let mut socket = TcpStream::from_std(socket);
+                poll.registry().register(&mut socket, Token(n), Interest::READABLE)?;
+                Ok(Client { socket, bytes: 0, partial: Vec::new() })
+            });
+            let clients = clients.collect::<io::Result<_>>()?;
+            Ok(Self { poll, clients, buffer: vec![0; 256 * 1024] })
+        }
+
+        /// Reads what comes within this time; `each` gets the age of every frame, in ns, if ages are wanted.
+        fn read(&mut self, wait: Duration, mut each: Option<&mut dyn FnMut(u64)>) -> io::Result<()> {
+            let mut events = Events::with_capacity(1024);
+            self.poll.poll(&mut events, Some(wait))?;
+            for event in &events {
+                let client = &mut self.clients[event.token().0];
+                loop {
+                    match client.socket.read(&mut self.buffer) {
+                        Ok(0) => return Err(io::Error::other("a stream ended while it was measured")),
+                        Ok(read) => {
+                            client.bytes += read as u64;
+                            if let Some(each) = &mut each {
+                                client.ages(&self.buffer[..read], each);
+                            }
+                            if read < self.buffer.len() {
+                                break;
+                            }
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Ok(())
+        }
+
+        fn frames(&self) -> u64 {
+            self.clients.iter().map(|client| client.bytes / FRAME as u64).sum()
+        }
+
+        fn slowest(&self) -> u64 {
+            self.clients.iter().map(|client| client.bytes / FRAME as u64).min().unwrap_or(0)
+        }
+    }
+
+    impl Client {
+        fn ages(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(u64)) {
+            let now = now();
+            let mut age = |frame: &[u8]| {
+                let published = std::str::from_utf8(&frame[6..26]).ok().and_then(|digits| digits.parse().ok());
+                each(now.saturating_sub(published.expect("a frame begins with its time")));
+            };
+            if !self.partial.is_empty() {
+                let missing = (FRAME - self.partial.len()).min(bytes.len());
+                self.partial.extend_from_slice(&bytes[..missing]);
+                bytes = &bytes[missing..];
+                if self.partial.len() < FRAME {
+                    return;
+                }
+                age(&self.partial);
+                self.partial.clear();
+            }
+            let whole = bytes.chunks_exact(FRAME);
+            self.partial.extend_from_slice(whole.remainder());
+            whole.for_each(age);
+        }
+    }
+
+    /// What one way of delivery did with so many streams.
+    struct Row {
+        streams: usize,
+        mode: &'static str,
+        /// Microseconds of processor time for one delivery.
+        paced_cpu: f64,
+        saturated_cpu: f64,
+        /// Milliseconds.
+        latency: Latency,
+        saturated: f64,
+        threads: u64,
+        /// KiB of resident memory for a stream that has had no event, and one that has.
+        idle_memory: f64,
+        memory: f64,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Latency {
+        p50: f64,
+        p99: f64,
+        max: f64,
+    }
+
+    impl Latency {
+        fn of(mut ages: Vec<u64>) -> Self {
+            ages.sort_unstable();
+            let at = |part: f64| ages[((ages.len() - 1) as f64 * part) as usize] as f64 / 1e6;
+            Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+        }
+    }
+
+    fn progress(what: &str) {
+        eprintln!("... {what}");
+    }
+
+    /// Events a second at a steady pace, so that about as much is delivered whatever the number of streams.
+    fn rate(streams: usize) -> u64 {
+        match streams {
+            1 => 1_000,
+            100 => 500,
+            1_000 => 100,
+            _ => 10,
+        }
+    }
+
+    /// Publishes at a steady pace and reads it all; the server's processor time for a delivery in us, and the ages.
+    fn paced(server: &mut Server, clients: &mut Clients, rate: u64) -> io::Result<(f64, Latency)> {
+        let (cpu, frames) = (server.report()?.cpu, clients.frames());
+        let count = server.paced(rate)?;
+        let expected = count * clients.clients.len() as u64;
+        let mut ages = Vec::with_capacity(expected as usize);
+        let deadline = Instant::now() + PACED * 4;
+        while clients.frames() < frames + expected {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the server is too slow for this machine"));
+            }
+            clients.read(Duration::from_millis(100), Some(&mut |age| ages.push(age)))?;
+        }
+        Ok(((server.report()?.cpu - cpu) as f64 / expected as f64 / 1e3, Latency::of(ages)))
+    }
+
+    /// Publishes as fast as the slowest client reads; deliveries a second, and processor time for one in us.
+    fn saturated(server: &mut Server, clients: &mut Clients) -> io::Result<(f64, f64)> {
+        let (cpu, frames, already) = (server.report()?.cpu, clients.frames(), clients.slowest());
+        let start = Instant::now();
+        let mut published = 0;
+        loop {
+            let over = start.elapsed() >= SATURATED;
+            let read = clients.slowest() - already;
+            if over && read == published {
+                break;
+            }
+            if !over && published - read <= UNDER_WAY / 2 {
+                writeln!(server.commands, "burst {}", UNDER_WAY / 2)?;
+                published += UNDER_WAY / 2;
+            }
+            clients.read(Duration::from_millis(100), None)?;
+        }
+        let delivered = (clients.frames() - frames) as f64;
+        let rate = delivered / start.elapsed().as_secs_f64();
+        Ok((rate, (server.report()?.cpu - cpu) as f64 / delivered / 1e3))
+    }
+
+    fn measure(mode: &'static str, streams: usize) -> io::Result<Row> {
+        progress(&format!("{streams} streams, {mode}"));
+        let mut server = Server::start(mode)?;
+        let address = server.answer()?.parse().expect("an address");
+        let before = server.report()?;
+        let mut clients = Clients::connect(address, streams)?;
+        while server.report()?.streams < streams as u64 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let idle = server.report()?;
+        let (paced_cpu, latency) = paced(&mut server, &mut clients, rate(streams))?;
+        let after = server.report()?;
+        let (saturated, saturated_cpu) = saturated(&mut server, &mut clients)?;
+        let memory =
+            |report: Report| (report.resident.saturating_sub(before.resident)) as f64 / streams as f64 / 1024.0;
+        Ok(Row {
+            streams,
+            mode,
+            paced_cpu,
+            saturated_cpu,
+            latency,
+            saturated,
+            threads: after.threads,
+            idle_memory: memory(idle),
+            memory: memory(after),
+        })
+    }
+
+    /// 5,000 streams of the tiny_http adapter: their memory, and how many threads are ours.
+    fn tiny_http() -> io::Result<(f64, Report)> {
+        const STREAMS: usize = 5_000;
+        progress("5,000 streams of the tiny_http adapter");
+        let mut server = Server::start("tiny_http")?;
+        let address = server.answer()?.parse().expect("an address");
+        let before = server.report()?;
+        let _clients = Clients::connect(address, STREAMS)?;
+        let after = server.report()?;
+        Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
+    }
+
+    /// The p99 of 900 streams without and with 100 others that never read: while those hang, and after their end.
+    fn stalled() -> io::Result<(Vec<(&'static str, Latency)>, Report)> {
+        const RATE: u64 = 100;
+        let mut server = Server::start("hand_over")?;
+        let address = server.answer()?.parse().expect("an address");
+        let mut clients = Clients::connect(address, 900)?;
+        progress("900 streams");
+        let mut rows = vec![("900 streams", paced(&mut server, &mut clients, RATE)?.1)];
+
+        // They take what the kernel holds for them, and not one byte more.
+        let stalled: Vec<std::net::TcpStream> = (0..100)
+            .map(|_| {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+                socket.set_recv_buffer_size(4096)?;
+                socket.connect(&address.into())?;
+                let mut socket: std::net::TcpStream = socket.into();
+                socket.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+                Ok(socket)
+            })
+            .collect::<io::Result<_>>()?;
+        while server.report()?.streams < 1_000 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        progress("900 streams and 100 that never read, until these are full");
+        while server.report()?.writers < 100 {
+            writeln!(server.commands, "burst 20")?;
+            let pause = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < pause {
+                clients.read(Duration::from_millis(10), None)?;
+            }
+        }
+        while clients.frames() != clients.slowest() * 900 {
+            clients.read(Duration::from_millis(10), None)?;
+        }
+        clients.clients.iter_mut().for_each(|client| client.partial.clear());
+        progress("900 streams and 100 that hang");
+        rows.push(("and 100 that hang", paced(&mut server, &mut clients, RATE)?.1));
+        progress("900 streams and 100 that are ended");
+        while server.report()?.streams > 900 {
+            writeln!(server.commands, "burst 20")?;
+            let pause = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < pause {
+                clients.read(Duration::from_millis(10), None)?;
+            }
+        }
+        rows.push(("when those are ended", paced(&mut server, &mut clients, RATE)?.1));
+        drop(stalled);
+        Ok((rows, server.report()?))
+    }
+
+    pub fn run() -> io::Result<()> {
+        let start = Instant::now();
+        // Runs beside all others: 1,000 streams that nothing is published to.
+        let mut idle = Server::start("hand_over")?;
+        let idle_address = idle.answer()?.parse().expect("an address");
+        let _idle_clients = Clients::connect(idle_address, 1_000)?;
+        let idle_start = (Instant::now(), idle.report()?.cpu);
+
+        let mut rows = Vec::new();
+        for streams in [1, 100, 1_000, 5_000] {
+            for mode in ["write_to", "hand_over", "loop"] {
+                rows.push(measure(mode, streams)?);
+            }
+        }
+        let (stalled, after_stalled) = stalled()?;
+        let (tiny_http_memory, tiny_http) = tiny_http()?;
+        progress("publish");
+        let mut publish = Server::start("publish")?;
+        let publish: Vec<(String, u64, u64)> = (0..8)
+            .map(|_| {
+                let line = publish.answer()?;
+                let words: Vec<&str> = line.split(' ').collect();
+                let number = |n: usize| words[n].parse().expect("a number");
+                Ok((words[0].to_owned(), number(1), number(2)))
+            })
+            .collect::<io::Result<_>>()?;
+        let idle_cpu = idle.report()?.cpu - idle_start.1;
+        let idle_time = idle_start.0.elapsed();
+
+        println!(
+            "\nEvents of {FRAME} bytes. `loop` is the physical limit: one thread that writes to one socket after the other.\n"
+        );
+        println!(
+            "| streams | delivery | events/s | CPU each | p50 | p99 | max | saturated | CPU each | threads | a stream |"
+        );
+        println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+        for row in &rows {
+            println!(
+                "| {} | {} | {} | {:.1} us | {:.1} ms | {:.1} ms | {:.1} ms | {:.0} k/s | {:.2} us | {} | {:.1} KiB |",
+                row.streams,
+                row.mode,
+                rate(row.streams),
+                row.paced_cpu,
+                row.latency.p50,
+                row.latency.p99,
+                row.latency.max,
+                row.saturated / 1e3,
+                row.saturated_cpu,
+                row.threads,
+                row.memory,
+            );
+        }
+        println!("\n| subscribers | publish, iterators | each | publish, handed over | each |");
+        println!("|---:|---:|---:|---:|---:|");
+        for ((_, subscribers, iterators), (_, _, handed_over)) in publish[..4].iter().zip(&publish[4..]) {
+            println!(
+                "| {subscribers} | {:.1} us | {} ns | {:.1} us | {} ns |",
+                *iterators as f64 / 1e3,
+                iterators / subscribers,
+                *handed_over as f64 / 1e3,
+                handed_over / subscribers,
+            );
+        }
+        println!("\n| 100 events/s to | p50 | p99 | max |");
+        println!("|---|---:|---:|---:|");
+        for (what, latency) in &stalled {
+            println!("| {what} | {:.1} ms | {:.1} ms | {:.1} ms |", latency.p50, latency.p99, latency.max);
+        }
+
+        let row = |mode: &str, streams: usize| {
+            rows.iter().find(|row| row.mode == mode && row.streams == streams).expect("it was measured")
+        };
+        let (threads, writers, limit) = (row("write_to", 1_000), row("hand_over", 1_000), row("loop", 1_000));
+        println!("\nRatios in this run, and what they should be:\n");
+        println!(
+            "* 1,000 streams, CPU a delivery, hand_over / write_to: {:.2} (0.6)",
+            writers.paced_cpu / threads.paced_cpu
+        );
+        println!("* 1,000 streams, p99, hand_over / write_to: {:.2} (0.3)", writers.latency.p99 / threads.latency.p99);
+        println!("* 1,000 streams, CPU a delivery, hand_over / loop: {:.2} (1.3)", writers.paced_cpu / limit.paced_cpu);
+        let ratio = row("hand_over", 100).saturated / row("write_to", 100).saturated;
+        println!("* 100 streams, saturated, hand_over / write_to: {ratio:.1} (2)");
+        println!(
+            "* 5,000 streams of the tiny_http adapter: {:.1} KiB each (24), {} threads of ours (8), {} of tiny_http's",
+            tiny_http_memory,
+            tiny_http.writers,
+            tiny_http.threads - tiny_http.writers,
+        );
+        println!(
+            "* 5,000 streams handed over: {:.1} KiB each before their first event",
+            row("hand_over", 5_000).idle_memory
+        );
+        println!("* publish to 1,000 handed over: {} ns each (250)", publish[6].2 / 1_000);
+        println!("* p99 of 900 while 100 others hang / without them: {:.2} (1.5)", stalled[1].1.p99 / stalled[0].1.p99);
+        println!("* threads of ours when those are ended: {}", after_stalled.writers);
+        let idle_share = idle_cpu as f64 / idle_time.as_nanos() as f64 * 100.0;
+        println!(
+            "* 1,000 silent streams, heartbeat 15 s, for {:.0} s: {idle_share:.2} % of a core (0.5)",
+            idle_time.as_secs_f64()
+        );
+        println!("\nThat took {:.0} s.", start.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
