@@ -240,7 +240,7 @@ pub enum HeaderError {
         /// The name that was given.
         name: String,
     },
-    /// The value holds a control character (RFC 9110 5.5).
+    /// The value holds a control character (RFC 9110 5.5), or one that is not ASCII.
     Value {
         /// The header's name.
         name: String,

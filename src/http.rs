@@ -16,12 +16,13 @@ pub(crate) const LAST_EVENT_ID_QUERY: &str = "lastEventId";
 /// and nginx must not collect it.
 const DEFAULTS: [(&str, &str); 2] = [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")];
 
-/// What says how the body is framed, or what it is.
-const RESERVED: [&str; 8] = [
+/// What says how the body is framed, what it is, or when it was made.
+const RESERVED: [&str; 9] = [
     "Connection",
     "Content-Encoding",
     "Content-Length",
     "Content-Type",
+    "Date",
     "Keep-Alive",
     "Trailer",
     "Transfer-Encoding",

@@ -23,7 +23,7 @@
 //!     let server = Server::bind("127.0.0.1:5000")?;
 //!     for request in server.incoming_requests() {
 //!         publisher.publish(format!("somebody asked for {}", request.url()));
-//!         publisher.subscribe()?.respond(request)?;
+//!         publisher.respond(request)?;
 //!     }
 //!     Ok(())
 //! }

@@ -290,10 +290,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     pub(crate) fn detached(&self, frame: Frame) -> Subscription {
         let queue = Arc::new(Queue::new());
         queue.end(EndCause::Closed);
-        queue.push(Item::End);
-        // Ids of the registry begin with 1, so leaving it leaves nobody.
+        let to_wake = queue.push(Item::End);
+        debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");
+        let nobody: Weak<dyn Owner> = Weak::<Registry>::new();
         let parts = self.core.subscription(SubscriberId(0), Arc::new(()), queue);
-        Subscription::new(Parts { first: [frame].into(), ..parts })
+        Subscription::new(Parts { owner: nobody, first: [frame].into(), ..parts })
     }
 
     /// What the publisher has counted, and what it holds now.
@@ -385,9 +386,10 @@ pub struct PublisherBuilder<P = ()> {
 }
 
 impl<P: Send + Sync + 'static> PublisherBuilder<P> {
-    /// How many subscribers there may be at once. Defaults to 10,000.
+    /// How many subscriptions there may be at once. Defaults to 10,000.
     ///
-    /// Above it, opening a subscription is an error; those that are open are not concerned.
+    /// Above it, opening one is an error; those that are open are not concerned. One that has ended counts until it
+    /// is dropped: a connection that hangs is a connection that is there.
     pub fn max_subscribers(mut self, subscribers: usize) -> Self {
         self.limits.subscribers = subscribers;
         self
@@ -498,7 +500,9 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
 
     /// Events that this subscriber gets before the live ones, in this order. More may be added.
     ///
-    /// They do not count towards the bounds of the queue.
+    /// They do not count towards the bounds of the queue. They are taken now, and the live ones begin with
+    /// [`open`](Self::open): what is published in between is in neither. Where they are a snapshot of something
+    /// that changes, hold the lock under which it is changed and published until this is open.
     pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
         self.first.extend(events.into_iter().map(|event| event.into().encode()));
         self

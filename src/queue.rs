@@ -20,7 +20,8 @@ type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
 /// An event that each subscriber gets rendered for its own properties, on the thread that takes it out of
 /// the queue.
 pub(crate) struct Render {
-    closure: Box<Closure>,
+    /// Always there, until it is dropped.
+    closure: Option<Box<Closure>>,
     size: usize,
 }
 
@@ -31,24 +32,37 @@ impl Render {
     {
         // What the closure's captures own elsewhere cannot be known; the bound by frames holds for those.
         let size = size_of::<Self>() + size_of::<F>();
-        Self { closure: Box::new(closure), size }
+        Self { closure: Some(Box::new(closure)), size }
     }
 
     /// `None` skips the subscriber. A panic costs it this event, of which the frame then tells it.
     pub(crate) fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
+        let closure = self.closure.as_deref().expect("BUG: a closure is taken out only to be dropped");
         // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
         // being `Sync`; nothing of ours is borrowed mutably across the call.
-        match catch_unwind(AssertUnwindSafe(|| (self.closure)(&**properties))) {
+        match catch_unwind(AssertUnwindSafe(|| closure(&**properties))) {
             Ok(event) => event.map(|event| event.encode()),
             Err(payload) => {
                 counters.count_panicked();
-                // A payload is the application's value: its `Drop` may panic too, and must not end the stream.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                    std::mem::forget(again);
-                }
+                drop_caught(payload);
                 Some(event::gap())
             }
         }
+    }
+}
+
+impl Drop for Render {
+    /// The last to let an event go may be a writer thread, or somebody else's `publish`.
+    fn drop(&mut self) {
+        drop_caught(self.closure.take());
+    }
+}
+
+/// Drops what is the application's, whose `Drop` may panic, and must take nobody else along.
+pub(crate) fn drop_caught<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own `Drop` may panic too, and so on.
+        std::mem::forget(payload);
     }
 }
 
@@ -151,7 +165,7 @@ impl Turn {
 
 /// A stream that is handed over, to whoever puts something into its queue.
 pub(crate) trait Wake: Send + Sync {
-    /// Puts the stream on the run queue. May be called under the registry's lock.
+    /// Puts the stream on the run queue.
     fn wake(self: Arc<Self>);
 }
 
@@ -195,18 +209,19 @@ impl Queue {
         waiting == 0 || (waiting < bounds.frames && self.bytes.load(Relaxed).saturating_add(size) <= bounds.bytes)
     }
 
-    pub(crate) fn push(&self, item: Item) {
+    /// Returns the stream that is to be woken, without the lock, if there is one.
+    #[must_use = "a stream that is not woken never goes on"]
+    pub(crate) fn push(&self, item: Item) -> Option<Arc<dyn Wake>> {
         self.bytes.fetch_add(item.size(), Relaxed);
         self.sender.send(item).expect("BUG: a queue holds its own receiver");
         race_window();
-        self.notify();
+        self.notify()
     }
 
-    /// Makes somebody look at the stream, if it is handed over and nobody does.
-    pub(crate) fn notify(&self) {
-        if self.turn.notify() {
-            Arc::clone(self.stream.get().expect("BUG: nobody's turn, and not handed over")).wake();
-        }
+    /// The stream that is to be woken so that somebody looks at it, unless somebody does, or it is not handed over.
+    #[must_use = "a stream that is not woken never goes on"]
+    pub(crate) fn notify(&self) -> Option<Arc<dyn Wake>> {
+        self.turn.notify().then(|| Arc::clone(self.stream.get().expect("BUG: nobody's turn, and not handed over")))
     }
 
     /// From now on there is somebody to wake. The stream's own first turn follows.
@@ -239,7 +254,7 @@ impl Queue {
         while let Ok(item) = self.receiver.try_recv() {
             self.bytes.fetch_sub(item.size(), Relaxed);
         }
-        self.push(Item::End);
+        self.push(Item::End).into_iter().for_each(Wake::wake);
     }
 
     /// Why the stream has ended or is about to, also when its reader has not come that far.
@@ -284,6 +299,15 @@ pub(crate) fn race_window() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cut_queue_gives_nothing_but_its_end() {
+        let queue = Queue::new();
+        assert!(queue.push(Item::Frame(event::heartbeat())).is_none());
+        queue.end(EndCause::QueueFull);
+        queue.cut();
+        assert!(matches!(queue.take(Wait::Not), Some(Item::End)), "delivered from a queue that was thrown away");
+    }
 
     #[test]
     fn an_item_takes_16_bytes() {

@@ -28,10 +28,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::OpenError;
-use crate::queue::{Item, Properties, Queue, QueueBounds};
+use crate::queue::{Item, Properties, Queue, QueueBounds, Wake};
 use crate::stats::{Counters, EndCause, Stats};
 use crate::subscription::{Owner, SubscriberId};
 
@@ -58,6 +58,9 @@ struct State {
     /// Only channels with subscribers. The queues stand here once more, so that publishing reads one map.
     channels: BTreeMap<Arc<str>, BTreeMap<SubscriberId, Arc<Queue>>>,
     last_id: u64,
+    /// Subscriptions that exist, with those that have ended: their connections are there until they are dropped,
+    /// and it is connections that a machine runs out of.
+    open: usize,
 }
 
 /// One entry of the registry.
@@ -77,10 +80,15 @@ pub(crate) struct Afterwards {
     left: Vec<Subscriber>,
     /// Queues that were cut: to be emptied.
     cut: Vec<Arc<Queue>>,
+    /// Streams to be put on the run queue. Not before the lock is free: writer threads that wake up while the
+    /// others are still being queued for take the processor away from it (measured: 290 ns a subscriber instead
+    /// of 70 to 180).
+    wake: Vec<Arc<dyn Wake>>,
 }
 
 impl Afterwards {
     pub(crate) fn finish(self) {
+        self.wake.into_iter().for_each(Wake::wake);
         for queue in &self.cut {
             queue.throw_away();
         }
@@ -112,9 +120,10 @@ impl Registry {
         }
 
         let mut state = self.state.lock();
-        if state.subscribers.len() >= self.limits.subscribers {
+        if state.open >= self.limits.subscribers {
             return Err(OpenError::TooManySubscribers { limit: self.limits.subscribers });
         }
+        state.open += 1;
         state.last_id += 1;
         let id = SubscriberId(state.last_id);
         for channel in channels {
@@ -152,7 +161,7 @@ impl Registry {
                     continue;
                 }
                 if queue.has_room(size, self.limits.queue) {
-                    queue.push(item.clone());
+                    afterwards.wake.extend(queue.push(item.clone()));
                     queued += 1;
                 } else {
                     full.push(id);
@@ -203,7 +212,7 @@ impl Registry {
             if ends {
                 let subscriber = state.subscribers.remove(&id).expect("BUG: it was there a moment ago");
                 self.end(&subscriber, EndCause::Unsubscribed);
-                subscriber.queue.push(Item::End);
+                afterwards.wake.extend(subscriber.queue.push(Item::End));
                 afterwards.left.push(subscriber);
             }
         }
@@ -217,7 +226,7 @@ impl Registry {
         state.channels.clear();
         for (_, subscriber) in std::mem::take(&mut state.subscribers) {
             self.end(&subscriber, EndCause::Closed);
-            subscriber.queue.push(Item::End);
+            afterwards.wake.extend(subscriber.queue.push(Item::End));
             afterwards.left.push(subscriber);
         }
         afterwards
@@ -229,16 +238,8 @@ impl Registry {
         self.counters.snapshot(state.subscribers.len(), state.channels.len())
     }
 
-    /// Says why a subscriber ends that was just removed, under the same lock, so once for each.
-    fn end(&self, subscriber: &Subscriber, cause: EndCause) {
-        subscriber.queue.end(cause);
-        self.counters.count_ended(cause);
-    }
-}
-
-impl Owner for Registry {
-    fn leave(&self, id: SubscriberId, cause: EndCause) {
-        let mut state = self.state.lock();
+    /// Takes the subscriber out, if it is still in, and lets the lock go.
+    fn take_out(&self, id: SubscriberId, cause: EndCause, mut state: MutexGuard<'_, State>) {
         let left = state.remove(id);
         if let Some(subscriber) = &left {
             self.end(subscriber, cause);
@@ -248,6 +249,24 @@ impl Owner for Registry {
         // that nothing is dropped under the lock is easier to see than that nothing needs to be.
         drop(state);
         drop(left);
+    }
+
+    /// Says why a subscriber ends that was just removed, under the same lock, so once for each.
+    fn end(&self, subscriber: &Subscriber, cause: EndCause) {
+        subscriber.queue.end(cause);
+        self.counters.count_ended(cause);
+    }
+}
+
+impl Owner for Registry {
+    fn leave(&self, id: SubscriberId, cause: EndCause) {
+        self.take_out(id, cause, self.state.lock());
+    }
+
+    fn dropped(&self, id: SubscriberId) {
+        let mut state = self.state.lock();
+        state.open -= 1;
+        self.take_out(id, EndCause::Dropped, state);
     }
 }
 

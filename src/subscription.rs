@@ -24,6 +24,9 @@ pub(crate) trait Owner: Send + Sync {
     /// Called without any lock. The subscriber may have left before, in which case nothing is done or counted,
     /// and the cause stays what it was.
     fn leave(&self, subscriber: SubscriberId, cause: EndCause);
+
+    /// Does the same for one whose subscription is dropped, which makes room for another. Called exactly once.
+    fn dropped(&self, subscriber: SubscriberId);
 }
 
 /// What a subscription needs of whoever writes it when it is handed over.
@@ -48,6 +51,7 @@ pub(crate) struct Output {
 }
 
 /// Why there is no next frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Nothing {
     /// None came in the time given.
     Yet,
@@ -116,9 +120,12 @@ pub(crate) enum After {
 }
 
 impl Subscription {
-    /// How much one write carries at the most, unless a single frame is larger: past it, copying costs more
-    /// than the next system call.
-    pub(crate) const BATCH: usize = 64 * 1024;
+    /// From how much on no further frame is added to a write: past it, copying costs more than the next system
+    /// call.
+    const BATCH: usize = 64 * 1024;
+
+    /// How many items one batch is made of at the most, with those that are skipped.
+    const ITEMS: usize = 1_024;
 
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { owner, runner, id, properties, queue, first, heartbeat, counters } = parts;
@@ -141,7 +148,8 @@ impl Subscription {
         self.wait_for(Wait::Forever).ok()
     }
 
-    /// The next frame, if one is there within this time; blocks that long at the most.
+    /// The next frame, if one is there within this time; blocks that long at the most, and while a closure given to
+    /// [`publish_with`](crate::Publisher::publish_with) runs.
     ///
     /// # Errors
     ///
@@ -174,7 +182,10 @@ impl Subscription {
         })
     }
 
-    /// The next frame, if one is there already; never blocks.
+    /// The next frame, if one is there already; does not wait for one.
+    ///
+    /// Closures given to [`publish_with`](crate::Publisher::publish_with) run in here, also those of events that
+    /// then skip this subscriber.
     ///
     /// # Errors
     ///
@@ -212,9 +223,9 @@ impl Subscription {
 
     /// Writes the stream to this writer until it ends: this thread is the connection's thread.
     ///
-    /// Blocks until the stream ends, and returns why it did. Frames that wait together are written together,
-    /// up to 64 KiB, with one `write_all` and one `flush`, so an event never waits for a later one. The bytes
-    /// are the bare event stream: the response's head and any framing are the caller's.
+    /// Blocks until the stream ends, and returns why it did. Frames that wait together are written together, with
+    /// one `write_all` and one `flush`, so an event never waits for a later one; from 64 KiB on, no further frame is
+    /// added to a write. The bytes are the bare event stream: the response's head and any framing are the caller's.
     ///
     /// # Errors
     ///
@@ -256,17 +267,20 @@ impl Subscription {
 
     /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
     pub(crate) fn fill(&mut self, batch: &mut Vec<u8>) -> After {
-        let (empty, full) = (batch.len(), batch.len() + Self::BATCH);
-        let after = loop {
+        let empty = batch.len();
+        let mut after = After::More;
+        for _ in 0..Self::ITEMS {
             match self.next_now() {
-                Ok(frame) => batch.extend_from_slice(frame.as_bytes()),
-                Err(Nothing::Yet) => break After::Nothing,
-                Err(Nothing::More) => break After::End,
+                Ok(frame) => frame.iter().for_each(|frame| batch.extend_from_slice(frame.as_bytes())),
+                Err(nothing) => {
+                    after = if nothing == Nothing::More { After::End } else { After::Nothing };
+                    break;
+                }
             }
-            if batch.len() >= full {
-                break After::More;
+            if batch.len() - empty >= Self::BATCH {
+                break;
             }
-        };
+        }
         // The clock is asked once for a batch: at a million deliveries a second, once for each would show.
         if self.heartbeat.is_some() {
             let now = Instant::now();
@@ -311,54 +325,54 @@ impl Subscription {
     /// What a reader gets that can wait.
     fn wait_for(&mut self, wait: Wait) -> Result<Frame, Nothing> {
         loop {
-            match self.next_now() {
-                Err(Nothing::Yet) => {}
-                Err(Nothing::More) => return Err(Nothing::More),
-                Ok(frame) => {
-                    self.taken = Instant::now();
-                    return Ok(frame);
-                }
-            }
             let due = self.heartbeat_due();
-            let item = self.queue.take(match (wait, due) {
-                (Wait::Until(deadline), Some(due)) => Wait::Until(deadline.min(due)),
-                (Wait::Forever, Some(due)) => Wait::Until(due),
-                (wait, _) => wait,
-            });
-            let in_vain = item.is_none();
-            if let Some(frame) = item.and_then(|item| self.open(item)) {
-                self.taken = Instant::now();
-                return Ok(frame);
-            }
-            if self.ended {
+            let next = match self.next_now() {
+                Err(Nothing::Yet) => {
+                    let item = self.queue.take(match (wait, due) {
+                        (Wait::Until(deadline), Some(due)) => Wait::Until(deadline.min(due)),
+                        (Wait::Forever, Some(due)) => Wait::Until(due),
+                        (wait, _) => wait,
+                    });
+                    item.map(|item| self.open(item)).ok_or(Nothing::Yet)
+                }
+                next => next,
+            };
+            if next == Err(Nothing::More) || self.ended {
                 return Err(Nothing::More);
             }
-            // Asked after a skipped event too: one that is skipped again and again is silent all the same.
-            if due.is_some_and(|due| due <= Instant::now()) {
-                self.taken = Instant::now();
+            let now = Instant::now();
+            if let Ok(Some(frame)) = next {
+                self.taken = now;
+                return Ok(frame);
+            }
+            // Both asked after a skipped event too: one that is skipped again and again is silent all the same.
+            if due.is_some_and(|due| due <= now) {
+                self.taken = now;
                 return Ok(event::heartbeat());
             }
-            if in_vain {
+            let in_time = match wait {
+                Wait::Not | Wait::Forever => next.is_ok(),
+                Wait::Until(deadline) => now < deadline,
+            };
+            if !in_time {
                 return Err(Nothing::Yet);
             }
         }
     }
 
-    /// The next frame if there is one, without a heartbeat and without waiting.
-    fn next_now(&mut self) -> Result<Frame, Nothing> {
-        loop {
-            if self.ended || self.queue.is_cut() {
-                self.ended = true;
-                return Err(Nothing::More);
-            }
-            if let Some(frame) = self.first.pop_front() {
-                return Ok(frame);
-            }
-            let Some(item) = self.queue.take(Wait::Not) else { return Err(Nothing::Yet) };
-            if let Some(frame) = self.open(item) {
-                return Ok(frame);
-            }
+    /// The next frame if there is one, or `None` for an event that skips this subscriber; without a heartbeat and
+    /// without waiting.
+    fn next_now(&mut self) -> Result<Option<Frame>, Nothing> {
+        if self.ended || self.queue.is_cut() {
+            self.ended = true;
+            return Err(Nothing::More);
         }
+        if let Some(frame) = self.first.pop_front() {
+            return Ok(Some(frame));
+        }
+        let item = self.queue.take(Wait::Not).ok_or(Nothing::Yet)?;
+        let frame = self.open(item);
+        if self.ended { Err(Nothing::More) } else { Ok(frame) }
     }
 
     /// What an item is for this subscriber: nothing if it is skipped, or the end.
@@ -387,7 +401,9 @@ impl FusedIterator for Subscription {}
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.leave(EndCause::Dropped);
+        if let Some(owner) = self.owner.upgrade() {
+            owner.dropped(self.id);
+        }
     }
 }
 

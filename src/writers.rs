@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::http::Batch;
-use crate::queue::{Queue, Wake, race_window};
+use crate::queue::{Queue, Wake, drop_caught, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription};
 
@@ -126,8 +126,8 @@ impl HandOver {
 
     /// How long one write to a [`TcpStream`] may take; `None` for as long as it likes. Defaults to 30 s.
     ///
-    /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. One write carries
-    /// up to 64 KiB, or one larger frame. Looked at each 10 ms. Other writers are not concerned.
+    /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. From 64 KiB on no
+    /// further frame is added to a write. Looked at each 10 ms. Other writers are not concerned.
     pub fn write_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into();
         self
@@ -408,10 +408,12 @@ impl Writers {
             subscription.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::Disconnected(error.kind()) });
         }
         let cause = subscription.queue().ending().expect("BUG: an end without a cause");
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(subscription)));
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((writer, socket))));
+        drop_caught(subscription);
+        drop_caught((writer, socket));
         if let Some(on_end) = on_end {
-            let _ = catch_unwind(AssertUnwindSafe(|| on_end(cause)));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause))) {
+                drop_caught(payload);
+            }
         }
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
             self.order(Order::Look);
@@ -422,7 +424,10 @@ impl Writers {
 /// Writes it all, or says why not; a panic of the writer's is an error like others.
 fn write(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     let written = catch_unwind(AssertUnwindSafe(|| writer.write_all(bytes).and_then(|()| writer.flush())));
-    written.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+    written.unwrap_or_else(|payload| {
+        drop_caught(payload);
+        Err(io::Error::other("the writer panicked"))
+    })
 }
 
 impl Runner for Writers {

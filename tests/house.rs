@@ -55,7 +55,8 @@ fn root() -> &'static Path {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    let ours = entries.filter(|path| !path.ends_with("target") && !path.ends_with(".git"));
+    ours.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 fn source(file: &str) -> String {

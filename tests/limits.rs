@@ -22,6 +22,18 @@ fn subscribers() {
 }
 
 #[test]
+fn a_subscription_that_has_ended_counts_until_it_is_dropped() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).queue_frames(1).build().unwrap();
+    let slow = publisher.subscribe().unwrap();
+    publisher.publish("1");
+    publisher.publish("2");
+    assert_eq!(publisher.stats().subscribers, 0);
+    assert_eq!(publisher.subscribe().unwrap_err(), OpenError::TooManySubscribers { limit: 1 });
+    drop(slow);
+    assert!(publisher.subscribe().is_ok());
+}
+
+#[test]
 fn ten_thousand_subscribers_by_default() {
     let publisher = Publisher::new();
     let _all: Vec<_> = (0..10_000).map(|_| publisher.subscribe().unwrap()).collect();

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use common::{gets, gets_data, gets_nothing, publisher};
 use server_sent_events::{Event, Publisher};
@@ -89,6 +90,44 @@ fn a_panic_whose_payload_panics_too_ends_nothing() {
     publisher.publish("after");
     gets(&mut subscription, "event: gap\ndata: {\"lost\":1}\n\n");
     gets_data(&mut subscription, "after");
+}
+
+#[test]
+fn a_capture_whose_drop_panics_ends_nothing() {
+    struct Capture;
+    impl Drop for Capture {
+        fn drop(&mut self) {
+            panic!("a capture's panic that belongs to this test");
+        }
+    }
+    let publish = |publisher: &Publisher| {
+        let capture = Capture;
+        publisher.publish_with("default channel", move |()| {
+            let _capture = &capture;
+            Some(Event::new("fine"))
+        });
+    };
+    let publisher = Publisher::<()>::builder().queue_frames(2).build().unwrap();
+    let mut subscription = publisher.subscribe().unwrap();
+    publish(&publisher);
+    gets_data(&mut subscription, "fine");
+    (0..3).for_each(|_| publish(&publisher)); // the queue is thrown away
+    assert_eq!(subscription.next(), None);
+}
+
+#[test]
+fn events_that_skip_a_subscriber_keep_no_timeout_from_passing() {
+    let publisher = Publisher::new();
+    let mut subscription = publisher.subscribe().unwrap();
+    let pause = Duration::from_millis(10);
+    for _ in 0..100 {
+        publisher.publish_with("default channel", move |()| {
+            thread::sleep(pause);
+            None
+        });
+    }
+    assert!(subscription.next_timeout(Duration::from_millis(1)).is_err());
+    assert!(format!("{subscription:?}").contains("queued: 9"), "more than a few were looked at: {subscription:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::http::{Client, Running};
 use common::{PATIENCE, Watchdog, eventually};
@@ -271,12 +271,15 @@ fn streams_opened_at_once_all_get_their_first_comment() {
     let publisher = Publisher::new();
     let server = Running::streams(&publisher);
     for round in 0..3 {
+        let start = Instant::now();
         let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| client.send(GET));
         for client in &mut clients {
             client.reads_head();
             client.reads(FIRST_CHUNK);
         }
+        // Not how fast, but that none starves: one that does gets its first byte when another one leaves.
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(publisher.publish("hello").queued(), 300, "round {round}");
         clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
         publisher.close();

@@ -23,8 +23,8 @@ const MAX_NAME: usize = 40;
 /// A longer form is refused.
 const MAX_FORM: u64 = 64 * 1024;
 
-/// One connected page. The publisher drops a subscriber's properties once it is out of the chat, so this
-/// tells that somebody left, however that came about.
+/// One connected page. Its properties are dropped with its stream, so this tells that somebody left, however that
+/// came about.
 struct User {
     name: String,
     changed: Sender<()>,
@@ -43,11 +43,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", server.local_addr());
 
     // A tab that is closed is noticed within two heartbeats.
-    let chat = Publisher::builder().heartbeat(Duration::from_secs(2)).build()?;
-    // One thread tells who is here, so that an older list never comes after a newer one.
+    // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
+    let chat = Publisher::builder().heartbeat(Duration::from_secs(2)).max_subscribers(400).build()?;
+    // One thread tells who is here, so that an older list never comes after a newer one. Many changes at once are
+    // told once, ten times a second at the most: each list goes to everybody.
     let (changed, changes) = channel();
     let teller = chat.clone();
-    thread::spawn(move || changes.iter().for_each(|()| tell_who_is_here(&teller)));
+    thread::spawn(move || {
+        while changes.recv().is_ok() {
+            changes.try_iter().for_each(drop);
+            tell_who_is_here(&teller);
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
 
     thread::scope(|threads| {
         for _ in 0..4 {
@@ -89,7 +97,12 @@ fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) ->
                 Err(reason) => refuse(request, 400, &reason),
             }
         }
-        (_, "/" | "/subscribe" | "/publish") => refuse(request, 405, "GET / and /subscribe, POST /publish"),
+        (_, "/" | "/subscribe" | "/publish") => {
+            let allow = Header::from_bytes("Allow", if path == "/publish" { "POST" } else { "GET" });
+            let text = "GET / and /subscribe, POST /publish\n";
+            let response = Response::from_string(text).with_status_code(405);
+            request.respond(response.with_header(allow.expect("two plain texts")))
+        }
         _ => refuse(request, 404, "there are /, /subscribe and /publish"),
     }
 }

@@ -11,10 +11,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = sse::Server::bind(address)?;
     println!("listening on http://{}", server.local_addr());
 
-    let publisher = Publisher::new();
+    // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
+    let publisher = Publisher::<()>::builder().max_subscribers(400).build()?;
     let mut visits = 0;
     for request in server.incoming_requests() {
-        let answered = match request.url() {
+        let answered = match request.url().split('?').next().unwrap_or_default() {
             "/" => {
                 visits += 1;
                 publisher.publish(format!("visit number {visits}"));

@@ -6,7 +6,7 @@
 //!
 //! | adapter | a stream costs | the client sees the end | protected by itself against strangers |
 //! |---|---|---|---|
-//! | `tiny_http` | a thread of ours and one of the server's | yes | no: put a proxy in front |
+//! | `tiny_http` | no thread of ours, and one of the server's | yes | no: put a proxy in front |
 
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;

@@ -6,7 +6,7 @@
 //! let publisher = Publisher::new();
 //! let server = Server::bind("127.0.0.1:5000")?;
 //! for request in server.incoming_requests() {
-//!     publisher.subscribe()?.respond(request)?;
+//!     publisher.respond(request)?;
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -14,10 +14,10 @@
 //! # What it promises
 //!
 //! Each event is on its way to the client as soon as it is published: `tiny_http`'s own `respond` would hold a
-//! live body back until 8 KiB of it are there (76 s to the first byte of a stream of 10 events a second).
-//! The client sees the end of the stream. A client that has gone is noticed within two heartbeats, one that
-//! does not read within the kernel's buffers and one queue. The thread that answers requests is
-//! never made to wait by a stream.
+//! live body back until 8 KiB of it are there (76 s to the first byte of a stream of 10 events a second). The
+//! client sees the end of the stream. A client that closes is noticed within two heartbeats, one that vanishes
+//! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
+//! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
 //!
 //! # What it cannot promise
 //!
@@ -28,14 +28,15 @@
 //! * abort the program with a request whose `Content-Length` is enormous, whatever its method: that much
 //!   memory is asked for when the request is dropped. From 1,025 bytes on, dropping a request, or answering it,
 //!   waits for its body;
-//! * hold up a thread that answers requests, by sending a second one on the connection of a running stream:
-//!   its answer waits for the stream's end, with its first flush;
+//! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
+//!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
+//!   its first flush. As many such requests as there are answering threads stop the program;
 //! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
 //!   ends in `HTTP/2.0`.
 //!
 //! And one that needs no stranger: when the program has no file descriptor left, the server stops accepting
-//! connections for good. It needs two for each connection, so keep
-//! [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
+//! connections for good, mostly without telling whoever waits for requests. It needs two for each connection, so
+//! keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
 //!
 //! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
@@ -136,6 +137,22 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     pub fn refuse(&self, request: Request, retry: Duration) -> io::Result<()> {
         self.detached(http::busy(retry)).respond(request)
     }
+
+    /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
+    /// is full, with a [refusal](Self::refuse) for 5 seconds; returns at once.
+    ///
+    /// # Errors
+    ///
+    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then.
+    pub fn respond(&self, request: Request) -> io::Result<()>
+    where
+        P: Default,
+    {
+        match self.subscribe() {
+            Ok(subscription) => subscription.respond(request),
+            Err(_full) => self.refuse(request, Duration::from_secs(5)),
+        }
+    }
 }
 
 /// The connection, taken over from the request at the first write, which is on a writer thread: it waits for
@@ -205,7 +222,8 @@ pub fn last_event_id(request: &Request) -> Option<String> {
 /// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
 /// opened together. Any further connection makes the pool take up one that waits, so for as long as requests
 /// have come in lately a thread connects to the server and hangs up, and each request that comes of it
-/// counts as one. An idle server costs nothing.
+/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
+/// idle server costs nothing.
 pub struct Server {
     /// Dropped first: the knocking has ended before the server does.
     knocker: Knocker,
@@ -241,7 +259,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the server accepts no connections any more, or was unblocked.
+    /// When the server was [unblocked](tiny_http::Server::unblock), or says that it accepts no connections any more;
+    /// without a free descriptor it mostly stops without saying so.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
         self.knocker.request_came();
@@ -270,8 +289,7 @@ impl Server {
         Ok(request)
     }
 
-    /// Blocks for each request, and ends when the server accepts no connections any more, or was
-    /// [unblocked](tiny_http::Server::unblock).
+    /// Blocks for each request, and ends when [`recv`](Self::recv) gives an error.
     pub fn incoming_requests(&self) -> IncomingRequests<'_> {
         IncomingRequests { server: self }
     }
@@ -343,7 +361,7 @@ impl Knocker {
     /// come together must have their answers within 2 s though hundreds of them starve.
     const SHORTEST: Duration = Duration::from_millis(2);
 
-    /// The pause doubles with each knock that no request followed; past this it stops until one comes.
+    /// The pause grows fourfold with each knock that no request followed; past this it stops until one comes.
     const LONGEST: Duration = Duration::from_millis(512);
 
     fn start(server: SocketAddr) -> io::Result<Self> {
@@ -371,12 +389,20 @@ impl Knocker {
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
-                // It fails when there is no descriptor left, and then the next one may not.
-                drop(TcpStream::connect_timeout(&door, Self::LONGEST));
-                pause = if requests.try_recv().is_ok() { Self::SHORTEST } else { pause * 2 };
+                knock(door);
+                pause = if requests.try_recv().is_ok() { Self::SHORTEST } else { pause * 4 };
             }
         }
     }
+}
+
+/// Connects and hangs up. It fails when there is no descriptor left, and then the next one may not.
+fn knock(door: SocketAddr) {
+    let Ok(_socket) = TcpStream::connect_timeout(&door, Knocker::LONGEST) else { return };
+    // Hung up with a reset: otherwise each knock would hold a port for a minute, in TIME_WAIT. Only where a reset
+    // connection does not make `accept` fail, which would end the server.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(&_socket).set_linger(Some(Duration::ZERO));
 }
 
 impl Drop for Knocker {
@@ -387,5 +413,41 @@ impl Drop for Knocker {
             // It panicked, if it did, on its own account, and said so.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[track_caller]
+    fn has_the_options(socket: SockRef<'_>) {
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 * 1024);
+        }
+    }
+
+    #[test]
+    fn the_listener_has_its_options_and_hands_them_down() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        has_the_options(SockRef::from(&listener));
+        has_the_options(SockRef::from(&listener.accept().unwrap().0));
+    }
+
+    #[test]
+    fn more_connections_may_wait_than_a_listener_of_std_lets() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        assert!((0..300).map(connect).collect::<io::Result<Vec<_>>>().is_ok());
     }
 }

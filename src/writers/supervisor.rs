@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Hangs, Job, Order, Stream, Threads, Writers};
+use super::{Hangs, Job, Order, Stream, Threads, Wake, Writers};
 
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
@@ -100,7 +100,7 @@ impl Supervisor {
             let weak = entry.remove();
             let Some(stream) = weak.upgrade() else { continue };
             if stream.is_silent(now) {
-                stream.queue.upgrade().iter().for_each(|queue| queue.notify());
+                stream.queue.upgrade().and_then(|queue| queue.notify()).into_iter().for_each(Wake::wake);
                 // It is looked at again when it has been silent for as long once more.
                 stream.written.fetch_max(now, Relaxed);
             }
