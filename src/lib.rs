@@ -99,6 +99,30 @@
 //! A page that has just been opened wants to see how things stand:
 //! [`initial_data`](SubscriptionBuilder::initial_data) gives one subscriber events before the live ones.
 //!
+//! # Three ways to the client
+//!
+//! * The iterator: each item is text for a response's body. For any server that takes an iterator, or for tests.
+//! * [`write_to`](Subscription::write_to): this thread is the connection's thread, until the stream ends.
+//! * [`hand_over`](Subscription::hand_over): the publisher's few writer threads deliver, thousands of streams if need
+//!   be, and none of them costs a thread of its own unless its connection hangs. The adapters do this.
+//!
+//! ```
+//! # use server_sent_events::Publisher;
+//! # use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
+//! # let listener = TcpListener::bind("127.0.0.1:0")?;
+//! # let mut client = TcpStream::connect(listener.local_addr()?)?;
+//! let publisher = Publisher::new();
+//! let (mut connection, _) = listener.accept()?;
+//! connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")?;
+//! publisher.subscribe()?.hand_over(connection)?;
+//! publisher.publish("hello");
+//! # publisher.close();
+//! # let mut text = String::new();
+//! # client.read_to_string(&mut text)?;
+//! # assert!(text.ends_with("\r\n\r\ndata: hello\n\n"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # How a stream ends
 //!
 //! [`close`](Publisher::close) ends all streams, [`unsubscribe`](Publisher::unsubscribe) some, after what is
@@ -113,6 +137,8 @@
 //! | what | bound | at the bound | set by |
 //! |---|---|---|---|
 //! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes) |
+//! | one write to a socket that was handed over | 30 s | its stream ends, the socket is shut down | [`write_deadline`](HandOver::write_deadline) |
+//! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
 //! | subscribers | 10,000 | [`OpenError`] | [`max_subscribers`](PublisherBuilder::max_subscribers) |
 //! | channels of one subscriber | 64 | [`OpenError`] | [`max_channels`](PublisherBuilder::max_channels) |
 //! | a channel's name | 256 bytes | [`OpenError`] | [`max_channel_name`](PublisherBuilder::max_channel_name) |

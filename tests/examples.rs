@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 
+#[cfg(target_os = "linux")]
+use common::eventually;
 use common::http::{Client, Events};
 
 /// A running example, killed at the end.
@@ -21,8 +23,12 @@ struct Example {
 impl Example {
     #[track_caller]
     fn start(name: &str) -> Self {
-        let path = built_examples().join(name);
-        let mut process = Command::new(path).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        Self::run(Command::new(built_examples().join(name)))
+    }
+
+    #[track_caller]
+    fn run(mut command: Command) -> Self {
+        let mut process = command.arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
@@ -240,6 +246,47 @@ fn hub_serves_300_streams_that_open_at_once() {
     }
     assert_eq!(post(&format!("{}/all", hub.url), "hello").0, 204);
     clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+}
+
+/// How many threads and descriptors the process has, and how many watch the channel.
+#[cfg(target_os = "linux")]
+fn held(hub: &Example, channel: &str) -> [usize; 3] {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", hub.process.id())).unwrap().count();
+    let response = agent().post(format!("{}/{channel}", hub.url)).header("connection", "close").send("x").unwrap();
+    let watchers = response.headers()["x-watchers"].to_str().unwrap().parse().unwrap();
+    [count("task"), count("fd"), watchers]
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
+    let mut command = Command::new(built_examples().join("hub"));
+    // tiny_http's threads panic, one by one, over connections that were reset before they were read.
+    command.stderr(Stdio::null());
+    let hub = Example::run(command);
+    drop(hub.events("/c"));
+    eventually("the first watcher has gone", || held(&hub, "c")[2] == 0);
+    let before = held(&hub, "c");
+    thread::scope(|threads| {
+        for thread in 0..20 {
+            let hub = &hub;
+            threads.spawn(move || {
+                for n in 0..500 {
+                    let mut client = hub.connect();
+                    client.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+                    if (thread + n) % 2 == 0 {
+                        client.reads_head();
+                    }
+                    client.resets();
+                }
+            });
+        }
+    });
+    let mut now = before;
+    eventually("threads, descriptors and watchers are where they were", || {
+        now = held(&hub, "c");
+        now.iter().zip(before).all(|(now, before)| *now <= before)
+    });
 }
 
 #[test]

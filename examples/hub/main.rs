@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /` | a page to watch channels and send to them |
 //! | `GET /CHANNEL` or `/A,B` | the event stream of the channel, or of both |
-//! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; the body was published as data |
+//! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; the body was published as data, to as many as the header `X-Watchers` says |
 //!
 //! ```text
 //! curl -N http://127.0.0.1:5000/builds
@@ -88,8 +88,9 @@ fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
     }
     match event(body, query) {
         Ok(event) => {
-            publisher.publish_to(&channels, event);
-            request.respond(Response::empty(204))
+            let queued = publisher.publish_to(&channels, event).queued();
+            let watchers = Header::from_bytes("X-Watchers", queued.to_string()).expect("two plain texts");
+            request.respond(Response::empty(204).with_header(watchers))
         }
         Err(reason) => refuse(request, 400, &reason),
     }

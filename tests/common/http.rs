@@ -78,6 +78,11 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
     }
 
+    /// Hangs up with a reset.
+    pub fn resets(self) {
+        socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
     /// Reads until the text so far ends with this, and returns it all.
     #[track_caller]
     pub fn reads_until(&mut self, end: &str) -> String {

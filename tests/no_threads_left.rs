@@ -1,0 +1,77 @@
+//! A thread that cannot be started is an error to the caller, or survived; never an abort.
+//!
+//! One test: it takes the address space away from the whole process.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Watchdog, eventually};
+use rlimit::Resource;
+use server_sent_events::Publisher;
+
+/// Bytes of address space that the process has.
+fn address_space() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Leaves too little for the stack of another thread.
+fn no_more_threads() {
+    let (_, hard) = Resource::AS.get().unwrap();
+    Resource::AS.set(address_space() + 100_000, hard).unwrap();
+}
+
+fn threads_again() {
+    let (_, hard) = Resource::AS.get().unwrap();
+    Resource::AS.set(hard, hard).unwrap();
+}
+
+/// Knows when it is dropped, and hangs in a write as long as another holds its gate.
+struct Gate(Arc<()>);
+
+impl io::Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        eventually("the gate is open", || Arc::strong_count(&self.0) <= 5);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
+    let _watchdog = Watchdog::new("no more threads", Duration::from_secs(60));
+    let publisher = Publisher::new();
+    let dropped = Arc::new(());
+    let subscription = publisher.subscribe().unwrap();
+
+    no_more_threads();
+    let refused = subscription.hand_over(Gate(Arc::clone(&dropped)));
+    threads_again();
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!((publisher.stats().subscribers, Arc::strong_count(&dropped)), (0, 1));
+
+    // Once there are threads, the publisher works; and goes on when no further one can be started.
+    let open = || publisher.subscription(()).initial_data(["x"]).open().unwrap();
+    open().hand_over(io::sink()).unwrap();
+    eventually("both are started", || publisher.stats().subscribers == 1);
+    let gate = Arc::new(());
+    let mut held: Vec<Arc<()>> = (0..10).map(|_| Arc::clone(&gate)).collect();
+    no_more_threads();
+    for _ in 0..4 {
+        open().hand_over(Gate(Arc::clone(&gate))).unwrap();
+    }
+    // Ten looks of the supervisor, each of which wants one more thread.
+    std::thread::sleep(Duration::from_millis(100));
+    held.clear();
+    publisher.close();
+    eventually("all have ended though no thread could be added", || Arc::strong_count(&gate) == 1);
+    threads_again();
+}
