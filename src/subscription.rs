@@ -250,7 +250,7 @@ impl Subscription {
             if let Ok(frame) = self.wait_for(Wait::Forever) {
                 batch.extend_from_slice(frame.as_bytes());
             }
-            let after = self.fill(&mut batch);
+            let after = self.fill(&mut batch, Instant::now());
             let written = writer.write_all(&batch).and_then(|()| writer.flush());
             if let Err(error) = written {
                 self.leave(EndCause::Disconnected(error.kind()));
@@ -266,7 +266,7 @@ impl Subscription {
     }
 
     /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
-    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>) -> After {
+    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant) -> After {
         let empty = batch.len();
         let mut after = After::More;
         for _ in 0..Self::ITEMS {
@@ -281,15 +281,12 @@ impl Subscription {
                 break;
             }
         }
-        // The clock is asked once for a batch: at a million deliveries a second, once for each would show.
-        if self.heartbeat.is_some() {
-            let now = Instant::now();
-            if after == After::Nothing && batch.len() == empty && self.heartbeat_due().is_some_and(|due| due <= now) {
-                batch.extend_from_slice(event::heartbeat().as_bytes());
-            }
-            if batch.len() > empty {
-                self.taken = now;
-            }
+        let silent = after == After::Nothing && batch.len() == empty;
+        if silent && self.heartbeat_due().is_some_and(|due| due <= now) {
+            batch.extend_from_slice(event::heartbeat().as_bytes());
+        }
+        if batch.len() > empty {
+            self.taken = now;
         }
         after
     }

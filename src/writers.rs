@@ -304,9 +304,13 @@ impl Writers {
         self.order(Order::Look);
     }
 
-    /// Never 0.
     fn now(&self) -> u64 {
-        self.start.elapsed().as_micros() as u64 + 1
+        self.at(Instant::now())
+    }
+
+    /// Never 0.
+    fn at(&self, time: Instant) -> u64 {
+        time.saturating_duration_since(self.start).as_micros() as u64 + 1
     }
 
     fn put(&self, job: Job) {
@@ -344,10 +348,15 @@ impl Writers {
     /// A writer thread.
     fn run(&self, slot: &Arc<Slot>) {
         let mut batch = Batch::default();
-        while let Ok(Job::Turn(stream)) = self.jobs.recv() {
+        loop {
+            let job = self.jobs.try_recv().or_else(|_| {
+                // Between two turns there is no pause to speak of, so only who waits is not busy.
+                slot.since.store(0, Relaxed);
+                self.jobs.recv()
+            });
+            let Ok(Job::Turn(stream)) = job else { break };
             self.turns.fetch_add(1, Relaxed);
             self.turn(&stream, &mut batch, slot);
-            slot.since.store(0, SeqCst);
         }
         self.threads.lock().slots.retain(|other| !Arc::ptr_eq(other, slot));
         self.order(Order::Look);
@@ -355,7 +364,8 @@ impl Writers {
 
     /// One turn of one stream.
     fn turn(&self, stream: &Arc<Stream>, batch: &mut Batch, slot: &Slot) {
-        slot.since.store(self.now() << 1, SeqCst);
+        let began = Instant::now();
+        slot.since.store(self.at(began) << 1, SeqCst);
         if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
             self.order(Order::Look);
         }
@@ -367,12 +377,12 @@ impl Writers {
         race_window();
 
         batch.begin(&std::mem::take(&mut body.head), body.chunked);
-        let after = body.subscription.fill(batch.body());
+        let after = body.subscription.fill(batch.body(), began);
         let bytes = batch.seal(after == After::End);
         let mut failed = None;
         if !bytes.is_empty() {
             let now = self.now();
-            slot.since.store(now << 1 | 1, SeqCst);
+            slot.since.store(now << 1 | 1, Relaxed);
             if let Some(socket) = &body.socket {
                 *slot.hangs.lock() = Some(Hangs { stream: Arc::clone(stream), socket: Arc::clone(socket) });
             }
@@ -380,7 +390,7 @@ impl Writers {
             if body.socket.is_some() {
                 *slot.hangs.lock() = None;
             }
-            slot.since.store(now << 1, SeqCst);
+            slot.since.store(now << 1, Relaxed);
             stream.written.store(now, Relaxed);
         }
         race_window();
