@@ -292,6 +292,7 @@ impl Subscription {
     }
 
     /// Puts a frame before all others.
+    #[cfg(feature = "tiny_http")]
     pub(crate) fn begin_with(&mut self, frame: Frame) {
         self.first.push_front(frame);
     }
