@@ -163,9 +163,45 @@ impl Event {
     ///
     /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
     pub fn encode(&self) -> Frame {
+        let mut text = self.encode_fields(0);
+        self.push_id(&mut text);
+        text.push('\n');
+        Frame(Arc::new(text))
+    }
+
+    /// Encodes all but the id and the blank line, which [`Frame::seal`] adds. An id of its own it has already.
+    pub(crate) fn encode_unsealed(&self) -> Frame {
+        let mut text = self.encode_fields("id: \n\n".len() + MAX_ID);
+        self.push_id(&mut text);
+        Frame(Arc::new(text))
+    }
+
+    /// Its own id, and whether it is an event at all and no comment.
+    pub(crate) fn own_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    pub(crate) fn is_comment(&self) -> bool {
+        self.data.is_none()
+    }
+
+    /// The same event with this id, which is known to be one.
+    pub(crate) fn with_id(mut self, id: &str) -> Self {
+        self.id = Some(id.to_owned());
+        self
+    }
+
+    // Last, so that an id known only later can be added behind all that was encoded before.
+    fn push_id(&self, out: &mut String) {
+        if let Some(id) = &self.id {
+            push_line(out, "id", id);
+        }
+    }
+
+    fn encode_fields(&self, spare: usize) -> String {
         let text_len = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 16);
         let mut out = String::with_capacity(
-            32 + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event) + text_len(&self.id),
+            32 + spare + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event) + text_len(&self.id),
         );
         for line in self.comment.iter().flat_map(|text| lines(text)) {
             push_line(&mut out, "", line);
@@ -179,12 +215,7 @@ impl Event {
         for line in self.data.iter().flat_map(|text| lines(text)) {
             push_line(&mut out, "data", line);
         }
-        // Last, so that an id known only later can be added behind all that was encoded before.
-        if let Some(id) = &self.id {
-            push_line(&mut out, "id", id);
-        }
-        out.push('\n');
-        Frame(Arc::new(out))
+        out
     }
 }
 
@@ -196,10 +227,26 @@ pub(crate) fn heartbeat() -> Frame {
 }
 
 /// What takes the place of an event that a subscriber lost: the page can tell, and fetch what it misses.
-pub(crate) fn gap() -> Frame {
-    let mut event = Event::new("{\"lost\":1}");
-    event.event = Some("gap".into());
-    event.encode()
+pub(crate) fn gap(id: Option<&str>) -> Frame {
+    gap_event("{\"lost\":1}".into(), id)
+}
+
+/// What tells a subscriber that what it asks for is not there any more.
+pub(crate) fn gap_between(from: &str, to: &str) -> Frame {
+    // What a client says may be anything; only what could be an id is told back.
+    let could_be_one = (1..=MAX_ID).contains(&from.len()) && from.bytes().all(|byte| byte.is_ascii_graphic());
+    let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
+    let from = if could_be_one { format!("\"{escaped}\"") } else { "null".into() };
+    gap_event(format!("{{\"from\":{from},\"to\":\"{to}\"}}"), None)
+}
+
+fn gap_event(data: String, id: Option<&str>) -> Frame {
+    Event { data: Some(data), event: Some("gap".into()), id: id.map(str::to_owned), ..Event::EMPTY }.encode()
+}
+
+/// An id without an event: the browser goes on from there, and fires nothing.
+pub(crate) fn id_alone(id: &str) -> Frame {
+    Frame(Arc::new(format!("id: {id}\n\n")))
 }
 
 /// One line of the wire. Always with the space: the parser takes one away, so without it data that begins
@@ -273,6 +320,17 @@ from_text! {
 // every queue of every subscriber, and one copy of the text for each event.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame(Arc<String>);
+
+impl Frame {
+    /// Adds the id and the blank line to an unsealed frame. Nothing is allocated: there is room.
+    pub(crate) fn seal(&mut self, id: Option<&str>) {
+        let text = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
+        if let Some(id) = id {
+            push_line(text, "id", id);
+        }
+        text.push('\n');
+    }
+}
 
 impl Deref for Frame {
     type Target = str;

@@ -164,6 +164,7 @@ pub mod adapter;
 mod channels;
 mod error;
 mod event;
+mod history;
 // Its functions are for the adapters; without one only `Headers` and `Batch` are used.
 #[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
 mod http;
@@ -177,9 +178,10 @@ mod writers;
 pub use channels::{Channels, DEFAULT_CHANNEL};
 pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
 pub use event::{Event, Frame};
+pub use history::{History, Resumed};
 pub use http::Headers;
 pub use publisher::{Publisher, PublisherBuilder, Receipt, SubscriptionBuilder, WeakPublisher};
-pub use stats::{EndCause, Ended, Stats};
+pub use stats::{EndCause, Ended, Kept, Stats};
 pub use subscription::Subscription;
 pub use writers::HandOver;
 

@@ -11,8 +11,9 @@ use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{BuildError, OpenError};
 use crate::event::{Event, Frame};
+use crate::history::{History, Resumed};
 use crate::queue::{Item, Properties, Queue, QueueBounds, Render};
-use crate::registry::{Limits, Registry};
+use crate::registry::{Beginning, Draft, Limits, Published, Registry, Wish};
 #[cfg(feature = "tiny_http")]
 use crate::stats::EndCause;
 use crate::stats::{Counters, Stats};
@@ -68,6 +69,7 @@ impl Core {
             properties,
             queue,
             first: VecDeque::new(),
+            resumed: Resumed::NotAsked,
             heartbeat: None,
             counters: Arc::clone(&self.counters),
         }
@@ -115,6 +117,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                 queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024 },
             },
             heartbeat: Some(Duration::from_secs(15)),
+            history: None,
             writer_threads: 1_000,
             properties: PhantomData,
         }
@@ -144,7 +147,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # Ok::<(), server_sent_events::EventError>(())
     /// ```
     pub fn publish_to<By>(&self, channels: impl Channels<By>, event: impl Into<Event>) -> Receipt {
-        self.send(channels, || Item::Frame(event.into().encode()))
+        let has_history = self.core.registry.has_history();
+        self.send(channels, || {
+            let event = event.into();
+            let item = Item::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
+            Draft { item, own_id: event.own_id().map(Into::into), is_comment: event.is_comment() }
+        })
     }
 
     /// Publishes to each subscriber of these channels what the closure makes of its properties; `None` skips it.
@@ -175,19 +183,23 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         F: Fn(&P) -> Option<Event> + Send + Sync + 'static,
     {
         let closure = move |properties: &dyn Any| closure(of_this_type(properties));
-        self.send(channels, || Item::Render(Arc::new(Render::new(closure))))
+        self.send(channels, || Draft {
+            item: Item::Render(Arc::new(Render::new(closure))),
+            own_id: None,
+            is_comment: false,
+        })
     }
 
-    fn send<By>(&self, channels: impl Channels<By>, item: impl FnOnce() -> Item) -> Receipt {
+    fn send<By>(&self, channels: impl Channels<By>, draft: impl FnOnce() -> Draft) -> Receipt {
         let registry = &self.core.registry;
         channels.with_names(|names| {
-            if !registry.is_heard(names) {
-                return Receipt { queued: 0 };
+            // What is kept is encoded even if nobody listens.
+            if !registry.has_history() && !registry.is_heard(names) {
+                return Receipt { queued: 0, id: None };
             }
-            let item = item();
-            let (queued, afterwards) = registry.publish(names, &item);
+            let (Published { queued, id }, afterwards) = registry.publish(names, draft());
             afterwards.finish();
-            Receipt { queued }
+            Receipt { queued, id }
         })
     }
 
@@ -219,7 +231,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             publisher: self,
             properties,
             channels: vec![DEFAULT_CHANNEL.into()],
-            first: VecDeque::new(),
+            first: Vec::new(),
+            last_event_id: None,
+            after: None,
+            replay_last: None,
             heartbeat: self.core.heartbeat,
         }
     }
@@ -294,7 +309,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");
         let nobody: Weak<dyn Owner> = Weak::<Registry>::new();
         let parts = self.core.subscription(SubscriberId(0), Arc::new(()), queue);
-        Subscription::new(Parts { owner: nobody, first: [frame].into(), ..parts })
+        Subscription::new(Parts { owner: nobody, first: [Item::Frame(frame)].into(), ..parts })
+    }
+
+    /// The id of the newest event, if there is a [history](History): what is published later is newer.
+    pub fn last_event_id(&self) -> Option<String> {
+        self.core.registry.newest_id()
     }
 
     /// What the publisher has counted, and what it holds now.
@@ -367,12 +387,19 @@ impl<P> fmt::Debug for WeakPublisher<P> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     queued: usize,
+    id: Option<String>,
 }
 
 impl Receipt {
     /// For how many subscribers the event was queued; that it was seen, nobody can know.
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// The id that the event has: its own, or the one that the [history](History) gave it. `None` for a comment, and
+    /// without a history.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 }
 
@@ -381,6 +408,7 @@ impl Receipt {
 pub struct PublisherBuilder<P = ()> {
     limits: Limits,
     heartbeat: Option<Duration>,
+    history: Option<History>,
     writer_threads: usize,
     properties: PhantomData<fn(P) -> P>,
 }
@@ -437,6 +465,14 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// Keeps what is published, so that a client which reconnects misses nothing. Defaults to keeping nothing.
+    ///
+    /// With a history every event has an id, and every stream begins with one.
+    pub fn history(mut self, history: History) -> Self {
+        self.history = Some(history);
+        self
+    }
+
     /// How many threads may write streams that are [handed over](Subscription::hand_over). Defaults to 1,000.
     ///
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
@@ -467,8 +503,11 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
             return Err(BuildError { setting });
         }
+        if let Some(history) = &self.history {
+            history.check()?;
+        }
         let counters = Arc::new(Counters::default());
-        let registry = Arc::new(Registry::new(self.limits, Arc::clone(&counters)));
+        let registry = Arc::new(Registry::new(self.limits, self.history, Arc::clone(&counters)));
         let writers = Writers::new(self.writer_threads);
         let core = Arc::new(Core { registry, counters, writers, heartbeat: self.heartbeat });
         Ok(Publisher { core, properties: PhantomData })
@@ -477,7 +516,12 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
 impl<P> fmt::Debug for PublisherBuilder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublisherBuilder").field("limits", &self.limits).field("heartbeat", &self.heartbeat).finish()
+        f.debug_struct("PublisherBuilder")
+            .field("limits", &self.limits)
+            .field("heartbeat", &self.heartbeat)
+            .field("history", &self.history)
+            .field("max_writer_threads", &self.writer_threads)
+            .finish()
     }
 }
 
@@ -487,11 +531,17 @@ pub struct SubscriptionBuilder<'p, P> {
     publisher: &'p Publisher<P>,
     properties: P,
     channels: Vec<Arc<str>>,
-    first: VecDeque<Frame>,
+    first: Vec<First<'p>>,
+    last_event_id: Option<String>,
+    after: Option<String>,
+    replay_last: Option<usize>,
     heartbeat: Option<Duration>,
 }
 
-impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
+/// Makes initial data, once it is known how the subscription begins.
+type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Frame> + 'p>;
+
+impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// The channels it is in. Defaults to [`DEFAULT_CHANNEL`]; setting them again replaces them.
     pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
         self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());
@@ -504,7 +554,62 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// [`open`](Self::open): what is published in between is in neither. Where they are a snapshot of something
     /// that changes, hold the lock under which it is changed and published until this is open.
     pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
-        self.first.extend(events.into_iter().map(|event| event.into().encode()));
+        let frames: Vec<Frame> = events.into_iter().map(|event| event.into().encode()).collect();
+        self.first.push(Box::new(|_| frames));
+        self
+    }
+
+    /// Initial data that is made when the subscription is open, by a closure that is told how it
+    /// [resumed](Subscription::resumed). More may be added.
+    ///
+    /// For a snapshot of something that changes: what is published while it is made comes after it, so nothing falls
+    /// between the two; an event may be in both. And a client that has everything needs none.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, History, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// let state = "all lamps are on";
+    /// # let last_event_id: Option<String> = None;
+    /// let subscription = publisher
+    ///     .subscription(())
+    ///     .last_event_id(last_event_id)
+    ///     .initial_data_with(|resumed| (!resumed.is_complete()).then(|| Event::new(state)))
+    ///     .open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn initial_data_with<I>(mut self, make: impl FnOnce(Resumed) -> I + 'p) -> Self
+    where
+        I: IntoIterator<Item: Into<Event>>,
+    {
+        self.first.push(Box::new(|resumed| make(resumed).into_iter().map(|event| event.into().encode()).collect()));
+        self
+    }
+
+    /// Where the client was, as it says (`Last-Event-ID`): all that is newer in its channels comes first, in order,
+    /// each once, then the live events. Without an id, or without a [history](History), nothing is replayed.
+    ///
+    /// If something newer is not there any more, or the id is not one of this history's (of an earlier run of the
+    /// program, say), what is still there is replayed behind an event of type
+    /// [`gap`](History::gap_event). The replay does not count towards the bounds of the queue.
+    pub fn last_event_id(mut self, id: impl Into<Option<String>>) -> Self {
+        self.last_event_id = id.into();
+        self
+    }
+
+    /// Where a client begins that comes without an id: as if this were its [last event
+    /// id](Self::last_event_id).
+    ///
+    /// For a page that is rendered together with the point from which its stream goes on: read
+    /// [`Publisher::last_event_id`] *before* the page's content.
+    pub fn after(mut self, id: impl Into<Option<String>>) -> Self {
+        self.after = id.into();
+        self
+    }
+
+    /// For a client that comes without an id: so many of the newest events in its channels come first.
+    pub fn replay_last(mut self, events: usize) -> Self {
+        self.replay_last = Some(events);
         self
     }
 
@@ -522,15 +627,27 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     ///
     /// [`OpenError`] says which bound it would cross; nothing was registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
-        let Self { publisher, properties, channels, first, heartbeat } = self;
+        let Self { publisher, properties, channels, first, last_event_id, after, replay_last, heartbeat } = self;
         if heartbeat == Some(Duration::ZERO) {
             return Err(OpenError::ZeroHeartbeat);
         }
         let core = &publisher.core;
         let properties: Properties = Arc::new(properties);
         let queue = Arc::new(Queue::new());
-        let id = core.registry.join(&channels, &properties, &queue)?;
-        Ok(Subscription::new(Parts { first, heartbeat, ..core.subscription(id, properties, queue) }))
+        let wish = match (last_event_id.or(after), replay_last) {
+            (Some(id), _) => Wish::After(id),
+            (None, Some(events)) => Wish::Last(events),
+            (None, None) => Wish::Nothing,
+        };
+        let Beginning { id, resumed, first: beginning, replay } =
+            core.registry.join(&channels, &properties, &queue, &wish)?;
+        let parts = core.subscription(id, properties, queue);
+        // From here on a panic of the application's drops the subscription, which leaves the registry.
+        let mut subscription = Subscription::new(Parts { resumed, heartbeat, ..parts });
+        let initial_data = first.into_iter().flat_map(|make| make(resumed)).collect::<Vec<Frame>>();
+        let frames = beginning.into_iter().chain(initial_data).map(Item::Frame);
+        subscription.begin(frames.chain(replay).collect());
+        Ok(subscription)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Render {
     /// Always there, until it is dropped.
     closure: Option<Box<Closure>>,
     size: usize,
+    /// The id that the history gave the event.
+    id: Option<String>,
 }
 
 impl Render {
@@ -32,7 +34,7 @@ impl Render {
     {
         // What the closure's captures own elsewhere cannot be known; the bound by frames holds for those.
         let size = size_of::<Self>() + size_of::<F>();
-        Self { closure: Some(Box::new(closure)), size }
+        Self { closure: Some(Box::new(closure)), size, id: None }
     }
 
     /// `None` skips the subscriber. A panic costs it this event, of which the frame then tells it.
@@ -41,11 +43,14 @@ impl Render {
         // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
         // being `Sync`; nothing of ours is borrowed mutably across the call.
         match catch_unwind(AssertUnwindSafe(|| closure(&**properties))) {
-            Ok(event) => event.map(|event| event.encode()),
+            Ok(event) => event.map(|event| match &self.id {
+                Some(id) => event.with_id(id).encode(),
+                None => event.encode(),
+            }),
             Err(payload) => {
                 counters.count_panicked();
                 drop_caught(payload);
-                Some(event::gap())
+                Some(event::gap(self.id.as_deref()))
             }
         }
     }
@@ -86,6 +91,18 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    /// Gives the event its id, which is known under the lock only; an unsealed frame that has its own keeps it.
+    pub(crate) fn seal(&mut self, id: Option<&str>) {
+        match self {
+            Self::Frame(frame) => frame.seal(id),
+            Self::Render(render) => {
+                let render = Arc::get_mut(render).expect("BUG: a closure was shared before it had its id");
+                render.id = id.map(str::to_owned);
+            }
+            Self::End => unreachable!("BUG: an end has no id"),
+        }
+    }
+
     /// The bytes that count towards the queue's bound.
     pub(crate) fn size(&self) -> usize {
         match self {

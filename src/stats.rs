@@ -61,6 +61,26 @@ pub struct Stats {
     pub panicked: u64,
     /// Streams that ended, by their cause.
     pub ended: Ended,
+    /// What the [history](crate::History) holds; nothing without one.
+    pub history: Kept,
+}
+
+/// What a [history](crate::History) holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Events.
+    pub events: usize,
+    /// Bytes, as [`History::max_bytes`](crate::History::max_bytes) counts them.
+    pub bytes: usize,
+    /// Channels that have an event.
+    pub channels: usize,
+}
+
+impl Kept {
+    pub(crate) fn new(events: usize, bytes: usize, channels: usize) -> Self {
+        Self { events, bytes, channels }
+    }
 }
 
 /// How many streams ended of each [`EndCause`].
@@ -120,7 +140,7 @@ impl Counters {
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, subscribers: usize, channels: usize) -> Stats {
+    pub(crate) fn snapshot(&self, subscribers: usize, channels: usize, history: Kept) -> Stats {
         Stats {
             subscribers,
             channels,
@@ -135,6 +155,7 @@ impl Counters {
                 write_timed_out: self.write_timed_out.load(Relaxed),
                 dropped: self.dropped.load(Relaxed),
             },
+            history,
         }
     }
 }

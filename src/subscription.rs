@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{NextTimeoutError, TryNextError};
 use crate::event::{self, Frame};
+use crate::history::Resumed;
 use crate::queue::{Item, Properties, Queue, Wait};
 use crate::stats::{Counters, EndCause};
 
@@ -25,7 +26,11 @@ pub(crate) trait Owner: Send + Sync {
     /// and the cause stays what it was.
     fn leave(&self, subscriber: SubscriberId, cause: EndCause);
 
-    /// Does the same for one whose subscription is dropped, which makes room for another. Called exactly once.
+    /// The id of the newest event, if there is a history: a subscriber that then sees its queue empty has had all
+    /// that is not newer. Takes no lock.
+    fn newest_id(&self) -> Option<String>;
+
+    /// Does the same as `leave` for one whose subscription is dropped, which makes room for another. Called exactly once.
     fn dropped(&self, subscriber: SubscriberId);
 }
 
@@ -87,7 +92,8 @@ pub struct Subscription {
     properties: Properties,
     queue: Arc<Queue>,
     /// What comes before the queue, and does not count towards its bounds.
-    first: VecDeque<Frame>,
+    first: VecDeque<Item>,
+    resumed: Resumed,
     heartbeat: Option<Duration>,
     /// When a frame was taken last: the heartbeat is counted from there.
     taken: Instant,
@@ -103,7 +109,8 @@ pub(crate) struct Parts {
     pub(crate) id: SubscriberId,
     pub(crate) properties: Properties,
     pub(crate) queue: Arc<Queue>,
-    pub(crate) first: VecDeque<Frame>,
+    pub(crate) first: VecDeque<Item>,
+    pub(crate) resumed: Resumed,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -128,9 +135,9 @@ impl Subscription {
     const ITEMS: usize = 1_024;
 
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { owner, runner, id, properties, queue, first, heartbeat, counters } = parts;
+        let Parts { owner, runner, id, properties, queue, first, resumed, heartbeat, counters } = parts;
         let taken = Instant::now();
-        Self { owner, runner, id, properties, queue, first, heartbeat, taken, ended: false, counters }
+        Self { owner, runner, id, properties, queue, first, resumed, heartbeat, taken, ended: false, counters }
     }
 
     /// The next frame without a copy of its text; blocks as the iterator does, `None` when the stream has ended.
@@ -216,6 +223,11 @@ impl Subscription {
         })
     }
 
+    /// How it began: whether everything newer than the id that it came with was still there.
+    pub fn resumed(&self) -> Resumed {
+        self.resumed
+    }
+
     /// Why the stream ended, once the iterator has given its last item; `None` before.
     pub fn end_cause(&self) -> Option<EndCause> {
         self.queue.ending().filter(|_| self.ended)
@@ -268,6 +280,8 @@ impl Subscription {
     /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
     pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant) -> After {
         let empty = batch.len();
+        // Made first: the id in it is one up to which everything was queued, before the queue is seen empty.
+        let heartbeat = self.heartbeat_due().filter(|due| *due <= now).map(|_| self.heartbeat_frame());
         let mut after = After::More;
         for _ in 0..Self::ITEMS {
             match self.next_now() {
@@ -281,9 +295,8 @@ impl Subscription {
                 break;
             }
         }
-        let silent = after == After::Nothing && batch.len() == empty;
-        if silent && self.heartbeat_due().is_some_and(|due| due <= now) {
-            batch.extend_from_slice(event::heartbeat().as_bytes());
+        if let Some(heartbeat) = heartbeat.filter(|_| after == After::Nothing && batch.len() == empty) {
+            batch.extend_from_slice(heartbeat.as_bytes());
         }
         if batch.len() > empty {
             self.taken = now;
@@ -291,10 +304,15 @@ impl Subscription {
         after
     }
 
+    /// What comes before the queue.
+    pub(crate) fn begin(&mut self, first: VecDeque<Item>) {
+        self.first = first;
+    }
+
     /// Puts a frame before all others.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn begin_with(&mut self, frame: Frame) {
-        self.first.push_front(frame);
+        self.first.push_front(Item::Frame(frame));
     }
 
     /// Leaves the publisher: the stream ends at once, for this reason unless it has ended for another.
@@ -314,6 +332,13 @@ impl Subscription {
 
     pub(crate) fn runner(&self) -> Arc<dyn Runner> {
         Arc::clone(&self.runner)
+    }
+
+    /// With a history the id of the newest event, as a block without data: the client goes on from there if it has to
+    /// reconnect, so that one in a quiet channel does not fall behind what the history holds.
+    fn heartbeat_frame(&self) -> Frame {
+        let newest = self.owner.upgrade().and_then(|owner| owner.newest_id());
+        newest.map_or_else(event::heartbeat, |id| event::id_alone(&id))
     }
 
     fn heartbeat_due(&self) -> Option<Instant> {
@@ -345,8 +370,15 @@ impl Subscription {
             }
             // Both asked after a skipped event too: one that is skipped again and again is silent all the same.
             if due.is_some_and(|due| due <= now) {
+                let heartbeat = self.heartbeat_frame();
+                let frame = match self.next_now() {
+                    Err(Nothing::More) => return Err(Nothing::More),
+                    Err(Nothing::Yet) => heartbeat,
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => continue,
+                };
                 self.taken = now;
-                return Ok(event::heartbeat());
+                return Ok(frame);
             }
             let in_time = match wait {
                 Wait::Not | Wait::Forever => next.is_ok(),
@@ -365,10 +397,7 @@ impl Subscription {
             self.ended = true;
             return Err(Nothing::More);
         }
-        if let Some(frame) = self.first.pop_front() {
-            return Ok(Some(frame));
-        }
-        let item = self.queue.take(Wait::Not).ok_or(Nothing::Yet)?;
+        let item = self.first.pop_front().or_else(|| self.queue.take(Wait::Not)).ok_or(Nothing::Yet)?;
         let frame = self.open(item);
         if self.ended { Err(Nothing::More) } else { Ok(frame) }
     }

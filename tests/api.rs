@@ -18,7 +18,6 @@ fn what_may_cross_threads() {
     shares::<Publisher<Properties>>();
     shares::<PublisherBuilder<Properties>>();
     shares::<WeakPublisher<Properties>>();
-    shares::<SubscriptionBuilder<'_, Properties>>();
     shares::<Subscription>();
     shares::<Event>();
     shares::<Frame>();
@@ -26,6 +25,9 @@ fn what_may_cross_threads() {
     shares::<Stats>();
     shares::<EndCause>();
     shares::<Headers>();
+    shares::<History>();
+    shares::<Resumed>();
+    sends::<HandOver>();
     shares::<EventError>();
     shares::<OpenError>();
     shares::<BuildError>();

@@ -6,6 +6,8 @@
 //! | `GET /CHANNEL` or `/A,B` | the event stream of the channel, or of both |
 //! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; the body was published as data, to as many as the header `X-Watchers` says |
 //!
+//! Each channel keeps its last 8,192 events, 64 MiB in all, for clients that reconnect.
+//!
 //! ```text
 //! curl -N http://127.0.0.1:5000/builds
 //! curl --data-binary 'all green' 'http://127.0.0.1:5000/builds?event=done'
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, Publisher};
+use server_sent_events::{Event, History, Publisher};
 use tiny_http::{Header, Method, Request, Response};
 
 /// A longer body is refused.
@@ -36,7 +38,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The server needs two descriptors for each stream, and without a free one it accepts nobody ever again.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
     let streams = (descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).clamp(1, 10_000);
-    let publisher = Publisher::builder().max_subscribers(streams as usize).max_channel_name(MAX_CHANNEL).build()?;
+    let publisher = Publisher::builder()
+        .max_subscribers(streams as usize)
+        .max_channel_name(MAX_CHANNEL)
+        .history(History::new())
+        .build()?;
 
     thread::scope(|threads| {
         for _ in 0..4 {
@@ -72,7 +78,7 @@ fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
         Err(reason) => return refuse(request, 400, &reason),
     };
     if reads {
-        return match publisher.subscription(()).channels(&channels).open() {
+        return match publisher.subscription(()).channels(&channels).last_event_id_of(&request).open() {
             Ok(subscription) => subscription.respond(request),
             Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
             Err(error) => refuse(request, 400, &error.to_string()),

@@ -53,7 +53,7 @@ use tiny_http::{Method, Request};
 
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID, LAST_EVENT_ID_QUERY};
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, SubscriptionBuilder};
 use crate::stats::EndCause;
 use crate::subscription::{Output, Subscription};
 
@@ -139,7 +139,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     }
 
     /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
-    /// is full, with a [refusal](Self::refuse) for 5 seconds; returns at once.
+    /// is full, with a [refusal](Self::refuse) for 5 seconds; returns at once. With a [history](crate::History) the
+    /// client goes on from the last event id that it says.
     ///
     /// # Errors
     ///
@@ -148,10 +149,29 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     where
         P: Default,
     {
-        match self.subscribe() {
+        match self.subscription(P::default()).last_event_id_of(&request).open() {
             Ok(subscription) => subscription.respond(request),
             Err(_full) => self.refuse(request, Duration::from_secs(5)),
         }
+    }
+}
+
+impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
+    /// Takes the [last event id](last_event_id) from the request, and with it what the client has missed out of the
+    /// [history](crate::History).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{History, Publisher, adapter::tiny_http::Server};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     let subscription = publisher.subscription(()).channels("news").last_event_id_of(&request).open()?;
+    ///     subscription.respond(request)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn last_event_id_of(self, request: &Request) -> Self {
+        self.last_event_id(last_event_id(request))
     }
 }
 

@@ -1,0 +1,425 @@
+//! The bounded memory of past events, and what comes after an id.
+
+// One sequence for the whole publisher, one ordered map from sequence to entry, and for each channel a ring of the
+// sequences that were published to it:
+//
+//     entries   41  42  43  44  45  46          each with its item, and the channels whose rings name it
+//     "chat"    41      43          46          floor 40: what it has lost was not newer than that
+//     "news"        42  43      45              floor 17
+//
+// Two bounds take from the front: the number of events in one ring, and bytes (and age) over all. A ring that is
+// empty goes; its floor stays behind as a tombstone. Tombstones are bounded too: the lowest leaves into the horizon,
+// which is the floor of every channel that has neither ring nor tombstone. So a floor may be too high, and call for a
+// gap that is none; it is never too low.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::BuildError;
+use crate::event::{self, Event, Frame};
+
+/// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
+/// nothing.
+///
+/// With a history every event has an id, and a subscription may begin
+/// [after one](crate::SubscriptionBuilder::last_event_id). What leaves the history is told to who asks for it, as a
+/// `gap`.
+///
+/// ```
+/// use server_sent_events::{History, Publisher};
+///
+/// let publisher = Publisher::<()>::builder().history(History::new().events(100)).build()?;
+/// publisher.publish("one");
+/// let id = publisher.last_event_id().unwrap();
+/// publisher.publish("two");
+///
+/// let mut subscription = publisher.subscription(()).last_event_id(id).heartbeat(None).open()?;
+/// assert!(subscription.next().unwrap().starts_with("id: ")); // where it starts, without an event
+/// assert!(subscription.next().unwrap().starts_with("data: two\n"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct History {
+    events: usize,
+    max_age: Option<Duration>,
+    max_bytes: usize,
+    clock: Arc<dyn Fn() -> Duration + Send + Sync>,
+    gap: Gap,
+}
+
+/// What a subscriber is sent that asks for more than there is.
+#[derive(Clone)]
+enum Gap {
+    Ours,
+    Event(Event),
+    Nothing,
+}
+
+impl History {
+    /// 8,192 events for each channel, 64 MiB in all, of any age.
+    pub fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            events: 8_192,
+            max_age: None,
+            max_bytes: 64 * 1024 * 1024,
+            clock: Arc::new(move || start.elapsed()),
+            gap: Gap::Ours,
+        }
+    }
+
+    /// How many events each channel keeps. Defaults to 8,192.
+    ///
+    /// More than a queue holds, so that a client which was too slow finds all that it has lost.
+    pub fn events(mut self, events: usize) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// How old an event may become. Defaults to any age.
+    ///
+    /// Looked at when something is published or somebody subscribes.
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = age.into();
+        self
+    }
+
+    /// How many bytes all channels keep together; the oldest events go first, wherever they are. Defaults to 64 MiB.
+    ///
+    /// Counted are, for each event, its text (a closure: its own size) and 256 bytes, 48 for each of its channels, and
+    /// 128 and its length for an own id; for each channel its name and 256 bytes. Channels that have lost all their
+    /// events are remembered in at most a sixteenth of it.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// What says the time, as the time since any moment; must not go back. Defaults to the system's monotonic clock.
+    ///
+    /// It runs under the publisher's lock, and so must not use the publisher.
+    pub fn clock(mut self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What a subscriber is sent that asks for more than there is; `None` for nothing. Defaults to an event of type
+    /// `gap`, whose data is JSON: `{"from":ID,"to":ID}`, the id that it came with (`null` if it is none of a
+    /// history's), and the one behind which its replay begins.
+    pub fn gap_event(mut self, event: impl Into<Option<Event>>) -> Self {
+        self.gap = event.into().map_or(Gap::Nothing, Gap::Event);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let settings = [
+            ("History::events", self.events == 0),
+            ("History::max_age", self.max_age == Some(Duration::ZERO)),
+            ("History::max_bytes", self.max_bytes == 0),
+        ];
+        match settings.into_iter().find(|(_, zero)| *zero) {
+            Some((setting, _)) => Err(BuildError { setting }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History")
+            .field("events", &self.events)
+            .field("max_age", &self.max_age)
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one event is kept as.
+struct Entry<T> {
+    item: T,
+    /// The channels whose rings name it, which get fewer as they lose it.
+    channels: Vec<Arc<str>>,
+    own_id: Option<Arc<str>>,
+    size: usize,
+    at: Duration,
+}
+
+/// What one channel has.
+struct Ring {
+    sequences: VecDeque<u64>,
+    /// The highest sequence that it has lost.
+    floor: u64,
+}
+
+/// The memory itself, of items of some kind.
+pub(crate) struct Past<T> {
+    settings: History,
+    /// Tells one run of the program from another.
+    epoch: String,
+    /// The newest there is.
+    sequence: u64,
+    entries: BTreeMap<u64, Entry<T>>,
+    rings: BTreeMap<Arc<str>, Ring>,
+    own_ids: HashMap<Arc<str>, u64>,
+    tombstones: BTreeMap<Arc<str>, u64>,
+    lowest_tombstones: BTreeSet<(u64, Arc<str>)>,
+    tombstone_bytes: usize,
+    horizon: u64,
+    bytes: usize,
+}
+
+impl<T: Clone> Past<T> {
+    // What the allocations around them take, measured and rounded up: `tests/history_memory.rs` holds them to it.
+    const ENTRY: usize = 256;
+    const ENTRY_CHANNEL: usize = 48;
+    const OWN_ID: usize = 128;
+    const CHANNEL: usize = 256;
+    const TOMBSTONE: usize = 192;
+
+    pub(crate) fn new(settings: History) -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        // The time tells runs apart that are not in the same instant, the random part the others.
+        let random = RandomState::new().hash_one(since) as u32;
+        Self {
+            settings,
+            epoch: format!("{since:x}{random:08x}"),
+            sequence: 0,
+            entries: BTreeMap::new(),
+            rings: BTreeMap::new(),
+            own_ids: HashMap::new(),
+            tombstones: BTreeMap::new(),
+            lowest_tombstones: BTreeSet::new(),
+            tombstone_bytes: 0,
+            horizon: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// How many events, bytes and channels there are.
+    pub(crate) fn size(&self) -> (usize, usize, usize) {
+        (self.entries.len(), self.bytes + self.tombstone_bytes, self.rings.len())
+    }
+
+    /// What tells a subscriber that something between these ids is not there any more.
+    pub(crate) fn gap(&self, from: &str, to: &str) -> Option<Frame> {
+        match &self.settings.gap {
+            Gap::Ours => Some(event::gap_between(from, to)),
+            Gap::Event(event) => Some(event.encode()),
+            Gap::Nothing => None,
+        }
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The id of the event with this sequence.
+    pub(crate) fn id(&self, sequence: u64) -> String {
+        format!("{}-{sequence}", self.epoch)
+    }
+
+    /// The sequence of the event with this id: its own id, if it has one, else one of ours. `None` if it is of
+    /// another epoch, of the future, or of nobody's.
+    pub(crate) fn place(&self, id: &str) -> Option<u64> {
+        if let Some(sequence) = self.own_ids.get(id) {
+            return Some(*sequence);
+        }
+        let sequence = id.strip_prefix(&self.epoch)?.strip_prefix('-')?.parse().ok()?;
+        // Written back, so that `+7` and `007` are nobody's.
+        (sequence <= self.sequence && self.id(sequence) == id).then_some(sequence)
+    }
+
+    /// Keeps the next event, and moves what has to go for it into `evicted`, to be dropped without the lock.
+    pub(crate) fn append(
+        &mut self,
+        channels: &[&str],
+        item: T,
+        size: usize,
+        own_id: Option<Arc<str>>,
+        evicted: &mut Vec<T>,
+    ) -> u64 {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let at = (self.settings.clock)();
+        let channels: Vec<Arc<str>> = channels.iter().map(|channel| self.ring(channel)).collect();
+        for channel in &channels {
+            let ring = self.rings.get_mut(channel).expect("BUG: made a line above");
+            ring.sequences.push_back(sequence);
+            if ring.sequences.len() > self.settings.events {
+                let oldest = *ring.sequences.front().expect("BUG: it has more than one");
+                self.lose(channel, oldest, evicted);
+            }
+        }
+        if let Some(own_id) = &own_id {
+            self.own_ids.insert(Arc::clone(own_id), sequence);
+        }
+        let size = size
+            + Self::ENTRY
+            + channels.len() * Self::ENTRY_CHANNEL
+            + own_id.as_ref().map_or(0, |id| Self::OWN_ID + id.len());
+        self.bytes += size;
+        self.entries.insert(sequence, Entry { item, channels, own_id, size, at });
+        self.expire(evicted);
+        while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
+            self.lose_oldest(evicted);
+        }
+        sequence
+    }
+
+    /// Lets go what is too old.
+    pub(crate) fn expire(&mut self, evicted: &mut Vec<T>) {
+        let Some(max_age) = self.settings.max_age else { return };
+        let now = (self.settings.clock)();
+        while self.entries.first_key_value().is_some_and(|(_, entry)| now.saturating_sub(entry.at) > max_age) {
+            self.lose_oldest(evicted);
+        }
+    }
+
+    /// The highest sequence that this channel may have lost.
+    pub(crate) fn floor(&self, channel: &str) -> u64 {
+        let ring = self.rings.get(channel).map(|ring| ring.floor);
+        ring.or_else(|| self.tombstones.get(channel).copied()).unwrap_or(self.horizon)
+    }
+
+    /// The first so many events of these channels that are newer, in order, each once.
+    ///
+    /// Looks at nothing that it does not return: a search in each ring, and a merge.
+    pub(crate) fn after(&self, channels: &[Arc<str>], sequence: u64, most: usize) -> Vec<(u64, T)> {
+        let rings = channels.iter().filter_map(|channel| self.rings.get(channel));
+        let mut newer: Vec<_> = rings
+            .map(|ring| ring.sequences.range(ring.sequences.partition_point(|other| *other <= sequence)..))
+            .collect();
+        let mut heads = BinaryHeap::with_capacity(newer.len());
+        for (ring, sequences) in newer.iter_mut().enumerate() {
+            heads.extend(sequences.next().map(|next| Reverse((*next, ring))));
+        }
+        let mut events: Vec<(u64, T)> = Vec::new();
+        while let Some(Reverse((next, ring))) = heads.pop() {
+            heads.extend(newer[ring].next().map(|next| Reverse((*next, ring))));
+            if events.last().is_some_and(|(last, _)| *last == next) {
+                continue;
+            }
+            if events.len() == most {
+                break;
+            }
+            events.push((next, self.entries[&next].item.clone()));
+        }
+        events
+    }
+
+    /// The sequence behind which these channels have so many events, or fewer if they have no more.
+    pub(crate) fn before_last(&self, channels: &[Arc<str>], events: usize) -> u64 {
+        let rings = channels.iter().filter_map(|channel| self.rings.get(channel));
+        let newest: BTreeSet<u64> = rings.flat_map(|ring| ring.sequences.iter().rev().take(events)).copied().collect();
+        match newest.iter().rev().nth(events.saturating_sub(1)) {
+            _ if events == 0 => self.sequence,
+            Some(first) => first - 1,
+            None => newest.first().map_or(self.sequence, |first| first - 1),
+        }
+    }
+
+    /// The ring of this channel, which is made if there is none, with the floor that it had before.
+    fn ring(&mut self, channel: &str) -> Arc<str> {
+        if let Some((name, _)) = self.rings.get_key_value(channel) {
+            return Arc::clone(name);
+        }
+        let floor = self.floor(channel);
+        if let Some((name, _)) = self.tombstones.remove_entry(channel) {
+            self.tombstone_bytes -= Self::TOMBSTONE + name.len();
+            self.lowest_tombstones.remove(&(floor, name));
+        }
+        let name: Arc<str> = channel.into();
+        self.bytes += Self::CHANNEL + name.len();
+        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor });
+        name
+    }
+
+    /// Takes the oldest event out of all its channels.
+    fn lose_oldest(&mut self, evicted: &mut Vec<T>) {
+        let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
+        for channel in entry.channels.clone() {
+            self.lose(&channel, sequence, evicted);
+        }
+    }
+
+    /// Takes the oldest event of this channel out of it, and lets it go if that was its last.
+    fn lose(&mut self, channel: &Arc<str>, sequence: u64, evicted: &mut Vec<T>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: an entry names a ring that is gone");
+        let front = ring.sequences.pop_front();
+        debug_assert_eq!(front, Some(sequence), "BUG: a ring lost another event than its oldest");
+        ring.floor = sequence;
+        // What it took at its longest is not counted any more.
+        if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
+            ring.sequences.shrink_to(ring.sequences.len() * 2);
+        }
+        if ring.sequences.is_empty() {
+            self.bury(channel, sequence);
+        }
+        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an entry that is gone");
+        entry.channels.retain(|other| other != channel);
+        if entry.channels.is_empty() {
+            let entry = self.entries.remove(&sequence).expect("BUG: it was there a moment ago");
+            self.bytes -= entry.size;
+            // Of two equal ones the newer has taken the name over.
+            if let Some(id) = entry.own_id.filter(|id| self.own_ids.get(id) == Some(&sequence)) {
+                self.own_ids.remove(&id);
+            }
+            evicted.push(entry.item);
+        }
+    }
+
+    /// A channel has lost its last event: what stays is its floor.
+    fn bury(&mut self, channel: &Arc<str>, floor: u64) {
+        self.rings.remove(channel);
+        self.bytes -= Self::CHANNEL + channel.len();
+        self.tombstones.insert(Arc::clone(channel), floor);
+        self.lowest_tombstones.insert((floor, Arc::clone(channel)));
+        self.tombstone_bytes += Self::TOMBSTONE + channel.len();
+        while self.tombstone_bytes > self.settings.max_bytes / 16 {
+            let Some((floor, name)) = self.lowest_tombstones.pop_first() else { break };
+            self.tombstones.remove(&name);
+            self.tombstone_bytes -= Self::TOMBSTONE + name.len();
+            self.horizon = self.horizon.max(floor);
+        }
+    }
+}
+
+/// How a subscription began, measured by the id that it asked for; from
+/// [`Subscription::resumed`](crate::Subscription::resumed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resumed {
+    /// It asked for nothing, or there is no history.
+    NotAsked,
+    /// Everything newer than its id was still there, or as many events as it wished for.
+    Complete {
+        /// How many were replayed.
+        events: usize,
+    },
+    /// Something newer than its id is not there any more, or the id is not one of this history's.
+    Gap {
+        /// How many were replayed: all that is still there.
+        events: usize,
+    },
+}
+
+impl Resumed {
+    /// Whether the client has all there was up to the live events, so that it needs no snapshot.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Complete { .. })
+    }
+}

@@ -1,0 +1,377 @@
+//! A client that comes back with an id misses nothing, or is told; and nobody gets what is not theirs.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use common::parsed;
+use server_sent_events::{Event, EventError, History, Publisher, Resumed, Subscription};
+
+fn with(history: History) -> Publisher {
+    Publisher::<()>::builder().history(history).heartbeat(None).build().unwrap()
+}
+
+/// A publisher with a history of 4 events a channel that were published as `data 1`, `data 2`, ... to "a".
+fn published(events: usize) -> (Publisher, Vec<String>) {
+    let publisher = with(History::new().events(4));
+    let ids = (1..=events).map(|n| publisher.publish_to("a", format!("data {n}")).id().unwrap().to_owned()).collect();
+    (publisher, ids)
+}
+
+/// Everything that waits for the subscription, as text.
+fn text(subscription: &mut Subscription) -> String {
+    std::iter::from_fn(|| subscription.try_next().ok()).collect()
+}
+
+/// What a client of these channels gets that comes with this id: the data of its events, a gap as `GAP`.
+#[track_caller]
+fn replay<const N: usize>(publisher: &Publisher, channels: [&str; N], id: impl Into<String>) -> Vec<String> {
+    let mut subscription = publisher.subscription(()).channels(channels).last_event_id(id.into()).open().unwrap();
+    let resumed = subscription.resumed();
+    let events = parsed(&text(&mut subscription)).into_iter();
+    let names = events.map(|event| if event.event == "gap" { "GAP".into() } else { event.data });
+    let names: Vec<String> = names.collect();
+    let told = names.iter().filter(|name| *name == "GAP").count();
+    let events = names.len() - told;
+    assert_eq!(resumed, if told == 1 { Resumed::Gap { events } } else { Resumed::Complete { events } });
+    names
+}
+
+/// One of ours of the same epoch, with another sequence.
+fn id_of(id: &str, sequence: u64) -> String {
+    format!("{}-{sequence}", id.rsplit_once('-').unwrap().0)
+}
+
+#[test]
+fn caught_up_client_sent_the_whole_history_again_go_sse() {
+    let (publisher, ids) = published(3);
+    assert_eq!(replay(&publisher, ["a"], &ids[2]), [""; 0]);
+}
+
+#[test]
+fn replay_repeats_the_last_event_r3labs() {
+    let (publisher, ids) = published(3);
+    assert_eq!(replay(&publisher, ["a"], &ids[0]), ["data 2", "data 3"]);
+}
+
+#[test]
+fn the_newest_id_with_a_ring_that_is_exactly_full() {
+    let (publisher, ids) = published(4);
+    assert_eq!(replay(&publisher, ["a"], &ids[3]), [""; 0]);
+    assert_eq!(replay(&publisher, ["a"], id_of(&ids[0], 0)), ["data 1", "data 2", "data 3", "data 4"]);
+}
+
+#[test]
+fn the_oldest_that_is_still_there_and_the_one_before_it() {
+    let (publisher, ids) = published(6);
+    assert_eq!(replay(&publisher, ["a"], &ids[2]), ["data 4", "data 5", "data 6"]);
+    assert_eq!(replay(&publisher, ["a"], &ids[1]), ["data 3", "data 4", "data 5", "data 6"], "all after it are there");
+    assert_eq!(replay(&publisher, ["a"], &ids[0]), ["GAP", "data 3", "data 4", "data 5", "data 6"]);
+}
+
+#[test]
+fn unknown_id_taken_for_up_to_date_mercure() {
+    let (publisher, ids) = published(2);
+    let all = ["GAP", "data 1", "data 2"];
+    assert_eq!(replay(&publisher, ["a"], "unknown"), all);
+    assert_eq!(replay(&publisher, ["a"], ""), all);
+    assert_eq!(replay(&publisher, ["a"], "x".repeat(1024 * 1024)), all, "1 MiB long");
+    assert_eq!(replay(&publisher, ["a"], "\u{1f980} \"\\ \n\0"), all);
+    assert_eq!(replay(&publisher, ["a"], id_of(&ids[0], 3)), all, "of the future");
+    assert_eq!(replay(&publisher, ["a"], ids[0].replace("-1", "-01")), all, "written otherwise");
+    assert_eq!(replay(&publisher, ["a"], ids[0].replace("-1", "-+1")), all, "written otherwise");
+}
+
+#[test]
+fn id_without_epoch_after_a_restart_go_sse_r3labs() {
+    let (_before, ids) = published(2);
+    let (after, _) = published(2);
+    assert_eq!(replay(&after, ["a"], &ids[0]), ["GAP", "data 1", "data 2"]);
+}
+
+#[test]
+fn replay_to_a_client_that_sent_no_id_r3labs() {
+    let (publisher, ids) = published(3);
+    let mut subscription = publisher.subscription(()).channels("a").open().unwrap();
+    assert_eq!(subscription.resumed(), Resumed::NotAsked);
+    assert_eq!(text(&mut subscription), format!("id: {}\n\n", ids[2]));
+}
+
+#[test]
+fn unlimited_history_taken_for_a_leak_mercure() {
+    let publisher = with(History::new());
+    (0..10_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    let history = publisher.stats().history;
+    assert_eq!((history.events, history.channels), (8_192, 1));
+    assert!(history.bytes < 64 * 1024 * 1024);
+}
+
+#[test]
+fn an_id_that_only_another_channel_has_evicted_is_no_gap() {
+    let (publisher, ids) = published(2);
+    publisher.publish_to("quiet", "still here");
+    (3..=20).for_each(|n| drop(publisher.publish_to("a", format!("data {n}"))));
+    assert_eq!(replay(&publisher, ["quiet"], &ids[0]), ["still here"]);
+    assert_eq!(replay(&publisher, ["nobody published here"], &ids[0]), [""; 0]);
+    assert_eq!(replay(&publisher, ["a"], &ids[0])[0], "GAP");
+    assert_eq!(
+        replay(&publisher, ["a", "quiet"], &ids[1]),
+        ["GAP", "still here", "data 17", "data 18", "data 19", "data 20"]
+    );
+}
+
+#[test]
+fn channels_are_merged_in_order_each_event_once() {
+    let publisher = with(History::new());
+    let start = publisher.last_event_id().unwrap();
+    for (channels, data) in [(&["a"][..], "1"), (&["b"], "2"), (&["a", "b", "c"], "3"), (&["c"], "4"), (&["b"], "5")] {
+        publisher.publish_to(channels, data);
+    }
+    assert_eq!(replay(&publisher, ["a", "b"], start.clone()), ["1", "2", "3", "5"]);
+    assert_eq!(replay(&publisher, ["b", "a"], start), ["1", "2", "3", "5"]);
+}
+
+#[test]
+fn bytes_are_bounded_over_all_channels_and_the_oldest_goes_first_wherever_it_is() {
+    let publisher = with(History::new().max_bytes(10_000));
+    let start = publisher.last_event_id().unwrap();
+    publisher.publish_to("a", "the oldest");
+    let id = publisher.publish_to("b", "x".repeat(4_000)).id().unwrap().to_owned();
+    publisher.publish_to("b", "y".repeat(5_000));
+    assert!(publisher.stats().history.bytes <= 10_000);
+    assert_eq!(replay(&publisher, ["a"], start), ["GAP"]);
+    assert_eq!(replay(&publisher, ["b"], id), ["y".repeat(5_000)]);
+    // One that is larger than all: it is not kept, and who was before it is told.
+    let before = publisher.last_event_id().unwrap();
+    publisher.publish_to("b", "z".repeat(20_000));
+    assert_eq!(publisher.stats().history.events, 0);
+    assert_eq!(replay(&publisher, ["b"], before), ["GAP"]);
+}
+
+#[test]
+fn age_goes_by_the_clock_that_is_passed_in() {
+    let now = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&now);
+    let publisher =
+        with(History::new().max_age(Duration::from_secs(10)).clock(move || Duration::from_secs(clock.load(SeqCst))));
+    let start = publisher.last_event_id().unwrap();
+    publisher.publish("1");
+    now.store(5, SeqCst);
+    let id = publisher.publish("2").id().unwrap().to_owned();
+    publisher.publish("3");
+    now.store(10, SeqCst);
+    assert_eq!(replay(&publisher, ["default channel"], start.clone()), ["1", "2", "3"]);
+    now.store(11, SeqCst);
+    assert_eq!(replay(&publisher, ["default channel"], start.clone()), ["GAP", "2", "3"]);
+    assert_eq!(replay(&publisher, ["default channel"], id.clone()), ["3"]);
+    now.store(100, SeqCst);
+    assert_eq!(replay(&publisher, ["default channel"], id), ["GAP"]);
+    assert_eq!(publisher.stats().history.events, 0);
+}
+
+#[test]
+fn an_own_id_stays_and_is_found_again_the_newest_of_two() -> Result<(), EventError> {
+    let publisher = with(History::new().events(3));
+    let own = |data: &str, id: &str| Event::new(data).id(id);
+    assert_eq!(publisher.publish(own("1", "x")?).id(), Some("x"));
+    publisher.publish("2");
+    assert_eq!(replay(&publisher, ["default channel"], "x"), ["2"]);
+    publisher.publish(own("3", "x")?);
+    assert_eq!(replay(&publisher, ["default channel"], "x"), [""; 0]);
+    publisher.publish("4");
+    assert_eq!(replay(&publisher, ["default channel"], "x"), ["4"], "the first of the two was evicted, the second not");
+    publisher.publish("5");
+    publisher.publish("6");
+    assert_eq!(replay(&publisher, ["default channel"], "x"), ["GAP", "4", "5", "6"]);
+    let mut subscription = publisher.subscribe().unwrap();
+    publisher.publish(own("7", "y")?);
+    assert!(text(&mut subscription).ends_with("data: 7\nid: y\n\n"));
+    Ok(())
+}
+
+#[test]
+fn every_event_has_an_id_and_a_comment_has_none_and_is_not_kept() {
+    let publisher = with(History::new());
+    let mut subscription = publisher.subscribe().unwrap();
+    let start = publisher.last_event_id().unwrap();
+    let id = publisher.publish("1").id().unwrap().to_owned();
+    assert_eq!(publisher.publish(Event::comment("c")).id(), None);
+    let with_type = publisher.publish(Event::new("2").event("t").unwrap()).id().unwrap().to_owned();
+    assert_eq!(publisher.last_event_id().as_deref(), Some(&*with_type));
+    let expected = format!("id: {start}\n\ndata: 1\nid: {id}\n\n: c\n\nevent: t\ndata: 2\nid: {with_type}\n\n");
+    assert_eq!(text(&mut subscription), expected);
+    assert_eq!(replay(&publisher, ["default channel"], start), ["1", "2"]);
+    assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
+}
+
+#[test]
+fn without_a_history_there_are_no_ids_and_nothing_is_kept() {
+    let publisher = Publisher::new();
+    let mut subscription = publisher.subscription(()).last_event_id(Some("x-1".to_owned())).open().unwrap();
+    assert_eq!((publisher.publish("1").id(), publisher.last_event_id()), (None, None));
+    assert_eq!(text(&mut subscription), "data: 1\n\n");
+    assert_eq!(subscription.resumed(), Resumed::NotAsked);
+    assert_eq!(publisher.stats().history.events, 0);
+}
+
+#[test]
+fn the_order_is_start_id_gap_initial_data_replay_live() {
+    let (publisher, ids) = published(6);
+    let open = |id: &str| {
+        let builder = publisher.subscription(()).channels("a").last_event_id(id.to_owned()).initial_data(["first"]);
+        let mut subscription = builder.initial_data_with(|resumed| [format!("{resumed:?}")]).open().unwrap();
+        publisher.publish_to("a", "live");
+        text(&mut subscription)
+    };
+    let gap = open(&ids[0]);
+    let floor = id_of(&ids[0], 2);
+    let from = &ids[0];
+    let begins = format!(
+        "id: {floor}\n\nevent: gap\ndata: {{\"from\":\"{from}\",\"to\":\"{floor}\"}}\n\ndata: first\n\n\
+         data: Gap {{ events: 4 }}\n\ndata: data 3\nid: {}\n\n",
+        ids[2]
+    );
+    assert!(gap.starts_with(&begins), "{gap}");
+    assert!(parsed(&gap).last().unwrap().data == "live");
+    let complete = open(&ids[5]);
+    assert!(complete.starts_with(&format!("id: {}\n\ndata: first\n\ndata: Complete {{ events: 1 }}\n\n", ids[5])));
+}
+
+#[test]
+fn the_gap_event_may_be_another_or_none() {
+    let mine = with(History::new().gap_event(Event::new("reload, please").event("stale").unwrap()));
+    let mut subscription = mine.subscription(()).last_event_id("?".to_owned()).open().unwrap();
+    assert!(text(&mut subscription).ends_with("event: stale\ndata: reload, please\n\n"));
+    let none = with(History::new().gap_event(None));
+    let mut subscription = none.subscription(()).last_event_id("?".to_owned()).open().unwrap();
+    assert_eq!(subscription.resumed(), Resumed::Gap { events: 0 });
+    assert_eq!(text(&mut subscription), format!("id: {}\n\n", none.last_event_id().unwrap()));
+}
+
+#[test]
+fn a_gap_says_null_for_what_cannot_be_an_id() {
+    let publisher = with(History::new());
+    for (id, told) in [("\"\\", r#""\"\\""#), ("", "null"), ("a b", "null"), ("\u{e4}", "null")] {
+        let mut subscription = publisher.subscription(()).last_event_id(id.to_owned()).open().unwrap();
+        let text = text(&mut subscription);
+        assert!(text.contains(&format!("{{\"from\":{told},\"to\":")), "{text}");
+    }
+}
+
+#[test]
+fn the_last_n_for_those_who_come_without_an_id() {
+    let (publisher, ids) = published(6);
+    let last = |events: usize| {
+        let builder = publisher.subscription(()).channels("a").replay_last(events);
+        let mut subscription = builder.open().unwrap();
+        (
+            subscription.resumed(),
+            parsed(&text(&mut subscription)).into_iter().map(|event| event.data).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(last(2), (Resumed::Complete { events: 2 }, vec!["data 5".into(), "data 6".into()]));
+    assert_eq!(last(0).1, [""; 0]);
+    assert_eq!(last(100).1.len(), 4);
+    let both = publisher.subscription(()).channels("a").replay_last(3).last_event_id(ids[5].clone()).open().unwrap();
+    assert_eq!(both.resumed(), Resumed::Complete { events: 0 }, "who has an id needs no wish");
+}
+
+#[test]
+fn snapshot_then_live() {
+    let publisher = with(History::new());
+    publisher.publish("1");
+    // The page is rendered: first the point, then the content, which may hold what is published meanwhile.
+    let point = publisher.last_event_id();
+    publisher.publish("2");
+    let open = |last_event_id: Option<String>| {
+        let mut subscription =
+            publisher.subscription(()).last_event_id(last_event_id).after(point.clone()).open().unwrap();
+        parsed(&text(&mut subscription)).into_iter().map(|event| event.data).collect::<Vec<_>>()
+    };
+    assert_eq!(open(None), ["2"]);
+    assert_eq!(open(publisher.last_event_id()), [""; 0], "a reconnecting client goes on from its own id");
+}
+
+#[test]
+fn personalised_events_are_replayed_personally() {
+    let publisher = Publisher::<&str>::builder().history(History::new()).heartbeat(None).build().unwrap();
+    let start = publisher.last_event_id();
+    publisher.publish_with("default channel", |name: &&str| {
+        (*name != "Eve").then(|| Event::new(format!("for {name}")).id("mine").unwrap())
+    });
+    let id = publisher.last_event_id().unwrap();
+    let get = |name: &'static str| {
+        let builder = publisher.subscription(name).last_event_id(start.clone());
+        text(&mut builder.open().unwrap()).split_once("\n\n").unwrap().1.to_owned()
+    };
+    assert_eq!(get("Ada"), format!("data: for Ada\nid: {id}\n\n"), "its own id is replaced by the history's");
+    assert_eq!(get("Bob"), format!("data: for Bob\nid: {id}\n\n"));
+    assert_eq!(get("Eve"), "");
+    publisher.publish_with("default channel", |_: &&str| panic!("a panic that belongs to this test"));
+    let newest = publisher.last_event_id().unwrap();
+    assert!(get("Eve").ends_with(&format!("event: gap\ndata: {{\"lost\":1}}\nid: {newest}\n\n")));
+}
+
+#[test]
+fn a_replay_larger_than_the_queue_works() {
+    let publisher =
+        Publisher::<()>::builder().queue_frames(4).queue_bytes(100).history(History::new()).build().unwrap();
+    let start = publisher.last_event_id().unwrap();
+    (0..5_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    let all = replay(&publisher, ["default channel"], start);
+    assert!(all.iter().map(|data| data.parse::<usize>().unwrap()).eq(0..5_000));
+}
+
+#[test]
+fn a_heartbeat_is_the_newest_id_so_that_a_quiet_client_does_not_grow_old() {
+    let publisher = Publisher::<()>::builder()
+        .history(History::new().events(4))
+        .heartbeat(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let mut quiet = publisher.subscription(()).channels("quiet").open().unwrap();
+    assert_eq!(quiet.next().unwrap(), format!("id: {}\n\n", publisher.last_event_id().unwrap()));
+    (0..20).for_each(|n| drop(publisher.publish_to("busy", n.to_string())));
+    let id = publisher.last_event_id().unwrap();
+    assert_eq!(quiet.next().unwrap(), format!("id: {id}\n\n"));
+    assert_eq!(replay(&publisher, ["quiet", "busy"], id), [""; 0]);
+    assert_eq!(parsed(&format!("id: {}\n\n", "x")), [], "it fires nothing");
+}
+
+#[test]
+fn settings_that_cannot_hold() {
+    let build =
+        |history: History| Publisher::<()>::builder().history(history).build().map(drop).map_err(|e| e.to_string());
+    assert_eq!(build(History::new().events(0)), Err("History::events is 0: it must be more than that".into()));
+    assert_eq!(build(History::new().max_bytes(0)), Err("History::max_bytes is 0: it must be more than that".into()));
+    let age = History::new().max_age(Duration::ZERO);
+    assert_eq!(build(age), Err("History::max_age is 0: it must be more than that".into()));
+    assert_eq!(build(History::new().max_age(None)), Ok(()));
+}
+
+#[test]
+fn a_full_queue_ends_the_stream_and_the_client_comes_back_and_loses_nothing() {
+    let publisher = Publisher::<()>::builder().queue_frames(8).history(History::new()).heartbeat(None).build().unwrap();
+    let (mut id, mut seen, mut ended) = (None, Vec::new(), 0);
+    let mut published = 0;
+    while seen.len() < 500 {
+        let mut subscription = publisher.subscription(()).last_event_id(id.clone()).open().unwrap();
+        // Reads one for every two that are published.
+        loop {
+            for _ in 0..if published < 500 { 2 } else { 0 } {
+                publisher.publish(published.to_string());
+                published += 1;
+            }
+            let Ok(frame) = subscription.try_next() else { break };
+            let block = parsed(&frame).pop();
+            id = frame.lines().find_map(|line| line.strip_prefix("id: ")).map(str::to_owned).or(id);
+            seen.extend(block.map(|event| event.data));
+        }
+        ended += 1;
+    }
+    assert!(seen.iter().map(|data| data.parse::<usize>().unwrap()).eq(0..500), "{seen:?}");
+    assert!(ended > 10, "it was never too slow");
+    assert!(publisher.stats().ended.queue_full > 10);
+}
