@@ -171,7 +171,8 @@ impl Event {
 
     /// Encodes all but the id and the blank line, which [`Frame::seal`] adds. An id of its own it has already.
     pub(crate) fn encode_unsealed(&self) -> Frame {
-        let mut text = self.encode_fields("id: \n\n".len() + MAX_ID);
+        // Ours are 40 bytes at the most: an epoch of 19, and a sequence.
+        let mut text = self.encode_fields("id: \n\n".len() + 40);
         self.push_id(&mut text);
         Frame(Arc::new(text))
     }
@@ -322,7 +323,7 @@ from_text! {
 pub struct Frame(Arc<String>);
 
 impl Frame {
-    /// Adds the id and the blank line to an unsealed frame. Nothing is allocated: there is room.
+    /// Adds the id and the blank line to an unsealed frame, which has room for both.
     pub(crate) fn seal(&mut self, id: Option<&str>) {
         let text = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
         if let Some(id) = id {

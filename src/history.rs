@@ -91,7 +91,7 @@ impl History {
 
     /// How many bytes all channels keep together; the oldest events go first, wherever they are. Defaults to 64 MiB.
     ///
-    /// Counted are, for each event, its text (a closure: its own size) and 256 bytes, 48 for each of its channels, and
+    /// Counted are, for each event, its text (a closure: its own size) and 384 bytes, 48 for each of its channels, and
     /// 128 and its length for an own id; for each channel its name and 256 bytes. Channels that have lost all their
     /// events are remembered in at most a sixteenth of it.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
@@ -180,7 +180,7 @@ pub(crate) struct Past<T> {
 
 impl<T: Clone> Past<T> {
     // What the allocations around them take, measured and rounded up: `tests/history_memory.rs` holds them to it.
-    const ENTRY: usize = 256;
+    const ENTRY: usize = 384;
     const ENTRY_CHANNEL: usize = 48;
     const OWN_ID: usize = 128;
     const CHANNEL: usize = 256;

@@ -99,6 +99,28 @@
 //! A page that has just been opened wants to see how things stand:
 //! [`initial_data`](SubscriptionBuilder::initial_data) gives one subscriber events before the live ones.
 //!
+//! # A client that comes back
+//!
+//! With a [`History`] every event has an id, and a client that reconnects says the last one that it saw. It gets what
+//! it has missed, in order, each event once, before the live ones; or an event of type `gap`, if something of that is
+//! gone. [`last_event_id`](SubscriptionBuilder::last_event_id) says where it was,
+//! [`resumed`](Subscription::resumed) how that went.
+//!
+//! ```
+//! use server_sent_events::{History, Publisher, Resumed};
+//!
+//! let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+//! let id = publisher.publish("seen").id().map(str::to_owned);
+//! publisher.publish("missed");
+//! let subscription = publisher.subscription(()).last_event_id(id).open()?;
+//! assert_eq!(subscription.resumed(), Resumed::Complete { events: 1 });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A page that is rendered together with a stream reads [`Publisher::last_event_id`] first, then its content, and
+//! begins [`after`](SubscriptionBuilder::after) that id; a stream that begins with a snapshot makes it with
+//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), for those who need one.
+//!
 //! # Three ways to the client
 //!
 //! * The iterator: each item is text for a response's body. For any server that takes an iterator, or for tests.
@@ -139,6 +161,7 @@
 //! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes) |
 //! | one write to a socket that was handed over | 30 s | its stream ends, the socket is shut down | [`write_deadline`](HandOver::write_deadline) |
 //! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
+//! | what a history keeps | 8,192 events a channel, 64 MiB in all | the oldest goes; who asks for it is told | [`History`] |
 //! | subscribers | 10,000 | [`OpenError`] | [`max_subscribers`](PublisherBuilder::max_subscribers) |
 //! | channels of one subscriber | 64 | [`OpenError`] | [`max_channels`](PublisherBuilder::max_channels) |
 //! | a channel's name | 256 bytes | [`OpenError`] | [`max_channel_name`](PublisherBuilder::max_channel_name) |

@@ -2,28 +2,30 @@
 
 // Invariants. The rest of the crate relies on these nine; a change that breaks one is a change of design.
 //
-// 1. An event is checked and encoded before the lock, and its frame is shared: nobody encodes or copies it
-//    for each subscriber, except `Iterator::next`, whose item is a `String`. What nobody listens to is not
-//    encoded at all: `is_heard` is asked first, in a critical section of its own. Whoever joins between the
-//    two joined before the event; whoever leaves was not reached.
-// 2. Queueing an event for every subscriber is one critical section: all subscribers of a channel see its
-//    events in one order.
-// 3. Joining is one critical section: the first live event that a subscriber gets is followed by every
-//    later one.
+// 1. An event is checked and encoded before the lock; only its `id:` line, known under the lock, is added there, into
+//    room that was left for it. Its frame is shared: nobody encodes or copies it for each subscriber, except
+//    `Iterator::next`, whose item is a `String`. What nobody listens to and no history keeps is not encoded at all:
+//    `is_heard` is asked first, in a critical section of its own. Whoever joins between the two joined before the
+//    event; whoever leaves was not reached.
+// 2. Giving the id, keeping the event and queueing it for every subscriber are one critical section: all subscribers of
+//    a channel see its events in one order, and it is the history's.
+// 3. Joining and taking the last slice of the replay are one critical section: replay meets live with no gap and no
+//    duplicate. A long replay is cloned in slices, so that it does not hold up the others.
 // 4. Nothing under the lock waits: for a client, a socket, a full queue.
-// 5. No code of the caller runs under the lock: no filter, no closure, no iterator of channel names, no
-//    `Clone` or `Drop` of properties, of a closure or of what a full queue held. Each method here therefore
-//    returns what is to be dropped afterwards (`Afterwards`), and its caller does that without the lock. A
-//    frame is text and may be dropped anywhere. `tests/reentrancy.rs` calls back from each of those places.
-// 6. A `publish_with` closure is queued as it is and runs on the thread that takes it out of the queue. A
-//    panic in it costs that subscriber that event, of which a `gap` event in its place tells it.
-// 7. The end is an item in the queue like any other, `Item::End`, so it ends a blocked iterator by waking
-//    it. Two kinds: after what is queued (`close`, `unsubscribe`), or at once, the queue thrown away
-//    (a full queue). Whoever is sent its end has left the registry before.
-// 8. Memory is bounded by default: each queue by frames and bytes, the number of subscribers, the length of
-//    a channel's name and the number of channels of one subscription. A channel without subscribers leaves
-//    nothing behind: both maps are B-trees, which give memory back as they shrink.
-// 9. A subscriber that loses an event is told (6) or is ended (7); never neither.
+// 5. No code of the caller runs under the lock, but for the clock that it gave the history: no filter, no closure, no
+//    iterator of channel names, no `Clone` or `Drop` of properties, of a closure, of what the history lets go or a
+//    full queue held. Each method here therefore returns what is to be dropped afterwards (`Afterwards`), and its
+//    caller does that without the lock. A frame is text and may be dropped anywhere. `tests/reentrancy.rs` calls
+//    back from each of those places.
+// 6. A `publish_with` closure is queued and kept as it is, and runs on the thread that takes it out of the queue or of
+//    the replay. A panic in it costs that subscriber that event, of which a `gap` event with its id tells it.
+// 7. The end is an item in the queue like any other, `Item::End`, followed by the usual wake: so it ends a blocked
+//    iterator and a handed-over stream in the same way. Two kinds: after what is queued (`close`, `unsubscribe`), or
+//    at once, the queue thrown away (a full queue, a disconnect). Whoever is sent its end has left the registry before.
+// 8. Memory is bounded by default: each queue by frames and bytes, the history, the number of subscriptions, the length
+//    of a channel's name and the number of channels of one subscription. A channel without subscribers and without
+//    history leaves nothing behind: the maps are B-trees, which give memory back as they shrink.
+// 9. A subscriber that loses an event is told (6), or is ended (7) and so resumes; never neither.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -4,74 +4,14 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::process::Command;
 use std::thread;
 
 #[cfg(target_os = "linux")]
 use common::eventually;
+use common::example::Example;
+use common::example::built_examples;
 use common::http::{Client, Events};
-
-/// A running example, killed at the end.
-struct Example {
-    process: Child,
-    url: String,
-}
-
-impl Example {
-    #[track_caller]
-    fn start(name: &str) -> Self {
-        Self::run(Command::new(built_examples().join(name)))
-    }
-
-    #[track_caller]
-    fn run(mut command: Command) -> Self {
-        let mut process = command.arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
-        Self { process, url }
-    }
-
-    fn events(&self, path: &str) -> Events {
-        let mut events = Events::get(&format!("{}{path}", self.url));
-        events.gets(":\n\n");
-        events
-    }
-
-    fn connect(&self) -> Client {
-        Client::connect(self.url.strip_prefix("http://").unwrap().parse().unwrap())
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-/// The folder of the examples, as they stand now: `cargo test --test examples` alone would not build them.
-fn built_examples() -> &'static Path {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        if cfg!(feature = "json") {
-            cargo.args(["--features", "json"]);
-        }
-        assert!(cargo.status().unwrap().success());
-        profile.join("examples")
-    });
-    &FOLDER
-}
 
 /// Status and text of an answer.
 fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, String) {
@@ -169,12 +109,38 @@ fn html_in_the_chat_demos_name_or_text_runs_many() {
     }
 }
 
+/// A stream of hub's that has had its start id, and looks at all of an event but its id.
+struct Watcher(Events);
+
+impl Watcher {
+    #[track_caller]
+    fn new(hub: &Example, path: &str) -> Self {
+        let mut events = hub.events(path);
+        let start = events.next_frame().unwrap();
+        assert!(start.starts_with("id: ") && start.lines().count() == 2, "{start:?} is no start id");
+        Self(events)
+    }
+
+    fn next_event(&mut self) -> String {
+        let frame = self.0.next_frame().unwrap();
+        let (ids, rest): (Vec<&str>, Vec<&str>) =
+            frame.split_inclusive('\n').partition(|line| line.starts_with("id: "));
+        assert_eq!(ids.len(), 1, "{frame:?} has no id");
+        rest.concat()
+    }
+
+    #[track_caller]
+    fn gets(&mut self, event: &str) {
+        assert_eq!(self.next_event(), event);
+    }
+}
+
 #[test]
 fn hub_publishes_to_channels() {
     let hub = Example::start("hub");
     assert!(get(&hub.url).1.contains("<!doctype html>"));
-    let mut builds = hub.events("/builds");
-    let mut both = hub.events("/builds,caf%C3%A9%20news");
+    let mut builds = Watcher::new(&hub, "/builds");
+    let mut both = Watcher::new(&hub, "/builds,caf%C3%A9%20news");
     let url = |path: &str| format!("{}{path}", hub.url);
 
     assert_eq!(post(&url("/builds"), "two\nlines"), (204, String::new()));
@@ -186,7 +152,7 @@ fn hub_publishes_to_channels() {
     both.gets("event: flash\nretry: 1500\ndata: \n\n");
     both.gets("event: a&b\ndata: once\n\n");
 
-    let mut comma = hub.events("/a%2Cb");
+    let mut comma = Watcher::new(&hub, "/a%2Cb");
     assert_eq!(post(&url("/a,b"), "to two others").0, 204);
     assert_eq!(post(&url("/a%2Cb"), "to the one with a comma").0, 204);
     comma.gets("data: to the one with a comma\n\n");
@@ -195,7 +161,7 @@ fn hub_publishes_to_channels() {
 #[test]
 fn hub_refuses_and_says_why_and_publishes_nothing() {
     let hub = Example::start("hub");
-    let mut watcher = hub.events("/c");
+    let mut watcher = Watcher::new(&hub, "/c");
     let url = |path: &str| format!("{}{path}", hub.url);
     let refused = |(status, text): (u16, String), expected_status: u16, expected: &str| {
         assert_eq!((status, text.trim_end()), (expected_status, expected));
@@ -230,7 +196,7 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
 
     let exactly = &mebibyte[1..];
     assert_eq!(post(&url("/c"), exactly).0, 204);
-    assert_eq!(watcher.next_frame().unwrap().len(), "data: \n\n".len() + exactly.len());
+    assert_eq!(watcher.next_event().len(), "data: \n\n".len() + exactly.len());
 }
 
 #[test]
@@ -242,10 +208,12 @@ fn hub_serves_300_streams_that_open_at_once() {
     }
     for client in &mut clients {
         client.reads_head();
-        client.reads("00000003\r\n:\n\n\r\n");
+        client.reads_until(":\n\nid: ");
     }
     assert_eq!(post(&format!("{}/all", hub.url), "hello").0, 204);
-    clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+    for client in &mut clients {
+        client.reads_until("data: hello\n");
+    }
 }
 
 /// How many threads and descriptors the process has, and how many watch the channel.
@@ -262,7 +230,7 @@ fn held(hub: &Example, channel: &str) -> [usize; 3] {
 fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
     let mut command = Command::new(built_examples().join("hub"));
     // tiny_http's threads panic, one by one, over connections that were reset before they were read.
-    command.stderr(Stdio::null());
+    command.stderr(std::process::Stdio::null());
     let hub = Example::run(command);
     drop(hub.events("/c"));
     eventually("the first watcher has gone", || held(&hub, "c")[2] == 0);
@@ -290,9 +258,41 @@ fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
 }
 
 #[test]
+fn hub_tells_a_gap_once_after_a_restart() {
+    let mut before = Example::start("hub");
+    let mut client = before.events("/c");
+    let start = client.next_frame().unwrap();
+    post(&format!("{}/c", before.url), "one");
+    let id = client.next_frame().unwrap().strip_prefix("data: one\nid: ").unwrap().trim().to_owned();
+    assert_ne!(start.trim(), format!("id: {id}"));
+    let address = before.url.strip_prefix("http://").unwrap().to_owned();
+    before.process.kill().unwrap();
+    before.process.wait().unwrap();
+
+    let mut command = Command::new(built_examples().join("hub"));
+    command.arg(address);
+    let after = Example::run_as_it_is(command);
+    post(&format!("{}/c", after.url), "two");
+    let reconnect = |id: &str| Events::get(&format!("{}/c?lastEventId={id}", after.url));
+    let mut client = reconnect(&id);
+    client.gets(":\n\n");
+    let id = client.next_frame().unwrap().strip_prefix("id: ").unwrap().trim().to_owned();
+    assert!(client.next_frame().unwrap().starts_with("event: gap\n"));
+    assert!(client.next_frame().unwrap().starts_with("data: two\n"));
+    drop(client);
+
+    let mut client = reconnect(&id);
+    client.gets(":\n\n");
+    client.gets(&format!("id: {id}\n\n"));
+    assert!(client.next_frame().unwrap().starts_with("data: two\n"), "told once");
+    post(&format!("{}/c", after.url), "three");
+    assert!(client.next_frame().unwrap().starts_with("data: three\n"));
+}
+
+#[test]
 fn hub_serves_many_publishers_at_once() {
     let hub = Example::start("hub");
-    let mut watcher = hub.events("/c");
+    let mut watcher = Watcher::new(&hub, "/c");
     thread::scope(|threads| {
         for thread in 0..8 {
             let hub = &hub;
@@ -303,6 +303,6 @@ fn hub_serves_many_publishers_at_once() {
             });
         }
     });
-    let frames: BTreeSet<String> = (0..400).map(|_| watcher.next_frame().unwrap()).collect();
+    let frames: BTreeSet<String> = (0..400).map(|_| watcher.next_event()).collect();
     assert_eq!(frames.len(), 400);
 }

@@ -7,9 +7,10 @@ mod common;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use common::{PATIENCE, Watchdog};
-use server_sent_events::{Event, Publisher, Subscription, WeakPublisher};
+use server_sent_events::{Event, History, Publisher, Subscription, WeakPublisher};
 
 thread_local! {
     /// Whether this thread is calling back already: what a callback makes has callbacks of its own.
@@ -175,6 +176,33 @@ fn closures() {
         scene.publisher.close();
         drop(scene.subscription);
     });
+}
+
+#[test]
+fn closures_that_the_history_lets_go() {
+    let _watchdog = Watchdog::new("a history that lets closures go", PATIENCE);
+    let now = Arc::new(AtomicUsize::new(0));
+    let clock = Arc::clone(&now);
+    let history = History::new().events(2).max_age(Duration::from_secs(1));
+    let history = history.clock(move || Duration::from_secs(clock.load(SeqCst) as u64));
+    let publisher = Publisher::<Caller>::builder().history(history).build().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let caller = || Caller { publisher: publisher.downgrade(), closes: true, calls: Arc::clone(&calls) };
+    let publish = || {
+        let caller = caller();
+        publisher.publish_with("kept", move |_: &Caller| {
+            let _captured = &caller;
+            None
+        });
+    };
+    publish();
+    publish();
+    assert_eq!(calls.load(SeqCst), 0, "they are kept");
+    publish();
+    assert_eq!(calls.load(SeqCst), 1, "the oldest of three went");
+    now.store(10, SeqCst);
+    drop(publisher.subscription(caller()).channels("kept").open().unwrap());
+    assert!(calls.load(SeqCst) > 2, "the others were too old when somebody subscribed");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! The examples as processes of their own.
+#![allow(dead_code)] // each test file is a crate of its own and uses some of them
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use super::http::{Client, Events};
+
+/// A running example, killed at the end.
+pub struct Example {
+    pub process: Child,
+    pub url: String,
+}
+
+impl Example {
+    #[track_caller]
+    pub fn start(name: &str) -> Self {
+        Self::run(Command::new(built_examples().join(name)))
+    }
+
+    #[track_caller]
+    pub fn run(mut command: Command) -> Self {
+        command.arg("127.0.0.1:0");
+        Self::run_as_it_is(command)
+    }
+
+    #[track_caller]
+    pub fn run_as_it_is(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        Self { process, url }
+    }
+
+    pub fn events(&self, path: &str) -> Events {
+        let mut events = Events::get(&format!("{}{path}", self.url));
+        events.gets(":\n\n");
+        events
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.url.strip_prefix("http://").unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// The folder of the examples, as they stand now: `cargo test --test examples` alone would not build them.
+pub fn built_examples() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().nth(2).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        if cfg!(feature = "json") {
+            cargo.args(["--features", "json"]);
+        }
+        assert!(cargo.status().unwrap().success());
+        profile.join("examples")
+    });
+    &FOLDER
+}

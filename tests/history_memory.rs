@@ -1,0 +1,63 @@
+//! What a history holds stays within its bytes, by the allocator's word.
+//!
+//! One test: the allocator counts the whole process.
+
+use std::alloc::System;
+
+use server_sent_events::{Event, History, Publisher};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn held(region: &Region<'_, System>) -> usize {
+    let change = region.change();
+    change.bytes_allocated - change.bytes_deallocated
+}
+
+/// Publishes by this, and sees that what is held in the end is within the bound, and not far below what is counted.
+#[track_caller]
+fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
+    let region = Region::new(ALLOCATOR);
+    let history = History::new().max_bytes(max_bytes);
+    let publisher = Publisher::<()>::builder().history(history).build().unwrap();
+    let before = held(&region);
+    publish(&publisher);
+    let held = held(&region) - before;
+    let counted = publisher.stats().history.bytes;
+    println!("{max_bytes} bytes allowed, {counted} counted, {held} held: {:?}", publisher.stats().history);
+    assert!(counted <= max_bytes, "{counted} counted");
+    assert!(held <= max_bytes, "{held} held");
+    assert!(counted > max_bytes / 2, "the bound was not reached: {counted}");
+    drop(publisher);
+}
+
+#[test]
+fn a_history_stays_within_its_bytes() {
+    const MIB: usize = 1024 * 1024;
+    // A million channels with one event each, floors included.
+    stays_within(16 * MIB, |publisher| {
+        for n in 0..1_000_000 {
+            publisher.publish_to(format!("channel {n}"), "x");
+        }
+    });
+    // The same channels again and again, in turn the busiest.
+    stays_within(4 * MIB, |publisher| {
+        for channel in 0..100 {
+            for n in 0..2_000 {
+                publisher.publish_to(format!("channel {channel}"), n.to_string());
+            }
+        }
+    });
+    // Large events, events in many channels, closures, own ids.
+    stays_within(8 * MIB, |publisher| {
+        let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        for n in 0..20_000 {
+            publisher.publish("x".repeat(n % 3_000));
+            publisher.publish_to(&names, "x");
+            publisher.publish_with("closures", |()| None);
+            publisher
+                .publish_to("own ids", Event::new("x").id(format!("an id of its own {n}").replace(' ', "-")).unwrap());
+        }
+    });
+}
