@@ -119,6 +119,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             heartbeat: Some(Duration::from_secs(15)),
             history: None,
             writer_threads: 1_000,
+            writer_stack: 256 * 1024,
             properties: PhantomData,
         }
     }
@@ -410,6 +411,7 @@ pub struct PublisherBuilder<P = ()> {
     heartbeat: Option<Duration>,
     history: Option<History>,
     writer_threads: usize,
+    writer_stack: usize,
     properties: PhantomData<fn(P) -> P>,
 }
 
@@ -484,6 +486,14 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// How many bytes of stack a writer thread has. Defaults to 256 KiB.
+    ///
+    /// Closures given to [`publish_with`](Publisher::publish_with) run there. What is not used costs address space only.
+    pub fn writer_stack(mut self, bytes: usize) -> Self {
+        self.writer_stack = bytes;
+        self
+    }
+
     /// The publisher with these settings.
     ///
     /// # Errors
@@ -498,6 +508,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             ("queue_frames", queue.frames),
             ("queue_bytes", queue.bytes),
             ("max_writer_threads", self.writer_threads),
+            ("writer_stack", self.writer_stack),
             ("heartbeat", usize::from(self.heartbeat != Some(Duration::ZERO))),
         ];
         if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
@@ -508,7 +519,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         }
         let counters = Arc::new(Counters::default());
         let registry = Arc::new(Registry::new(self.limits, self.history, Arc::clone(&counters)));
-        let writers = Writers::new(self.writer_threads);
+        let writers = Writers::new(self.writer_threads, self.writer_stack);
         let core = Arc::new(Core { registry, counters, writers, heartbeat: self.heartbeat });
         Ok(Publisher { core, properties: PhantomData })
     }
@@ -521,6 +532,7 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
             .field("heartbeat", &self.heartbeat)
             .field("history", &self.history)
             .field("max_writer_threads", &self.writer_threads)
+            .field("writer_stack", &self.writer_stack)
             .finish()
     }
 }

@@ -25,9 +25,6 @@ use crate::queue::{Queue, Wake, drop_caught, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription};
 
-/// The stack of a writer thread: closures given to `publish_with` run there.
-const STACK: usize = 256 * 1024;
-
 impl Subscription {
     /// Gives the subscription and a writer to the publisher's writer threads, and returns at once.
     ///
@@ -275,12 +272,13 @@ pub(crate) struct Writers {
     closed: AtomicBool,
     processors: usize,
     max_threads: usize,
+    stack: usize,
     /// Time is counted in microseconds from here, so that it fits into an atomic.
     start: Instant,
 }
 
 impl Writers {
-    pub(crate) fn new(max_threads: usize) -> Arc<Self> {
+    pub(crate) fn new(max_threads: usize, stack: usize) -> Arc<Self> {
         let ((run_queue, jobs), (orders, ordered)) = (unbounded(), unbounded());
         Arc::new(Self {
             run_queue,
@@ -294,6 +292,7 @@ impl Writers {
             closed: AtomicBool::new(false),
             processors: thread::available_parallelism().map_or(1, usize::from).min(max_threads),
             max_threads,
+            stack,
             start: Instant::now(),
         })
     }
@@ -326,7 +325,7 @@ impl Writers {
         // In this order: a thread without a supervisor would never end.
         if !threads.supervised {
             let writers = Arc::clone(self);
-            let supervisor = thread::Builder::new().name("sse supervisor".into()).stack_size(STACK);
+            let supervisor = thread::Builder::new().name("sse supervisor".into()).stack_size(128 * 1024);
             supervisor.spawn(move || supervisor::Supervisor::new(writers).run())?;
             threads.supervised = true;
         }
@@ -339,7 +338,7 @@ impl Writers {
     fn start_thread(self: &Arc<Self>, threads: &mut Threads) -> io::Result<()> {
         let slot = Arc::new(Slot::default());
         let (writers, own_slot) = (Arc::clone(self), Arc::clone(&slot));
-        let thread = thread::Builder::new().name("sse writer".into()).stack_size(STACK);
+        let thread = thread::Builder::new().name("sse writer".into()).stack_size(self.stack);
         thread.spawn(move || writers.run(&own_slot))?;
         threads.slots.push(slot);
         Ok(())

@@ -59,6 +59,8 @@ fn settings_with_which_nothing_works() {
     refused(builder().queue_frames(0).build(), "queue_frames is 0: it must be more than that");
     refused(builder().queue_bytes(0).build(), "queue_bytes is 0: it must be more than that");
     refused(builder().heartbeat(Duration::ZERO).build(), "heartbeat is 0: it must be more than that");
+    refused(builder().max_writer_threads(0).build(), "max_writer_threads is 0: it must be more than that");
+    refused(builder().writer_stack(0).build(), "writer_stack is 0: it must be more than that");
     assert_eq!(builder().queue_frames(0).build().unwrap_err().setting(), "queue_frames");
     assert!(builder().heartbeat(None).build().is_ok());
 }
