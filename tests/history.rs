@@ -171,6 +171,69 @@ fn age_goes_by_the_clock_that_is_passed_in() {
     assert_eq!(publisher.stats().history.events, 0);
 }
 
+/// A history of events that are at most 10 s old, and the clock, in seconds.
+fn ageing(max_bytes: usize) -> (Publisher, Arc<AtomicU64>) {
+    let now = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&now);
+    let history = History::new().max_age(Duration::from_secs(10)).max_bytes(max_bytes);
+    (with(history.clock(move || Duration::from_secs(clock.load(SeqCst)))), now)
+}
+
+#[test]
+fn a_channel_that_was_empty_meanwhile_remembers_what_it_has_lost() {
+    let (publisher, now) = ageing(1_000_000);
+    let start = publisher.last_event_id().unwrap();
+    publisher.publish_to("a", "1");
+    let first = publisher.last_event_id().unwrap();
+    now.store(100, SeqCst);
+    // Somebody comes, so it is seen that the event is too old; the channel is empty.
+    assert_eq!(replay(&publisher, ["a"], start.clone()), ["GAP"]);
+    assert_eq!(publisher.stats().history.channels, 0);
+    publisher.publish_to("a", "2");
+    assert_eq!(replay(&publisher, ["a"], start), ["GAP", "2"]);
+    assert_eq!(replay(&publisher, ["a"], first), ["2"]);
+}
+
+#[test]
+fn what_a_forgotten_channel_has_lost_is_told_all_the_same() {
+    // Room for the floors of about 30 channels.
+    let (publisher, now) = ageing(100_000);
+    let start = publisher.last_event_id().unwrap();
+    let channel = |n: usize| format!("channel {n}");
+    for n in 0..100 {
+        publisher.publish_to(channel(n), "x");
+    }
+    let end = publisher.last_event_id().unwrap();
+    now.store(100, SeqCst);
+    for n in 0..100 {
+        assert_eq!(replay(&publisher, [&*channel(n)], start.clone()), ["GAP"], "{n}");
+        assert_eq!(replay(&publisher, [&*channel(n)], end.clone()), [""; 0], "{n}");
+    }
+    // It may err towards a gap: nobody knows any more that nothing was published here.
+    assert_eq!(replay(&publisher, ["never published to"], start), ["GAP"]);
+}
+
+#[test]
+fn what_leaves_between_two_slices_of_a_replay_is_told() {
+    let looks = Arc::new(AtomicU64::new(u64::MAX));
+    let countdown = Arc::clone(&looks);
+    // 100 s pass after so many looks at the clock.
+    let clock = move || match countdown.load(SeqCst) {
+        0 => Duration::from_secs(100),
+        _ => {
+            countdown.fetch_sub(1, SeqCst);
+            Duration::ZERO
+        }
+    };
+    let publisher = with(History::new().max_age(Duration::from_secs(10)).clock(clock));
+    let start = publisher.last_event_id().unwrap();
+    (0..1_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    looks.store(2, SeqCst);
+    let told = replay(&publisher, ["default channel"], start);
+    assert_eq!(told[0], "GAP");
+    assert!(told.len() > 1 && told.len() < 1_000, "{} events came before the rest was gone", told.len());
+}
+
 #[test]
 fn an_own_id_stays_and_is_found_again_the_newest_of_two() -> Result<(), EventError> {
     let publisher = with(History::new().events(3));
