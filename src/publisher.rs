@@ -614,6 +614,21 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     ///
     /// For a page that is rendered together with the point from which its stream goes on: read
     /// [`Publisher::last_event_id`] *before* the page's content.
+    ///
+    /// ```
+    /// use server_sent_events::{History, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// # let read_the_state = || "two lamps";
+    /// // The request for the page: first the point, then what it shows. What changes in between comes again.
+    /// let point = publisher.last_event_id();
+    /// let page = format!("{} <script>new EventSource('/lamps?after={}')", read_the_state(), point.unwrap());
+    ///
+    /// // The request for the stream. A client that reconnects says its own id, which is newer.
+    /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None);
+    /// let subscription = publisher.subscription(()).after(from_the_query).last_event_id(from_the_request).open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn after(mut self, id: impl Into<Option<String>>) -> Self {
         self.after = id.into();
         self

@@ -203,6 +203,10 @@ impl Registry {
                 start.cursor = newer.last().map_or(start.cursor, |(sequence, _)| *sequence);
                 replay.extend(newer.into_iter().map(|(_, item)| item));
                 if !is_last {
+                    // Handed to whoever waits: let go and taken again at once, it would mostly come back to this
+                    // thread, and a publisher would wait for many slices (measured, 99th of a hundred while 100
+                    // clients resume 100 channels each: 0.77 ms instead of FAIR).
+                    MutexGuard::unlock_fair(state);
                     continue;
                 }
             }
