@@ -9,6 +9,9 @@
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
+    // Two descriptors for each stream, one in each process.
+    let descriptors = rlimit::increase_nofile_limit(20_000)?;
+    assert!(descriptors > 6_000, "5,000 streams need more than {descriptors} open files: raise `ulimit -Hn`");
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().position(|argument| argument == "--server") {
         Some(at) => server::run(&arguments[at + 1]),
@@ -456,6 +459,15 @@ mod bench {
         Ok(((server.report()?.cpu - cpu) as f64 / expected as f64 / 1e3, Latency::of(ages)))
     }
 
+    /// Fails when it is later: this benchmark ends by itself.
+    fn before_this_time(deadline: Instant) -> io::Result<bool> {
+        if Instant::now() < deadline {
+            Ok(true)
+        } else {
+            Err(io::Error::other("the server is too slow for this machine"))
+        }
+    }
+
     /// Publishes as fast as the slowest client reads; deliveries a second, and processor time for one in us.
     fn saturated(server: &mut Server, clients: &mut Clients) -> io::Result<(f64, f64)> {
         let (cpu, frames, already) = (server.report()?.cpu, clients.frames(), clients.slowest());
@@ -463,6 +475,7 @@ mod bench {
         let mut published = 0;
         loop {
             let over = start.elapsed() >= SATURATED;
+            before_this_time(start + SATURATED * 10)?;
             let read = clients.slowest() - already;
             if over && read == published {
                 break;
@@ -524,15 +537,20 @@ mod bench {
         Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
     }
 
+    /// Latencies, and of what.
+    type Stalled = Vec<(&'static str, Latency)>;
+
     /// The p99 of 900 streams without and with 100 others that never read: while those hang, and after their end.
-    fn stalled() -> io::Result<(Vec<(&'static str, Latency)>, Report)> {
+    fn stalled() -> io::Result<(Stalled, Report, Report)> {
         const RATE: u64 = 100;
+        let deadline = Instant::now() + Duration::from_secs(60);
         let mut server = Server::start("hand_over")?;
         let address = server.answer()?.parse().expect("an address");
         let mut clients = Clients::connect(address, 900)?;
         progress("900 streams");
         let mut rows = vec![("900 streams", paced(&mut server, &mut clients, RATE)?.1)];
 
+        let before = server.report()?;
         // They take what the kernel holds for them, and not one byte more.
         let stalled: Vec<std::net::TcpStream> = (0..100)
             .map(|_| {
@@ -548,7 +566,7 @@ mod bench {
             std::thread::sleep(Duration::from_millis(1));
         }
         progress("900 streams and 100 that never read, until these are full");
-        while server.report()?.writers < 100 {
+        while server.report()?.writers < 100 && before_this_time(deadline)? {
             writeln!(server.commands, "burst 20")?;
             let pause = Instant::now() + Duration::from_millis(50);
             while Instant::now() < pause {
@@ -562,7 +580,7 @@ mod bench {
         progress("900 streams and 100 that hang");
         rows.push(("and 100 that hang", paced(&mut server, &mut clients, RATE)?.1));
         progress("900 streams and 100 that are ended");
-        while server.report()?.streams > 900 {
+        while server.report()?.streams > 900 && before_this_time(deadline)? {
             writeln!(server.commands, "burst 20")?;
             let pause = Instant::now() + Duration::from_millis(50);
             while Instant::now() < pause {
@@ -571,7 +589,7 @@ mod bench {
         }
         rows.push(("when those are ended", paced(&mut server, &mut clients, RATE)?.1));
         drop(stalled);
-        Ok((rows, server.report()?))
+        Ok((rows, before, server.report()?))
     }
 
     pub fn run() -> io::Result<()> {
@@ -588,7 +606,7 @@ mod bench {
                 rows.push(measure(mode, streams)?);
             }
         }
-        let (stalled, after_stalled) = stalled()?;
+        let (stalled, before_stalled, after_stalled) = stalled()?;
         let (tiny_http_memory, tiny_http) = tiny_http()?;
         progress("publish");
         let mut publish = Server::start("publish")?;
@@ -668,7 +686,12 @@ mod bench {
         );
         println!("* publish to 1,000 handed over: {} ns each (250)", publish[6].2 / 1_000);
         println!("* p99 of 900 while 100 others hang / without them: {:.2} (1.5)", stalled[1].1.p99 / stalled[0].1.p99);
-        println!("* threads of ours when those are ended: {}", after_stalled.writers);
+        println!(
+            "* when those are ended: {} threads of ours, {:.1} MiB resident, before they came {:.1} MiB",
+            after_stalled.writers,
+            after_stalled.resident as f64 / 1024.0 / 1024.0,
+            before_stalled.resident as f64 / 1024.0 / 1024.0,
+        );
         let idle_share = idle_cpu as f64 / idle_time.as_nanos() as f64 * 100.0;
         println!(
             "* 1,000 silent streams, heartbeat 15 s, for {:.0} s: {idle_share:.2} % of a core (0.5)",

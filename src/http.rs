@@ -125,19 +125,24 @@ pub(crate) struct Batch {
 impl Batch {
     const SIZE: &[u8] = b"00000000\r\n";
 
-    /// More than this is given back between two batches: one large event must not stay in memory for ever.
+    /// More than this is given back: one large event must not stay in memory for ever.
     const KEPT: usize = 128 * 1024;
 
     /// Begins anew, with these bytes, which are not part of the body.
     pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
-        self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
+        self.clear();
         self.bytes.extend_from_slice(head);
         self.chunked = chunked;
         self.chunk = self.bytes.len();
         if chunked {
             self.bytes.extend_from_slice(Self::SIZE);
         }
+    }
+
+    /// Gives back what one large batch took, once it is written.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT);
     }
 
     /// Where the body's bytes are to be appended.

@@ -119,7 +119,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             heartbeat: Some(Duration::from_secs(15)),
             history: None,
             writer_threads: 1_000,
-            writer_stack: 256 * 1024,
+            // As std's own threads have, where address space costs nothing.
+            writer_stack: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
             properties: PhantomData,
         }
     }
@@ -478,17 +479,20 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// How many threads may write streams that are [handed over](Subscription::hand_over). Defaults to 1,000.
     ///
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
-    /// many stalled connections do not concern the others. At the limit, the sockets that have hung the longest are
-    /// shut down, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over. A thread that
-    /// hangs costs 18 KiB, and 16 KiB in the kernel.
+    /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
+    /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
+    /// A quarter of the threads at the most is given to streams that have not begun. A thread that hangs costs 18 KiB,
+    /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
+    /// (Linux), those of all publishers and of everybody else together.
     pub fn max_writer_threads(mut self, threads: usize) -> Self {
         self.writer_threads = threads;
         self
     }
 
-    /// How many bytes of stack a writer thread has. Defaults to 256 KiB.
+    /// How many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
     ///
-    /// Closures given to [`publish_with`](Publisher::publish_with) run there. What is not used costs address space only.
+    /// What the application gave runs there: writers, closures for [`publish_with`](Publisher::publish_with) and
+    /// [`on_end`](crate::HandOver::on_end), and the `Drop` of what they hold. What is not used costs address space only.
     pub fn writer_stack(mut self, bytes: usize) -> Self {
         self.writer_stack = bytes;
         self

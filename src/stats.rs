@@ -19,8 +19,8 @@ pub enum EndCause {
     /// The peer went away: writing to it failed, with an error of this kind. A writer that panicked counts as
     /// [`Other`](io::ErrorKind::Other).
     Disconnected(io::ErrorKind),
-    /// A socket that was [handed over](crate::Subscription::hand_over) took nothing until its write
-    /// deadline was over.
+    /// A socket that was [handed over](crate::Subscription::hand_over) did not take all of one write within its write
+    /// deadline; or it hung for a second and more while the publisher had no writer thread left.
     WriteTimedOut,
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.

@@ -268,6 +268,7 @@ impl Subscription {
                 self.leave(EndCause::Disconnected(error.kind()));
                 return Err(error);
             }
+            self.written(Instant::now());
             if after == After::End {
                 return Ok(self.end_cause().expect("BUG: an end without a cause"));
             }
@@ -298,10 +299,12 @@ impl Subscription {
         if let Some(heartbeat) = heartbeat.filter(|_| after == After::Nothing && batch.len() == empty) {
             batch.extend_from_slice(heartbeat.as_bytes());
         }
-        if batch.len() > empty {
-            self.taken = now;
-        }
         after
+    }
+
+    /// Something was written, until now: the heartbeat is counted from here.
+    pub(crate) fn written(&mut self, now: Instant) {
+        self.taken = now;
     }
 
     /// What comes before the queue.

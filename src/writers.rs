@@ -8,6 +8,7 @@
 mod supervisor;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -133,7 +134,7 @@ impl HandOver {
     /// What is called with the cause once the stream has ended. Setting it again replaces it.
     ///
     /// Called exactly once, on a writer thread, without any lock, when the subscriber has left the publisher
-    /// and the writer is dropped. It may use the publisher. A panic in it is caught.
+    /// and the writer is dropped; not if handing over was an error. It may use the publisher. A panic in it is caught.
     pub fn on_end(mut self, closure: impl FnOnce(EndCause) + Send + 'static) -> Self {
         self.on_end = Some(Box::new(closure));
         self
@@ -184,6 +185,8 @@ struct Stream {
 }
 
 struct Body {
+    /// It has not had a turn yet.
+    is_new: bool,
     subscription: Subscription,
     writer: Box<dyn Write + Send>,
     socket: Option<Arc<TcpStream>>,
@@ -228,6 +231,8 @@ struct Slot {
 struct Hangs {
     stream: Arc<Stream>,
     socket: Arc<TcpStream>,
+    /// When the write began: with the stream, so that nobody takes one stream's age for another's.
+    since: u64,
 }
 
 impl Hangs {
@@ -251,7 +256,17 @@ impl Slot {
 #[derive(Default)]
 struct Threads {
     slots: Vec<Arc<Slot>>,
+    /// How many of them have been told to leave.
+    leaving: usize,
     supervised: bool,
+}
+
+/// Streams whose first turn is under way or to come. A first write may hang for as long as the client likes, where
+/// it has to wait for an earlier answer on the same connection; so they never get all threads.
+#[derive(Default)]
+struct Beginners {
+    under_way: usize,
+    waiting: VecDeque<Arc<Stream>>,
 }
 
 /// The writer threads of one publisher: none before the first stream is handed over, none after the last handle
@@ -262,6 +277,7 @@ pub(crate) struct Writers {
     orders: Sender<Order>,
     ordered: Receiver<Order>,
     threads: Mutex<Threads>,
+    beginners: Mutex<Beginners>,
     /// Streams that are handed over and have not ended. Raised under the lock of `threads`.
     streams: AtomicUsize,
     /// Turns begun, to see whether the run queue makes progress.
@@ -286,6 +302,7 @@ impl Writers {
             orders,
             ordered,
             threads: Mutex::default(),
+            beginners: Mutex::default(),
             streams: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -357,8 +374,32 @@ impl Writers {
             self.turns.fetch_add(1, Relaxed);
             self.turn(&stream, &mut batch, slot);
         }
-        self.threads.lock().slots.retain(|other| !Arc::ptr_eq(other, slot));
+        race_window();
+        let mut threads = self.threads.lock();
+        threads.slots.retain(|other| !Arc::ptr_eq(other, slot));
+        threads.leaving -= 1;
+        drop(threads);
         self.order(Order::Look);
+    }
+
+    /// Whether a stream's first turn may take place now. If not, it waits for another's to be over, still RUNNING.
+    fn may_begin(&self, stream: &Arc<Stream>) -> bool {
+        let mut beginners = self.beginners.lock();
+        if beginners.under_way < (self.max_threads / 4).max(1) {
+            beginners.under_way += 1;
+            return true;
+        }
+        beginners.waiting.push_back(Arc::clone(stream));
+        false
+    }
+
+    /// A first turn is over: the next may take place.
+    fn has_begun(&self) {
+        let mut beginners = self.beginners.lock();
+        beginners.under_way -= 1;
+        let next = beginners.waiting.pop_front();
+        drop(beginners);
+        next.into_iter().for_each(|stream| self.put(Job::Turn(stream)));
     }
 
     /// One turn of one stream.
@@ -370,6 +411,12 @@ impl Writers {
         }
         let mut guard = stream.body.try_lock().expect("BUG: two turns of one stream at once");
         let body = guard.as_mut().expect("BUG: a turn after the end");
+        // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
+        let begins = std::mem::take(&mut body.is_new) && body.socket.is_none();
+        if begins && !self.may_begin(stream) {
+            body.is_new = true;
+            return;
+        }
         let queue = Arc::clone(body.subscription.queue());
         race_window();
         queue.turn.start();
@@ -383,14 +430,22 @@ impl Writers {
             let now = self.now();
             slot.since.store(now << 1 | 1, Relaxed);
             if let Some(socket) = &body.socket {
-                *slot.hangs.lock() = Some(Hangs { stream: Arc::clone(stream), socket: Arc::clone(socket) });
+                let (stream, socket) = (Arc::clone(stream), Arc::clone(socket));
+                *slot.hangs.lock() = Some(Hangs { stream, socket, since: now });
             }
             failed = write(&mut *body.writer, bytes).err();
             if body.socket.is_some() {
                 *slot.hangs.lock() = None;
             }
-            slot.since.store(now << 1, Relaxed);
-            stream.written.store(now, Relaxed);
+            // Silence begins after the write: one that took longer than the heartbeat's interval was none.
+            let done = Instant::now();
+            slot.since.store(self.at(done) << 1, Relaxed);
+            stream.written.store(self.at(done), Relaxed);
+            body.subscription.written(done);
+        }
+        batch.clear();
+        if begins {
+            self.has_begun();
         }
         race_window();
 
@@ -401,6 +456,7 @@ impl Writers {
             return;
         }
         drop(guard);
+        race_window();
         // A stream that has more goes to the tail: the others come first. It stays RUNNING, so nobody else puts
         // it there.
         if after == After::More || !queue.turn.end() {
@@ -450,7 +506,7 @@ impl Runner for Writers {
         let (queue, heartbeat) = (Arc::clone(subscription.queue()), subscription.heartbeat());
         let stream = Arc::new(Stream {
             queue: Arc::downgrade(&queue),
-            body: Mutex::new(Some(Body { subscription, writer, socket, head, chunked, on_end })),
+            body: Mutex::new(Some(Body { is_new: true, subscription, writer, socket, head, chunked, on_end })),
             deadline,
             timed_out: AtomicBool::new(false),
             heartbeat,

@@ -85,17 +85,33 @@ fn threads_come_and_go_with_the_streams() {
     gate.open();
     eventually("the surplus goes", || threads("sse writer") <= processors);
 
+    // A supervisor that sleeps is woken when every thread there is begins to hang.
+    let quiet = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let gate = Gate::default();
+    for _ in 0..processors {
+        quiet.subscription(()).channels("hangs").open().unwrap().hand_over(gate.clone()).unwrap();
+    }
+    let healthy = Arc::new(Mutex::new(0));
+    quiet.subscribe().unwrap().hand_over(Counts(Arc::clone(&healthy))).unwrap();
+    // Ten looks, after which it sleeps if it ever does.
+    thread::sleep(Duration::from_millis(100));
+    quiet.publish_to("hangs", "x");
+    quiet.publish("x");
+    eventually("a healthy stream gets its event", || *healthy.lock().unwrap() == 1);
+    gate.open();
+    drop(quiet);
+
     // All are gone when the last handle is, and the streams have ended.
     let blocked = Gate::default();
     let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
     subscription.hand_over(blocked.clone()).unwrap();
     drop(publisher);
-    eventually("only who hangs is still there", || threads("sse writer") >= 1);
+    assert!(threads("sse writer") >= 1, "a stream has not ended, and nobody is there to write it");
     blocked.open();
     eventually("no thread is left", none);
 
     // At the limit, the sockets that hang the longest are shut down.
-    let publisher = Publisher::<()>::builder().max_writer_threads(3).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_writer_threads(3).queue_frames(1_000_000).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<TcpStream> = (0..10)
         .map(|_| {

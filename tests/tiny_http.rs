@@ -126,6 +126,48 @@ fn head_gets_the_head_alone() {
 }
 
 #[test]
+fn head_gets_no_body_whatever_the_stream_holds() {
+    let head = |answer: fn(&Publisher, tiny_http::Request)| {
+        let publisher = Publisher::new();
+        let server = Running::new(move |request| answer(&publisher, request));
+        let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.reads_head();
+        client.reads("HTTP/1.1 200 OK\r\n");
+    };
+    head(|publisher, request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
+    head(|publisher, request| {
+        let subscription = publisher.subscription(()).initial_data(["secret"]).open().unwrap();
+        publisher.publish("secret");
+        publisher.close();
+        subscription.respond(request).unwrap();
+    });
+}
+
+#[test]
+fn requests_behind_a_running_stream_hold_up_no_other_stream() {
+    let publisher = Publisher::<()>::builder().max_writer_threads(8).heartbeat(None).build().unwrap();
+    let server = Running::streams(&publisher);
+    let mut healthy = opened(&server);
+    let mut client = opened(&server);
+    client.send(&GET.repeat(50));
+    eventually("all are subscribed", || publisher.stats().subscribers == 52);
+    for _ in 0..20 {
+        publisher.publish("hello");
+        healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+    }
+    // When the first stream ends the next one begins, and so on.
+    publisher.close();
+    for _ in 0..20 {
+        client.reads_until("data: hello\n\n");
+    }
+    client.reads_until(LAST_CHUNK);
+    for _ in 0..50 {
+        client.reads_head();
+        client.reads_until(LAST_CHUNK);
+    }
+}
+
+#[test]
 fn headers_of_the_application_are_added_or_replace_ours() {
     let publisher = Publisher::new();
     let headers = Headers::new().with("X-One", "1").unwrap().with("cache-control", "no-store").unwrap();

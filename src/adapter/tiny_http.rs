@@ -30,7 +30,9 @@
 //!   waits for its body;
 //! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
 //!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
-//!   its first flush. As many such requests as there are answering threads stop the program;
+//!   its first flush. As many such requests as there are answering threads stop the program. Where the answer is a
+//!   stream or a [refusal](crate::Publisher::refuse), it is a writer thread that waits: a quarter of them at the most,
+//!   and then no further stream begins, while those that run go on;
 //! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
 //!   ends in `HTTP/2.0`.
 //!
@@ -98,8 +100,9 @@ impl Subscription {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let head = http::head(chunked, keep_alive, &date, headers).into_bytes();
         if *request.method() == Method::Head {
-            // A stream that is over, and whose body is not even an empty chunk.
+            // A stream that is over, whatever it holds, and whose body is not even an empty chunk.
             self.leave(EndCause::Dropped);
+            self.queue().cut();
             chunked = false;
         } else {
             self.begin_with(event::heartbeat());

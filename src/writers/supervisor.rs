@@ -16,6 +16,9 @@ use super::{Hangs, Job, Order, Stream, Threads, Wake, Writers};
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How long a socket must have hung to be shut down because there may be no further thread.
+const LONG_AT_THE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The thread that watches the others, and schedules heartbeats.
 pub(super) struct Supervisor {
     writers: Arc<Writers>,
@@ -85,10 +88,13 @@ impl Supervisor {
 
     /// Notes when the stream is to be looked at next.
     fn schedule(&mut self, stream: Weak<Stream>) {
-        let Some(interval) = stream.upgrade().and_then(|stream| stream.next_heartbeat(self.next_number)) else {
+        let Some(due) = stream.upgrade().and_then(|stream| stream.next_heartbeat(self.next_number)) else {
             return;
         };
-        let due = interval.min(self.writers.now() + Self::LONGEST_LOOK_AWAY);
+        // Cut off only where much is left, so that the last look is not one for all.
+        let now = self.writers.now();
+        let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
+        let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
         self.heartbeats.insert((due, self.next_number), stream);
         self.next_number += 1;
     }
@@ -112,6 +118,7 @@ impl Supervisor {
         let now = self.writers.now();
         !self.writers.jobs.is_empty()
             || threads.slots.len() > self.writers.processors
+            || threads.leaving > 0
             || threads.slots.iter().any(|slot| slot.busy(now).is_some())
     }
 
@@ -131,6 +138,7 @@ impl Supervisor {
             stuck += 1;
             stuck_in_writes += usize::from(writes);
             if let Some(hangs) = slot.hangs.lock().as_ref() {
+                let busy = Duration::from_micros(now.saturating_sub(hangs.since));
                 if hangs.stream.deadline.is_some_and(|deadline| deadline <= busy) {
                     hangs.shut_down(true);
                 } else if hangs.stream.queue.upgrade().is_some_and(|queue| queue.is_cut()) {
@@ -147,12 +155,13 @@ impl Supervisor {
         let waits = !writers.jobs.is_empty();
         // A thread that hangs in a write needs no processor, so another takes its place. One that is long at
         // something else, a closure, may need it; its place is taken only when nothing moves at all.
-        let working = threads.slots.len() - if turns == self.turns { stuck } else { stuck_in_writes };
+        let staying = threads.slots.len() - threads.leaving.min(threads.slots.len());
+        let working = staying.saturating_sub(if turns == self.turns { stuck } else { stuck_in_writes });
         if waits && self.waited && working < writers.processors {
             if threads.slots.len() < writers.max_threads {
                 // If it cannot be started, the next look tries again.
                 let _ = writers.start_thread(&mut threads);
-            } else if let Some((_, hangs)) = longest {
+            } else if let Some((_, hangs)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
                 hangs.shut_down(true);
             }
         }
@@ -161,12 +170,11 @@ impl Supervisor {
             threads.supervised = false;
             return Seen::TheEnd;
         }
-        if !waits {
-            // A surplus thread goes; at the end they all are.
-            let surplus =
-                if over { threads.slots.len() } else { usize::from(threads.slots.len() - stuck > writers.processors) };
-            (0..surplus).for_each(|_| writers.put(Job::Leave));
-        }
+        // A surplus thread goes, one after the other; at the end they all do.
+        let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > writers.processors;
+        let surplus = if over { staying } else { usize::from(is_surplus) };
+        threads.leaving += surplus;
+        (0..surplus).for_each(|_| writers.put(Job::Leave));
         (self.turns, self.waited) = (turns, waits);
         if over || self.is_anything_under_way(&threads) { Seen::SomethingUnderWay } else { Seen::Nothing }
     }
