@@ -242,8 +242,11 @@ mod bench {
     const PACED: Duration = Duration::from_secs(3);
     /// How long as many are published as are read.
     const SATURATED: Duration = Duration::from_secs(2);
-    /// At the most so many frames are on their way to one client while saturated, below the queue's bound.
-    const UNDER_WAY: u64 = 1_000;
+    /// At the most so many frames are on their way to one client while saturated: below the queue's bound, and two
+    /// million to all together, which the slowest way of delivery has to finish too.
+    fn under_way(streams: usize) -> u64 {
+        (2_000_000 / streams as u64).min(1_000)
+    }
 
     struct Server {
         process: Child,
@@ -471,18 +474,18 @@ mod bench {
     /// Publishes as fast as the slowest client reads; deliveries a second, and processor time for one in us.
     fn saturated(server: &mut Server, clients: &mut Clients) -> io::Result<(f64, f64)> {
         let (cpu, frames, already) = (server.report()?.cpu, clients.frames(), clients.slowest());
-        let start = Instant::now();
+        let (start, burst) = (Instant::now(), under_way(clients.clients.len()) / 2);
         let mut published = 0;
         loop {
             let over = start.elapsed() >= SATURATED;
-            before_this_time(start + SATURATED * 10)?;
+            before_this_time(start + SATURATED * 20)?;
             let read = clients.slowest() - already;
             if over && read == published {
                 break;
             }
-            if !over && published - read <= UNDER_WAY / 2 {
-                writeln!(server.commands, "burst {}", UNDER_WAY / 2)?;
-                published += UNDER_WAY / 2;
+            if !over && published - read <= burst {
+                writeln!(server.commands, "burst {burst}")?;
+                published += burst;
             }
             clients.read(Duration::from_millis(100), None)?;
         }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -194,8 +194,10 @@ pub(crate) trait Wake: Send + Sync {
 pub(crate) struct Queue {
     sender: Sender<Item>,
     receiver: Receiver<Item>,
-    /// The size of all items that wait. Added to before an item can be taken, subtracted from after.
-    bytes: AtomicUsize,
+    /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
+    /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
+    /// delivery). Added to before an item can be taken, subtracted from after.
+    waiting: AtomicU64,
     /// Why the stream ends: set as the subscriber leaves the registry.
     end: OnceLock<EndCause>,
     /// The stream ends at once: nothing that is still queued may be delivered.
@@ -206,12 +208,19 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// One item in `waiting`; below it there is room for a terabyte.
+    const ITEM: u64 = 1 << 40;
+
+    fn weight(size: usize) -> u64 {
+        Self::ITEM + size as u64
+    }
+
     pub(crate) fn new() -> Self {
         let (sender, receiver) = unbounded();
         Self {
             sender,
             receiver,
-            bytes: AtomicUsize::new(0),
+            waiting: AtomicU64::new(0),
             end: OnceLock::new(),
             cut: AtomicBool::new(false),
             turn: Turn::new(),
@@ -222,14 +231,15 @@ impl Queue {
     /// Whether an item of this size still fits. An empty queue has room for any, or one large event would
     /// end even those who keep up.
     pub(crate) fn has_room(&self, size: usize, bounds: QueueBounds) -> bool {
-        let waiting = self.receiver.len();
-        waiting == 0 || (waiting < bounds.frames && self.bytes.load(Relaxed).saturating_add(size) <= bounds.bytes)
+        let waiting = self.waiting.load(Relaxed);
+        let (items, bytes) = (waiting / Self::ITEM, waiting % Self::ITEM);
+        items == 0 || (items < bounds.frames as u64 && bytes + size as u64 <= bounds.bytes as u64)
     }
 
     /// Returns the stream that is to be woken, without the lock, if there is one.
     #[must_use = "a stream that is not woken never goes on"]
     pub(crate) fn push(&self, item: Item) -> Option<Arc<dyn Wake>> {
-        self.bytes.fetch_add(item.size(), Relaxed);
+        self.waiting.fetch_add(Self::weight(item.size()), Relaxed);
         self.sender.send(item).expect("BUG: a queue holds its own receiver");
         race_window();
         self.notify()
@@ -269,7 +279,7 @@ impl Queue {
     /// drop, and both sides take through the same atomic head of the channel.
     pub(crate) fn throw_away(&self) {
         while let Ok(item) = self.receiver.try_recv() {
-            self.bytes.fetch_sub(item.size(), Relaxed);
+            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
     }
@@ -280,7 +290,7 @@ impl Queue {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.receiver.len()
+        (self.waiting.load(Relaxed) / Self::ITEM) as usize
     }
 
     /// The next item, waiting for it as `wait` says; `None` when none came in that time.
@@ -293,7 +303,7 @@ impl Queue {
                 Wait::Forever => self.receiver.recv().expect("BUG: a queue holds its own sender"),
             },
         };
-        self.bytes.fetch_sub(item.size(), Relaxed);
+        self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
         race_window();
         if self.is_cut() { Some(Item::End) } else { Some(item) }
     }
