@@ -144,6 +144,11 @@ impl fmt::Debug for History {
     }
 }
 
+/// The id of the event with this sequence.
+pub(crate) fn id(epoch: &str, sequence: u64) -> String {
+    format!("{epoch}-{sequence}")
+}
+
 /// What one event is kept as.
 struct Entry<T> {
     item: T,
@@ -229,7 +234,7 @@ impl<T: Clone> Past<T> {
 
     /// The id of the event with this sequence.
     pub(crate) fn id(&self, sequence: u64) -> String {
-        format!("{}-{sequence}", self.epoch)
+        id(&self.epoch, sequence)
     }
 
     /// The sequence of the event with this id: its own id, if it has one, else one of ours. `None` if it is of

@@ -151,7 +151,8 @@ pub(crate) struct QueueBounds {
 
 /// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see above.
 ///
-/// Two bits. A stream is on the run queue, or held by a writer thread, exactly while they are not both 0.
+/// Two bits. While they are not both 0 the stream is somebody's: it is on the run queue or about to be put there, waits
+/// for its first turn, or a writer thread has it.
 pub(crate) struct Turn(AtomicU8);
 
 impl Turn {

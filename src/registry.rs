@@ -35,7 +35,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::OpenError;
 use crate::event::{self, Frame};
-use crate::history::{History, Past, Resumed};
+use crate::history::{self, History, Past, Resumed};
 use crate::queue::{Item, Properties, Queue, QueueBounds, Wake};
 use crate::stats::{Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
@@ -111,7 +111,7 @@ impl Afterwards {
 
 /// What is to be published.
 pub(crate) struct Draft {
-    /// Not sealed yet.
+    /// Not sealed yet, if there is a history.
     pub(crate) item: Item,
     pub(crate) own_id: Option<Arc<str>>,
     /// A comment is neither kept nor given an id.
@@ -196,7 +196,8 @@ impl Registry {
                 past.expire(&mut evicted);
                 let start = start.get_or_insert_with(|| Start::find(past, channels, wish));
                 // Between two slices something may have left that was still to come.
-                start.is_gap |= channels.iter().any(|channel| past.floor(channel) > start.cursor) && start.was_asked;
+                let known = start.cursor.max(start.floor);
+                start.is_gap |= channels.iter().any(|channel| past.floor(channel) > known);
                 let most = if slice < Self::SLICES { Self::SLICE } else { usize::MAX };
                 let newer = past.after(channels, start.cursor, most);
                 let is_last = newer.len() < most;
@@ -232,7 +233,7 @@ impl Registry {
     /// The id of the newest event, if there is a history. Whoever then sees a queue empty has taken all events up to
     /// it out of that queue. Takes no lock.
     pub(crate) fn newest_id(&self) -> Option<String> {
-        self.epoch.as_ref().map(|epoch| format!("{epoch}-{}", self.committed.load(SeqCst)))
+        self.epoch.as_ref().map(|epoch| history::id(epoch, self.committed.load(SeqCst)))
     }
 
     /// Whether an event in these channels would reach anybody; counts one that would not as published.
@@ -382,28 +383,31 @@ struct Start {
     is_gap: bool,
     /// The replay begins behind this sequence; later, what of it is taken already.
     cursor: u64,
+    /// The highest sequence that its channels had lost when it began: that is judged once, by its wish.
+    floor: u64,
     /// The id that the client holds before its first event: nothing newer is missing from its replay.
     id: String,
 }
 
 impl Start {
     fn find(past: &Past<Item>, channels: &[Arc<str>], wish: &Wish) -> Self {
+        let floors = || channels.iter().map(|channel| past.floor(channel));
+        let floor = floors().max().unwrap_or(0);
         let (cursor, id) = match wish {
             Wish::Nothing => (past.sequence(), None),
             Wish::Last(events) => (past.before_last(channels, *events), None),
             Wish::After(id) => match past.place(id) {
-                Some(place) if channels.iter().all(|channel| past.floor(channel) <= place) => (place, Some(id.clone())),
+                Some(place) if floor <= place => (place, Some(id.clone())),
                 // The lowest floor: from there on, what is not replayed is known to be lost. A higher one would be
                 // above events of another channel that are still there.
                 place => {
-                    let floor = channels.iter().map(|channel| past.floor(channel)).min().unwrap_or(0);
-                    let cursor = place.unwrap_or(0).max(floor);
-                    return Self { was_asked: true, is_gap: true, cursor, id: past.id(cursor) };
+                    let cursor = place.unwrap_or(0).max(floors().min().unwrap_or(0));
+                    return Self { was_asked: true, is_gap: true, cursor, floor, id: past.id(cursor) };
                 }
             },
         };
         let was_asked = !matches!(wish, Wish::Nothing);
-        Self { was_asked, is_gap: false, cursor, id: id.unwrap_or_else(|| past.id(cursor)) }
+        Self { was_asked, is_gap: false, cursor, floor, id: id.unwrap_or_else(|| past.id(cursor)) }
     }
 
     fn asked_for<'w>(&self, wish: &'w Wish) -> &'w str {

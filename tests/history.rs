@@ -342,6 +342,16 @@ fn the_last_n_for_those_who_come_without_an_id() {
 }
 
 #[test]
+fn the_last_n_are_no_gap_however_much_a_busy_channel_has_lost() {
+    let (publisher, _) = published(1);
+    for n in 0..20 {
+        publisher.publish_to("busy", n.to_string());
+    }
+    let builder = publisher.subscription(()).channels(["a", "busy"]).replay_last(100);
+    assert_eq!(builder.open().unwrap().resumed(), Resumed::Complete { events: 5 });
+}
+
+#[test]
 fn snapshot_then_live() {
     let publisher = with(History::new());
     publisher.publish("1");
