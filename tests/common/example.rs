@@ -59,13 +59,17 @@ pub fn built_examples() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        // From `tests/real_parts` too: the first folder upwards that has the examples.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("examples").is_dir());
+        cargo.args(["build", "--quiet", "--examples"]).current_dir(root.unwrap());
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        if cfg!(feature = "json") {
-            cargo.args(["--features", "json"]);
+        for (on, feature) in [(cfg!(feature = "json"), "json")] {
+            if on {
+                cargo.args(["--features", feature]);
+            }
         }
         assert!(cargo.status().unwrap().success());
         profile.join("examples")

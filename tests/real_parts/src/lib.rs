@@ -1,0 +1,4 @@
+//! What every part needs: the examples as processes, and patience.
+
+#[path = "../../common/mod.rs"]
+pub mod common;
