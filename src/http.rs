@@ -7,10 +7,23 @@ use crate::error::HeaderError;
 use crate::event::{Event, Frame};
 
 /// The request header in which an `EventSource` says where it was when the connection broke.
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The query parameter for those who cannot set a header: polyfills, and a page's first connection.
-pub(crate) const LAST_EVENT_ID_QUERY: &str = "lastEventId";
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+const LAST_EVENT_ID_QUERY: &str = "lastEventId";
+
+/// The id of the last event that the client saw, by its header, else by the target's query; an empty one is none.
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+pub(crate) fn last_event_id(header: Option<&str>, target: &str) -> Option<String> {
+    let from_query = || {
+        let (_, query) = target.split_once('?')?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(name, _)| name == LAST_EVENT_ID_QUERY).map(|(_, value)| value.into_owned())
+    };
+    header.filter(|id| !id.is_empty()).map(str::to_owned).or_else(from_query).filter(|id| !id.is_empty())
+}
 
 /// Ours unless the application says otherwise: caches must not keep a stream, compressors must not touch it,
 /// and nginx must not collect it.
@@ -72,8 +85,12 @@ impl Headers {
         Ok(self)
     }
 
-    fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
+    /// All that the response says about its body: what it is, ours, the application's.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let replaced = |name| self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let ours = DEFAULTS.into_iter().filter(move |&(name, _)| !replaced(name));
+        let own = self.0.iter().map(|(name, value)| (&**name, &**value));
+        [("Content-Type", "text/event-stream")].into_iter().chain(ours).chain(own)
     }
 }
 
@@ -82,9 +99,8 @@ impl Headers {
 /// The end of the body is told by an empty chunk (RFC 9112 7.1), so that the connection may go on; in
 /// HTTP/1.0, which knows no chunks, by the connection's end.
 pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Headers) -> String {
-    let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/event-stream\r\n");
-    let ours = DEFAULTS.into_iter().filter(|(name, _)| !headers.contains(name));
-    for (name, value) in ours.chain(headers.0.iter().map(|(name, value)| (&**name, &**value))) {
+    let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\n");
+    for (name, value) in headers.all() {
         head.extend([name, ": ", value, "\r\n"]);
     }
     if chunked {

@@ -121,9 +121,11 @@
 //! begins [`after`](SubscriptionBuilder::after) that id; a stream that begins with a snapshot makes it with
 //! [`initial_data_with`](SubscriptionBuilder::initial_data_with), for those who need one.
 //!
-//! # Three ways to the client
+//! # Four ways to the client
 //!
 //! * The iterator: each item is text for a response's body. For any server that takes an iterator, or for tests.
+//! * [`into_reader`](Subscription::into_reader): a body that is read, for a server that wants one, and pushes events
+//!   through a server that collects bytes before it sends them.
 //! * [`write_to`](Subscription::write_to): this thread is the connection's thread, until the stream ends.
 //! * [`hand_over`](Subscription::hand_over): the publisher's few writer threads deliver, thousands of streams if need
 //!   be, and none of them costs a thread of its own unless its connection hangs. The adapters do this.
@@ -169,13 +171,14 @@
 //! # Servers
 //!
 //! [`adapter`] has those that are known to this crate. Any other that lends a thread and a writer can use
-//! [`Subscription::write_to`], or the iterator itself.
+//! [`Subscription::write_to`], one that takes a body [`Subscription::into_reader`], or the iterator itself.
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
+//! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `json` | no | `Event::json` |
 //!
 //! Without any, only crossbeam-channel and parking_lot are compiled.
@@ -188,11 +191,12 @@ mod channels;
 mod error;
 mod event;
 mod history;
-// Its functions are for the adapters; without one only `Headers` and `Batch` are used.
+// Its functions are for the adapters, and not each uses all; without one only `Headers` and `Batch` are used.
 #[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
 mod http;
 mod publisher;
 mod queue;
+mod reader;
 mod registry;
 mod stats;
 mod subscription;
@@ -204,6 +208,7 @@ pub use event::{Event, Frame};
 pub use history::{History, Resumed};
 pub use http::Headers;
 pub use publisher::{Publisher, PublisherBuilder, Receipt, SubscriptionBuilder, WeakPublisher};
+pub use reader::Reader;
 pub use stats::{EndCause, Ended, Kept, Stats};
 pub use subscription::Subscription;
 pub use writers::HandOver;

@@ -313,7 +313,7 @@ impl Subscription {
     }
 
     /// Puts a frame before all others.
-    #[cfg(feature = "tiny_http")]
+    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
     pub(crate) fn begin_with(&mut self, frame: Frame) {
         self.first.push_front(Item::Frame(frame));
     }

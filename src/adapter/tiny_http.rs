@@ -45,16 +45,15 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::ops::Deref;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tiny_http::{Method, Request};
 
+use crate::adapter::knocker::Knocker;
 use crate::event;
-use crate::http::{self, Headers, LAST_EVENT_ID, LAST_EVENT_ID_QUERY};
+use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
 use crate::stats::EndCause;
 use crate::subscription::{Output, Subscription};
@@ -220,13 +219,7 @@ impl Write for LazyWriter {
 /// ```
 pub fn last_event_id(request: &Request) -> Option<String> {
     let header = request.headers().iter().find(|header| header.field.equiv(LAST_EVENT_ID));
-    let header = header.map(|header| header.value.as_str().to_owned());
-    let from_query = || {
-        let (_, query) = request.url().split_once('?')?;
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(name, _)| name == LAST_EVENT_ID_QUERY).map(|(_, value)| value.into_owned())
-    };
-    header.filter(|id| !id.is_empty()).or_else(from_query).filter(|id| !id.is_empty())
+    http::last_event_id(header.map(|header| header.value.as_str()), request.url())
 }
 
 /// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
@@ -243,8 +236,8 @@ pub fn last_event_id(request: &Request) -> Option<String> {
 ///
 /// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can
 /// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
-/// opened together. Any further connection makes the pool take up one that waits, so for as long as requests
-/// have come in lately a thread connects to the server and hangs up, and each request that comes of it
+/// opened together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as
+/// long as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
 /// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
 /// idle server costs nothing.
 pub struct Server {
@@ -369,78 +362,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The thread that knocks at the server's door, see [`Server`].
-#[derive(Debug)]
-struct Knocker {
-    /// Holds one token at most: requests have come since the thread looked last.
-    came: Option<Sender<()>>,
-    /// Carries nothing; the thread sees it close.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Knocker {
-    /// The time between two knocks while requests come: each frees one connection at the most, and 1,000 that
-    /// come together must have their answers within 2 s though hundreds of them starve.
-    const SHORTEST: Duration = Duration::from_millis(2);
-
-    /// The pause grows fourfold with each knock that no request followed; past this it stops until one comes.
-    const LONGEST: Duration = Duration::from_millis(512);
-
-    fn start(server: SocketAddr) -> io::Result<Self> {
-        let door = match server {
-            SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            address => address,
-        };
-        let (came, requests) = bounded(1);
-        let (stop, stopped) = bounded(0);
-        let thread = thread::Builder::new().name("tiny_http knocker".into()).stack_size(128 * 1024);
-        let thread = thread.spawn(move || Self::run(door, &requests, &stopped))?;
-        Ok(Self { came: Some(came), stop: Some(stop), thread: Some(thread) })
-    }
-
-    fn request_came(&self) {
-        // A full channel says it already.
-        let _ = self.came.as_ref().map(|came| came.try_send(()));
-    }
-
-    fn run(door: SocketAddr, requests: &Receiver<()>, stopped: &Receiver<()>) {
-        while requests.recv().is_ok() {
-            let mut pause = Self::SHORTEST;
-            while pause <= Self::LONGEST {
-                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-                knock(door);
-                pause = if requests.try_recv().is_ok() { Self::SHORTEST } else { pause * 4 };
-            }
-        }
-    }
-}
-
-/// Connects and hangs up. It fails when there is no descriptor left, and then the next one may not.
-fn knock(door: SocketAddr) {
-    let Ok(_socket) = TcpStream::connect_timeout(&door, Knocker::LONGEST) else { return };
-    // Hung up with a reset: otherwise each knock would hold a port for a minute, in TIME_WAIT. Only where a reset
-    // connection does not make `accept` fail, which would end the server.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket2::SockRef::from(&_socket).set_linger(Some(Duration::ZERO));
-}
-
-impl Drop for Knocker {
-    fn drop(&mut self) {
-        self.came = None;
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It panicked, if it did, on its own account, and said so.
-            let _ = thread.join();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use socket2::SockRef;
 
     use super::*;

@@ -66,7 +66,7 @@ pub fn built_examples() -> &'static Path {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        for (on, feature) in [(cfg!(feature = "json"), "json")] {
+        for (on, feature) in [(cfg!(feature = "json"), "json"), (cfg!(feature = "rouille"), "rouille")] {
             if on {
                 cargo.args(["--features", feature]);
             }

@@ -1,0 +1,354 @@
+//! Event streams as answers to requests of rouille, byte by byte and with a real client.
+#![cfg(all(feature = "rouille", feature = "tiny_http"))]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::PATIENCE;
+use common::eventually;
+use common::example::Example;
+use common::http::{Client, Events};
+use rouille::{Request, Response};
+use server_sent_events::adapter::rouille::{last_event_id, refuse, server};
+use server_sent_events::{Headers, History, Publisher, PublisherBuilder};
+
+/// A server whose requests are answered by this function, stopped at the end.
+struct Server {
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+    stop: Sender<()>,
+}
+
+impl Server {
+    fn new(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        Self::with_pool(64, answer)
+    }
+
+    fn with_pool(threads: usize, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        let server = server("127.0.0.1:0", answer).unwrap().pool_size(threads);
+        let address = server.server_addr();
+        let (thread, stop) = server.stoppable();
+        Self { address, thread: Some(thread), stop }
+    }
+
+    /// A server that answers every request with a stream of the default channel as a body.
+    fn bodies(publisher: &Publisher) -> Self {
+        let publisher = publisher.clone();
+        Self::new(move |request| match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
+            Ok(subscription) => subscription.into_rouille(),
+            Err(_full) => refuse(Duration::from_secs(5)),
+        })
+    }
+
+    /// The same with connections that are taken over, and a pool of one thread.
+    fn upgrades(publisher: &Publisher) -> Self {
+        let publisher = publisher.clone();
+        Self::with_pool(1, move |request| match request.url().as_str() {
+            "/page" => Response::text("page"),
+            _ => publisher.subscribe().unwrap().into_rouille_upgrade(request),
+        })
+    }
+
+    fn send(&self, request: &str) -> Client {
+        let mut client = Client::connect(self.address);
+        client.send(request);
+        client
+    }
+
+    fn events(&self, path: &str) -> Events {
+        Events::get(&format!("http://{}{path}", self.address))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+        // A stream that is still running would keep it for ever.
+        let thread = self.thread.take();
+        if !std::thread::panicking() {
+            thread.unwrap().join().unwrap();
+        }
+    }
+}
+
+/// Without heartbeats, which would push through what got stuck.
+fn builder() -> PublisherBuilder<()> {
+    Publisher::builder().heartbeat(None)
+}
+
+fn publisher() -> Publisher {
+    builder().build().unwrap()
+}
+
+/// The next event, without what is filled in.
+fn next_event(events: &mut Events) -> Option<String> {
+    loop {
+        let frame = events.next_frame()?;
+        let filling = frame.starts_with(": ") || frame == "\n";
+        if !filling {
+            return Some(frame.trim_start_matches(['\n']).to_owned());
+        }
+    }
+}
+
+#[track_caller]
+fn gets(events: &mut Events, frame: &str) {
+    assert_eq!(next_event(events).as_deref(), Some(frame));
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[test]
+fn the_head_and_the_first_comment_come_at_once() {
+    let publisher = publisher();
+    let server = Server::bodies(&publisher);
+    let mut client = server.send(GET);
+    let head = client.reads_head();
+    assert_eq!(head.status(), "HTTP/1.1 200 OK");
+    for (name, value) in [
+        ("Content-Type", "text/event-stream"),
+        ("Cache-Control", "no-cache, no-transform"),
+        ("X-Accel-Buffering", "no"),
+        ("Content-Encoding", "identity"),
+        ("Transfer-Encoding", "chunked"),
+    ] {
+        assert_eq!(head.values(name), [value], "{name}");
+    }
+    client.reads("2000\r\n:\n\n");
+    publisher.close();
+}
+
+#[test]
+fn each_event_arrives_without_waiting_for_the_next_and_the_end_is_seen() {
+    let publisher = publisher();
+    let server = Server::bodies(&publisher);
+    let start = Instant::now();
+    let mut events = server.events("/");
+    gets(&mut events, ":\n\n");
+    println!("first byte after {:?}", start.elapsed());
+    for n in 0..20 {
+        let start = Instant::now();
+        publisher.publish(n.to_string());
+        gets(&mut events, &format!("data: {n}\n\n"));
+        println!("event {n} after {:?}", start.elapsed());
+    }
+    publisher.publish("last");
+    publisher.close();
+    gets(&mut events, "data: last\n\n");
+    assert_eq!(next_event(&mut events), None);
+}
+
+#[test]
+fn a_client_that_comes_back_misses_nothing() {
+    let publisher = builder().history(History::new()).build().unwrap();
+    let first = publisher.publish("seen").id().unwrap().to_owned();
+    publisher.publish("missed");
+    let server = Server::bodies(&publisher);
+    let mut client = server.send(&format!("GET / HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {first}\r\n\r\n"));
+    client.reads_until(&format!(":\n\nid: {first}\n\ndata: missed\nid: "));
+    let mut events = server.events(&format!("/?lastEventId={first}"));
+    gets(&mut events, ":\n\n");
+    gets(&mut events, &format!("id: {first}\n\n"));
+    assert!(next_event(&mut events).unwrap().starts_with("data: missed\n"));
+    publisher.close();
+}
+
+#[test]
+fn head_gets_the_head_alone_and_leaves_nobody_behind() {
+    let publisher = publisher();
+    let server = Server::bodies(&publisher);
+    let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    client.reads_the_end();
+    eventually("the subscriber has gone", || publisher.stats().subscribers == 0);
+
+    let server = Server::upgrades(&publisher);
+    let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    client.reads_the_end();
+    eventually("the subscriber has gone", || publisher.stats().subscribers == 0);
+}
+
+/// HTTP/1.0 knows no chunks, so the server wants to know the length before it sends a byte.
+#[test]
+fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
+    let publisher = builder().history(History::new()).build().unwrap();
+    let server = Server::bodies(&publisher);
+    let mut id = publisher.last_event_id().unwrap();
+    for n in 0..3 {
+        publisher.publish(n.to_string());
+        for version in ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\nTE: identity\r\n"] {
+            let mut client = server.send(&format!("GET / {version}Host: x\r\nLast-Event-ID: {id}\r\n\r\n"));
+            assert_eq!(client.reads_head().values("Transfer-Encoding"), [""; 0]);
+            client.reads(&format!(":\n\nid: {id}\n\ndata: {n}\nid: "));
+            let newest = publisher.last_event_id().unwrap();
+            client.reads(&format!("{newest}\n\n"));
+            client.reads_the_end();
+        }
+        id = publisher.last_event_id().unwrap();
+    }
+    eventually("the subscribers have gone", || publisher.stats().subscribers == 0);
+}
+
+#[test]
+fn compression_keeps_its_hands_off() {
+    let publisher = publisher();
+    let from = publisher.clone();
+    let server =
+        Server::new(move |request| rouille::content_encoding::apply(request, from.subscribe().unwrap().into_rouille()));
+    let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip, br\r\n\r\n");
+    assert_eq!(client.reads_head().values("Content-Encoding"), ["identity"]);
+    client.reads("2000\r\n:\n\n");
+    publisher.close();
+}
+
+#[test]
+fn the_application_adds_headers() {
+    let publisher = publisher();
+    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let headers = headers.with("Cache-Control", "no-store").unwrap();
+    let response = publisher.subscribe().unwrap().into_rouille_with(&headers);
+    let values = |name: &str| -> Vec<_> {
+        response.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
+    };
+    assert_eq!(values("Access-Control-Allow-Origin"), ["https://example.org"]);
+    assert_eq!(values("Cache-Control"), ["no-store"]);
+}
+
+#[test]
+fn a_full_house_sends_its_clients_away_for_a_while() {
+    let publisher = builder().max_subscribers(1).build().unwrap();
+    let server = Server::bodies(&publisher);
+    let _inside = publisher.subscribe().unwrap();
+    let mut events = server.events("/");
+    let frame = events.next_frame().unwrap();
+    assert!(frame.starts_with(": busy\nretry: "), "{frame}");
+    events.ends();
+}
+
+#[test]
+fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
+    let id = |target: &str, headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        last_event_id(&Request::fake_http("GET", target, headers, vec![]))
+    };
+    assert_eq!(id("/", &[]), None);
+    assert_eq!(id("/", &[("last-event-id", "7-1")]).as_deref(), Some("7-1"));
+    assert_eq!(id("/?a=b&lastEventId=7%2D1=&x", &[]).as_deref(), Some("7-1="));
+    assert_eq!(id("/?lastEventId=2", &[("Last-Event-ID", "1")]).as_deref(), Some("1"));
+    assert_eq!(id("/?lastEventId=2", &[("Last-Event-ID", "")]).as_deref(), Some("2"));
+    assert_eq!(id("/?lastEventId=", &[]), None);
+}
+
+#[test]
+fn an_upgrade_holds_no_thread_and_adds_no_byte() {
+    let publisher = publisher();
+    let server = Server::upgrades(&publisher);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.send(GET)).collect();
+    for client in &mut clients {
+        assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+        client.reads(":\n\n");
+    }
+    // The one thread of the pool answers others meanwhile.
+    server.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n").reads_until("page");
+    for n in 0..20 {
+        publisher.publish(n.to_string());
+        clients.iter_mut().for_each(|client| client.reads(&format!("data: {n}\n\n")));
+    }
+    publisher.close();
+    eventually("the streams have ended", || publisher.stats().subscribers == 0);
+}
+
+#[test]
+fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
+    let publisher = publisher();
+    let server = Server::upgrades(&publisher);
+    let mut clients = ["HTTP/1.1\r\nHost: x\r\nConnection: close", "HTTP/1.0"]
+        .map(|version| server.send(&format!("GET / {version}\r\n\r\n")));
+    for client in &mut clients {
+        client.reads_until(":\n\n");
+    }
+    let mut keeps_alive = server.send(GET);
+    keeps_alive.reads_until(":\n\n");
+    publisher.publish("last");
+    publisher.close();
+    for client in &mut clients {
+        client.reads("data: last\n\n");
+        client.reads_the_end();
+    }
+    // The others have no sign of it: their connection goes on, and answers what comes next.
+    keeps_alive.reads("data: last\n\n");
+    keeps_alive.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n");
+    keeps_alive.reads("HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn the_example_tells_every_viewer_of_each_visit() {
+    let visits = Example::start("rouille");
+    let page = || ureq::get(&visits.url).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(page().contains("<!doctype html>"));
+    let mut viewers = [(); 2].map(|()| Events::get(&format!("{}/visits", visits.url)));
+    for viewer in &mut viewers {
+        gets(viewer, ":\n\n");
+        gets(viewer, "data: 1 visits so far\n\n");
+    }
+    page();
+    viewers.iter_mut().for_each(|viewer| gets(viewer, "data: visit number 2\n\n"));
+}
+
+/// Counted in a process of its own: rouille's threads have no names.
+#[cfg(target_os = "linux")]
+#[test]
+fn clients_that_leave_and_streams_that_close_give_back_their_threads() {
+    let visits = Example::start("rouille");
+    let count = |what| std::fs::read_dir(format!("/proc/{}/{what}", visits.process.id())).unwrap().count();
+    let connect = || {
+        let mut client = visits.connect();
+        client.send("GET /visits HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.reads_until(":\n\n");
+        client
+    };
+    let before = (count("task"), count("fd"));
+    let clients: Vec<Client> = (0..50).map(|_| connect()).collect();
+    // Some of those that wait for connections are there already.
+    assert!(count("task") >= before.0 + 90, "two for each: {}", count("task"));
+    for (n, client) in clients.into_iter().enumerate() {
+        if n % 2 == 0 { client.resets() } else { drop(client) }
+    }
+    // Each visit is an event, and an event is what finds out that a client has gone.
+    let mut visitor = visits.connect();
+    eventually("the connections are closed", || {
+        visitor.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        visitor.reads_until("</html>\n");
+        count("fd") <= before.1 + 2
+    });
+    // The server's own stay for five seconds, for connections to come; some of them for good.
+    eventually("the threads have ended", || count("task") <= before.0 + 4);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_ended_and_its_queue_given_back() {
+    let publisher = builder().queue_frames(100).build().unwrap();
+    let server = Server::bodies(&publisher);
+    let mut stalled = server.send(GET);
+    stalled.reads_until(":\n\n");
+    let mut healthy = server.events("/");
+    gets(&mut healthy, ":\n\n");
+    let data = "x".repeat(100_000);
+    let start = Instant::now();
+    while publisher.stats().ended.queue_full == 0 {
+        assert!(start.elapsed() < PATIENCE, "the stalled client was not ended");
+        publisher.publish(&data);
+        gets(&mut healthy, &format!("data: {data}\n\n"));
+    }
+    assert_eq!(publisher.stats().subscribers, 1);
+    publisher.publish("still here");
+    gets(&mut healthy, "data: still here\n\n");
+    // Its thread waits in the write until the connection ends.
+    stalled.resets();
+    publisher.close();
+}
