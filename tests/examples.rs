@@ -42,16 +42,69 @@ fn visits_tells_every_viewer_of_each_visit() {
     assert_eq!(get(&format!("{}/nothing", visits.url)).0, 404);
 }
 
+/// An event stream with ids, that has had its start id.
+struct Watcher {
+    events: Events,
+    last_event_id: String,
+}
+
+impl Watcher {
+    #[track_caller]
+    fn new(example: &Example, path: &str) -> Self {
+        let mut events = example.events(path);
+        let start = events.next_frame().unwrap();
+        assert!(start.starts_with("id: ") && start.lines().count() == 2, "{start:?} is no start id");
+        Self { events, last_event_id: start["id: ".len()..].trim().into() }
+    }
+
+    /// All of the next event but its id; heartbeats are none.
+    fn next_event(&mut self) -> String {
+        loop {
+            let frame = self.events.next_frame().unwrap();
+            let (ids, rest): (Vec<&str>, Vec<&str>) =
+                frame.split_inclusive('\n').partition(|line| line.starts_with("id: "));
+            assert_eq!(ids.len(), 1, "{frame:?} has no id");
+            if rest != ["\n"] {
+                self.last_event_id = ids[0]["id: ".len()..].trim().into();
+                return rest.concat();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn gets(&mut self, event: &str) {
+        assert_eq!(self.next_event(), event);
+    }
+}
+
 struct Chat(Example);
 
 impl Chat {
-    fn join(&self, name: &str) -> Events {
-        self.0.events(&format!("/subscribe?username={name}"))
+    fn join(&self, name: &str) -> Watcher {
+        Watcher::new(&self.0, &format!("/subscribe?username={name}"))
     }
 
     fn says(&self, name: &str, message: &str) -> (u16, String) {
         answer(agent().post(format!("{}/publish", self.0.url)).send_form([("username", name), ("message", message)]))
     }
+}
+
+/// Who says what in the next message, without the lists of who is here.
+fn next_message(watcher: &mut Watcher) -> (String, String) {
+    loop {
+        let event = watcher.next_event();
+        if let Some(data) = event.strip_prefix("data: ") {
+            let said: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert!(said["time"].is_u64(), "{data}");
+            return ["username", "message"].map(|field| said[field].as_str().unwrap().to_owned()).into();
+        }
+        assert!(event.starts_with("event: users\n"), "{event}");
+    }
+}
+
+#[track_caller]
+fn is_told(watcher: &mut Watcher, username: &str, message: &str) {
+    assert_eq!(next_message(watcher), (username.to_owned(), message.to_owned()));
 }
 
 #[test]
@@ -65,21 +118,48 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
     bob.gets(both);
 
     assert_eq!(chat.says("Ada", "one"), (204, String::new()));
-    bob.gets("data: {\"message\":\"one\",\"username\":\"Ada\"}\n\n");
+    is_told(&mut bob, "Ada", "one");
     assert_eq!(chat.says("Bob & Co", "two").0, 204);
-    ada.gets("data: {\"message\":\"two\",\"username\":\"Bob & Co\"}\n\n");
+    is_told(&mut ada, "Bob & Co", "two");
     assert_eq!(chat.says("a stranger", "<b>ü</b>\nnext line").0, 204);
-    let to_all = "data: {\"message\":\"<b>ü</b>\\nnext line\",\"username\":\"a stranger\"}\n\n";
-    ada.gets(to_all);
-    bob.gets(to_all);
+    is_told(&mut ada, "a stranger", "<b>ü</b>\nnext line");
+    is_told(&mut bob, "a stranger", "<b>ü</b>\nnext line");
 
     drop(bob);
-    loop {
-        match &*ada.next_frame().unwrap() {
-            ":\n\n" => {}
-            frame => break assert_eq!(frame, "event: users\ndata: [\"Ada\"]\n\n"),
-        }
-    }
+    ada.gets("event: users\ndata: [\"Ada\"]\n\n");
+}
+
+#[test]
+fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
+    let chat = Chat(Example::start("chat"));
+    let mut bob = chat.join("Bob");
+    chat.says("Ada", "seen");
+    is_told(&mut bob, "Ada", "seen");
+    let id = bob.last_event_id.clone();
+    drop(bob);
+    chat.says("Ada", "missed");
+    chat.says("Bob", "said from another tab");
+
+    // By the page's own reconnect.
+    let mut bob = chat.join(&format!("Bob&lastEventId={id}"));
+    chat.says("Ada", "live");
+    is_told(&mut bob, "Ada", "missed");
+    is_told(&mut bob, "Ada", "live");
+
+    // By the browser's, with the same address: its header is the newer one.
+    let mut browser = chat.0.connect();
+    let newer = &bob.last_event_id;
+    chat.says("Ada", "missed too");
+    browser.send(&format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: x\r\n"));
+    browser.send(&format!("Last-Event-ID: {newer}\r\n\r\n"));
+    let replay = browser.reads_until("missed too");
+    assert!(replay.contains(&format!("id: {newer}\n")), "{replay}");
+    assert!(!replay.contains("event: gap") && replay.matches("\"message\"").count() == 1, "{replay}");
+
+    // A new one begins with what is said from then on.
+    let mut carol = chat.join("Carol");
+    chat.says("Ada", "newest");
+    is_told(&mut carol, "Ada", "newest");
 }
 
 #[test]
@@ -91,47 +171,108 @@ fn chat_says_what_is_wrong() {
     assert_eq!(chat.says("Ada", ""), (400, "the field `message` is missing\n".into()));
     let long = "the username has 41 characters: at most 40 are allowed\n";
     assert_eq!(chat.says(&"ü".repeat(41), "x"), (400, long.into()));
-    assert_eq!(chat.says("Ada", &"x".repeat(64 * 1024)), (413, "the form is larger than 64 KiB\n".into()));
+    assert_eq!(chat.says("Ada", &"x".repeat(16 * 1024)), (413, "the form is larger than 16 KiB\n".into()));
     assert_eq!(get(&format!("{}/publish", chat.0.url)).0, 405);
     assert_eq!(get(&format!("{}/nothing", chat.0.url)).0, 404);
+}
+
+fn start_job(progress: &Example, name: &str) -> (u16, String) {
+    answer(agent().post(format!("{}/jobs", progress.url)).send_form([("name", name)]))
+}
+
+/// What an event of a job says: number, name, state, percent, step.
+type Told = (u64, String, String, u64, String);
+
+fn next_told(watcher: &mut Watcher) -> Told {
+    let event = watcher.next_event();
+    let told: serde_json::Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
+    assert!(told["time"].is_u64(), "{event}");
+    let [name, state, step] = ["name", "state", "step"].map(|field| told[field].as_str().unwrap().to_owned());
+    (told["job"].as_u64().unwrap(), name, state, told["percent"].as_u64().unwrap(), step)
+}
+
+#[test]
+fn progress_tells_who_comes_late_how_all_jobs_stand() {
+    let progress = Example::start("progress");
+    let name = "<b>fail</b> & ü";
+    assert_eq!(start_job(&progress, &format!(" {name} ")), (201, "{\"job\":3}".into()));
+
+    // Live until the third has failed, with all that the others do meanwhile.
+    let mut live = Watcher::new(&progress, "/events");
+    let mut all: Vec<Told> = Vec::new();
+    while !all.last().is_some_and(|(job, _, state, ..)| *job == 3 && state == "failed") {
+        all.push(next_told(&mut live));
+    }
+    let jobs: BTreeSet<u64> = all.iter().map(|(job, ..)| *job).collect();
+    assert_eq!(jobs, BTreeSet::from([1, 2, 3]));
+    let third: Vec<Told> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
+    let of_third = |state: &str, percent, step: &str| (3, name.into(), state.into(), percent, step.into());
+    assert_eq!(third[0], of_third("queued", 0, "waiting for a free worker"));
+    for (n, step) in ["reading"; 10].into_iter().chain(["checking"; 10]).chain(["converting"; 5]).enumerate() {
+        assert_eq!(third[1 + n], of_third("running", 2 * n as u64, step));
+    }
+    assert_eq!(third[26..], [of_third("failed", 50, "converting was not possible")]);
+
+    // Late, and the same; the stream of one job has what is its own.
+    let mut late = Watcher::new(&progress, "/events");
+    all.iter().for_each(|told| assert_eq!(next_told(&mut late), *told));
+    assert_eq!(late.last_event_id, live.last_event_id);
+    let mut alone = Watcher::new(&progress, "/events?job=3");
+    third.iter().for_each(|told| assert_eq!(next_told(&mut alone), *told));
+    assert_eq!(alone.last_event_id, live.last_event_id);
+
+    // One that comes back goes on there.
+    let mut back = Watcher::new(&progress, &format!("/events?lastEventId={}", live.last_event_id));
+    for _ in 0..3 {
+        assert_eq!(next_told(&mut back), next_told(&mut live));
+    }
+}
+
+#[test]
+fn progress_lets_jobs_wait_but_not_for_ever_more() {
+    let progress = Example::start("progress");
+    let mut answers = (0..30).map(|n| start_job(&progress, &format!("number {n}")));
+    let started = answers.by_ref().take_while(|(status, _)| *status == 201).count() as u64;
+    assert_eq!(answers.next().unwrap(), (503, "20 jobs are waiting already: try again later\n".into()));
+    // One of them runs, for two others did before; more, if it takes very long to start them.
+    assert!((20..30).contains(&started), "{started}");
+    let newest = started + 2;
+    let mut waiting = Watcher::new(&progress, &format!("/events?job={newest}"));
+    let name = format!("number {}", started - 1);
+    assert_eq!(next_told(&mut waiting), (newest, name, "queued".into(), 0, "waiting for a free worker".into()));
+}
+
+#[test]
+fn progress_says_what_is_wrong() {
+    let progress = Example::start("progress");
+    let url = |path: &str| format!("{}{path}", progress.url);
+    assert_eq!(post(&url("/jobs"), ""), (400, "the field `name` is missing\n".into()));
+    assert_eq!(start_job(&progress, " \n"), (400, "the field `name` is missing\n".into()));
+    let long = "the name has 61 characters: at most 60 are allowed\n";
+    assert_eq!(start_job(&progress, &"ü".repeat(61)), (400, long.into()));
+    let large = (413, "the form is larger than 64 KiB\n".into());
+    assert_eq!(start_job(&progress, &"x".repeat(64 * 1024)), large);
+    for path in ["/events?job=x", "/?job=x"] {
+        assert_eq!(get(&url(path)), (400, "job=x is not a job's number\n".into()));
+    }
+    for (path, allowed) in [("/", "GET, HEAD"), ("/events", "GET, HEAD"), ("/jobs", "POST")] {
+        let response = agent().put(url(path)).send("x").unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &allowed.parse().unwrap()));
+    }
+    assert_eq!(get(&url("/nothing")), (404, "there are /, /events and /jobs\n".into()));
+    assert_eq!(start_job(&progress, "the first that was right"), (201, "{\"job\":3}".into()));
 }
 
 /// A page in which text of others could become HTML has one of these.
 #[test]
 fn html_in_the_chat_demos_name_or_text_runs_many() {
-    for page in ["visits", "chat", "hub"] {
+    for page in ["visits", "chat", "progress", "hub"] {
         let example = Example::start(page);
         let (_, html) = get(&example.url);
         assert!(html.contains("textContent"), "{page}");
         for dangerous in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!html.contains(dangerous), "{page}: {dangerous}");
         }
-    }
-}
-
-/// A stream of hub's that has had its start id, and looks at all of an event but its id.
-struct Watcher(Events);
-
-impl Watcher {
-    #[track_caller]
-    fn new(hub: &Example, path: &str) -> Self {
-        let mut events = hub.events(path);
-        let start = events.next_frame().unwrap();
-        assert!(start.starts_with("id: ") && start.lines().count() == 2, "{start:?} is no start id");
-        Self(events)
-    }
-
-    fn next_event(&mut self) -> String {
-        let frame = self.0.next_frame().unwrap();
-        let (ids, rest): (Vec<&str>, Vec<&str>) =
-            frame.split_inclusive('\n').partition(|line| line.starts_with("id: "));
-        assert_eq!(ids.len(), 1, "{frame:?} has no id");
-        rest.concat()
-    }
-
-    #[track_caller]
-    fn gets(&mut self, event: &str) {
-        assert_eq!(self.next_event(), event);
     }
 }
 

@@ -5,23 +5,29 @@
 //! | `GET /` | the page |
 //! | `GET /subscribe?username=NAME` | the event stream: `message` events, and `users`, who is here |
 //! | `POST /publish` with the form fields `username` and `message` | 204; everybody but the sender gets it |
+//!
+//! A tab that loses its connection says where it was when it comes back, and gets what it has missed; a new one begins
+//! with what is said from then on.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::io::{self, Read};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, Publisher};
+use server_sent_events::{Event, History, Publisher};
 use tiny_http::{Header, Method, Request, Response};
 
 /// A name longer than this breaks the page.
 const MAX_NAME: usize = 40;
 /// A longer form is refused.
-const MAX_FORM: u64 = 64 * 1024;
+const MAX_FORM: u64 = 16 * 1024;
+/// What is kept for tabs that reconnect. A history does not count what a closure holds, so the two bound its memory
+/// together: 64 MiB. More than a queue and the kernels of both ends hold, so that a slow tab misses nothing either.
+const KEPT: usize = 4_096;
 
 /// One connected page. Its properties are dropped with its stream, so this tells that somebody left, however that
 /// came about.
@@ -44,7 +50,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A tab that is closed is noticed within two heartbeats.
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
-    let chat = Publisher::builder().heartbeat(Duration::from_secs(2)).max_subscribers(400).build()?;
+    // The lists of who is here are kept too. That does no harm: each list is whole, and the newest comes last.
+    let chat = Publisher::builder()
+        .heartbeat(Duration::from_secs(2))
+        .max_subscribers(400)
+        .history(History::new().events(KEPT))
+        .build()?;
     // One thread tells who is here, so that an older list never comes after a newer one. Many changes at once are
     // told once, ten times a second at the most: each list goes to everybody.
     let (changed, changes) = channel();
@@ -90,7 +101,7 @@ fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) ->
             let mut form = Vec::new();
             request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
             if form.len() as u64 > MAX_FORM {
-                return refuse(request, 413, "the form is larger than 64 KiB");
+                return refuse(request, 413, "the form is larger than 16 KiB");
             }
             match publish(chat, &fields(&form)) {
                 Ok(()) => request.respond(Response::empty(204)),
@@ -109,7 +120,7 @@ fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) ->
 
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
     let changed = user.changed.clone();
-    match chat.subscription(user).channels("chat").open() {
+    match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
         Ok(subscription) => {
             let _ = changed.send(());
             subscription.respond(request)
@@ -122,7 +133,10 @@ fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(
     let sender = name(fields)?;
     let message =
         fields.get("message").filter(|message| !message.is_empty()).ok_or("the field `message` is missing")?;
-    let data = json!({ "username": sender, "message": message }).to_string();
+    // With the time: a tab that was away sees it later.
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let data = json!({ "username": sender, "message": message, "time": time }).to_string();
+    // Asked again when a tab comes back, and goes by the name: so nobody ever gets what they said themselves.
     chat.publish_with("chat", move |user: &User| (user.name != sender).then(|| Event::new(&*data)));
     Ok(())
 }

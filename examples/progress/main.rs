@@ -1,0 +1,211 @@
+//! Jobs on worker threads, whose progress every page sees: `cargo run --release --example progress [ADDRESS]`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` or `/?job=7` | the page of all jobs, or of one |
+//! | `GET /events` or `/events?job=7` | the event stream of all jobs, or of one |
+//! | `POST /jobs` with the form field `name` | 201 and `{"job":7}`; three jobs run at once, twenty more may wait |
+//!
+//! Each event says all that there is to say about its job. So the newest events, which the history keeps, are how
+//! things stand: a page that comes late or comes back gets them, and nothing else remembers a job that is over.
+//!
+//! ```text
+//! curl -N 'http://127.0.0.1:5000/events?job=1'
+//! curl --data-urlencode 'name=this will fail' http://127.0.0.1:5000/jobs
+//! ```
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Sender, bounded};
+use serde_json::json;
+use server_sent_events::adapter::tiny_http as sse;
+use server_sent_events::{History, Publisher};
+use tiny_http::{Header, Method, Request, Response};
+
+/// How many jobs run at once.
+const WORKERS: usize = 3;
+/// How many more may wait.
+const MAX_WAITING: usize = 20;
+/// The events that the history keeps of all jobs. A job publishes 52, so this is more than all those publish that are
+/// before the last one that waits: its only event is still there.
+const KEPT: usize = 4_000;
+/// What it keeps of the single jobs too: those of the last 300 or so.
+const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// A longer name breaks the page.
+const MAX_NAME: usize = 60;
+/// A longer form is refused.
+const MAX_FORM: u64 = 64 * 1024;
+
+/// The channel of all jobs. Each job has one of its own too.
+const ALL_JOBS: &str = "all jobs";
+
+fn channel_of(job: u64) -> String {
+    format!("job {job}")
+}
+
+struct Job {
+    number: u64,
+    name: String,
+}
+
+impl Job {
+    /// The work, if it were any: five steps of ten ticks each, 10 to 18 s in all.
+    fn run(&self, publisher: &Publisher) {
+        let steps = ["reading", "checking", "converting", "writing", "cleaning up"];
+        let tick = Duration::from_millis(200 + self.number * 150 % 200); // each at its own pace
+        for percent in (0..100).step_by(2) {
+            let step = steps[percent / 20];
+            if percent == 50 && self.name.contains("fail") {
+                return self.tell(publisher, "failed", percent, &format!("{step} was not possible"));
+            }
+            self.tell(publisher, "running", percent, step);
+            thread::sleep(tick);
+        }
+        self.tell(publisher, "done", 100, "all five steps");
+    }
+
+    /// One event, in both channels.
+    fn tell(&self, publisher: &Publisher, state: &str, percent: usize, step: &str) {
+        // The page may see it much later.
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let Self { number, name } = self;
+        let data = json!({
+            "job": number, "name": name, "state": state, "percent": percent, "step": step, "time": time,
+        });
+        publisher.publish_to([ALL_JOBS, &channel_of(*number)], data.to_string());
+    }
+}
+
+struct Jobs {
+    publisher: Publisher,
+    waiting: Sender<Job>,
+    /// The number of the newest. Who holds the lock is the only one to send, so the room that it finds stays free.
+    newest: Mutex<u64>,
+}
+
+impl Jobs {
+    fn new(publisher: Publisher) -> Self {
+        let (waiting, to_do) = bounded::<Job>(MAX_WAITING);
+        for _ in 0..WORKERS {
+            let (publisher, to_do) = (publisher.clone(), to_do.clone());
+            thread::spawn(move || to_do.iter().for_each(|job| job.run(&publisher)));
+        }
+        Self { publisher, waiting, newest: Mutex::new(0) }
+    }
+
+    /// The number of a new job, if there is room for one.
+    fn start(&self, name: &str) -> Option<u64> {
+        let mut newest = self.newest.lock().expect("nobody panics with this lock");
+        if self.waiting.is_full() {
+            return None;
+        }
+        *newest += 1;
+        let job = Job { number: *newest, name: name.to_owned() };
+        // Told first: once a worker has it, it runs.
+        job.tell(&self.publisher, "queued", 0, "waiting for a free worker");
+        self.waiting.send(job).expect("the workers never stop");
+        Some(*newest)
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
+    let server = sse::Server::bind(address)?;
+    println!("listening on http://{}", server.local_addr());
+
+    // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
+    let history = History::new().events(KEPT).max_bytes(MAX_KEPT_BYTES);
+    let jobs = Jobs::new(Publisher::builder().history(history).max_subscribers(400).build()?);
+    for name in ["Back up the photos", "Build the handbook"] {
+        jobs.start(name);
+    }
+
+    thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for request in server.incoming_requests() {
+                    if let Err(error) = answer(&jobs, request) {
+                        eprintln!("a request got no answer: {error}");
+                    }
+                }
+                // The server is over: the next thread is to see it too.
+                server.unblock();
+            });
+        }
+    });
+    Ok(())
+}
+
+fn answer(jobs: &Jobs, mut request: Request) -> io::Result<()> {
+    let url = request.url().to_owned();
+    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+    match (request.method(), path) {
+        (Method::Get | Method::Head, "/" | "/events") => match asked_job(&fields(query.as_bytes())) {
+            Ok(job) if path == "/events" => subscribe(&jobs.publisher, job, request),
+            Ok(_) => request.respond(text(200, "text/html; charset=utf-8", include_str!("page.html"))),
+            Err(reason) => refuse(request, 400, &reason),
+        },
+        (Method::Post, "/jobs") => {
+            let mut form = Vec::new();
+            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
+            if form.len() as u64 > MAX_FORM {
+                return refuse(request, 413, "the form is larger than 64 KiB");
+            }
+            let name = match name(&fields(&form)) {
+                Ok(name) => name,
+                Err(reason) => return refuse(request, 400, &reason),
+            };
+            match jobs.start(&name) {
+                Some(job) => request.respond(text(201, "application/json", &json!({ "job": job }).to_string())),
+                None => refuse(request, 503, &format!("{MAX_WAITING} jobs are waiting already: try again later")),
+            }
+        }
+        (_, "/" | "/events" | "/jobs") => {
+            let allow = Header::from_bytes("Allow", if path == "/jobs" { "POST" } else { "GET, HEAD" });
+            let response = text(405, "text/plain; charset=utf-8", "GET / and /events, POST /jobs\n");
+            request.respond(response.with_header(allow.expect("two plain texts")))
+        }
+        _ => refuse(request, 404, "there are /, /events and /jobs"),
+    }
+}
+
+/// A page that comes back says where it was and gets what it has missed; another gets all that is still there.
+fn subscribe(publisher: &Publisher, job: Option<u64>, request: Request) -> io::Result<()> {
+    let channel = job.map_or(ALL_JOBS.into(), channel_of);
+    match publisher.subscription(()).channels(&channel).last_event_id_of(&request).replay_last(KEPT).open() {
+        Ok(subscription) => subscription.respond(request),
+        Err(_full) => publisher.refuse(request, Duration::from_secs(5)),
+    }
+}
+
+fn fields(form: &[u8]) -> HashMap<String, String> {
+    form_urlencoded::parse(form).into_owned().collect()
+}
+
+fn asked_job(fields: &HashMap<String, String>) -> Result<Option<u64>, String> {
+    let job = fields.get("job").map(|job| job.parse().map_err(|_| format!("job={job} is not a job's number")));
+    job.transpose()
+}
+
+fn name(fields: &HashMap<String, String>) -> Result<String, String> {
+    let name = fields.get("name").map(|name| name.trim()).unwrap_or("");
+    match name.chars().count() {
+        1..=MAX_NAME => Ok(name.to_owned()),
+        0 => Err("the field `name` is missing".into()),
+        length => Err(format!("the name has {length} characters: at most {MAX_NAME} are allowed")),
+    }
+}
+
+fn text(status: u16, content_type: &str, text: &str) -> Response<io::Cursor<Vec<u8>>> {
+    let content_type = Header::from_bytes("Content-Type", content_type).expect("two plain texts");
+    Response::from_string(text).with_status_code(status).with_header(content_type)
+}
+
+fn refuse(request: Request, status: u16, reason: &str) -> io::Result<()> {
+    request.respond(text(status, "text/plain; charset=utf-8", &format!("{reason}\n")))
+}
