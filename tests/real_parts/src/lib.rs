@@ -2,3 +2,4 @@
 
 #[path = "../../common/mod.rs"]
 pub mod common;
+pub mod relay;

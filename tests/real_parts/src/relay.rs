@@ -1,0 +1,154 @@
+//! A TCP relay between clients and a server, to break connections while both live.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Instant;
+
+/// It lives as long as the process.
+#[derive(Clone)]
+pub struct Relay {
+    pub address: SocketAddr,
+    server: SocketAddr,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Default)]
+struct State {
+    holds: bool,
+    cuts_within: Option<String>,
+    cut: Option<Instant>,
+    visits: Vec<Visit>,
+}
+
+/// A connection that came, and what it began with.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    pub at: Instant,
+    /// The request's head.
+    pub head: String,
+    /// The first bytes of the answer.
+    pub answer: String,
+}
+
+impl Visit {
+    /// The value of a header of the request.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+impl Relay {
+    pub fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self { address: listener.local_addr().unwrap(), server, state: Arc::default() };
+        let accepting = relay.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (at, relay) = (Instant::now(), accepting.clone());
+                // The connection ends with an error more often than not: that is what this is for.
+                thread::spawn(move || relay.passes(client?, at));
+            }
+        });
+        relay
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.0.lock().unwrap()
+    }
+
+    /// From now on, who connects waits: what it asks is known, and not passed on.
+    pub fn holds(&self) {
+        self.state().holds = true;
+    }
+
+    pub fn lets_go(&self) {
+        self.state().holds = false;
+        self.state.1.notify_all();
+    }
+
+    /// Breaks the connection, once, before the last byte of the frame that holds this text.
+    pub fn cuts_within(&self, text: &str) {
+        let mut state = self.state();
+        state.cuts_within = Some(text.to_owned());
+        state.cut = None;
+    }
+
+    /// When it was about to break the connection, as `cuts_within` wanted; `None` as long as it was not.
+    pub fn cut(&self) -> Option<Instant> {
+        self.state().cut
+    }
+
+    /// The connections so far whose request's head has come.
+    pub fn visits(&self) -> Vec<Visit> {
+        self.state().visits.clone()
+    }
+
+    fn passes(&self, mut client: TcpStream, at: Instant) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let visit = Visit { at, head: String::from_utf8(head.clone()).unwrap(), answer: String::new() };
+        let mut state = self.state();
+        let number = state.visits.len();
+        state.visits.push(visit);
+        drop(self.state.1.wait_while(state, |state| state.holds).unwrap());
+
+        let mut server = TcpStream::connect(self.server)?;
+        server.write_all(&head)?;
+        let (mut requests, mut server_too) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || {
+            let _ = io::copy(&mut requests, &mut server_too);
+            let _ = server_too.shutdown(Shutdown::Both);
+        });
+        let result = self.answers(&mut server, &mut client, number);
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = server.shutdown(Shutdown::Both);
+        result
+    }
+
+    /// Passes on what the server says, until its end or the cut.
+    fn answers(&self, server: &mut TcpStream, client: &mut TcpStream, number: usize) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut frame = Vec::new();
+        loop {
+            let read = server.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let mut pass = read;
+            let mut state = self.state();
+            for (at, byte) in buffer[..read].iter().enumerate() {
+                if *byte == b'\n' && frame.ends_with(b"\n") {
+                    let text = String::from_utf8_lossy(&frame);
+                    if state.cuts_within.as_deref().is_some_and(|within| text.contains(within)) {
+                        pass = at;
+                        state.cuts_within = None;
+                        state.cut = Some(Instant::now());
+                        break;
+                    }
+                    frame.clear();
+                } else {
+                    frame.push(*byte);
+                }
+            }
+            drop(state);
+            client.write_all(&buffer[..pass])?;
+            // After it was passed on: who sees it here may cut, and it has arrived all the same.
+            let mut state = self.state();
+            let answer = &mut state.visits[number].answer;
+            if answer.len() < 1024 {
+                answer.push_str(&String::from_utf8_lossy(&buffer[..pass]));
+            }
+            drop(state);
+            if pass < read {
+                return Ok(());
+            }
+        }
+    }
+}
