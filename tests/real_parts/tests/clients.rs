@@ -1,0 +1,527 @@
+//! Clients that other people wrote get from hub what the standard says, and resume by themselves.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use real_parts::common::example::{Example, built_examples};
+use real_parts::common::http::Events;
+use real_parts::common::{PATIENCE, eventually, parsed};
+use real_parts::relay::Relay;
+use serde_json::{Value, json};
+
+/// Type and data of what is published. What arrives has a line feed for each CR, LF and CRLF, and is the same else.
+const EVENTS: &[(&str, &str)] = &[
+    ("message", "plain"),
+    ("done", "of a type"),
+    ("zwölf Uhr", "of a type with a space, not ASCII"),
+    ("message", "one\ntwo\nthree"),
+    ("message", "one\r\ntwo\r\nthree"),
+    ("message", "one\rtwo\rthree"),
+    ("message", "one\r\n\rtwo\n\rthree\r\r\nfour"),
+    ("message", " one space before"),
+    ("message", "   three\n  two\n and one"),
+    ("message", "a space and a tab after \t"),
+    ("message", ""),
+    ("done", ""),
+    ("message", "\n"),
+    ("message", "\r"),
+    ("message", "newline at the end\n"),
+    ("message", "two at the end\r\n\r\n"),
+    ("message", "\nnewline at the beginning"),
+    ("message", "a blank line\n\nwithin"),
+    ("message", ": no comment"),
+    ("message", "id: none\nretry: 1\nevent: none\ndata: the data"),
+    ("message", "grüße, 日本, 🦀"),
+    ("message", "\u{feff}no line ends here: \u{b} \u{c} \u{85} \u{2028} \u{2029} \0 \u{1e}"),
+];
+
+/// What is published while the client is away.
+const MISSED: &[(&str, &str)] = &[("message", "missed"), ("done", "missed\r\ntoo"), ("message", "")];
+
+/// The types that anything here is published with, and what hub has of its own.
+const TYPES: [&str; 4] = ["message", "done", "zwölf Uhr", "gap"];
+
+#[derive(Clone, Debug, PartialEq)]
+struct Arrived {
+    kind: String,
+    data: String,
+    id: String,
+}
+
+/// Where the clients are that `tests/run` installs.
+fn installed(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/real_parts").join(path)
+}
+
+/// Starts a client, whose output is read.
+#[track_caller]
+fn spawn(command: &mut Command) -> Child {
+    // No proxy that the surroundings may name: all is on this machine.
+    command.env("NO_PROXY", "*").env("no_proxy", "*").stdout(Stdio::piped());
+    match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("{} is missing: tests/run installs it", command.get_program().display())
+        }
+        Err(error) => panic!("{command:?}: {error}"),
+    }
+}
+
+/// How a client is started, and where it leaves the standard or is free to choose.
+struct Kind {
+    command: fn() -> Command,
+    /// What it makes of data that is right.
+    takes: fn(&str) -> String,
+    /// The retry time it is told, in ms: not what it would wait anyway.
+    retry: u64,
+    /// How long it waits at least when told so.
+    waits: fn(u64) -> u64,
+    /// Whether an id that came without data is the id of an event after it that has none.
+    gives_id_alone: bool,
+    /// Whether it resumes after an id that came without data.
+    resumes_after_id_alone: bool,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self {
+            command: || unreachable!(),
+            takes: str::to_owned,
+            retry: 300,
+            waits: |told| told,
+            gives_id_alone: true,
+            resumes_after_id_alone: true,
+        }
+    }
+}
+
+fn npm_eventsource() -> Kind {
+    Kind {
+        command: || {
+            let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+            let node = installed(&format!("node_modules/node-linux-{architecture}/bin/node"));
+            let mut command = Command::new(node.canonicalize().unwrap_or(node));
+            command.args(["--input-type=module", "--eval", include_str!("../clients/eventsource.mjs")]);
+            // That is where a program that is no file finds its packages.
+            command.current_dir(installed(""));
+            command
+        },
+        // It waits 3 s when it is told nothing.
+        retry: 3_300,
+        ..Kind::default()
+    }
+}
+
+fn python(program: &str) -> Command {
+    let mut command = Command::new(installed("venv/bin/python"));
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(program));
+    command
+}
+
+fn python_requests_sse() -> Kind {
+    Kind {
+        command: || python("requests_sse_client.py"),
+        // It takes all spaces away from the beginning of a line, and all newlines from the end of the data.
+        takes: |data| {
+            let lines: Vec<&str> = data.split('\n').map(|line| line.trim_start_matches(' ')).collect();
+            lines.join("\n").trim_end_matches('\n').to_owned()
+        },
+        // It doubles even the first time.
+        waits: |told| 2 * told,
+        ..Kind::default()
+    }
+}
+
+fn python_launchdarkly() -> Kind {
+    Kind {
+        command: || python("launchdarkly_client.py"),
+        // It reads `retry`, and does nothing with it: what its program says counts.
+        waits: |_| 100,
+        gives_id_alone: false,
+        resumes_after_id_alone: false,
+        ..Kind::default()
+    }
+}
+
+fn rust_eventsource_client() -> Kind {
+    Kind {
+        command: || Command::new(env!("CARGO_BIN_EXE_eventsource_client")),
+        // At random between half of it and all of it.
+        waits: |told| told / 2,
+        // Its parser keeps it, but what reconnects looks at events only.
+        resumes_after_id_alone: false,
+        ..Kind::default()
+    }
+}
+
+/// A client at work, killed at the end.
+struct Client {
+    process: Child,
+    events: Receiver<Arrived>,
+}
+
+impl Client {
+    #[track_caller]
+    fn start(kind: &Kind, url: &str) -> Self {
+        let mut process = spawn((kind.command)().arg(url).args(TYPES));
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, events) = channel();
+        thread::spawn(move || {
+            for line in output.lines() {
+                let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+                let _ = sender.send(Arrived { kind: field("type"), data: field("data"), id: field("id") });
+            }
+        });
+        Self { process, events }
+    }
+
+    /// It must not end, but for a tool that is missing.
+    #[track_caller]
+    fn runs(&mut self) {
+        let ended = self.process.try_wait().unwrap();
+        assert_eq!(ended, None, "the client has ended: see what it says above; tests/run installs what it needs");
+    }
+
+    #[track_caller]
+    fn gets(&mut self, expected: &Arrived) {
+        match self.events.recv_timeout(PATIENCE) {
+            Ok(event) => assert_eq!(event, *expected),
+            Err(error) => {
+                // Its output ends just before the process does.
+                eventually("the client is there, or gone", || {
+                    error == RecvTimeoutError::Timeout || self.process.try_wait().unwrap().is_some()
+                });
+                self.runs();
+                panic!("the client has not told of {expected:?}");
+            }
+        }
+    }
+
+    /// Waits until it has come so often.
+    #[track_caller]
+    fn comes(&mut self, relay: &Relay, times: usize) {
+        eventually("the client comes", || {
+            self.runs();
+            relay.visits().len() >= times
+        });
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// hub, somebody who watches it without a break and so knows the ids, and the way by which the client comes.
+struct Scene {
+    hub: Example,
+    witness: Events,
+    relay: Relay,
+    takes: fn(&str) -> String,
+}
+
+/// Two channels: ids are of one sequence for both.
+const CHANNELS: &str = "/c,d";
+
+impl Scene {
+    fn new(kind: &Kind) -> Self {
+        let hub = Example::start("hub");
+        let relay = Relay::to(address(&hub));
+        Self { witness: hub.events(CHANNELS), hub, relay, takes: kind.takes }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}{CHANNELS}", self.relay.address)
+    }
+
+    /// Publishes, and returns how many watch and what is to arrive.
+    #[track_caller]
+    fn publishes(&mut self, to: &str, data: &str) -> (usize, Arrived) {
+        let response = ureq::post(format!("{}{to}", self.hub.url)).send(data).unwrap();
+        let watchers = response.headers()["x-watchers"].to_str().unwrap().parse().unwrap();
+        let (kind, id) = loop {
+            let frame = self.witness.next_frame().unwrap();
+            let id = frame.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
+            if let [event] = &parsed(&frame)[..] {
+                break (event.event.clone(), id.to_owned());
+            }
+        };
+        let data = data.replace("\r\n", "\n").replace('\r', "\n");
+        (watchers, Arrived { kind, data: (self.takes)(&data), id })
+    }
+
+    /// Publishes these, to one channel, the other, and both.
+    fn publishes_all(&mut self, events: &[(&str, &str)]) -> Vec<Arrived> {
+        let publish = |((kind, data), to): (&(&str, &str), _)| {
+            let (_, event) = self.publishes(&format!("{to}{}", query(kind)), data);
+            assert_eq!(event.kind, *kind);
+            event
+        };
+        events.iter().zip(["/c", "/d", CHANNELS].into_iter().cycle()).map(publish).collect()
+    }
+
+    /// What the client gets first: until it watches, nothing is for it.
+    fn first(&mut self, client: &mut Client) -> Arrived {
+        let mut first = None;
+        eventually("the client watches", || {
+            client.runs();
+            let (watchers, event) = self.publishes("/c", "are you there?");
+            first = Some(event);
+            watchers > 1
+        });
+        first.unwrap()
+    }
+
+    /// The id that the stream began with when the client came for the nth time.
+    fn started(&self, nth: usize) -> Option<String> {
+        let visits = self.relay.visits();
+        let (id, _) = visits[nth - 1].answer.split_once("\nid: ")?.1.split_once("\n\n")?;
+        Some(id.to_owned())
+    }
+
+    /// What the client said it had when it came last.
+    fn came_with(&self) -> Option<String> {
+        let visits = self.relay.visits();
+        visits.last().and_then(|visit| visit.header("last-event-id")).map(str::to_owned)
+    }
+
+    fn restarts_hub(&mut self) {
+        let mut command = Command::new(built_examples().join("hub"));
+        command.arg(address(&self.hub).to_string());
+        self.hub = Example::run_as_it_is(command);
+        self.witness = self.hub.events(CHANNELS);
+    }
+}
+
+/// What asks hub for an event of this type.
+fn query(kind: &str) -> String {
+    let encoded = kind.replace(' ', "+").replace('ö', "%C3%B6");
+    if kind == "message" { String::new() } else { format!("?event={encoded}") }
+}
+
+fn address(hub: &Example) -> SocketAddr {
+    hub.url.strip_prefix("http://").unwrap().parse().unwrap()
+}
+
+fn gets_all_and_resumes(kind: Kind) {
+    let mut scene = Scene::new(&kind);
+    let mut client = Client::start(&kind, &scene.url());
+    let first = scene.first(&mut client);
+    client.gets(&first);
+    assert_eq!(scene.came_with(), None);
+    for event in scene.publishes_all(EVENTS) {
+        client.gets(&event);
+    }
+    let long = scene.publishes("/c", &format!("{}\n{}", "long, ".repeat(20_000), "ü".repeat(50_000))).1;
+    client.gets(&long);
+    let last = scene.publishes(&format!("/c?retry={}", kind.retry), "with a retry time").1;
+    client.gets(&last);
+
+    // The connection breaks within an event, and hub goes on.
+    scene.relay.cuts_within("cut off");
+    scene.relay.holds();
+    let cut_off = scene.publishes("/d", "cut off").1;
+    let missed = scene.publishes_all(MISSED);
+    eventually("the connection is cut", || scene.relay.cut().is_some());
+    client.comes(&scene.relay, 2);
+    assert_eq!(scene.came_with(), Some(last.id));
+    let away = scene.relay.visits()[1].at - scene.relay.cut().unwrap();
+    assert!(away >= Duration::from_millis((kind.waits)(kind.retry)), "it came back after {away:?}");
+    scene.relay.lets_go();
+    client.gets(&cut_off);
+    for event in missed {
+        client.gets(&event);
+    }
+    let last = scene.publishes("/d?retry=20", "live again").1;
+    client.gets(&last);
+
+    // hub itself goes, and with it its memory.
+    scene.hub.process.kill().unwrap();
+    scene.hub.process.wait().unwrap();
+    // That is how it finds hub gone.
+    client.comes(&scene.relay, 3);
+    scene.restarts_hub();
+    let after = [scene.publishes("/c", "after the restart").1, scene.publishes("/d", "and once more").1];
+    let to = format!("{}-0", after[0].id.split_once('-').unwrap().0);
+    let gap = Arrived {
+        kind: "gap".into(),
+        data: json!({ "from": &last.id, "to": &to }).to_string(),
+        id: if kind.gives_id_alone { to } else { last.id.clone() },
+    };
+    client.gets(&gap);
+    assert_eq!(scene.came_with(), Some(last.id));
+    for event in after {
+        client.gets(&event);
+    }
+    client.gets(&scene.publishes(CHANNELS, "live for good").1);
+}
+
+/// hub begins each stream with an id, for those that break off before their first event.
+fn resumes_before_its_first_event(kind: Kind) {
+    let mut scene = Scene::new(&kind);
+    let mut client = Client::start(&kind, &scene.url());
+    client.comes(&scene.relay, 1);
+    eventually("its stream begins", || scene.started(1).is_some());
+
+    scene.relay.cuts_within("cut off");
+    scene.relay.holds();
+    let cut_off = scene.publishes("/c", "cut off").1;
+    client.comes(&scene.relay, 2);
+    let came_with = scene.came_with();
+    scene.relay.lets_go();
+    if kind.resumes_after_id_alone {
+        assert_eq!(came_with, Some(scene.started(1).unwrap()));
+        client.gets(&cut_off);
+    } else {
+        assert_eq!(came_with, None);
+        eventually("its stream begins", || scene.started(2).is_some());
+    }
+    client.gets(&scene.publishes("/d", "live").1);
+}
+
+#[test]
+fn eventsource_of_npm_gets_all_and_resumes() {
+    gets_all_and_resumes(npm_eventsource());
+}
+
+#[test]
+fn requests_sse_of_python_gets_all_and_resumes() {
+    gets_all_and_resumes(python_requests_sse());
+}
+
+#[test]
+fn launchdarkly_eventsource_of_python_gets_all_and_resumes() {
+    gets_all_and_resumes(python_launchdarkly());
+}
+
+#[test]
+fn eventsource_client_of_rust_gets_all_and_resumes() {
+    gets_all_and_resumes(rust_eventsource_client());
+}
+
+#[test]
+fn eventsource_of_npm_resumes_before_its_first_event() {
+    resumes_before_its_first_event(npm_eventsource());
+}
+
+#[test]
+fn requests_sse_of_python_resumes_before_its_first_event() {
+    resumes_before_its_first_event(python_requests_sse());
+}
+
+/// Their last id is the one of their last event.
+#[test]
+fn launchdarklys_clients_know_no_id_before_their_first_event() {
+    for kind in [python_launchdarkly(), rust_eventsource_client()] {
+        resumes_before_its_first_event(kind);
+    }
+}
+
+/// curl with its output, killed at the end.
+struct Curl(Child, BufReader<ChildStdout>);
+
+impl Curl {
+    #[track_caller]
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = spawn(Command::new("curl").args(["--silent", "--show-error", "--no-buffer"]).args(arguments));
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Self(process, output)
+    }
+
+    /// The next bytes are these. Without a time limit of its own: curl has one.
+    #[track_caller]
+    fn reads(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        let result = self.1.read_exact(&mut bytes);
+        assert_eq!(String::from_utf8_lossy(&bytes), expected, "{result:?}");
+    }
+
+    #[track_caller]
+    fn reads_line(&mut self) -> String {
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "curl has ended after {line:?}");
+        line
+    }
+}
+
+impl Drop for Curl {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Publishes with curl, and returns the frame without its id.
+#[track_caller]
+fn curl_publishes(url: &str, kind: &str, data: &str) -> String {
+    let url = format!("{url}{}", query(kind));
+    let arguments = ["--silent", "--show-error", "--fail", "--data-binary", "@-", &url];
+    let mut curl = spawn(Command::new("curl").args(arguments).stdin(Stdio::piped()));
+    curl.stdin.take().unwrap().write_all(data.as_bytes()).unwrap();
+    assert!(curl.wait().unwrap().success());
+    let mut frame = if kind == "message" { String::new() } else { format!("event: {kind}\n") };
+    for line in data.replace("\r\n", "\n").replace('\r', "\n").split('\n') {
+        frame.push_str(&format!("data: {line}\n"));
+    }
+    frame
+}
+
+#[test]
+fn curl_sees_each_byte_and_resumes_by_header_and_by_query() {
+    let hub = Example::start("hub");
+    let url = format!("{}/c", hub.url);
+    let limit = PATIENCE.as_secs().to_string();
+    let watch = |arguments: &[&str]| Curl::start(&[&["--max-time", &limit], arguments].concat());
+
+    let mut curl = watch(&["--include", &url]);
+    assert_eq!(curl.reads_line(), "HTTP/1.1 200 OK\r\n");
+    let mut head = Vec::new();
+    while head.last().is_none_or(|line| line != "\r\n") {
+        head.push(curl.reads_line());
+    }
+    assert!(head.contains(&"Content-Type: text/event-stream\r\n".to_owned()), "{head:?}");
+    curl.reads(":\n\n");
+    let start = curl.reads_line();
+    assert!(start.starts_with("id: "), "{start:?}");
+    curl.reads("\n");
+
+    let mut frames = Vec::new();
+    for (kind, data) in EVENTS {
+        let frame = curl_publishes(&url, kind, data);
+        curl.reads(&frame);
+        let id = curl.reads_line();
+        assert!(id.starts_with("id: "), "{id:?}");
+        curl.reads("\n");
+        frames.push((frame, id));
+    }
+    drop(curl);
+    for (kind, data) in MISSED {
+        frames.push((curl_publishes(&url, kind, data), String::new()));
+    }
+
+    // From the start on, and from the middle.
+    let ids: Vec<String> = [&start].into_iter().chain(frames.iter().map(|(_, id)| id)).cloned().collect();
+    for seen in [0, 1, EVENTS.len() / 2, EVENTS.len()] {
+        let id = ids[seen].strip_prefix("id: ").unwrap().trim();
+        let header = format!("Last-Event-ID: {id}");
+        for arguments in [&["--header", &header, &url][..], &[&format!("{url}?lastEventId={id}")]] {
+            let mut curl = watch(arguments);
+            curl.reads(&format!(":\n\nid: {id}\n\n"));
+            for (frame, id) in &frames[seen..] {
+                curl.reads(frame);
+                let got = curl.reads_line();
+                assert!(got == *id || id.is_empty() && got.starts_with("id: "), "{got:?}, not {id:?}");
+                curl.reads("\n");
+            }
+        }
+    }
+}
