@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Events;
@@ -247,11 +247,15 @@ impl Scene {
     fn publishes(&mut self, to: &str, data: &str) -> (usize, Arrived) {
         let response = ureq::post(format!("{}{to}", self.hub.url)).send(data).unwrap();
         let watchers = response.headers()["x-watchers"].to_str().unwrap().parse().unwrap();
+        let start = Instant::now();
         let (kind, id) = loop {
             let frame = self.witness.next_frame().unwrap();
             let id = frame.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
-            if let [event] = &parsed(&frame)[..] {
-                break (event.event.clone(), id.to_owned());
+            match &parsed(&frame)[..] {
+                // Comments and ids alone, which go on for ever.
+                [] => assert!(start.elapsed() < PATIENCE, "{data:?} was published, and is not there"),
+                [event] => break (event.event.clone(), id.to_owned()),
+                events => panic!("{data:?} became {events:?}"),
             }
         };
         let data = data.replace("\r\n", "\n").replace('\r', "\n");
