@@ -1,5 +1,6 @@
-//! What every part needs: the examples as processes, and patience.
+//! What every part needs: the examples as processes, patience, and what stands between them and who uses them.
 
 #[path = "../../common/mod.rs"]
 pub mod common;
+pub mod nginx;
 pub mod relay;
