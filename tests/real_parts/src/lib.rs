@@ -1,5 +1,6 @@
 //! What every part needs: the examples as processes, patience, and what stands between them and who uses them.
 
+pub mod browser;
 #[path = "../../common/mod.rs"]
 pub mod common;
 pub mod nginx;

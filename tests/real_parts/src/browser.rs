@@ -1,0 +1,180 @@
+//! A real browser, Chromium, driven through WebDriver.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::common::PATIENCE;
+
+/// A browser without a window, with a profile of its own; ended with all its processes when it is dropped.
+pub struct Browser(Rc<Session>);
+
+struct Session {
+    client: Client,
+    runtime: Runtime,
+    driver: Child,
+}
+
+impl Browser {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let mut command = Command::new("chromedriver");
+        // All its processes are one group, to be ended together.
+        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let mut driver = command.spawn().expect("chromedriver is missing: tests/run installs it");
+        let lines = BufReader::new(driver.stdout.as_mut().unwrap()).lines();
+        let said = |line: String| Some(line.split_once("successfully on port ")?.1.trim_end_matches('.').to_owned());
+        let port = lines.map(Result::unwrap).find_map(said).expect("chromedriver said on which port it listens");
+
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox", // which root has not
+            "--disable-gpu",
+            "--no-first-run",
+            // No requests but ours.
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1100,800",
+        ];
+        let capabilities = json!({
+            "acceptInsecureCerts": true,
+            "goog:chromeOptions": { "args": arguments },
+            // A page whose stream has no connection left would load forever.
+            "pageLoadStrategy": "none",
+        });
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities.as_object().unwrap().clone());
+        let client = runtime.block_on(builder.connect(&format!("http://127.0.0.1:{port}")));
+        let client = client.expect("chromium is missing, or could not start: tests/run installs it");
+        Self(Rc::new(Session { client, runtime, driver }))
+    }
+
+    /// A new tab with this page, which need not have loaded yet.
+    pub fn opens(&self, url: &str) -> Tab {
+        let Session { client, runtime, .. } = &*self.0;
+        let window = runtime.block_on(client.new_window(true)).unwrap().handle;
+        let tab = Tab { session: Rc::clone(&self.0), window };
+        tab.goes_to(url);
+        tab
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The whole group: the driver alone would leave the browser behind.
+        let group = format!("-{}", self.driver.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.driver.wait();
+    }
+}
+
+/// One tab of a browser.
+pub struct Tab {
+    session: Rc<Session>,
+    window: WindowHandle,
+}
+
+impl Tab {
+    fn client(&self) -> &Client {
+        let Session { client, runtime, .. } = &*self.session;
+        runtime.block_on(client.switch_to_window(self.window.clone())).unwrap();
+        client
+    }
+
+    pub fn goes_to(&self, url: &str) {
+        self.session.runtime.block_on(self.client().goto(url)).unwrap();
+    }
+
+    pub fn closes(self) {
+        self.session.runtime.block_on(self.client().close_window()).unwrap();
+    }
+
+    /// What this JavaScript expression is in the page; null while there is no page.
+    pub fn is(&self, expression: &str) -> Value {
+        let script = format!("return {expression};");
+        self.session.runtime.block_on(self.client().execute(&script, vec![])).unwrap_or(Value::Null)
+    }
+
+    /// Runs these statements in the page.
+    pub fn does(&self, script: &str) {
+        self.session.runtime.block_on(self.client().execute(script, vec![])).unwrap();
+    }
+
+    /// The texts of all elements that this selector finds, as a person sees them.
+    pub fn texts(&self, selector: &str) -> Vec<String> {
+        let texts = self.is(&format!("[...document.querySelectorAll({selector:?})].map(found => found.innerText)"));
+        let texts = texts.as_array().cloned().unwrap_or_default();
+        texts.iter().map(|text| text.as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Waits until the texts are these.
+    #[track_caller]
+    pub fn shows(&self, selector: &str, texts: &[&str]) {
+        self.waits_for(&format!("{selector} shows {texts:?}"), || self.texts(selector), |found| found == texts);
+    }
+
+    /// Waits until this JavaScript expression is true.
+    #[track_caller]
+    pub fn until(&self, expression: &str) {
+        self.waits_for(expression, || self.is(expression), |value| *value == true);
+    }
+
+    #[track_caller]
+    fn waits_for<T: std::fmt::Debug>(&self, what: &str, look: impl Fn() -> T, is_right: impl Fn(&T) -> bool) {
+        let start = Instant::now();
+        loop {
+            let seen = look();
+            if is_right(&seen) {
+                return;
+            }
+            assert!(start.elapsed() < 2 * PATIENCE, "not within {:?}: {what}; it is {seen:?}", 2 * PATIENCE);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Types into the first element that the selector finds, instead of what it holds, and presses Enter.
+    pub fn enters(&self, selector: &str, text: &str) {
+        self.until(&format!("document.querySelector({selector:?}) !== null"));
+        let (client, runtime) = (self.client(), &self.session.runtime);
+        let element = runtime.block_on(client.find(Locator::Css(selector))).unwrap();
+        runtime.block_on(element.clear()).unwrap();
+        runtime.block_on(element.send_keys(&format!("{text}\u{E007}"))).unwrap();
+    }
+
+    /// From now on, the page is so wide and high, in CSS pixels.
+    pub fn is_sized(&self, width: u32, height: u32) {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let command = DevTools(json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics }));
+        self.session.runtime.block_on(self.client().issue_cmd(command)).unwrap();
+    }
+
+    /// What it looks like, as a PNG.
+    pub fn looks_like(&self) -> Vec<u8> {
+        self.session.runtime.block_on(self.client().screenshot()).unwrap()
+    }
+}
+
+/// What only Chromium's driver knows.
+#[derive(Debug)]
+struct DevTools(Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.0.to_string()))
+    }
+}

@@ -1,0 +1,331 @@
+//! A real browser: what the examples' pages show, in several tabs, through restarts of the server.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use real_parts::browser::{Browser, Tab};
+use real_parts::common::eventually;
+use real_parts::common::example::{Example, built_examples};
+use real_parts::common::http::Running;
+use real_parts::nginx::{Site, Way};
+use real_parts::relay::Relay;
+use server_sent_events::Publisher;
+
+const STATE: &str = "#state";
+
+/// Kills the server, and gives what starts it anew on the same address.
+fn kill(mut example: Example, name: &str) -> impl FnOnce() -> Example {
+    example.process.kill().unwrap();
+    example.process.wait().unwrap();
+    let mut command = Command::new(built_examples().join(name));
+    command.arg(example.url.strip_prefix("http://").unwrap());
+    // Dropping it would kill what is dead.
+    std::mem::forget(example);
+    || Example::run_as_it_is(command)
+}
+
+/// Keeps a picture of the page for people to look at, and sees that nothing is cut off at this width.
+#[track_caller]
+fn fits(tab: &Tab, name: &str, width: u32, height: u32) {
+    tab.is_sized(width, height);
+    tab.until("document.documentElement.scrollWidth <= innerWidth");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pictures");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{name}-{width}.png")), tab.looks_like()).unwrap();
+}
+
+fn post(url: &str, fields: &[(&str, &str)]) {
+    ureq::post(url).send_form(fields.iter().copied()).unwrap();
+}
+
+#[test]
+fn visits_shows_each_visit_in_every_tab_and_comes_back_after_a_restart() {
+    let visits = Example::start("visits");
+    let browser = Browser::new();
+    let first = browser.opens(&visits.url);
+    first.shows(STATE, &["live"]);
+    let log = "[...document.querySelectorAll('#log li')].map(line => line.lastChild.data).join()";
+    first.until(&format!("{log} === '1 visits so far'"));
+    let second = browser.opens(&visits.url);
+    second.shows(STATE, &["live"]);
+    first.until(&format!("{log} === 'visit number 2,1 visits so far'"));
+
+    let restart = kill(visits, "visits");
+    for tab in [&first, &second] {
+        tab.until("['reconnecting', 'disconnected'].includes(document.querySelector('#state').dataset.state)");
+    }
+    let _visits = restart();
+    for tab in [&first, &second] {
+        tab.shows(STATE, &["live"]);
+    }
+    first.until(&format!("{log} === '0 visits so far,visit number 2,1 visits so far'"));
+    fits(&first, "visits", 360, 640);
+}
+
+fn join(browser: &Browser, chat: &Example, name: &str) -> Tab {
+    let tab = browser.opens(&chat.url);
+    tab.enters("#username", name);
+    tab.shows(STATE, &["live"]);
+    tab
+}
+
+/// The messages in the log, without who and when.
+const SAID: &str = "#log .message .text";
+
+#[test]
+fn chat_shows_a_message_once_in_every_tab() {
+    let chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let bob = join(&browser, &chat, "Bob");
+    for tab in [&ada, &bob] {
+        tab.until("document.querySelectorAll('#users li').length === 2");
+    }
+    ada.enters("#message", "hello");
+    bob.shows(SAID, &["hello"]);
+    bob.enters("#message", "hi there");
+    ada.shows(SAID, &["hello", "hi there"]);
+    bob.shows(SAID, &["hello", "hi there"]);
+
+    // Who closes the tab is gone from the list.
+    bob.closes();
+    ada.shows("#users li", &["Ada (you)"]);
+}
+
+#[test]
+fn html_in_a_name_or_a_text_stays_text() {
+    let chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let name = "<b>Mallory</b><img src=x>";
+    let text = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> &amp; \u{2028}";
+    let mallory = join(&browser, &chat, name);
+    post(&format!("{}/publish", chat.url), &[("username", name), ("message", text)]);
+    ada.until(&format!("document.querySelector({SAID:?})?.textContent === {}", serde_json::json!(text)));
+    ada.until(&format!("document.querySelector('#log .name').textContent === {}", serde_json::json!(name)));
+    ada.until(&format!(
+        "[...document.querySelectorAll('#users .name')].some(found => found.textContent === {})",
+        serde_json::json!(name)
+    ));
+    for tab in [&ada, &mallory] {
+        tab.until("document.querySelectorAll('main img, main b, main script').length === 0");
+        tab.until("document.title === 'Chat'");
+    }
+}
+
+#[test]
+fn chat_shows_every_message_once_though_the_server_was_killed() {
+    let chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let publish = format!("{}/publish", chat.url);
+    post(&publish, &[("username", "Bob"), ("message", "before")]);
+    ada.shows(SAID, &["before"]);
+
+    let restart = kill(chat, "chat");
+    ada.until("['reconnecting', 'disconnected'].includes(document.querySelector('#state').dataset.state)");
+    fits(&ada, "chat-away", 360, 640);
+    let _chat = restart();
+    // Mostly before the tab is back; what it has not seen then, the history gives it.
+    post(&publish, &[("username", "Bob"), ("message", "meanwhile")]);
+    ada.shows(STATE, &["live"]);
+    ada.shows(SAID, &["before", "meanwhile"]);
+    post(&publish, &[("username", "Bob"), ("message", "after")]);
+    ada.shows(SAID, &["before", "meanwhile", "after"]);
+    // The history of before is gone with the process, and the page says so, once.
+    ada.until("document.querySelectorAll('#log .notice').length === 1");
+}
+
+#[test]
+fn chat_misses_nothing_while_its_connection_was_broken() {
+    let chat = Example::start("chat");
+    let relay = Relay::to(chat.url.strip_prefix("http://").unwrap().parse().unwrap());
+    let browser = Browser::new();
+    let ada = browser.opens(&format!("http://{}", relay.address));
+    ada.enters("#username", "Ada");
+    ada.shows(STATE, &["live"]);
+    let publish = format!("{}/publish", chat.url);
+    let say = |message| post(&publish, &[("username", "Bob"), ("message", message)]);
+    say("before");
+    ada.shows(SAID, &["before"]);
+
+    relay.holds();
+    relay.cuts_within("cut short");
+    say("cut short");
+    ada.shows(STATE, &["reconnecting"]);
+    say("while it was away");
+    relay.lets_go();
+    ada.shows(STATE, &["live"]);
+    say("after");
+    ada.shows(SAID, &["before", "cut short", "while it was away", "after"]);
+    ada.until("document.querySelectorAll('#log .notice').length === 0");
+}
+
+#[test]
+fn chat_is_readable_on_a_phone_and_on_a_desk() {
+    let chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let bob = join(&browser, &chat, "Bob");
+    for name in ["Grace", "Alan", "Barbara"] {
+        // Who is here without a tab.
+        std::mem::forget(chat.events(&format!("/subscribe?username={name}")));
+    }
+    let talk = [
+        (&bob, "Is the build green?"),
+        (&ada, "Yes, since this morning. The history keeps what you missed while your train was in the tunnel."),
+        (&bob, "Then let us ship it."),
+    ];
+    for (tab, text) in talk {
+        tab.enters("#message", text);
+    }
+    ada.until("document.querySelectorAll('#users li').length === 5");
+    ada.until(&format!("document.querySelectorAll({SAID:?}).length === 3"));
+    fits(&ada, "chat", 360, 640);
+    fits(&ada, "chat", 900, 560);
+    fits(&bob, "chat-other", 360, 640);
+}
+
+/// The cards: a job's name and its state.
+fn jobs(tab: &Tab) -> Vec<(String, String)> {
+    tab.texts(".job h2").into_iter().zip(tab.texts(".job .state")).collect()
+}
+
+#[test]
+fn progress_shows_the_truth_in_every_tab_however_late_it_was_opened() {
+    let progress = Example::start("progress");
+    let browser = Browser::new();
+    let first = browser.opens(&progress.url);
+    first.shows(STATE, &["live"]);
+    first.enters("#name", "Render the film");
+    first.enters("#name", "Index a disk that will fail");
+    first.enters("#name", "<i>Sort</i> the mail");
+    first.shows(
+        ".job h2",
+        &[
+            "<i>Sort</i> the mail",
+            "Index a disk that will fail",
+            "Render the film",
+            "Build the handbook",
+            "Back up the photos",
+        ],
+    );
+    // It moves.
+    let percent = "Number(document.querySelector('#job-1 progress').value)";
+    first.until(&format!("{percent} > 10"));
+
+    // A tab that comes late knows as much, and one that is loaded anew.
+    let late = browser.opens(&progress.url);
+    late.until("document.querySelectorAll('.job').length === 5");
+    late.until(&format!("{percent} > 10"));
+    first.does("location.reload()");
+    first.until("document.querySelectorAll('.job').length === 5");
+    for tab in [&first, &late] {
+        tab.until("document.querySelector('#job-4').dataset.state === 'failed'");
+        tab.until("document.querySelector('#job-5').dataset.state === 'running'");
+    }
+    fits(&first, "progress", 360, 740);
+    fits(&first, "progress", 900, 660);
+    // HTML in a name stays text.
+    first.enters("#name", "<i>Sort</i> the rest");
+    late.until("document.querySelector('#job-6 h2')?.textContent === '<i>Sort</i> the rest'");
+    for tab in [&first, &late] {
+        tab.until(
+            "[...document.querySelectorAll('.job')].every(job => ['done', 'failed'].includes(job.dataset.state))",
+        );
+    }
+    assert_eq!(jobs(&first), jobs(&late));
+    assert_eq!(first.texts("#log p"), late.texts("#log p"));
+
+    // One job's own page shows that one.
+    let one = browser.opens(&format!("{}/?job=4", progress.url));
+    one.shows(".job h2", &["Index a disk that will fail"]);
+    one.shows(".job .state", &["failed"]);
+}
+
+#[test]
+fn progress_forgets_what_a_killed_server_did() {
+    let progress = Example::start("progress");
+    let browser = Browser::new();
+    let tab = browser.opens(&progress.url);
+    tab.enters("#name", "of the old server");
+    tab.until("document.querySelectorAll('.job').length === 3");
+    let restart = kill(progress, "progress");
+    tab.until("['reconnecting', 'disconnected'].includes(document.querySelector('#state').dataset.state)");
+    fits(&tab, "progress-away", 360, 740);
+    let _progress = restart();
+    tab.shows(STATE, &["live"]);
+    tab.shows(".job h2", &["Build the handbook", "Back up the photos"]);
+    tab.until("document.querySelectorAll('#log .missing').length === 1");
+}
+
+#[test]
+fn of_seven_tabs_the_seventh_waits_for_one_of_six_connections() {
+    let visits = Example::start("visits");
+    let browser = Browser::new();
+    let mut tabs: Vec<Tab> = (0..6).map(|_| browser.opens(&visits.url)).collect();
+    tabs.iter().for_each(|tab| tab.shows(STATE, &["live"]));
+    let seventh = browser.opens(&visits.url);
+    // All six hear of a further visit, so time has passed; the seventh is still without its page.
+    ureq::get(&visits.url).call().unwrap();
+    tabs.iter().for_each(|tab| tab.until("document.querySelector('#log').innerText.includes('visit number 7')"));
+    assert_eq!(seventh.texts(STATE), [""; 0]);
+    tabs.pop().unwrap().closes();
+    seventh.shows(STATE, &["live"]);
+}
+
+/// What the README shows, as it stands there.
+fn readme(block_with: &str) -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    blocks.into_iter().find(|block| block.contains(block_with)).expect(block_with).to_owned()
+}
+
+#[test]
+fn with_the_readmes_shared_worker_all_tabs_share_one_connection() {
+    let publisher = Publisher::new();
+    let streams = publisher.clone();
+    let page = format!(
+        "<script>console.log = text => document.body.append(text, ' ');\n{}</script>",
+        readme("new SharedWorker")
+    );
+    let server = Running::new(move |request| {
+        let text = |content_type: &str, text: String| {
+            let content_type = tiny_http::Header::from_bytes("Content-Type", content_type).unwrap();
+            tiny_http::Response::from_string(text).with_header(content_type)
+        };
+        let answered = match request.url() {
+            "/" => request.respond(text("text/html", format!("<body>{page}"))),
+            "/stream.js" => request.respond(text("text/javascript", readme("onconnect"))),
+            "/events" => streams.respond(request),
+            _ => request.respond(tiny_http::Response::empty(404)),
+        };
+        answered.unwrap();
+    });
+    let browser = Browser::new();
+    let url = format!("http://{}/", server.address);
+    let tabs: Vec<Tab> = (0..7).map(|_| browser.opens(&url)).collect();
+    // Until the last has come so far as to be told.
+    let all_told = |data: &str| {
+        publisher.publish(data);
+        tabs.iter().all(|tab| tab.texts("body").concat().contains(data))
+    };
+    eventually("all seven are told", || all_told("first"));
+    assert_eq!(publisher.stats().subscribers, 1);
+    assert!(all_told("last") || all_told("the very last"));
+}
+
+#[test]
+fn over_http_2_seven_tabs_have_seven_streams() {
+    let site = Site::start();
+    let browser = Browser::new();
+    let tabs: Vec<Tab> = (0..7).map(|_| browser.opens(&site.url(Way::Http2, "/"))).collect();
+    for tab in &tabs {
+        tab.until("document.querySelector('#data') !== null");
+        tab.does("document.title = ''; new EventSource('/c').onmessage = event => { document.title += event.data; };");
+    }
+    eventually("all seven watch", || site.post(Way::Http2, "/c", "?") == 7);
+    site.post(Way::Http2, "/c", "!");
+    tabs.iter().for_each(|tab| tab.until("document.title.endsWith('!')"));
+}
