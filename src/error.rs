@@ -118,6 +118,22 @@ pub enum OpenError {
         /// How many subscribers the publisher allows.
         limit: usize,
     },
+    /// The channel is full; it may have room again later.
+    TooManyInChannel {
+        /// Which channel.
+        channel: String,
+        /// How many subscribers each channel may have.
+        limit: usize,
+    },
+    /// Too many subscriptions of this key; there may be room again later.
+    TooManyOfKey {
+        /// Which [key](crate::SubscriptionBuilder::limit_key).
+        key: String,
+        /// How many subscriptions each key may have.
+        limit: usize,
+    },
+    /// The publisher [shuts down](crate::Publisher::shutdown); its successor may have room.
+    ShuttingDown,
     /// The subscription names more channels than one may have.
     TooManyChannels {
         /// How many different channels it names.
@@ -136,6 +152,11 @@ pub enum OpenError {
     NoChannels,
     /// The heartbeat's interval is zero; for none at all, give `None`.
     ZeroHeartbeat,
+    /// A bound of this subscription's is zero.
+    Zero {
+        /// The name of the setting.
+        setting: &'static str,
+    },
 }
 
 impl OpenError {
@@ -143,7 +164,8 @@ impl OpenError {
     ///
     /// The other errors are the caller's to mend.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::TooManySubscribers { .. })
+        use OpenError::{ShuttingDown, TooManyInChannel, TooManyOfKey, TooManySubscribers};
+        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyOfKey { .. } | ShuttingDown)
     }
 }
 
@@ -153,6 +175,13 @@ impl fmt::Display for OpenError {
             Self::TooManySubscribers { limit } => {
                 write!(f, "the publisher has {limit} subscribers: no more are allowed")
             }
+            Self::TooManyInChannel { channel, limit } => {
+                write!(f, "the channel {channel:?} has {limit} subscribers: no more are allowed")
+            }
+            Self::TooManyOfKey { key, limit } => {
+                write!(f, "{key:?} has {limit} subscriptions: no more are allowed")
+            }
+            Self::ShuttingDown => f.write_str("the publisher is shutting down: no subscription is opened any more"),
             Self::TooManyChannels { given, limit } => {
                 write!(f, "the subscription names {given} channels: at most {limit} are allowed")
             }
@@ -160,6 +189,7 @@ impl fmt::Display for OpenError {
                 write!(f, "the name of a channel is {length} bytes long: at most {limit} are allowed")
             }
             Self::NoChannels => f.write_str("the subscription names no channel: it needs at least one"),
+            Self::Zero { setting } => write!(f, "{setting} is 0: it must be more than that"),
             Self::ZeroHeartbeat => f.write_str("the heartbeat's interval is 0: it must be more than that, or None"),
         }
     }

@@ -42,10 +42,12 @@ pub struct Event {
     event: Option<String>,
     id: Option<String>,
     retry: Option<u32>,
+    /// Not on the wire.
+    key: Option<Arc<str>>,
 }
 
 impl Event {
-    const EMPTY: Self = Self { data: None, comment: None, event: None, id: None, retry: None };
+    const EMPTY: Self = Self { data: None, comment: None, event: None, id: None, retry: None, key: None };
 
     /// An event with this data; every text is allowed, also an empty one, which the browser gets as `""`.
     ///
@@ -159,6 +161,28 @@ impl Event {
         Ok(self)
     }
 
+    /// Says what the event is about, for subscribers that want the [latest](crate::Overflow::Latest) only: it takes the place
+    /// of what waits for them with the same key.
+    ///
+    /// Any text. It does not cross the wire, and other subscribers get every event. Setting it again replaces it.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, Overflow, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().overflow(Overflow::Latest).build()?;
+    /// let mut subscription = publisher.subscribe()?;
+    /// publisher.publish(Event::new("18.5").key("kitchen"));
+    /// publisher.publish(Event::new("21.0").key("hall"));
+    /// publisher.publish(Event::new("18.7").key("kitchen"));
+    /// assert_eq!(subscription.next().unwrap(), "data: 21.0\n\n");
+    /// assert_eq!(subscription.next().unwrap(), "data: 18.7\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
     /// The event as it crosses the wire: lines of `field: value`, closed by a blank line.
     ///
     /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
@@ -182,8 +206,17 @@ impl Event {
         self.id.as_deref()
     }
 
+    pub(crate) fn own_key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
+    }
+
     pub(crate) fn is_comment(&self) -> bool {
         self.data.is_none()
+    }
+
+    /// Nothing but a reconnection time, which fires nothing. Bounded by the caller.
+    pub(crate) fn retry_alone(retry: Duration) -> Self {
+        Self::EMPTY.retry(retry).expect("BUG: a reconnection time of more than 24 days")
     }
 
     /// The same event with this id, which is known to be one.
@@ -239,6 +272,11 @@ pub(crate) fn gap_between(from: &str, to: &str) -> Frame {
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
     let from = if could_be_one { format!("\"{escaped}\"") } else { "null".into() };
     gap_event(format!("{{\"from\":{from},\"to\":\"{to}\"}}"), None)
+}
+
+/// What tells a subscriber how many events its queue has lost before the next one.
+pub(crate) fn gap_of(lost: u64) -> Frame {
+    gap_event(format!("{{\"lost\":{lost}}}"), None)
 }
 
 fn gap_event(data: String, id: Option<&str>) -> Frame {

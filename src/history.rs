@@ -219,6 +219,11 @@ impl<T: Clone> Past<T> {
         (self.entries.len(), self.bytes + self.tombstone_bytes, self.rings.len())
     }
 
+    /// How many of a channel's events are here.
+    pub(crate) fn kept(&self, channel: &str) -> usize {
+        self.rings.get(channel).map_or(0, |ring| ring.sequences.len())
+    }
+
     /// What tells a subscriber that something between these ids is not there any more.
     pub(crate) fn gap(&self, from: &str, to: &str) -> Option<Frame> {
         match &self.settings.gap {

@@ -194,6 +194,7 @@ mod history;
 // Its functions are for the adapters, and not each uses all; without one only `Headers` and `Batch` are used.
 #[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
 mod http;
+mod overflow;
 mod publisher;
 mod queue;
 mod reader;
@@ -207,10 +208,11 @@ pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, Op
 pub use event::{Event, Frame};
 pub use history::{History, Resumed};
 pub use http::Headers;
-pub use publisher::{Publisher, PublisherBuilder, Receipt, SubscriptionBuilder, WeakPublisher};
+pub use overflow::Overflow;
+pub use publisher::{Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher};
 pub use reader::Reader;
-pub use stats::{EndCause, Ended, Kept, Stats};
-pub use subscription::Subscription;
+pub use stats::{ChannelStats, EndCause, Ended, Kept, Stats};
+pub use subscription::{Subscription, SubscriptionHandle};
 pub use writers::HandOver;
 
 /// The README's code, compiled as tests.

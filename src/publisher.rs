@@ -3,27 +3,29 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{BuildError, OpenError};
 use crate::event::{Event, Frame};
 use crate::history::{History, Resumed};
-use crate::queue::{Item, Properties, Queue, QueueBounds, Render};
-use crate::registry::{Beginning, Draft, Limits, Published, Registry, Wish};
-#[cfg(feature = "tiny_http")]
-use crate::stats::EndCause;
-use crate::stats::{Counters, Stats};
+use crate::overflow::Overflow;
+use crate::queue::{Item, Properties, Queue, QueueBounds, Render, drop_caught};
+use crate::registry::{Beginning, Draft, Hooks, Limits, Published, Registry, Wish};
+use crate::stats::{ChannelStats, Counters, EndCause, Stats};
 use crate::subscription::{Owner, Parts, Runner, SubscriberId, Subscription};
 use crate::writers::Writers;
 
 /// The sending half: publishes events to all who have subscribed.
 ///
 /// A cheap handle: clone it, send it to every thread that has something to tell. Publishing never waits for a
-/// subscriber or a socket. What one thread publishes arrives in that order, and all subscribers of a channel
+/// socket, nor for a subscriber, unless one was opened so that it [blocks](crate::Overflow::Block). What one thread publishes arrives in that order, and all subscribers of a channel
 /// see the events of all threads in the same order.
 ///
 /// `P` is what the application says about each subscriber, its properties: a user's name, a language, rights.
@@ -46,16 +48,29 @@ use crate::writers::Writers;
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
 pub struct Publisher<P = ()> {
-    core: Arc<Core>,
+    core: Arc<Handles>,
     properties: PhantomData<fn(P) -> P>,
 }
 
-/// What all handles share. Subscriptions hold the registry, but weakly; so this goes with the last handle.
+/// What all handles share, and what ends with the last of them.
+struct Handles(Arc<Core>);
+
+/// What the hooks need too while the last handle is being dropped. Subscriptions hold the registry, but weakly.
 struct Core {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
     writers: Arc<Writers>,
     heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+    queue: QueueBounds,
+}
+
+impl Deref for Handles {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.0
+    }
 }
 
 impl Core {
@@ -71,15 +86,59 @@ impl Core {
             first: VecDeque::new(),
             resumed: Resumed::NotAsked,
             heartbeat: None,
+            lifetime: None,
+            key: None,
             counters: Arc::clone(&self.counters),
         }
     }
 }
 
-impl Drop for Core {
+impl Drop for Handles {
     fn drop(&mut self) {
         self.registry.close().finish();
         self.writers.close();
+    }
+}
+
+/// What the application wants to know of each subscription.
+struct HooksOf<P> {
+    /// Set as soon as there is a publisher.
+    publisher: OnceLock<(Weak<Handles>, Weak<Core>)>,
+    on_open: Option<Box<OnOpen<P>>>,
+    on_end: Option<Box<OnEnd<P>>>,
+}
+
+type OnOpen<P> = dyn Fn(&Publisher<P>, &P, &[&str]) + Send + Sync;
+type OnEnd<P> = dyn Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync;
+
+impl<P: Send + Sync + 'static> HooksOf<P> {
+    /// Calls a hook with what it is to see. What panics in it, the panic hook has told; the hook's caller is somebody
+    /// else's `publish`, or a writer thread.
+    fn call(&self, properties: &Properties, channels: &[Arc<str>], hook: impl FnOnce(&Publisher<P>, &P, &[&str])) {
+        let Some((handles, core)) = self.publisher.get() else { return };
+        // While the last handle is dropped, its subscribers leave: then this is one more, for as long as the hook runs.
+        let handles = handles.upgrade().or_else(|| Some(Arc::new(Handles(core.upgrade()?))));
+        let Some(core) = handles else { return };
+        let publisher = Publisher { core, properties: PhantomData };
+        let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
+        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(&**properties), &names));
+        if let Err(payload) = catch_unwind(call) {
+            drop_caught(payload);
+        }
+    }
+}
+
+impl<P: Send + Sync + 'static> Hooks for HooksOf<P> {
+    fn opened(&self, properties: &Properties, channels: &[Arc<str>]) {
+        if let Some(hook) = &self.on_open {
+            self.call(properties, channels, hook);
+        }
+    }
+
+    fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause) {
+        if let Some(hook) = &self.on_end {
+            self.call(properties, channels, |publisher, properties, names| hook(publisher, properties, names, cause));
+        }
     }
 }
 
@@ -114,9 +173,14 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                 subscribers: 10_000,
                 channels: 64,
                 channel_name: 256,
-                queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024 },
+                of_channel: usize::MAX,
+                of_key: usize::MAX,
             },
+            queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
             heartbeat: Some(Duration::from_secs(15)),
+            lifetime: None,
+            on_open: None,
+            on_end: None,
             history: None,
             writer_threads: 1_000,
             // As std's own threads have, where address space costs nothing.
@@ -127,7 +191,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Publishes an event to [`DEFAULT_CHANNEL`].
     ///
-    /// Never blocks on a subscriber: a subscriber whose queue is full is ended instead.
+    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is ended
+    /// instead.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
@@ -140,7 +205,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Publishes an event to these channels; a subscriber of several of them gets it once.
     ///
-    /// Never blocks on a subscriber: a subscriber whose queue is full is ended instead.
+    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is ended
+    /// instead.
     ///
     /// ```
     /// # use server_sent_events::{Event, Publisher};
@@ -153,13 +219,14 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.send(channels, || {
             let event = event.into();
             let item = Item::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
-            Draft { item, own_id: event.own_id().map(Into::into), is_comment: event.is_comment() }
+            let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
+            Draft { item, own_id, key, is_comment: event.is_comment() }
         })
     }
 
     /// Publishes to each subscriber of these channels what the closure makes of its properties; `None` skips it.
     ///
-    /// Never blocks on a subscriber, and does not call the closure: that happens later, once for each
+    /// Blocks as [`publish`](Self::publish) does, and does not call the closure: that happens later, once for each
     /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
     /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
     /// and [`Stats::panicked`](crate::Stats::panicked) counts it.
@@ -188,6 +255,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.send(channels, || Draft {
             item: Item::Render(Arc::new(Render::new(closure))),
             own_id: None,
+            key: None,
             is_comment: false,
         })
     }
@@ -199,9 +267,20 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             if !registry.has_history() && !registry.is_heard(names) {
                 return Receipt { queued: 0, id: None };
             }
-            let (Published { queued, id }, afterwards) = registry.publish(names, draft());
-            afterwards.finish();
-            Receipt { queued, id }
+            let mut next = (draft(), None);
+            loop {
+                match registry.publish(names, next.0, next.1) {
+                    Ok((Published { queued, id }, afterwards)) => {
+                        afterwards.finish();
+                        return Receipt { queued, id };
+                    }
+                    Err(waits) => {
+                        let (draft, ticket) = *waits;
+                        ticket.wait();
+                        next = (draft, Some(ticket));
+                    }
+                }
+            }
         })
     }
 
@@ -238,6 +317,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             after: None,
             replay_last: None,
             heartbeat: self.core.heartbeat,
+            lifetime: self.core.lifetime,
+            queue: self.core.queue,
+            key: None,
         }
     }
 
@@ -284,6 +366,88 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         })
     }
 
+    /// Ends the subscribers for which the filter says `true` at once, in whatever channels they are; returns how many.
+    ///
+    /// What is queued for them is thrown away: for one whose rights were withdrawn. Does not wait. The filter is asked
+    /// once for each subscriber, and may use the publisher. A browser comes back, unless it is told not to: by a status
+    /// such as 204 or 403 then.
+    ///
+    /// ```
+    /// # use server_sent_events::{EndCause, Publisher};
+    /// let publisher = Publisher::<&str>::builder().build()?;
+    /// let mut subscription = publisher.subscription("Mallory").channels(["chat", "news"]).open()?;
+    /// publisher.publish_to("chat", "a secret");
+    /// assert_eq!(publisher.disconnect(|name| *name == "Mallory"), 1);
+    /// assert_eq!(subscription.next(), None);
+    /// assert_eq!(subscription.end_cause(), Some(EndCause::Cut));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn disconnect(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
+        let registry = &self.core.registry;
+        let mut chosen = registry.everybody();
+        chosen.retain(|(_, properties)| filter(of_this_type(&**properties)));
+        chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Cut, true)).count()
+    }
+
+    /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all have
+    /// ended, but for `grace` only. Returns how many were cut off then.
+    ///
+    /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](Shutdown::new).
+    pub fn shutdown(&self, grace: Duration) -> usize {
+        self.shutdown_with(Shutdown::new(grace))
+    }
+
+    /// [`shutdown`](Self::shutdown) with a farewell, or other times after which clients come back.
+    ///
+    /// Each client is sent what is queued for it, the farewell, and a `retry:` of its own, so that they do not all come
+    /// back in the same instant. Then its stream ends: one that is handed over when all of that is written, any other when
+    /// its subscription is dropped. Who subscribes meanwhile or later is refused with
+    /// [`OpenError::ShuttingDown`], which the adapters answer so that a browser comes back. Publishing goes on,
+    /// and reaches nobody.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, Publisher, Shutdown};
+    /// use std::time::Duration;
+    ///
+    /// let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscribe()?;
+    /// let reader = std::thread::spawn(move || subscription.by_ref().collect::<Vec<_>>());
+    ///
+    /// let farewell = Event::new("a new version comes").event("restart")?;
+    /// let cut = publisher.shutdown_with(Shutdown::new(Duration::from_secs(10)).farewell(farewell));
+    /// assert_eq!(cut, 0);
+    /// let frames = reader.join().unwrap();
+    /// assert_eq!(frames[0], "event: restart\ndata: a new version comes\n\n");
+    /// assert!(frames[1].starts_with("retry: "));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shutdown_with(&self, shutdown: Shutdown) -> usize {
+        let Shutdown { grace, farewell, retry, spread } = shutdown;
+        // The standard library's only source of randomness; it is no secret that is made here. Multiples of the
+        // golden ratio fall evenly, wherever they begin.
+        let start = RandomState::new().hash_one(grace);
+        let retry = |id: SubscriberId| {
+            let share = start.wrapping_add(id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as f64 / u64::MAX as f64;
+            let longest = Duration::from_millis(i32::MAX as u64);
+            let retry = retry.saturating_add(spread.min(longest).mul_f64(share)).min(longest);
+            Event::retry_alone(retry).encode()
+        };
+        let farewell = farewell.map(|event| event.encode());
+        let last = |id| farewell.clone().into_iter().chain([retry(id)]).collect();
+        let began = Instant::now();
+        let (afterwards, queues) = self.core.registry.shut_down(last);
+        afterwards.finish();
+        let until = began.checked_add(grace).unwrap_or(began + Duration::from_secs(365 * 86_400));
+        let cut = self.core.registry.wait_until_empty(until);
+        if cut > 0 {
+            queues.iter().for_each(|queue| {
+                queue.cut();
+                queue.throw_away();
+            });
+        }
+        cut
+    }
+
     /// Ends every stream after what is queued for it, also one that a thread blocks on; does not wait.
     ///
     /// The publisher stays usable: who subscribes afterwards is not concerned.
@@ -305,7 +469,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// A subscription that nothing can be published to and that ends after this frame.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn detached(&self, frame: Frame) -> Subscription {
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::new(self.core.queue));
         queue.end(EndCause::Closed);
         let to_wake = queue.push(Item::End);
         debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");
@@ -322,6 +486,21 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// What the publisher has counted, and what it holds now.
     pub fn stats(&self) -> Stats {
         self.core.registry.stats()
+    }
+
+    /// What is known of this channel now.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// let publisher = Publisher::new();
+    /// let _subscription = publisher.subscription(()).channels("chat").open()?;
+    /// publisher.publish_to("chat", "hello");
+    /// let chat = publisher.channel_stats("chat");
+    /// assert_eq!((chat.subscribers, chat.waiting), (1, 1));
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn channel_stats(&self, channel: &str) -> ChannelStats {
+        self.core.registry.channel_stats(channel)
     }
 
     /// A handle that does not keep the publisher alive, for what the publisher itself holds: properties,
@@ -362,7 +541,7 @@ impl<P> fmt::Debug for Publisher<P> {
 
 /// A handle to a [`Publisher`] that does not keep it alive; from [`Publisher::downgrade`].
 pub struct WeakPublisher<P = ()> {
-    core: Weak<Core>,
+    core: Weak<Handles>,
     properties: PhantomData<fn(P) -> P>,
 }
 
@@ -405,11 +584,46 @@ impl Receipt {
     }
 }
 
+/// How a publisher [shuts down](Publisher::shutdown_with).
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until it is given to `shutdown_with`"]
+pub struct Shutdown {
+    grace: Duration,
+    farewell: Option<Event>,
+    retry: Duration,
+    spread: Duration,
+}
+
+impl Shutdown {
+    /// Waits for so long at the most until the streams have ended. No farewell; clients come back after one second, and
+    /// spread over the ten seconds that follow.
+    pub fn new(grace: Duration) -> Self {
+        Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
+    }
+
+    /// What every subscriber gets last. Defaults to nothing.
+    pub fn farewell(mut self, event: impl Into<Event>) -> Self {
+        self.farewell = Some(event.into());
+        self
+    }
+
+    /// After how long clients come back at the earliest, and over which time after that they spread: each is told a time
+    /// of its own. Up to 2,147,483,647 ms, about 24 days, together.
+    pub fn retry(mut self, earliest: Duration, spread: Duration) -> Self {
+        (self.retry, self.spread) = (earliest, spread);
+        self
+    }
+}
+
 /// The settings of a [`Publisher`]; from [`Publisher::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct PublisherBuilder<P = ()> {
     limits: Limits,
+    queue: QueueBounds,
     heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+    on_open: Option<Box<OnOpen<P>>>,
+    on_end: Option<Box<OnEnd<P>>>,
     history: Option<History>,
     writer_threads: usize,
     writer_stack: usize,
@@ -423,6 +637,19 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// is dropped: a connection that hangs is a connection that is there.
     pub fn max_subscribers(mut self, subscribers: usize) -> Self {
         self.limits.subscribers = subscribers;
+        self
+    }
+
+    /// How many subscribers one channel may have at once. Defaults to as many as the publisher may have.
+    pub fn max_subscribers_per_channel(mut self, subscribers: usize) -> Self {
+        self.limits.of_channel = subscribers;
+        self
+    }
+
+    /// How many subscriptions there may be at once of one [key](SubscriptionBuilder::limit_key): an address, a user.
+    /// Defaults to as many as the publisher may have. One that has ended counts until it is dropped.
+    pub fn max_subscribers_per_key(mut self, subscribers: usize) -> Self {
+        self.limits.of_key = subscribers;
         self
     }
 
@@ -442,10 +669,10 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// How many frames may wait for one subscriber. Defaults to 1,024.
     ///
-    /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull). Initial data does
-    /// not count.
+    /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
+    /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
     pub fn queue_frames(mut self, frames: usize) -> Self {
-        self.limits.queue.frames = frames;
+        self.queue.frames = frames;
         self
     }
 
@@ -454,7 +681,59 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// One frame that is larger is let into an empty queue all the same. A closure counts by its own size,
     /// without what its captures own elsewhere. Initial data does not count.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
-        self.limits.queue.bytes = bytes;
+        self.queue.bytes = bytes;
+        self
+    }
+
+    /// What happens when an event does not fit into a subscriber's queue. Defaults to [`Overflow::Disconnect`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.queue.overflow = overflow;
+        self
+    }
+
+    /// After how long a stream ends, so that its client comes back: tokens expire, and versions change. Each stream
+    /// is given a time of its own between 80 and 100 % of this. `None`, the default, for never.
+    ///
+    /// What is queued then is delivered. With a history the client misses nothing.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// What is called for each subscription that was opened: with its properties and its channels. Setting it again
+    /// replaces it.
+    ///
+    /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and before
+    /// [`open`](SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that it need not keep a
+    /// handle: a publisher that its own hook holds never ends. A panic in it is caught.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// let publisher = Publisher::<&str>::builder()
+    ///     .on_open(|publisher, name, _channels| drop(publisher.publish(format!("{name} has come"))))
+    ///     .on_end(|publisher, name, _channels, _cause| drop(publisher.publish(format!("{name} has left"))))
+    ///     .build()?;
+    /// let mut ada = publisher.subscription("Ada").open()?;
+    /// let bob = publisher.subscription("Bob").open()?;
+    /// drop(bob);
+    /// let heard: Vec<String> = ada.by_ref().take(3).collect();
+    /// assert_eq!(heard, ["data: Ada has come\n\n", "data: Bob has come\n\n", "data: Bob has left\n\n"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_open(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str]) + Send + Sync + 'static) -> Self {
+        self.on_open = Some(Box::new(hook));
+        self
+    }
+
+    /// What is called for each subscriber that has left, and why. Setting it again replaces it.
+    ///
+    /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
+    /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
+    /// publishes, closes, writes or drops the subscription. So it should be short. It may use the publisher. A panic in
+    /// it is caught. The channels are those that it was in.
+    pub fn on_end(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync + 'static) -> Self {
+        self.on_end = Some(Box::new(hook));
         self
     }
 
@@ -504,16 +783,21 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// [`BuildError`] names the setting that is zero.
     pub fn build(self) -> Result<Publisher<P>, BuildError> {
-        let Limits { subscribers, channels, channel_name, queue } = self.limits;
+        let Limits { subscribers, channels, channel_name, of_channel, of_key } = self.limits;
+        let queue = self.queue;
+        let is_something = |duration: Option<Duration>| usize::from(duration != Some(Duration::ZERO));
         let settings = [
             ("max_subscribers", subscribers),
             ("max_channels", channels),
             ("max_channel_name", channel_name),
+            ("max_subscribers_per_channel", of_channel),
+            ("max_subscribers_per_key", of_key),
             ("queue_frames", queue.frames),
             ("queue_bytes", queue.bytes),
             ("max_writer_threads", self.writer_threads),
             ("writer_stack", self.writer_stack),
-            ("heartbeat", usize::from(self.heartbeat != Some(Duration::ZERO))),
+            ("heartbeat", is_something(self.heartbeat)),
+            ("max_lifetime", is_something(self.lifetime)),
         ];
         if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
             return Err(BuildError { setting });
@@ -522,9 +806,25 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             history.check()?;
         }
         let counters = Arc::new(Counters::default());
-        let registry = Arc::new(Registry::new(self.limits, self.history, Arc::clone(&counters)));
+        let Self { on_open, on_end, .. } = self;
+        let has_hooks = on_open.is_some() || on_end.is_some();
+        let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
+        let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
+        let registry = Arc::new(Registry::new(self.limits, self.history, Arc::clone(&counters), to_call));
         let writers = Writers::new(self.writer_threads, self.writer_stack);
-        let core = Arc::new(Core { registry, counters, writers, heartbeat: self.heartbeat });
+        let core = Arc::new(Core {
+            registry,
+            counters,
+            writers,
+            heartbeat: self.heartbeat,
+            lifetime: self.lifetime,
+            queue: self.queue,
+        });
+        let weak = Arc::downgrade(&core);
+        let core = Arc::new(Handles(core));
+        if let Some(hooks) = hooks {
+            assert!(hooks.publisher.set((Arc::downgrade(&core), weak)).is_ok(), "BUG: set once");
+        }
         Ok(Publisher { core, properties: PhantomData })
     }
 }
@@ -533,7 +833,9 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PublisherBuilder")
             .field("limits", &self.limits)
+            .field("queue", &self.queue)
             .field("heartbeat", &self.heartbeat)
+            .field("max_lifetime", &self.lifetime)
             .field("history", &self.history)
             .field("max_writer_threads", &self.writer_threads)
             .field("writer_stack", &self.writer_stack)
@@ -552,6 +854,9 @@ pub struct SubscriptionBuilder<'p, P> {
     after: Option<String>,
     replay_last: Option<usize>,
     heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+    queue: QueueBounds,
+    key: Option<Arc<str>>,
 }
 
 /// Makes initial data, once it is known how the subscription begins.
@@ -652,29 +957,74 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
+    /// How many frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_frames).
+    pub fn queue_frames(mut self, frames: usize) -> Self {
+        self.queue.frames = frames;
+        self
+    }
+
+    /// How many bytes of frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_bytes).
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue.bytes = bytes;
+        self
+    }
+
+    /// What happens when an event does not fit into its queue. Defaults to the [publisher's](PublisherBuilder::overflow).
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.queue.overflow = overflow;
+        self
+    }
+
+    /// After how long it ends; `None` for never. Defaults to the [publisher's](PublisherBuilder::max_lifetime), where it
+    /// is explained.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// By what it is counted, besides: an address, a user. See
+    /// [`max_subscribers_per_key`](PublisherBuilder::max_subscribers_per_key).
+    pub fn limit_key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
     /// Opens it: what is published from now on waits for it. Does not block.
     ///
     /// # Errors
     ///
     /// [`OpenError`] says which bound it would cross; nothing was registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
-        let Self { publisher, properties, channels, first, last_event_id, after, replay_last, heartbeat } = self;
+        let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
+        let Self { heartbeat, lifetime, queue: bounds, key, .. } = self;
         if heartbeat == Some(Duration::ZERO) {
             return Err(OpenError::ZeroHeartbeat);
         }
+        let settings = [
+            ("queue_frames", bounds.frames == 0),
+            ("queue_bytes", bounds.bytes == 0),
+            ("max_lifetime", lifetime == Some(Duration::ZERO)),
+        ];
+        if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
+            return Err(OpenError::Zero { setting });
+        }
         let core = &publisher.core;
         let properties: Properties = Arc::new(properties);
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::new(bounds));
         let wish = match (last_event_id.or(after), replay_last) {
             (Some(id), _) => Wish::After(id),
             (None, Some(events)) => Wish::Last(events),
             (None, None) => Wish::Nothing,
         };
         let Beginning { id, resumed, first: beginning, replay } =
-            core.registry.join(&channels, &properties, &queue, &wish)?;
-        let parts = core.subscription(id, properties, queue);
+            core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish)?;
+        let parts = core.subscription(id, Arc::clone(&properties), Arc::clone(&queue));
+        // All of them open at once after a restart: they should not all end at once.
+        let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);
+        let lifetime = lifetime.map(|lifetime| lifetime.min(Duration::from_secs(u64::from(u32::MAX))).mul_f64(share));
         // From here on a panic of the application's drops the subscription, which leaves the registry.
-        let mut subscription = Subscription::new(Parts { resumed, heartbeat, ..parts });
+        let mut subscription = Subscription::new(Parts { resumed, heartbeat, lifetime, key, ..parts });
+        core.registry.opened(&queue, &properties, &channels);
         let initial_data = first.into_iter().flat_map(|make| make(resumed)).collect::<Vec<Frame>>();
         let frames = beginning.into_iter().chain(initial_data).map(Item::Frame);
         subscription.begin(frames.chain(replay).collect());

@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::event::{self, Event, Frame};
+use crate::overflow::{Overflow, Shelf};
 use crate::stats::{Counters, EndCause};
 
 /// What the application says about one subscriber, without its type: only `publisher.rs` knows that.
@@ -85,6 +86,10 @@ pub(crate) enum Wait {
 pub(crate) enum Item {
     Frame(Frame),
     Render(Arc<Render>),
+    /// One that waits on the shelf, or did.
+    Shelved,
+    /// So many were lost.
+    Gap(u64),
     /// The last item. It travels in the queue, so that whoever waits there sees it after all that was
     /// queued before, and needs no second thing to wait for. Why, the queue says.
     End,
@@ -99,7 +104,7 @@ impl Item {
                 let render = Arc::get_mut(render).expect("BUG: a closure was shared before it had its id");
                 render.id = id.map(str::to_owned);
             }
-            Self::End => unreachable!("BUG: an end has no id"),
+            Self::Shelved | Self::Gap(_) | Self::End => unreachable!("BUG: it has no id"),
         }
     }
 
@@ -108,17 +113,22 @@ impl Item {
         match self {
             Self::Frame(frame) => frame.len(),
             Self::Render(render) => render.size,
-            Self::End => 0,
+            Self::Shelved | Self::Gap(_) | Self::End => 0,
         }
     }
 }
 
-/// How much may wait for one subscriber.
+/// How much may wait for one subscriber, and what happens above that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueBounds {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
+    pub(crate) overflow: Overflow,
 }
+
+/// There is no room, and none can be made.
+#[derive(Debug)]
+pub(crate) struct Full;
 
 // # The wake protocol
 //
@@ -195,6 +205,11 @@ pub(crate) trait Wake: Send + Sync {
 pub(crate) struct Queue {
     sender: Sender<Item>,
     receiver: Receiver<Item>,
+    bounds: QueueBounds,
+    /// Where the items are if some may be lost; then those in the queue are tokens.
+    shelf: Option<Box<Shelf<Item>>>,
+    /// A publisher waits for room.
+    awaited: AtomicBool,
     /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
     /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
     /// delivery). Added to before an item can be taken, subtracted from after.
@@ -203,6 +218,9 @@ pub(crate) struct Queue {
     end: OnceLock<EndCause>,
     /// The stream ends at once: nothing that is still queued may be delivered.
     cut: AtomicBool,
+    /// Whether the application was told that it opened, and whether it has left, in bits: it is told of the end after the
+    /// beginning, whichever comes first.
+    told: AtomicU8,
     pub(crate) turn: Turn,
     /// Set before the first `Turn::end`.
     stream: OnceLock<Arc<dyn Wake>>,
@@ -212,18 +230,26 @@ impl Queue {
     /// One item in `waiting`; below it there is room for a terabyte.
     const ITEM: u64 = 1 << 40;
 
+    const OPENED: u8 = 0b01;
+    const LEFT: u8 = 0b10;
+
     fn weight(size: usize) -> u64 {
         Self::ITEM + size as u64
     }
 
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bounds: QueueBounds) -> Self {
         let (sender, receiver) = unbounded();
+        let may_lose = matches!(bounds.overflow, Overflow::DropOldest | Overflow::Latest);
         Self {
             sender,
             receiver,
+            bounds,
+            shelf: may_lose.then(|| Box::new(Shelf::new())),
+            awaited: AtomicBool::new(false),
             waiting: AtomicU64::new(0),
             end: OnceLock::new(),
             cut: AtomicBool::new(false),
+            told: AtomicU8::new(0),
             turn: Turn::new(),
             stream: OnceLock::new(),
         }
@@ -231,19 +257,86 @@ impl Queue {
 
     /// Whether an item of this size still fits. An empty queue has room for any, or one large event would
     /// end even those who keep up.
-    pub(crate) fn has_room(&self, size: usize, bounds: QueueBounds) -> bool {
+    pub(crate) fn has_room(&self, size: usize) -> bool {
         let waiting = self.waiting.load(Relaxed);
         let (items, bytes) = (waiting / Self::ITEM, waiting % Self::ITEM);
-        items == 0 || (items < bounds.frames as u64 && bytes + size as u64 <= bounds.bytes as u64)
+        items == 0 || (items < self.bounds.frames as u64 && bytes + size as u64 <= self.bounds.bytes as u64)
     }
 
-    /// Returns the stream that is to be woken, without the lock, if there is one.
+    /// Queues an item as the bounds allow, and returns the stream that is to be woken, without the lock, if there is
+    /// one. What waits no more because of it goes into `dropped`.
+    pub(crate) fn offer(
+        &self,
+        item: &Item,
+        key: Option<&Arc<str>>,
+        dropped: &mut Vec<Item>,
+    ) -> Result<Option<Arc<dyn Wake>>, Full> {
+        let size = item.size();
+        let Some(shelf) = &self.shelf else {
+            return if self.has_room(size) { Ok(self.push(item.clone())) } else { Err(Full) };
+        };
+        let mut drops = |item: Item| {
+            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
+            dropped.push(item);
+        };
+        let loses = self.bounds.overflow == Overflow::DropOldest;
+        let key = key.filter(|_| !loses);
+        if let Some(older) = key.and_then(|key| shelf.replace(key)) {
+            drops(older);
+        }
+        while loses && !self.has_room(size) {
+            // None is left where the reader holds the last: that is room enough.
+            let Some(oldest) = shelf.lose() else { break };
+            drops(oldest);
+        }
+        if !loses && !self.has_room(size) {
+            return Err(Full);
+        }
+        self.waiting.fetch_add(Self::weight(size), Relaxed);
+        if shelf.put(item.clone(), key) {
+            self.send(Item::Shelved);
+        }
+        race_window();
+        Ok(self.notify())
+    }
+
+    /// Queues an item whatever the bounds say, behind all others. Returns the stream that is to be woken, without the
+    /// lock, if there is one.
     #[must_use = "a stream that is not woken never goes on"]
     pub(crate) fn push(&self, item: Item) -> Option<Arc<dyn Wake>> {
         self.waiting.fetch_add(Self::weight(item.size()), Relaxed);
-        self.sender.send(item).expect("BUG: a queue holds its own receiver");
+        self.send(item);
         race_window();
         self.notify()
+    }
+
+    fn send(&self, item: Item) {
+        self.sender.send(item).expect("BUG: a queue holds its own receiver");
+    }
+
+    /// For how long a publisher waits for room.
+    pub(crate) fn blocks(&self) -> Option<Duration> {
+        if let Overflow::Block(deadline) = self.bounds.overflow { Some(deadline) } else { None }
+    }
+
+    /// Whether there is room; if not, who takes something out is told that somebody waits for it.
+    pub(crate) fn has_room_or_is_awaited(&self, size: usize) -> bool {
+        self.awaited.store(true, SeqCst);
+        // Either this sees what the reader has taken, or the reader sees the flag.
+        fence(SeqCst);
+        self.has_room(size)
+    }
+
+    pub(crate) fn is_awaited_no_more(&self) {
+        self.awaited.store(false, SeqCst);
+    }
+
+    /// Whether a publisher waits for the room that the reader has just made.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.blocks().is_some() && {
+            fence(SeqCst);
+            self.awaited.load(SeqCst)
+        }
     }
 
     /// The stream that is to be woken so that somebody looks at it, unless somebody does, or it is not handed over.
@@ -260,6 +353,16 @@ impl Queue {
     /// Says why the stream ends. Called once, by whoever took the subscriber out of the registry.
     pub(crate) fn end(&self, cause: EndCause) {
         assert!(self.end.set(cause).is_ok(), "BUG: a subscriber left the registry twice");
+    }
+
+    /// The application has been told that it opened. Whether it has left meanwhile, which is to be told now.
+    pub(crate) fn opened_after_it_ended(&self) -> bool {
+        self.told.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0
+    }
+
+    /// It has left, and whether that is to be told now; otherwise whoever opens it does.
+    pub(crate) fn ends_after_it_opened(&self) -> bool {
+        self.told.fetch_or(Self::LEFT, SeqCst) & Self::OPENED != 0
     }
 
     /// Ends the stream at once, after `end`. Where others than its reader do that, `throw_away` must follow,
@@ -279,7 +382,9 @@ impl Queue {
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
     /// drop, and both sides take through the same atomic head of the channel.
     pub(crate) fn throw_away(&self) {
-        while let Ok(item) = self.receiver.try_recv() {
+        let tokens = self.receiver.try_iter().filter(|item| !matches!(item, Item::Shelved));
+        let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear());
+        for item in tokens.chain(shelved) {
             self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
@@ -294,8 +399,8 @@ impl Queue {
         (self.waiting.load(Relaxed) / Self::ITEM) as usize
     }
 
-    /// The next item, waiting for it as `wait` says; `None` when none came in that time.
-    pub(crate) fn take(&self, wait: Wait) -> Option<Item> {
+    /// The next item and how many were lost before it, waiting for it as `wait` says; `None` when none came in that time.
+    pub(crate) fn take(&self, wait: Wait) -> Option<(u64, Item)> {
         let item = match self.receiver.try_recv() {
             Ok(item) => item,
             Err(_) => match wait {
@@ -304,9 +409,16 @@ impl Queue {
                 Wait::Forever => self.receiver.recv().expect("BUG: a queue holds its own sender"),
             },
         };
-        self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
+        let taken = match (item, &self.shelf) {
+            // Nothing is there for a token whose item was dropped, if others took its place that had none.
+            (Item::Shelved, Some(shelf)) => shelf.take(),
+            (item, _) => Some((0, item)),
+        };
+        if let Some((_, item)) = &taken {
+            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
+        }
         race_window();
-        if self.is_cut() { Some(Item::End) } else { Some(item) }
+        if self.is_cut() { Some((0, Item::End)) } else { Some(taken.unwrap_or((0, Item::Shelved))) }
     }
 }
 
@@ -330,11 +442,11 @@ mod tests {
 
     #[test]
     fn a_cut_queue_gives_nothing_but_its_end() {
-        let queue = Queue::new();
+        let queue = Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect });
         assert!(queue.push(Item::Frame(event::heartbeat())).is_none());
         queue.end(EndCause::QueueFull);
         queue.cut();
-        assert!(matches!(queue.take(Wait::Not), Some(Item::End)), "delivered from a queue that was thrown away");
+        assert!(matches!(queue.take(Wait::Not), Some((0, Item::End))), "delivered from a queue that was thrown away");
     }
 
     #[test]

@@ -27,17 +27,19 @@
 //    history leaves nothing behind: the maps are B-trees, which give memory back as they shrink.
 // 9. A subscriber that loses an event is told (6), or is ended (7) and so resumes; never neither.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::OpenError;
 use crate::event::{self, Frame};
 use crate::history::{self, History, Past, Resumed};
-use crate::queue::{Item, Properties, Queue, QueueBounds, Wake};
-use crate::stats::{Counters, EndCause, Kept, Stats};
+use crate::queue::{Full, Item, Properties, Queue, Wake};
+use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
 
 /// Who subscribes to what.
@@ -49,6 +51,15 @@ pub(crate) struct Registry {
     committed: AtomicU64,
     /// The first half of every id, if there is a history.
     epoch: Option<String>,
+    hooks: Option<Arc<dyn Hooks>>,
+    /// Told when the last subscription is dropped.
+    empty: Condvar,
+}
+
+/// What the application wants to know of each subscription. Called without any lock.
+pub(crate) trait Hooks: Send + Sync {
+    fn opened(&self, properties: &Properties, channels: &[Arc<str>]);
+    fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause);
 }
 
 /// The bounds that one publisher keeps.
@@ -57,7 +68,8 @@ pub(crate) struct Limits {
     pub(crate) subscribers: usize,
     pub(crate) channels: usize,
     pub(crate) channel_name: usize,
-    pub(crate) queue: QueueBounds,
+    pub(crate) of_channel: usize,
+    pub(crate) of_key: usize,
 }
 
 /// What the lock guards.
@@ -70,7 +82,14 @@ struct State {
     /// Subscriptions that exist, with those that have ended: their connections are there until they are dropped,
     /// and it is connections that a machine runs out of.
     open: usize,
+    /// The same by key.
+    keys: BTreeMap<Arc<str>, usize>,
     past: Option<Past<Item>>,
+    /// How many subscribers are waited for when they have no room.
+    blocking: usize,
+    last_ticket: u64,
+    /// No subscription is opened any more.
+    shuts_down: bool,
 }
 
 /// One entry of the registry.
@@ -79,6 +98,26 @@ struct Subscriber {
     properties: Properties,
     /// The channels it is in, in the order in which it named them.
     channels: Vec<Arc<str>>,
+    /// Publishers that wait for room for it, by their tickets: the one that has waited longest comes first, everywhere, so
+    /// that no two wait for each other.
+    publishers: BTreeMap<u64, Sender<()>>,
+}
+
+impl Subscriber {
+    /// Has all publishers look that wait.
+    fn wake_publishers(&self) {
+        for publisher in self.publishers.values() {
+            // A full channel says it already.
+            let _ = publisher.try_send(());
+        }
+    }
+
+    /// Has the publisher look that comes first, if any waits.
+    fn wake_publisher(&self) {
+        if let Some(first) = self.publishers.values().next() {
+            let _ = first.try_send(());
+        }
+    }
 }
 
 /// What is to be done without the lock when a method of the registry has returned.
@@ -88,9 +127,11 @@ pub(crate) struct Afterwards {
     /// Subscribers that have left. Their queues may hold the last reference to a closure, they themselves
     /// the last one to properties: the application's `Drop` runs here.
     left: Vec<Subscriber>,
+    /// Who is told of each of them.
+    hooks: Option<Arc<dyn Hooks>>,
     /// Queues that were cut: to be emptied.
     cut: Vec<Arc<Queue>>,
-    /// What the history let go, closures among it.
+    /// What the history and queues let go, closures among it.
     evicted: Vec<Item>,
     /// Streams to be put on the run queue. Not before the lock is free: writer threads that wake up while the
     /// others are still being queued for take the processor away from it (measured: 290 ns a subscriber instead
@@ -104,8 +145,31 @@ impl Afterwards {
         for queue in &self.cut {
             queue.throw_away();
         }
-        drop(self.left);
+        for Subscriber { queue, properties, channels, .. } in self.left {
+            if let Some(hooks) = self.hooks.as_ref().filter(|_| queue.ends_after_it_opened()) {
+                hooks.ended(&properties, &channels, queue.ending().expect("BUG: it has left without a cause"));
+            }
+        }
         drop(self.evicted);
+    }
+}
+
+/// The place of a publisher that waits for room.
+pub(crate) struct Ticket {
+    number: u64,
+    began: Instant,
+    woken: Receiver<()>,
+    wakes: Sender<()>,
+    /// The subscribers that had no room when it looked last.
+    places: Vec<SubscriberId>,
+    /// When the first of those that it waits for is ended.
+    deadline: Instant,
+}
+
+impl Ticket {
+    /// Waits until it may be worth a look.
+    pub(crate) fn wait(&self) {
+        let _ = self.woken.recv_deadline(self.deadline);
     }
 }
 
@@ -114,6 +178,7 @@ pub(crate) struct Draft {
     /// Not sealed yet, if there is a history.
     pub(crate) item: Item,
     pub(crate) own_id: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// A comment is neither kept nor given an id.
     pub(crate) is_comment: bool,
 }
@@ -152,11 +217,30 @@ impl Registry {
     /// subscriber from ever joining. More than all rings of one subscriber hold by default.
     const SLICES: usize = 4_096;
 
-    pub(crate) fn new(limits: Limits, history: Option<History>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        history: Option<History>,
+        counters: Arc<Counters>,
+        hooks: Option<Arc<dyn Hooks>>,
+    ) -> Self {
         let past = history.map(Past::new);
         let epoch = past.as_ref().map(|past| past.epoch().to_owned());
         let state = Mutex::new(State { past, ..State::default() });
-        Self { state, limits, counters, committed: AtomicU64::new(0), epoch }
+        Self { state, limits, counters, committed: AtomicU64::new(0), epoch, hooks, empty: Condvar::new() }
+    }
+
+    fn afterwards(&self) -> Afterwards {
+        Afterwards { hooks: self.hooks.clone(), ..Afterwards::default() }
+    }
+
+    /// Calls the hook for one that has joined; and if it has left meanwhile, the other one.
+    pub(crate) fn opened(&self, queue: &Queue, properties: &Properties, channels: &[Arc<str>]) {
+        if let Some(hooks) = &self.hooks {
+            hooks.opened(properties, channels);
+            if queue.opened_after_it_ended() {
+                hooks.ended(properties, channels, queue.ending().expect("BUG: it has left without a cause"));
+            }
+        }
     }
 
     pub(crate) fn has_history(&self) -> bool {
@@ -170,6 +254,22 @@ impl Registry {
         channels: &[Arc<str>],
         properties: &Properties,
         queue: &Arc<Queue>,
+        key: Option<&Arc<str>>,
+        wish: &Wish,
+    ) -> Result<Beginning, OpenError> {
+        let result = self.try_join(channels, properties, queue, key, wish);
+        if result.is_err() {
+            self.counters.count_refused();
+        }
+        result
+    }
+
+    fn try_join(
+        &self,
+        channels: &[Arc<str>],
+        properties: &Properties,
+        queue: &Arc<Queue>,
+        key: Option<&Arc<str>>,
         wish: &Wish,
     ) -> Result<Beginning, OpenError> {
         // Everything that can be refused without the lock is refused without it.
@@ -179,9 +279,7 @@ impl Registry {
         if channels.len() > self.limits.channels {
             return Err(OpenError::TooManyChannels { given: channels.len(), limit: self.limits.channels });
         }
-        if let Some(name) = channels.iter().find(|name| name.len() > self.limits.channel_name) {
-            return Err(OpenError::ChannelNameTooLong { length: name.len(), limit: self.limits.channel_name });
-        }
+        self.check_names(channels)?;
 
         let mut start = None;
         let mut replay: Vec<Item> = Vec::new();
@@ -189,9 +287,7 @@ impl Registry {
         for slice in 1.. {
             // Dropped after the lock, which is declared later.
             let mut state = self.state.lock();
-            if state.open >= self.limits.subscribers {
-                return Err(OpenError::TooManySubscribers { limit: self.limits.subscribers });
-            }
+            state.has_place(channels, key, &self.limits)?;
             if let Some(past) = &mut state.past {
                 past.expire(&mut evicted);
                 let start = start.get_or_insert_with(|| Start::find(past, channels, wish));
@@ -211,7 +307,7 @@ impl Registry {
                     continue;
                 }
             }
-            let id = state.add(channels, properties, queue);
+            let id = state.add(channels, properties, queue, key);
             let first = match (&start, &state.past) {
                 (Some(start), Some(past)) => {
                     let gap = start.is_gap.then(|| past.gap(start.asked_for(wish), &start.id)).flatten();
@@ -241,21 +337,34 @@ impl Registry {
         let state = self.state.lock();
         let heard = channels.iter().any(|&channel| state.channels.contains_key(channel));
         if !heard {
-            self.counters.count_published(0);
+            self.counters.count_published(0, 0);
         }
         heard
     }
 
     /// Gives the event its id, keeps it, and queues it for every subscriber of these channels, each named once; a
     /// subscriber of several gets it once. One whose queue is full ends at once.
-    pub(crate) fn publish(&self, channels: &[&str], draft: Draft) -> (Published, Afterwards) {
-        // Declared before the lock is taken, and so dropped after it is let go: it may be the last reference.
-        let Draft { mut item, own_id, is_comment } = draft;
+    ///
+    /// If it has to wait for room, nothing is done, and the draft comes back with a ticket for another try.
+    pub(crate) fn publish(
+        &self,
+        channels: &[&str],
+        draft: Draft,
+        ticket: Option<Ticket>,
+    ) -> Result<(Published, Afterwards), Box<(Draft, Ticket)>> {
         let mut queued = 0;
         let mut full = Vec::new();
-        let mut afterwards = Afterwards::default();
+        let mut dropped = Vec::new();
+        let mut afterwards = self.afterwards();
 
         let mut state = self.state.lock();
+        if state.blocking > 0 || ticket.is_some() {
+            if let Some(ticket) = state.waits_for_room(channels, draft.item.size(), ticket) {
+                drop(state);
+                return Err(Box::new((draft, ticket)));
+            }
+        }
+        let Draft { mut item, own_id, key, is_comment } = draft;
         let mut id = None;
         if let Some(past) = &mut state.past {
             if is_comment {
@@ -267,18 +376,18 @@ impl Registry {
                 past.append(channels, item.clone(), item.size(), own_id, &mut afterwards.evicted);
             }
         }
-        let size = item.size();
         let mut reached = HashSet::new();
         for &channel in channels {
             for (&id, queue) in state.channels.get(channel).into_iter().flatten() {
                 if channels.len() > 1 && !reached.insert(id) {
                     continue;
                 }
-                if queue.has_room(size, self.limits.queue) {
-                    afterwards.wake.extend(queue.push(item.clone()));
-                    queued += 1;
-                } else {
-                    full.push(id);
+                match queue.offer(&item, key.as_ref(), &mut dropped) {
+                    Ok(wake) => {
+                        afterwards.wake.extend(wake);
+                        queued += 1;
+                    }
+                    Err(Full) => full.push(id),
                 }
             }
         }
@@ -292,8 +401,12 @@ impl Registry {
         if let Some(past) = &state.past {
             self.committed.store(past.sequence(), SeqCst);
         }
-        self.counters.count_published(queued);
-        (Published { queued, id }, afterwards)
+        self.counters.count_published(queued, dropped.len());
+        drop(state);
+        // Not under the lock: each may be the last reference.
+        drop(item);
+        afterwards.evicted.append(&mut dropped);
+        Ok((Published { queued, id }, afterwards))
     }
 
     /// The subscribers of these channels with their properties, each once, the oldest first.
@@ -313,40 +426,94 @@ impl Registry {
     /// Takes these subscribers out of these channels; one that is in no channel any more ends after what is
     /// queued for it. Returns how many of them were in one of the channels.
     pub(crate) fn unsubscribe(&self, channels: &[&str], subscribers: &[SubscriberId]) -> (usize, Afterwards) {
-        let mut left_some = 0;
-        let mut afterwards = Afterwards::default();
+        let mut afterwards = self.afterwards();
         let mut state = self.state.lock();
+        let mut left = 0;
         for &id in subscribers {
-            // It may have left while the application's filter looked at it.
-            let Some(subscriber) = state.subscribers.get_mut(&id) else { continue };
-            let before = subscriber.channels.len();
-            subscriber.channels.retain(|channel| !channels.contains(&&**channel));
-            let (after, ends) = (subscriber.channels.len(), subscriber.channels.is_empty());
-            for &channel in channels {
-                state.leave_channel(channel, id);
-            }
-            left_some += usize::from(after < before);
-            if ends {
-                let subscriber = state.subscribers.remove(&id).expect("BUG: it was there a moment ago");
-                self.end(&subscriber, EndCause::Unsubscribed);
-                afterwards.wake.extend(subscriber.queue.push(Item::End));
-                afterwards.left.push(subscriber);
-            }
+            left += usize::from(self.leave_channels(&mut state, channels, id, &mut afterwards) > 0);
         }
-        (left_some, afterwards)
+        (left, afterwards)
+    }
+
+    /// Of how many of these channels the subscriber was taken out.
+    fn leave_channels(
+        &self,
+        state: &mut State,
+        channels: &[&str],
+        id: SubscriberId,
+        afterwards: &mut Afterwards,
+    ) -> usize {
+        // It may have left while the application's filter looked at it.
+        let Some(subscriber) = state.subscribers.get_mut(&id) else { return 0 };
+        let stays = |channel: &Arc<str>| !channels.contains(&&**channel);
+        let before = subscriber.channels.len();
+        if !subscriber.channels.iter().any(stays) {
+            let subscriber = state.remove(id).expect("BUG: it was there a moment ago");
+            self.end(&subscriber, EndCause::Unsubscribed);
+            afterwards.wake.extend(subscriber.queue.push(Item::End));
+            afterwards.left.push(subscriber);
+            return before;
+        }
+        subscriber.channels.retain(stays);
+        // Who publishes where it is no more need not wait for it.
+        subscriber.wake_publishers();
+        let after = subscriber.channels.len();
+        channels.iter().for_each(|channel| state.leave_channel(channel, id));
+        before - after
     }
 
     /// Ends every subscriber after what is queued for it.
     pub(crate) fn close(&self) -> Afterwards {
-        let mut afterwards = Afterwards::default();
+        self.end_all(&mut self.state.lock(), |_| Vec::new()).0
+    }
+
+    /// Ends every subscriber after what is queued for it and these last frames, and lets nobody in any more. Returns
+    /// the queues.
+    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> (Afterwards, Vec<Arc<Queue>>) {
         let mut state = self.state.lock();
+        state.shuts_down = true;
+        self.end_all(&mut state, last)
+    }
+
+    fn end_all(
+        &self,
+        state: &mut State,
+        mut last: impl FnMut(SubscriberId) -> Vec<Frame>,
+    ) -> (Afterwards, Vec<Arc<Queue>>) {
+        let mut afterwards = self.afterwards();
+        let mut queues = Vec::new();
         state.channels.clear();
-        for (_, subscriber) in std::mem::take(&mut state.subscribers) {
+        state.blocking = 0;
+        for (id, subscriber) in std::mem::take(&mut state.subscribers) {
             self.end(&subscriber, EndCause::Closed);
-            afterwards.wake.extend(subscriber.queue.push(Item::End));
+            let items = last(id).into_iter().map(Item::Frame).chain([Item::End]);
+            afterwards.wake.extend(items.filter_map(|item| subscriber.queue.push(item)));
+            queues.push(Arc::clone(&subscriber.queue));
             afterwards.left.push(subscriber);
         }
-        afterwards
+        (afterwards, queues)
+    }
+
+    /// Waits until no subscription is left, but for so long only; returns how many are.
+    pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
+        let mut state = self.state.lock();
+        while state.open > 0 && !self.empty.wait_until(&mut state, deadline).timed_out() {}
+        state.open
+    }
+
+    /// The subscribers with their properties, the oldest first.
+    pub(crate) fn everybody(&self) -> Vec<(SubscriberId, Properties)> {
+        let state = self.state.lock();
+        state.subscribers.iter().map(|(id, subscriber)| (*id, Arc::clone(&subscriber.properties))).collect()
+    }
+
+    /// What is known of one channel now.
+    pub(crate) fn channel_stats(&self, channel: &str) -> ChannelStats {
+        let state = self.state.lock();
+        let members = state.channels.get(channel);
+        let kept = state.past.as_ref().map_or(0, |past| past.kept(channel));
+        let waiting = members.into_iter().flat_map(BTreeMap::values).map(|queue| queue.len()).sum();
+        ChannelStats { subscribers: members.map_or(0, BTreeMap::len), waiting, kept }
     }
 
     /// One snapshot of the counters and of what is here now.
@@ -356,23 +523,31 @@ impl Registry {
         self.counters.snapshot(state.subscribers.len(), state.channels.len(), Kept::new(events, bytes, channels))
     }
 
-    /// Takes the subscriber out, if it is still in, and lets the lock go.
+    /// Takes the subscriber out, if it is still in, and lets the lock go. Its reader is the caller: it needs no wake-up.
     fn take_out(&self, id: SubscriberId, cause: EndCause, mut state: MutexGuard<'_, State>) {
-        let left = state.remove(id);
-        if let Some(subscriber) = &left {
-            self.end(subscriber, cause);
+        let mut afterwards = self.afterwards();
+        if let Some(subscriber) = state.remove(id) {
+            self.end(&subscriber, cause);
             subscriber.queue.cut();
+            afterwards.left.push(subscriber);
         }
-        // The subscription holds what is dropped here too, so nothing of the application's can go with it; but
-        // that nothing is dropped under the lock is easier to see than that nothing needs to be.
         drop(state);
-        drop(left);
+        afterwards.finish();
     }
 
     /// Says why a subscriber ends that was just removed, under the same lock, so once for each.
     fn end(&self, subscriber: &Subscriber, cause: EndCause) {
         subscriber.queue.end(cause);
         self.counters.count_ended(cause);
+        // Nobody waits for who has left.
+        subscriber.wake_publishers();
+    }
+
+    fn check_names(&self, channels: &[Arc<str>]) -> Result<(), OpenError> {
+        match channels.iter().find(|name| name.len() > self.limits.channel_name) {
+            Some(name) => Err(OpenError::ChannelNameTooLong { length: name.len(), limit: self.limits.channel_name }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -424,33 +599,193 @@ impl Owner for Registry {
         Registry::newest_id(self)
     }
 
-    fn dropped(&self, id: SubscriberId) {
+    fn dropped(&self, id: SubscriberId, key: Option<&str>) {
         let mut state = self.state.lock();
         state.open -= 1;
+        if let Some(key) = key {
+            let count = state.keys.get_mut(key).expect("BUG: a key that nobody counted");
+            *count -= 1;
+            if *count == 0 {
+                state.keys.remove(key);
+            }
+        }
+        if state.open == 0 {
+            self.empty.notify_all();
+        }
         self.take_out(id, EndCause::Dropped, state);
+    }
+
+    fn made_room(&self, id: SubscriberId) {
+        let state = self.state.lock();
+        if let Some(subscriber) = state.subscribers.get(&id) {
+            subscriber.wake_publisher();
+        }
+    }
+
+    fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
+        let mut afterwards = self.afterwards();
+        let mut state = self.state.lock();
+        let Some(subscriber) = state.remove(id) else { return false };
+        Registry::end(self, &subscriber, cause);
+        if at_once {
+            subscriber.queue.cut();
+            afterwards.cut.push(Arc::clone(&subscriber.queue));
+        } else {
+            afterwards.wake.extend(subscriber.queue.push(Item::End));
+        }
+        afterwards.left.push(subscriber);
+        drop(state);
+        afterwards.finish();
+        true
+    }
+
+    fn enter(&self, id: SubscriberId, channels: &[&str]) -> Result<usize, OpenError> {
+        let mut state = self.state.lock();
+        let Some(subscriber) = state.subscribers.get(&id) else { return Ok(0) };
+        let is_new = |channel: &&str| !subscriber.channels.iter().any(|own| **own == **channel);
+        let new: Vec<Arc<str>> = channels.iter().copied().filter(is_new).map(Arc::from).collect();
+        let all = subscriber.channels.len() + new.len();
+        if all > self.limits.channels {
+            return Err(OpenError::TooManyChannels { given: all, limit: self.limits.channels });
+        }
+        self.check_names(&new)?;
+        state.has_place_in(&new, &self.limits)?;
+        state.enter(id, &new);
+        Ok(new.len())
+    }
+
+    fn exit(&self, id: SubscriberId, channels: &[&str]) -> usize {
+        let mut afterwards = self.afterwards();
+        let left = self.leave_channels(&mut self.state.lock(), channels, id, &mut afterwards);
+        afterwards.finish();
+        left
     }
 }
 
 impl State {
-    fn add(&mut self, channels: &[Arc<str>], properties: &Properties, queue: &Arc<Queue>) -> SubscriberId {
+    fn has_place(&self, channels: &[Arc<str>], key: Option<&Arc<str>>, limits: &Limits) -> Result<(), OpenError> {
+        if self.shuts_down {
+            return Err(OpenError::ShuttingDown);
+        }
+        if self.open >= limits.subscribers {
+            return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
+        }
+        if let Some(key) = key.filter(|key| self.keys.get(*key).is_some_and(|count| *count >= limits.of_key)) {
+            return Err(OpenError::TooManyOfKey { key: key.to_string(), limit: limits.of_key });
+        }
+        self.has_place_in(channels, limits)
+    }
+
+    fn has_place_in(&self, channels: &[Arc<str>], limits: &Limits) -> Result<(), OpenError> {
+        let is_full = |channel: &&Arc<str>| {
+            self.channels.get(&***channel).is_some_and(|members| members.len() >= limits.of_channel)
+        };
+        match channels.iter().find(is_full) {
+            Some(channel) => {
+                Err(OpenError::TooManyInChannel { channel: channel.to_string(), limit: limits.of_channel })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        channels: &[Arc<str>],
+        properties: &Properties,
+        queue: &Arc<Queue>,
+        key: Option<&Arc<str>>,
+    ) -> SubscriberId {
         self.open += 1;
+        if let Some(key) = key {
+            *self.keys.entry(Arc::clone(key)).or_default() += 1;
+        }
         self.last_id += 1;
         let id = SubscriberId(self.last_id);
-        for channel in channels {
-            self.channels.entry(Arc::clone(channel)).or_default().insert(id, Arc::clone(queue));
-        }
-        let subscriber =
-            Subscriber { queue: Arc::clone(queue), properties: Arc::clone(properties), channels: channels.to_vec() };
+        self.blocking += usize::from(queue.blocks().is_some());
+        let (queue, properties) = (Arc::clone(queue), Arc::clone(properties));
+        let subscriber = Subscriber { queue, properties, channels: Vec::new(), publishers: BTreeMap::new() };
         self.subscribers.insert(id, subscriber);
+        self.enter(id, channels);
         id
+    }
+
+    fn enter(&mut self, id: SubscriberId, channels: &[Arc<str>]) {
+        let subscriber = self.subscribers.get_mut(&id).expect("BUG: nobody enters");
+        for channel in channels {
+            let members = self.channels.entry(Arc::clone(channel)).or_default();
+            members.insert(id, Arc::clone(&subscriber.queue));
+        }
+        subscriber.channels.extend_from_slice(channels);
     }
 
     fn remove(&mut self, id: SubscriberId) -> Option<Subscriber> {
         let subscriber = self.subscribers.remove(&id)?;
+        self.blocking -= usize::from(subscriber.queue.blocks().is_some());
         for channel in &subscriber.channels {
             self.leave_channel(channel, id);
         }
         Some(subscriber)
+    }
+
+    /// The ticket of a publisher that must wait until those of its subscribers have room that block; `None` when it need
+    /// not, or not any more: those that still have no room then have had their time.
+    ///
+    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
+    /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
+    fn waits_for_room(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Option<Ticket> {
+        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
+        let blocking: BTreeSet<SubscriberId> =
+            members.filter(|(_, queue)| queue.blocks().is_some()).map(|(id, _)| *id).collect();
+        let now = Instant::now();
+        let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
+
+        let mut places = Vec::new();
+        let mut deadline: Option<Instant> = None;
+        for id in blocking {
+            let Subscriber { queue, publishers, .. } = &self.subscribers[&id];
+            let comes_first = publishers.keys().next().is_none_or(|first| *first >= number);
+            if comes_first && queue.has_room(size) {
+                continue;
+            }
+            let patience = queue.blocks().expect("BUG: it blocks");
+            // A time so long that no clock shows its end is a year.
+            let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
+            if now < until {
+                places.push(id);
+                deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
+            }
+        }
+        if ticket.is_none() && places.is_empty() {
+            return None;
+        }
+
+        let mut ticket = ticket.unwrap_or_else(|| {
+            self.last_ticket += 1;
+            let (wakes, woken) = bounded(1);
+            Ticket { number: self.last_ticket, began, woken, wakes, places: Vec::new(), deadline: began }
+        });
+        for id in ticket.places.drain(..).filter(|id| !places.contains(id)) {
+            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            subscriber.publishers.remove(&ticket.number);
+            if subscriber.publishers.is_empty() {
+                subscriber.queue.is_awaited_no_more();
+            }
+            subscriber.wake_publisher();
+        }
+        ticket.deadline = deadline?;
+        let mut may_go_on = true;
+        for &id in &places {
+            let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
+            subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
+            may_go_on &= subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
+            may_go_on &= subscriber.queue.has_room_or_is_awaited(size);
+        }
+        if may_go_on {
+            // There is room meanwhile, and who made it did not know that it is awaited.
+            let _ = ticket.wakes.try_send(());
+        }
+        ticket.places = places;
+        Some(ticket)
     }
 
     /// The queue that is dropped here is never the last reference: the subscriber holds it too.

@@ -25,12 +25,20 @@ pub enum EndCause {
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.
     Dropped,
+    /// The program ended it at once, by [`Publisher::disconnect`](crate::Publisher::disconnect) or
+    /// [`SubscriptionHandle::disconnect`](crate::SubscriptionHandle::disconnect). What was queued is thrown away.
+    Cut,
+    /// Its [lifetime](crate::SubscriptionBuilder::max_lifetime) was over. What was queued before is delivered.
+    Expired,
 }
 
 /// What a publisher has counted since it was built, and what it holds now; from
 /// [`Publisher::stats`](crate::Publisher::stats).
 ///
-/// The numbers belong to one moment, except [`panicked`](Self::panicked), which subscribers count by themselves.
+/// The numbers belong to one moment, except those that subscribers count by themselves: [`delivered`](Self::delivered),
+/// [`skipped`](Self::skipped), [`panicked`](Self::panicked). These are never ahead of the others: of what is
+/// [`queued`](Self::queued), a part is delivered, a part skipped, a part [`dropped`](Self::dropped), and the rest
+/// waits, or waited when its stream ended.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -56,6 +64,16 @@ pub struct Stats {
     pub published: u64,
     /// How often an event was put into a subscriber's queue.
     pub queued: u64,
+    /// How often an event was taken out of a queue and given to whoever reads the subscription; to a writer, when the
+    /// write was no error.
+    pub delivered: u64,
+    /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) had nothing for a subscriber.
+    pub skipped: u64,
+    /// How often an event was dropped to make room for others, as the [overflow](crate::Overflow) policies `DropOldest` and
+    /// `Latest` do.
+    pub dropped: u64,
+    /// How many subscriptions were refused because of a limit, or during a [shutdown](crate::Publisher::shutdown).
+    pub refused: u64,
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) panicked, each of
     /// which cost one subscriber one event.
     pub panicked: u64,
@@ -99,16 +117,37 @@ pub struct Ended {
     pub write_timed_out: u64,
     /// [`EndCause::Dropped`].
     pub dropped: u64,
+    /// [`EndCause::Cut`].
+    pub cut: u64,
+    /// [`EndCause::Expired`].
+    pub expired: u64,
+}
+
+/// What a publisher knows of one channel now; from [`Publisher::channel_stats`](crate::Publisher::channel_stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelStats {
+    /// Its subscribers.
+    pub subscribers: usize,
+    /// How many items wait in their queues, also those of their other channels.
+    pub waiting: usize,
+    /// How many of its events the [history](crate::History) holds.
+    pub kept: usize,
 }
 
 /// The running counts behind [`Stats`].
 ///
-/// Relaxed throughout: each is a number of its own. What makes a snapshot consistent is that all but
-/// `panicked` change under the registry's lock, where the snapshot is taken too.
+/// Relaxed throughout: each is a number of its own. What makes a snapshot consistent is that all but those of
+/// the subscribers change under the registry's lock, where the snapshot is taken too; and an event is counted as queued
+/// there before any subscriber can count it.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     published: AtomicU64,
     queued: AtomicU64,
+    delivered: AtomicU64,
+    skipped: AtomicU64,
+    lost: AtomicU64,
+    refused: AtomicU64,
     panicked: AtomicU64,
     closed: AtomicU64,
     unsubscribed: AtomicU64,
@@ -116,12 +155,27 @@ pub(crate) struct Counters {
     disconnected: AtomicU64,
     write_timed_out: AtomicU64,
     dropped: AtomicU64,
+    cut: AtomicU64,
+    expired: AtomicU64,
 }
 
 impl Counters {
-    pub(crate) fn count_published(&self, queued: usize) {
+    pub(crate) fn count_published(&self, queued: usize, dropped: usize) {
         self.published.fetch_add(1, Relaxed);
         self.queued.fetch_add(queued as u64, Relaxed);
+        self.lost.fetch_add(dropped as u64, Relaxed);
+    }
+
+    pub(crate) fn count_delivered(&self, events: u64) {
+        self.delivered.fetch_add(events, Relaxed);
+    }
+
+    pub(crate) fn count_skipped(&self) {
+        self.skipped.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_panicked(&self) {
@@ -136,6 +190,8 @@ impl Counters {
             EndCause::Disconnected(_) => &self.disconnected,
             EndCause::WriteTimedOut => &self.write_timed_out,
             EndCause::Dropped => &self.dropped,
+            EndCause::Cut => &self.cut,
+            EndCause::Expired => &self.expired,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -146,6 +202,10 @@ impl Counters {
             channels,
             published: self.published.load(Relaxed),
             queued: self.queued.load(Relaxed),
+            delivered: self.delivered.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            dropped: self.lost.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
             ended: Ended {
                 closed: self.closed.load(Relaxed),
@@ -154,6 +214,8 @@ impl Counters {
                 disconnected: self.disconnected.load(Relaxed),
                 write_timed_out: self.write_timed_out.load(Relaxed),
                 dropped: self.dropped.load(Relaxed),
+                cut: self.cut.load(Relaxed),
+                expired: self.expired.load(Relaxed),
             },
             history,
         }

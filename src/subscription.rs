@@ -8,7 +8,8 @@ use std::net::TcpStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::error::{NextTimeoutError, TryNextError};
+use crate::channels::Channels;
+use crate::error::{NextTimeoutError, OpenError, TryNextError};
 use crate::event::{self, Frame};
 use crate::history::Resumed;
 use crate::queue::{Item, Properties, Queue, Wait};
@@ -30,8 +31,21 @@ pub(crate) trait Owner: Send + Sync {
     /// that is not newer. Takes no lock.
     fn newest_id(&self) -> Option<String>;
 
-    /// Does the same as `leave` for one whose subscription is dropped, which makes room for another. Called exactly once.
-    fn dropped(&self, subscriber: SubscriberId);
+    /// Does the same as `leave` for one whose subscription is dropped, which makes room for another, also of its key.
+    /// Called exactly once.
+    fn dropped(&self, subscriber: SubscriberId, key: Option<&str>);
+
+    /// A publisher waits for the room that the subscriber has made in its queue.
+    fn made_room(&self, subscriber: SubscriberId);
+
+    /// Ends the subscriber for this reason, after what is queued for it or at once. `false`: it has left already.
+    fn end(&self, subscriber: SubscriberId, cause: EndCause, at_once: bool) -> bool;
+
+    /// Adds the subscriber to these channels, each named once; says how many of them are new to it.
+    fn enter(&self, subscriber: SubscriberId, channels: &[&str]) -> Result<usize, OpenError>;
+
+    /// Takes the subscriber out of these channels; says of how many.
+    fn exit(&self, subscriber: SubscriberId, channels: &[&str]) -> usize;
 }
 
 /// What a subscription needs of whoever writes it when it is handed over.
@@ -93,8 +107,15 @@ pub struct Subscription {
     queue: Arc<Queue>,
     /// What comes before the queue, and does not count towards its bounds.
     first: VecDeque<Item>,
+    /// What was taken out of the queue together with the news that some before it were lost.
+    after_a_gap: Option<Item>,
     resumed: Resumed,
     heartbeat: Option<Duration>,
+    expires: Option<Instant>,
+    /// Under which it is counted.
+    key: Option<Arc<str>>,
+    /// How many events were taken out of the queue that are not known to be delivered.
+    on_their_way: u64,
     /// When a frame was taken last: the heartbeat is counted from there.
     taken: Instant,
     /// The reader has seen the end; why, the queue says.
@@ -112,6 +133,8 @@ pub(crate) struct Parts {
     pub(crate) first: VecDeque<Item>,
     pub(crate) resumed: Resumed,
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -135,9 +158,25 @@ impl Subscription {
     const ITEMS: usize = 1_024;
 
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { owner, runner, id, properties, queue, first, resumed, heartbeat, counters } = parts;
+        let Parts { owner, runner, id, properties, queue, first, resumed, heartbeat, lifetime, key, counters } = parts;
         let taken = Instant::now();
-        Self { owner, runner, id, properties, queue, first, resumed, heartbeat, taken, ended: false, counters }
+        Self {
+            owner,
+            runner,
+            id,
+            properties,
+            queue,
+            first,
+            after_a_gap: None,
+            resumed,
+            heartbeat,
+            expires: lifetime.and_then(|lifetime| taken.checked_add(lifetime)),
+            key,
+            on_their_way: 0,
+            taken,
+            ended: false,
+            counters,
+        }
     }
 
     /// The next frame without a copy of its text; blocks as the iterator does, `None` when the stream has ended.
@@ -152,7 +191,7 @@ impl Subscription {
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn next_frame(&mut self) -> Option<Frame> {
-        self.wait_for(Wait::Forever).ok()
+        self.next_within(Wait::Forever).ok()
     }
 
     /// The next frame, if one is there within this time; blocks that long at the most, and while a closure given to
@@ -183,7 +222,7 @@ impl Subscription {
     pub fn next_frame_timeout(&mut self, timeout: Duration) -> Result<Frame, NextTimeoutError> {
         // A time so long that no clock shows its end is no bound at all.
         let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
-        self.wait_for(wait).map_err(|nothing| match nothing {
+        self.next_within(wait).map_err(|nothing| match nothing {
             Nothing::Yet => NextTimeoutError::Timeout,
             Nothing::More => NextTimeoutError::Ended,
         })
@@ -217,10 +256,30 @@ impl Subscription {
     ///
     /// Says whether nothing is there yet or the stream has ended.
     pub fn try_next_frame(&mut self) -> Result<Frame, TryNextError> {
-        self.wait_for(Wait::Not).map_err(|nothing| match nothing {
+        self.next_within(Wait::Not).map_err(|nothing| match nothing {
             Nothing::Yet => TryNextError::Empty,
             Nothing::More => TryNextError::Ended,
         })
+    }
+
+    /// A handle with which other threads lead the subscription, also when it is handed over.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscription(()).channels("lobby").open()?;
+    /// let handle = subscription.handle();
+    ///
+    /// handle.join("room 7")?;
+    /// handle.leave("lobby");
+    /// publisher.publish_to("room 7", "you are in");
+    /// handle.close();
+    /// assert_eq!(subscription.next().unwrap(), "data: you are in\n\n");
+    /// assert_eq!(subscription.next(), None);
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn handle(&self) -> SubscriptionHandle {
+        SubscriptionHandle { owner: Weak::clone(&self.owner), id: self.id }
     }
 
     /// How it began: whether everything newer than the id that it came with was still there.
@@ -280,6 +339,7 @@ impl Subscription {
 
     /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
     pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant) -> After {
+        self.expire(now);
         let empty = batch.len();
         // Made first: the id in it is one up to which everything was queued, before the queue is seen empty.
         let heartbeat = self.heartbeat_due().filter(|due| *due <= now).map(|_| self.heartbeat_frame());
@@ -302,9 +362,27 @@ impl Subscription {
         after
     }
 
-    /// Something was written, until now: the heartbeat is counted from here.
+    /// All that was taken is written, now: the heartbeat is counted from here.
     pub(crate) fn written(&mut self, now: Instant) {
         self.taken = now;
+        self.delivered();
+    }
+
+    /// All that was taken has got to whoever reads.
+    fn delivered(&mut self) {
+        if self.on_their_way > 0 {
+            self.counters.count_delivered(std::mem::take(&mut self.on_their_way));
+        }
+    }
+
+    /// Ends the stream, after what is queued, if its time is over.
+    fn expire(&mut self, now: Instant) {
+        if self.expires.is_some_and(|expires| expires <= now) {
+            self.expires = None;
+            if let Some(owner) = self.owner.upgrade() {
+                owner.end(self.id, EndCause::Expired, false);
+            }
+        }
     }
 
     /// What comes before the queue.
@@ -333,6 +411,10 @@ impl Subscription {
         self.heartbeat
     }
 
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
     pub(crate) fn runner(&self) -> Arc<dyn Runner> {
         Arc::clone(&self.runner)
     }
@@ -348,15 +430,23 @@ impl Subscription {
         self.taken.checked_add(self.heartbeat?)
     }
 
+    /// What a reader gets that takes frames one by one.
+    fn next_within(&mut self, wait: Wait) -> Result<Frame, Nothing> {
+        let next = self.wait_for(wait);
+        self.delivered();
+        next
+    }
+
     /// What a reader gets that can wait.
     fn wait_for(&mut self, wait: Wait) -> Result<Frame, Nothing> {
         loop {
             let due = self.heartbeat_due();
             let next = match self.next_now() {
                 Err(Nothing::Yet) => {
-                    let item = self.queue.take(match (wait, due) {
-                        (Wait::Until(deadline), Some(due)) => Wait::Until(deadline.min(due)),
-                        (Wait::Forever, Some(due)) => Wait::Until(due),
+                    let awakes = due.into_iter().chain(self.expires).min();
+                    let item = self.take(match (wait, awakes) {
+                        (Wait::Until(deadline), Some(awakes)) => Wait::Until(deadline.min(awakes)),
+                        (Wait::Forever, Some(awakes)) => Wait::Until(awakes),
                         (wait, _) => wait,
                     });
                     item.map(|item| self.open(item)).ok_or(Nothing::Yet)
@@ -367,6 +457,7 @@ impl Subscription {
                 return Err(Nothing::More);
             }
             let now = Instant::now();
+            self.expire(now);
             if let Ok(Some(frame)) = next {
                 self.taken = now;
                 return Ok(frame);
@@ -384,7 +475,8 @@ impl Subscription {
                 return Ok(frame);
             }
             let in_time = match wait {
-                Wait::Not | Wait::Forever => next.is_ok(),
+                Wait::Not => next.is_ok(),
+                Wait::Forever => true,
                 Wait::Until(deadline) => now < deadline,
             };
             if !in_time {
@@ -400,16 +492,54 @@ impl Subscription {
             self.ended = true;
             return Err(Nothing::More);
         }
-        let item = self.first.pop_front().or_else(|| self.queue.take(Wait::Not)).ok_or(Nothing::Yet)?;
-        let frame = self.open(item);
+        let frame = match self.first.pop_front() {
+            Some(Item::Frame(frame)) => Some(frame),
+            // A replay is not live: it is no delivery of what was queued.
+            Some(Item::Render(render)) => render.frame(&self.properties, &self.counters),
+            Some(item) => self.open(item),
+            None => {
+                let item = self.take(Wait::Not).ok_or(Nothing::Yet)?;
+                self.open(item)
+            }
+        };
         if self.ended { Err(Nothing::More) } else { Ok(frame) }
+    }
+
+    /// The next item out of the queue, or what says that some before it were lost.
+    fn take(&mut self, wait: Wait) -> Option<Item> {
+        if let Some(item) = self.after_a_gap.take() {
+            return Some(item);
+        }
+        let (lost, item) = self.queue.take(wait)?;
+        if self.queue.is_awaited() {
+            if let Some(owner) = self.owner.upgrade() {
+                owner.made_room(self.id);
+            }
+        }
+        if lost == 0 {
+            return Some(item);
+        }
+        self.after_a_gap = Some(item);
+        Some(Item::Gap(lost))
     }
 
     /// What an item is for this subscriber: nothing if it is skipped, or the end.
     fn open(&mut self, item: Item) -> Option<Frame> {
         match item {
-            Item::Frame(frame) => Some(frame),
-            Item::Render(render) => render.frame(&self.properties, &self.counters),
+            Item::Frame(frame) => {
+                self.on_their_way += 1;
+                Some(frame)
+            }
+            Item::Render(render) => {
+                let frame = render.frame(&self.properties, &self.counters);
+                match &frame {
+                    Some(_) => self.on_their_way += 1,
+                    None => self.counters.count_skipped(),
+                }
+                frame
+            }
+            Item::Gap(lost) => Some(event::gap_of(lost)),
+            Item::Shelved => None,
             Item::End => {
                 self.ended = true;
                 None
@@ -432,8 +562,55 @@ impl FusedIterator for Subscription {}
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.upgrade() {
-            owner.dropped(self.id);
+            owner.dropped(self.id, self.key.as_deref());
         }
+    }
+}
+
+/// Leads a live subscription from any thread; from [`Subscription::handle`].
+///
+/// It keeps neither the subscription nor the publisher alive. Once the subscriber has left, nothing happens any more.
+#[derive(Clone)]
+pub struct SubscriptionHandle {
+    owner: Weak<dyn Owner>,
+    id: SubscriberId,
+}
+
+impl SubscriptionHandle {
+    /// Adds the subscriber to these channels, and returns how many of them it was not in before. Does not block.
+    ///
+    /// It gets what is published there from now on; a [history](crate::History) is not asked. 0 as well when it has left.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says which limit it would cross; it is in the channels that it was in before, then.
+    pub fn join<By>(&self, channels: impl Channels<By>) -> Result<usize, OpenError> {
+        channels.with_names(|names| self.owner.upgrade().map_or(Ok(0), |owner| owner.enter(self.id, names)))
+    }
+
+    /// Takes the subscriber out of these channels, and returns of how many. Does not block.
+    ///
+    /// One that is in no channel any more ends after what is queued for it. So who changes channels joins the new ones
+    /// first.
+    pub fn leave<By>(&self, channels: impl Channels<By>) -> usize {
+        channels.with_names(|names| self.owner.upgrade().map_or(0, |owner| owner.exit(self.id, names)))
+    }
+
+    /// Ends the stream after what is queued for it, with [`EndCause::Closed`]; does not wait. `false`: it has left already.
+    pub fn close(&self) -> bool {
+        self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Closed, false))
+    }
+
+    /// Ends the stream at once, with [`EndCause::Cut`], and throws away what is queued; does not wait. `false`: it has left
+    /// already.
+    pub fn disconnect(&self) -> bool {
+        self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Cut, true))
+    }
+}
+
+impl fmt::Debug for SubscriptionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionHandle").field("id", &self.id.0).finish_non_exhaustive()
     }
 }
 

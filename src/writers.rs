@@ -180,6 +180,8 @@ struct Stream {
     /// The supervisor has shut the socket down.
     timed_out: AtomicBool,
     heartbeat: Option<Duration>,
+    /// When it is to be woken because its lifetime is over; `u64::MAX` for never, or when it has been.
+    expires: AtomicU64,
     /// When something was written last, in microseconds of the writers' clock.
     written: AtomicU64,
 }
@@ -212,7 +214,7 @@ enum Job {
 /// What the supervisor is told.
 enum Order {
     /// A stream with a heartbeat was handed over.
-    Heartbeat(Weak<Stream>),
+    Watch(Weak<Stream>),
     /// Look: a turn began while nobody looked, or all may be over.
     Look,
 }
@@ -504,18 +506,21 @@ impl Runner for Writers {
         }
         let Output { writer, socket, deadline, head, chunked, on_end } = to;
         let (queue, heartbeat) = (Arc::clone(subscription.queue()), subscription.heartbeat());
+        // A little later than the subscription looks at itself, whose clock is finer.
+        let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let stream = Arc::new(Stream {
             queue: Arc::downgrade(&queue),
             body: Mutex::new(Some(Body { is_new: true, subscription, writer, socket, head, chunked, on_end })),
             deadline,
             timed_out: AtomicBool::new(false),
             heartbeat,
+            expires: AtomicU64::new(expires),
             written: AtomicU64::new(self.now()),
             writers: Arc::clone(&self),
         });
         queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>);
-        if heartbeat.is_some() {
-            self.order(Order::Heartbeat(Arc::downgrade(&stream)));
+        if heartbeat.is_some() || expires != u64::MAX {
+            self.order(Order::Watch(Arc::downgrade(&stream)));
         }
         race_window();
         self.put(Job::Turn(stream));

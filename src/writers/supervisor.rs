@@ -1,4 +1,4 @@
-//! The thread that watches the writer threads, and schedules heartbeats.
+//! The thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes.
 
 // Writes block, so a peer that does not read holds a writer thread. The supervisor looks, each 10 ms while anything
 // is under way, at how long each thread has been at its turn, and starts one more when threads hang and streams
@@ -24,7 +24,7 @@ pub(super) struct Supervisor {
     writers: Arc<Writers>,
     /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
     /// has ended is found out then.
-    heartbeats: BTreeMap<(u64, u64), Weak<Stream>>,
+    watched: BTreeMap<(u64, u64), Weak<Stream>>,
     next_number: u64,
     /// What was seen at the last look at the threads.
     looked: u64,
@@ -45,7 +45,7 @@ impl Supervisor {
     const LONGEST_LOOK_AWAY: u64 = 60_000_000;
 
     pub(super) fn new(writers: Arc<Writers>) -> Self {
-        Self { writers, heartbeats: BTreeMap::new(), next_number: 0, looked: 0, turns: 0, waited: false }
+        Self { writers, watched: BTreeMap::new(), next_number: 0, looked: 0, turns: 0, waited: false }
     }
 
     pub(super) fn run(mut self) {
@@ -58,9 +58,9 @@ impl Supervisor {
                     seen = Seen::SomethingUnderWay;
                 }
             }
-            let next_heartbeat = self.heartbeats.first_key_value().map(|((due, _), _)| *due);
+            let next_awakening = self.watched.first_key_value().map(|((due, _), _)| *due);
             let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
-            let order = match next_heartbeat.into_iter().chain(next_look).min() {
+            let order = match next_awakening.into_iter().chain(next_look).min() {
                 Some(due) => {
                     let wait = Duration::from_micros(due.saturating_sub(self.writers.now()));
                     self.writers.ordered.recv_timeout(wait).ok()
@@ -70,11 +70,11 @@ impl Supervisor {
             self.writers.asleep.store(false, SeqCst);
             let writers = Arc::clone(&self.writers);
             for order in order.into_iter().chain(writers.ordered.try_iter()) {
-                if let Order::Heartbeat(stream) = order {
+                if let Order::Watch(stream) = order {
                     self.schedule(stream);
                 }
             }
-            self.send_heartbeats();
+            self.wake_watched();
             if self.looked + TICK.as_micros() as u64 <= self.writers.now() {
                 seen = self.look();
             } else {
@@ -88,24 +88,29 @@ impl Supervisor {
 
     /// Notes when the stream is to be looked at next.
     fn schedule(&mut self, stream: Weak<Stream>) {
-        let Some(due) = stream.upgrade().and_then(|stream| stream.next_heartbeat(self.next_number)) else {
+        let Some(due) = stream.upgrade().and_then(|stream| stream.next_awakening(self.next_number)) else {
             return;
         };
         // Cut off only where much is left, so that the last look is not one for all.
         let now = self.writers.now();
         let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
         let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
-        self.heartbeats.insert((due, self.next_number), stream);
+        self.watched.insert((due, self.next_number), stream);
         self.next_number += 1;
     }
 
-    /// Wakes the streams that were silent for so long. The turn then finds nothing queued, and the heartbeat due.
-    fn send_heartbeats(&mut self) {
+    /// Wakes the streams that were silent for so long, and those whose lifetime is over. The turn then finds nothing queued,
+    /// and the heartbeat or the end due.
+    fn wake_watched(&mut self) {
         let now = self.writers.now();
-        while let Some(entry) = self.heartbeats.first_entry().filter(|entry| entry.key().0 <= now) {
+        while let Some(entry) = self.watched.first_entry().filter(|entry| entry.key().0 <= now) {
             let weak = entry.remove();
             let Some(stream) = weak.upgrade() else { continue };
-            if stream.is_silent(now) {
+            let expires = stream.expires.load(Relaxed) <= now;
+            if expires {
+                stream.expires.store(u64::MAX, Relaxed);
+            }
+            if expires || stream.is_silent(now) {
                 stream.queue.upgrade().and_then(|queue| queue.notify()).into_iter().for_each(Wake::wake);
                 // It is looked at again when it has been silent for as long once more.
                 stream.written.fetch_max(now, Relaxed);
@@ -184,6 +189,12 @@ impl Stream {
     /// Whether nothing was written for the whole interval.
     fn is_silent(&self, now: u64) -> bool {
         self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval)) <= now)
+    }
+
+    /// When to look at it, if ever.
+    fn next_awakening(&self, number: u64) -> Option<u64> {
+        let expires = Some(self.expires.load(Relaxed)).filter(|expires| *expires != u64::MAX);
+        self.next_heartbeat(number).into_iter().chain(expires).min()
     }
 
     /// When to look whether it is silent: after the interval, and up to a quarter of it later, so that streams which
