@@ -180,6 +180,7 @@
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `json` | no | `Event::json` |
+//! | `log` | no | log lines, through the crate `log`: slow subscribers that were ended, threads that could not start, subscriptions that were refused; each kind at most once a second |
 //!
 //! Without any, only crossbeam-channel and parking_lot are compiled.
 
@@ -194,6 +195,7 @@ mod history;
 // Its functions are for the adapters, and not each uses all; without one only `Headers` and `Batch` are used.
 #[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
 mod http;
+mod notices;
 mod overflow;
 mod publisher;
 mod queue;

@@ -15,6 +15,7 @@ use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{BuildError, OpenError};
 use crate::event::{Event, Frame};
 use crate::history::{History, Resumed};
+use crate::notices::Notices;
 use crate::overflow::Overflow;
 use crate::queue::{Item, Properties, Queue, QueueBounds, Render, drop_caught};
 use crate::registry::{Beginning, Draft, Hooks, Limits, Published, Registry, Wish};
@@ -805,13 +806,14 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         if let Some(history) = &self.history {
             history.check()?;
         }
-        let counters = Arc::new(Counters::default());
+        let (counters, notices) = (Arc::new(Counters::default()), Arc::new(Notices::new()));
         let Self { on_open, on_end, .. } = self;
         let has_hooks = on_open.is_some() || on_end.is_some();
         let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
         let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
-        let registry = Arc::new(Registry::new(self.limits, self.history, Arc::clone(&counters), to_call));
-        let writers = Writers::new(self.writer_threads, self.writer_stack);
+        let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&notices));
+        let registry = Arc::new(registry);
+        let writers = Writers::new(self.writer_threads, self.writer_stack, notices);
         let core = Arc::new(Core {
             registry,
             counters,

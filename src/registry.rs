@@ -38,6 +38,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::error::OpenError;
 use crate::event::{self, Frame};
 use crate::history::{self, History, Past, Resumed};
+use crate::notices::Notices;
 use crate::queue::{Full, Item, Properties, Queue, Wake};
 use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
@@ -52,6 +53,7 @@ pub(crate) struct Registry {
     /// The first half of every id, if there is a history.
     epoch: Option<String>,
     hooks: Option<Arc<dyn Hooks>>,
+    notices: Arc<Notices>,
     /// Told when the last subscription is dropped.
     empty: Condvar,
 }
@@ -129,6 +131,8 @@ pub(crate) struct Afterwards {
     left: Vec<Subscriber>,
     /// Who is told of each of them.
     hooks: Option<Arc<dyn Hooks>>,
+    /// Who is told how many of them were slow.
+    notices: Option<Arc<Notices>>,
     /// Queues that were cut: to be emptied.
     cut: Vec<Arc<Queue>>,
     /// What the history and queues let go, closures among it.
@@ -145,6 +149,8 @@ impl Afterwards {
         for queue in &self.cut {
             queue.throw_away();
         }
+        let slow = self.left.iter().filter(|subscriber| subscriber.queue.ending() == Some(EndCause::QueueFull));
+        self.notices.iter().for_each(|notices| notices.slow(slow.clone().count()));
         for Subscriber { queue, properties, channels, .. } in self.left {
             if let Some(hooks) = self.hooks.as_ref().filter(|_| queue.ends_after_it_opened()) {
                 hooks.ended(&properties, &channels, queue.ending().expect("BUG: it has left without a cause"));
@@ -222,11 +228,12 @@ impl Registry {
         history: Option<History>,
         counters: Arc<Counters>,
         hooks: Option<Arc<dyn Hooks>>,
+        notices: Arc<Notices>,
     ) -> Self {
         let past = history.map(Past::new);
         let epoch = past.as_ref().map(|past| past.epoch().to_owned());
         let state = Mutex::new(State { past, ..State::default() });
-        Self { state, limits, counters, committed: AtomicU64::new(0), epoch, hooks, empty: Condvar::new() }
+        Self { state, limits, counters, committed: AtomicU64::new(0), epoch, hooks, notices, empty: Condvar::new() }
     }
 
     fn afterwards(&self) -> Afterwards {
@@ -258,8 +265,9 @@ impl Registry {
         wish: &Wish,
     ) -> Result<Beginning, OpenError> {
         let result = self.try_join(channels, properties, queue, key, wish);
-        if result.is_err() {
+        if let Err(error) = &result {
             self.counters.count_refused();
+            self.notices.refused(error);
         }
         result
     }
@@ -355,7 +363,7 @@ impl Registry {
         let mut queued = 0;
         let mut full = Vec::new();
         let mut dropped = Vec::new();
-        let mut afterwards = self.afterwards();
+        let mut afterwards = Afterwards { notices: Some(Arc::clone(&self.notices)), ..self.afterwards() };
 
         let mut state = self.state.lock();
         if state.blocking > 0 || ticket.is_some() {

@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::http::Batch;
+use crate::notices::Notices;
 use crate::queue::{Queue, Wake, drop_caught, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription};
@@ -291,12 +292,13 @@ pub(crate) struct Writers {
     processors: usize,
     max_threads: usize,
     stack: usize,
+    notices: Arc<Notices>,
     /// Time is counted in microseconds from here, so that it fits into an atomic.
     start: Instant,
 }
 
 impl Writers {
-    pub(crate) fn new(max_threads: usize, stack: usize) -> Arc<Self> {
+    pub(crate) fn new(max_threads: usize, stack: usize, notices: Arc<Notices>) -> Arc<Self> {
         let ((run_queue, jobs), (orders, ordered)) = (unbounded(), unbounded());
         Arc::new(Self {
             run_queue,
@@ -312,6 +314,7 @@ impl Writers {
             processors: thread::available_parallelism().map_or(1, usize::from).min(max_threads),
             max_threads,
             stack,
+            notices,
             start: Instant::now(),
         })
     }
@@ -501,7 +504,11 @@ impl Runner for Writers {
     fn take_over(self: Arc<Self>, subscription: Subscription, to: Output) -> io::Result<()> {
         {
             let mut threads = self.threads.lock();
-            self.start_threads(&mut threads)?;
+            if let Err(error) = self.start_threads(&mut threads) {
+                drop(threads);
+                self.notices.no_thread(&error);
+                return Err(error);
+            }
             self.streams.fetch_add(1, SeqCst);
         }
         let Output { writer, socket, deadline, head, chunked, on_end } = to;

@@ -61,6 +61,11 @@ fn settings_with_which_nothing_works() {
     refused(builder().heartbeat(Duration::ZERO).build(), "heartbeat is 0: it must be more than that");
     refused(builder().max_writer_threads(0).build(), "max_writer_threads is 0: it must be more than that");
     refused(builder().writer_stack(0).build(), "writer_stack is 0: it must be more than that");
+    refused(builder().max_lifetime(Duration::ZERO).build(), "max_lifetime is 0: it must be more than that");
+    let text = "max_subscribers_per_channel is 0: it must be more than that";
+    refused(builder().max_subscribers_per_channel(0).build(), text);
+    let text = "max_subscribers_per_key is 0: it must be more than that";
+    refused(builder().max_subscribers_per_key(0).build(), text);
     assert_eq!(builder().queue_frames(0).build().unwrap_err().setting(), "queue_frames");
     assert!(builder().heartbeat(None).build().is_ok());
 }
@@ -74,6 +79,9 @@ fn subscriptions_that_cannot_be() {
         open().heartbeat(Duration::ZERO).open(),
         "the heartbeat's interval is 0: it must be more than that, or None",
     );
+    refused(open().queue_frames(0).open(), "queue_frames is 0: it must be more than that");
+    refused(open().queue_bytes(0).open(), "queue_bytes is 0: it must be more than that");
+    refused(open().max_lifetime(Duration::ZERO).open(), "max_lifetime is 0: it must be more than that");
     assert_eq!(publisher.stats().subscribers, 0);
 }
 

@@ -13,12 +13,24 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
     (
         "registry.rs",
         "who subscribes to what, behind the one ordering lock",
-        &["history", "subscription", "queue", "channels", "event", "stats", "error"],
+        &["history", "subscription", "queue", "notices", "channels", "event", "stats", "error"],
     ),
     (
         "publisher.rs",
         "the sending half: the public handle and its builder",
-        &["registry", "history", "subscription", "queue", "overflow", "writers", "channels", "event", "stats", "error"],
+        &[
+            "registry",
+            "history",
+            "subscription",
+            "queue",
+            "overflow",
+            "notices",
+            "writers",
+            "channels",
+            "event",
+            "stats",
+            "error",
+        ],
     ),
     (
         "subscription.rs",
@@ -31,11 +43,12 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         &["overflow", "event", "stats"],
     ),
     ("overflow.rs", "what happens when a queue is full", &[]),
+    ("notices.rs", "what an operator must know, as log lines: few, and without the content of any event", &[]),
     ("reader.rs", "a subscription as io::Read, for servers that want a body", &["subscription"]),
     (
         "writers.rs",
         "the writer threads: many handed-over subscriptions on few threads",
-        &["subscription", "queue", "http", "event", "stats", "error"],
+        &["subscription", "queue", "http", "notices", "event", "stats", "error"],
     ),
     (
         "writers/supervisor.rs",

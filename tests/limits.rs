@@ -22,6 +22,45 @@ fn subscribers() {
 }
 
 #[test]
+fn subscribers_of_one_channel() {
+    let publisher = Publisher::<()>::builder().max_subscribers_per_channel(2).build().unwrap();
+    let _first = subscriber(&publisher, ["chat", "news"]);
+    let second = subscriber(&publisher, ["chat"]);
+    let error = opens(&publisher, ["news".into(), "chat".into()]).unwrap_err();
+    assert_eq!(error, OpenError::TooManyInChannel { channel: "chat".into(), limit: 2 });
+    assert_eq!(error.to_string(), "the channel \"chat\" has 2 subscribers: no more are allowed");
+    assert!(error.is_temporary());
+    assert_eq!(opens(&publisher, ["news".into()]), Ok(()));
+    drop(second);
+    assert_eq!(opens(&publisher, ["news".into(), "chat".into()]), Ok(()));
+}
+
+#[test]
+fn subscriptions_of_one_key() {
+    let publisher = Publisher::<()>::builder().max_subscribers_per_key(2).build().unwrap();
+    let open = |key: &str| publisher.subscription(()).limit_key(key).open();
+    let first = open("192.0.2.1").unwrap();
+    let _second = open("192.0.2.1").unwrap();
+    let error = open("192.0.2.1").unwrap_err();
+    assert_eq!(error, OpenError::TooManyOfKey { key: "192.0.2.1".into(), limit: 2 });
+    assert_eq!(error.to_string(), "\"192.0.2.1\" has 2 subscriptions: no more are allowed");
+    assert!(error.is_temporary());
+    assert!(open("192.0.2.2").is_ok() && publisher.subscribe().is_ok(), "others are not concerned");
+    publisher.close();
+    assert!(open("192.0.2.1").is_err(), "what has ended counts until it is dropped");
+    drop(first);
+    assert!(open("192.0.2.1").is_ok());
+}
+
+#[test]
+fn who_was_refused_is_counted() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let _inside = publisher.subscribe().unwrap();
+    (0..3).for_each(|_| assert!(publisher.subscribe().is_err()));
+    assert_eq!(publisher.stats().refused, 3);
+}
+
+#[test]
 fn a_subscription_that_has_ended_counts_until_it_is_dropped() {
     let publisher = Publisher::<()>::builder().max_subscribers(1).queue_frames(1).build().unwrap();
     let slow = publisher.subscribe().unwrap();

@@ -162,10 +162,11 @@ impl Supervisor {
         // something else, a closure, may need it; its place is taken only when nothing moves at all.
         let staying = threads.slots.len() - threads.leaving.min(threads.slots.len());
         let working = staying.saturating_sub(if turns == self.turns { stuck } else { stuck_in_writes });
+        let mut failed = None;
         if waits && self.waited && working < writers.processors {
             if threads.slots.len() < writers.max_threads {
                 // If it cannot be started, the next look tries again.
-                let _ = writers.start_thread(&mut threads);
+                failed = writers.start_thread(&mut threads).err();
             } else if let Some((_, hangs)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
                 hangs.shut_down(true);
             }
@@ -181,7 +182,11 @@ impl Supervisor {
         threads.leaving += surplus;
         (0..surplus).for_each(|_| writers.put(Job::Leave));
         (self.turns, self.waited) = (turns, waits);
-        if over || self.is_anything_under_way(&threads) { Seen::SomethingUnderWay } else { Seen::Nothing }
+        let under_way = over || self.is_anything_under_way(&threads);
+        // The application's logger is told without the lock.
+        drop(threads);
+        failed.iter().for_each(|error| writers.notices.no_thread(error));
+        if under_way { Seen::SomethingUnderWay } else { Seen::Nothing }
     }
 }
 

@@ -1,0 +1,185 @@
+//! The application is told of each subscription: when it opens and why it ends, exactly once each.
+
+mod common;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{PATIENCE, Watchdog, eventually, seed};
+use server_sent_events::{EndCause, OpenError, Publisher, PublisherBuilder};
+
+/// What the hooks were called with, in that order: who, in which channels, and why it ended.
+type Calls = Arc<Mutex<Vec<(String, String, Option<EndCause>)>>>;
+
+fn builder(calls: &Calls) -> PublisherBuilder<String> {
+    let (opened, ended) = (Arc::clone(calls), Arc::clone(calls));
+    Publisher::builder()
+        .on_open(move |_, name: &String, channels| {
+            opened.lock().unwrap().push((name.clone(), channels.join(","), None));
+        })
+        .on_end(move |_, name: &String, channels, cause| {
+            ended.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
+        })
+}
+
+/// The hooks are called once each for this one, in this order, with these channels and this cause.
+#[track_caller]
+fn are_told(calls: &Calls, name: &str, channels: &str, cause: EndCause) {
+    let of_it = || calls.lock().unwrap().iter().filter(|call| call.0 == name).cloned().collect::<Vec<_>>();
+    eventually("both hooks were called", || of_it().len() >= 2);
+    let call = |cause| (name.to_owned(), channels.to_owned(), cause);
+    assert_eq!(of_it(), [call(None), call(Some(cause))]);
+}
+
+#[test]
+fn each_way_to_end_is_told() {
+    let calls = Calls::default();
+    let publisher = builder(&calls).queue_frames(1).build().unwrap();
+    let open = |name: &str| publisher.subscription(name.to_owned()).channels([name, "all"]);
+
+    drop(open("dropped").open().unwrap());
+    are_told(&calls, "dropped", "dropped,all", EndCause::Dropped);
+
+    let _slow = open("slow").open().unwrap();
+    publisher.publish_to("slow", "1");
+    publisher.publish_to("slow", "2");
+    are_told(&calls, "slow", "slow,all", EndCause::QueueFull);
+
+    let _one = open("unsubscribed").open().unwrap();
+    publisher.unsubscribe(["all", "unsubscribed"], |_| true);
+    are_told(&calls, "unsubscribed", "unsubscribed,all", EndCause::Unsubscribed);
+
+    let _one = open("cut").open().unwrap();
+    publisher.disconnect(|name| name == "cut");
+    are_told(&calls, "cut", "cut,all", EndCause::Cut);
+
+    let closed = open("closed by its handle").open().unwrap();
+    closed.handle().close();
+    are_told(&calls, "closed by its handle", "closed by its handle,all", EndCause::Closed);
+
+    let mut expired = open("expired").max_lifetime(Duration::from_millis(1)).open().unwrap();
+    assert_eq!(expired.next(), None);
+    are_told(&calls, "expired", "expired,all", EndCause::Expired);
+
+    struct Broken;
+    impl io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    open("disconnected").initial_data(["x"]).open().unwrap().hand_over(Broken).unwrap();
+    are_told(&calls, "disconnected", "disconnected,all", EndCause::Disconnected(io::ErrorKind::BrokenPipe));
+
+    let _one = open("closed").open().unwrap();
+    publisher.close();
+    are_told(&calls, "closed", "closed,all", EndCause::Closed);
+
+    let _one = open("shut down").open().unwrap();
+    assert_eq!(publisher.shutdown(Duration::ZERO), 7, "those whose subscription still exists");
+    are_told(&calls, "shut down", "shut down,all", EndCause::Closed);
+}
+
+#[test]
+fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
+    let calls = Calls::default();
+    let told = Arc::clone(&calls);
+    let publisher = Publisher::<String>::builder()
+        .on_end(move |publisher, name: &String, _, cause| {
+            publisher.publish("nobody hears it");
+            assert_eq!(publisher.stats().subscribers, 0);
+            told.lock().unwrap().push((name.clone(), String::new(), Some(cause)));
+        })
+        .build()
+        .unwrap();
+    let _ada = publisher.subscription("Ada".into()).open().unwrap();
+    let _bob = publisher.subscription("Bob".into()).open().unwrap();
+    let weak = publisher.downgrade();
+    drop(publisher);
+    assert_eq!(calls.lock().unwrap().len(), 2);
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn what_was_refused_is_not_told() {
+    let calls = Calls::default();
+    let publisher = builder(&calls).max_subscribers(1).build().unwrap();
+    let _one = publisher.subscription("one".into()).open().unwrap();
+    let refused = publisher.subscription("two".into()).open();
+    assert_eq!(refused.unwrap_err(), OpenError::TooManySubscribers { limit: 1 });
+    assert_eq!(calls.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_hook_may_use_the_publisher_and_may_panic() {
+    let _watchdog = Watchdog::new("a_hook_may_use_the_publisher_and_may_panic", PATIENCE);
+    let calls = Calls::default();
+    let told = Arc::clone(&calls);
+    let publisher = Publisher::<String>::builder()
+        .queue_frames(2)
+        .on_open(|publisher, name: &String, _| {
+            publisher.publish(format!("{name} has come"));
+            assert!(publisher.stats().subscribers > 0);
+            panic!("on purpose");
+        })
+        .on_end(move |publisher, name: &String, channels, cause| {
+            told.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
+            publisher.publish(format!("{name} has left"));
+            drop(publisher.subscribers("default channel"));
+            panic!("on purpose");
+        })
+        .build()
+        .unwrap();
+    let mut ada = publisher.subscription("Ada".into()).open().unwrap();
+    common::gets_data(&mut ada, "Ada has come");
+    // Each publish in a hook fills the queues further.
+    let _others: Vec<_> = (0..10).map(|n| publisher.subscription(n.to_string()).open().unwrap()).collect();
+    (0..10).for_each(|_| drop(publisher.publish("x")));
+    eventually("each that was slow was told once", || calls.lock().unwrap().len() == 11);
+    assert_eq!(publisher.stats().ended.queue_full, 11);
+}
+
+/// Who is online, as the hooks say it, while subscribers come, go, are cut and closed from many threads.
+#[test]
+fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
+    let _watchdog = Watchdog::new("the_two_hooks_are_called_once_each", 3 * PATIENCE);
+    let mut random = fastrand::Rng::with_seed(seed("the_two_hooks_are_called_once_each"));
+    let calls = Calls::default();
+    let publisher = builder(&calls).queue_frames(3).build().unwrap();
+    thread::scope(|threads| {
+        for thread in 0..6 {
+            let mut random = random.fork();
+            let publisher = publisher.clone();
+            threads.spawn(move || {
+                for n in 0..300 {
+                    let subscription = publisher.subscription(format!("{thread} {n}")).open().unwrap();
+                    match random.u8(..5) {
+                        0 => drop(subscription.handle().close()),
+                        1 => drop(subscription.handle().disconnect()),
+                        2 => subscription.hand_over(io::sink()).unwrap(),
+                        3 => drop(publisher.publish("x")),
+                        _ => {}
+                    }
+                    if random.u8(..100) == 0 {
+                        publisher.close();
+                    }
+                }
+            });
+        }
+        threads.spawn(|| (0..300).for_each(|_| assert!(publisher.disconnect(|name| name.ends_with('7')) < 7)));
+    });
+    publisher.close();
+    let calls = || calls.lock().unwrap().clone();
+    eventually("all have ended", || calls().len() == 2 * 6 * 300);
+    let mut online = std::collections::BTreeSet::new();
+    for (name, _, cause) in calls() {
+        let was_right = if cause.is_none() { online.insert(name.clone()) } else { online.remove(&name) };
+        assert!(was_right, "{name}: {cause:?}");
+    }
+    assert_eq!(online.len(), 0);
+}

@@ -1,0 +1,60 @@
+//! What an operator must know is logged: each kind at once, few lines, and nothing of any event.
+#![cfg(feature = "log")]
+
+mod common;
+
+use std::io;
+use std::sync::Mutex;
+
+use common::eventually;
+use log::{LevelFilter, Log, Metadata, Record};
+use server_sent_events::Publisher;
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps the lines, and publishes each, as a log viewer does: so it is not called under a lock.
+struct Keeps(Publisher);
+
+impl Log for Keeps {
+    fn enabled(&self, _: &Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record) {
+        assert_eq!(record.target(), "server_sent_events");
+        LINES.lock().unwrap().push(format!("{}: {}", record.level(), record.args()));
+        self.0.publish("a line was logged");
+        let _ = (self.0.stats(), self.0.subscribe().is_ok());
+    }
+
+    fn flush(&self) {}
+}
+
+fn logs(text: &str) {
+    eventually("it is logged", || LINES.lock().unwrap().iter().any(|line| line.starts_with(text)));
+}
+
+/// One test: there is one logger for the process.
+#[test]
+fn slow_subscribers_refusals_and_threads_that_cannot_start() {
+    let publisher = Publisher::<()>::builder().max_subscribers(100).queue_frames(1).build().unwrap();
+    log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
+    log::set_max_level(LevelFilter::Info);
+
+    let _slow: Vec<_> = (0..100).map(|_| publisher.subscribe().unwrap()).collect();
+    publisher.publish("a secret");
+    publisher.publish("a secret");
+    logs("WARN: 100 slow subscribers were ended: their queues were full");
+
+    assert!(publisher.subscribe().is_err());
+    logs("WARN: 1 subscriptions were refused, the last because the publisher has 100 subscribers: no more are allowed");
+    (0..1_000).for_each(|_| assert!(publisher.subscribe().is_err()));
+
+    let huge = Publisher::<()>::builder().writer_stack(usize::MAX / 4).build().unwrap();
+    assert!(huge.subscribe().unwrap().hand_over(io::sink()).is_err());
+    logs("WARN: 1 times a writer thread could not be started: ");
+
+    let lines = LINES.lock().unwrap();
+    assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());
+    assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
+}

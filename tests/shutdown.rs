@@ -1,0 +1,141 @@
+//! A publisher shuts down: nobody comes in, everybody is told, gets what is queued, and ends.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, ends, gets, gets_data};
+use server_sent_events::{EndCause, Event, OpenError, Publisher, Shutdown, Subscription};
+
+/// The reconnection time that the next frame says.
+#[track_caller]
+fn retry(subscription: &mut Subscription) -> u64 {
+    let frame = subscription.next_timeout(PATIENCE).unwrap();
+    let retry = frame.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    retry.unwrap_or_else(|| panic!("{frame:?}")).parse().unwrap()
+}
+
+#[test]
+fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
+    let publisher = Publisher::<()>::builder().queue_frames(1).build().unwrap();
+    let mut subscription = publisher.subscribe().unwrap();
+    publisher.publish("queued");
+    let farewell = Event::new("back soon").event("restart").unwrap();
+    let shutdown = Shutdown::new(PATIENCE).farewell(farewell).retry(Duration::from_secs(3), Duration::from_secs(2));
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            gets_data(&mut subscription, "queued");
+            gets(&mut subscription, "event: restart\ndata: back soon\n\n");
+            assert!((3_000..=5_000).contains(&retry(&mut subscription)));
+            ends(&mut subscription, EndCause::Closed);
+        });
+        assert_eq!(publisher.shutdown_with(shutdown), 0);
+    });
+}
+
+#[test]
+fn each_client_is_told_a_time_of_its_own() {
+    let publisher = Publisher::new();
+    let mut all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
+    let shutdown = Shutdown::new(Duration::ZERO).retry(Duration::from_secs(1), Duration::from_secs(10));
+    assert_eq!(publisher.shutdown_with(shutdown), 1_000);
+    // Cut, since the grace was over at once: nothing is said any more.
+    all.iter_mut().for_each(|subscription| assert_eq!(subscription.next(), None));
+
+    let publisher = Publisher::new();
+    let all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
+    let readers = thread::spawn(move || all.into_iter().map(|mut one| retry(&mut one)).collect::<Vec<_>>());
+    let shutdown = Shutdown::new(PATIENCE).retry(Duration::from_secs(1), Duration::from_secs(10));
+    assert_eq!(publisher.shutdown_with(shutdown), 0);
+    let times = readers.join().unwrap();
+    assert!(times.iter().all(|time| (1_000..=11_000).contains(time)));
+    assert!(times.iter().collect::<BTreeSet<_>>().len() > 900, "most differ");
+    for second in 1..11 {
+        let in_it = times.iter().filter(|time| **time / 1_000 == second).count();
+        assert!((50..200).contains(&in_it), "{in_it} come back in second {second}");
+    }
+}
+
+#[test]
+fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
+    let publisher = Publisher::new();
+    let subscription = publisher.subscribe().unwrap();
+    let handle = subscription.handle();
+    drop(subscription);
+    assert_eq!(publisher.shutdown(PATIENCE), 0);
+    let error = publisher.subscribe().unwrap_err();
+    assert_eq!(error, OpenError::ShuttingDown);
+    assert_eq!(error.to_string(), "the publisher is shutting down: no subscription is opened any more");
+    assert!(error.is_temporary(), "a browser is to come back");
+    assert_eq!(publisher.publish("x").queued(), 0);
+    assert_eq!(handle.join("a"), Ok(0));
+    assert_eq!(publisher.shutdown(PATIENCE), 0, "once more does no harm");
+}
+
+#[test]
+fn it_waits_until_the_streams_have_been_written_and_no_longer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let publisher = Publisher::new();
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            publisher.subscribe().unwrap().hand_over(listener.accept().unwrap().0).unwrap();
+            client
+        })
+        .collect();
+    publisher.publish("the last word");
+    let start = Instant::now();
+    assert_eq!(publisher.shutdown(PATIENCE), 0);
+    assert!(start.elapsed() < PATIENCE);
+    assert_eq!(publisher.stats().subscribers, 0);
+    for mut client in clients {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("data: the last word\n\nretry: "), "{text:?}");
+    }
+}
+
+#[test]
+fn who_does_not_end_within_the_grace_is_cut_and_counted() {
+    /// Blocks for as long as the test likes.
+    struct Hangs(std::sync::mpsc::Receiver<()>);
+    impl Write for Hangs {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let publisher = Publisher::new();
+    let (lets_go, hangs) = std::sync::mpsc::channel();
+    publisher.subscribe().unwrap().hand_over(Hangs(hangs)).unwrap();
+    let mut unread = publisher.subscribe().unwrap();
+    publisher.publish("x");
+    assert_eq!(publisher.shutdown(Duration::from_millis(20)), 2);
+    assert_eq!(unread.next(), None);
+    lets_go.send(()).unwrap();
+    drop((lets_go, unread));
+    assert_eq!(publisher.shutdown(PATIENCE), 0);
+}
+
+#[test]
+fn a_socket_that_hangs_is_shut_down_after_the_grace() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let publisher = Publisher::<()>::builder().queue_bytes(100_000_000).build().unwrap();
+    publisher.subscribe().unwrap().hand_over(listener.accept().unwrap().0).unwrap();
+    // More than the kernel takes.
+    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
+    common::eventually("the writer has let it go", || publisher.shutdown(Duration::ZERO) == 0);
+}
