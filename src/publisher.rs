@@ -865,6 +865,11 @@ pub struct SubscriptionBuilder<'p, P> {
 type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Frame> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn publisher(&self) -> &'p Publisher<P> {
+        self.publisher
+    }
+
     /// The channels it is in. Defaults to [`DEFAULT_CHANNEL`]; setting them again replaces them.
     pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
         self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());

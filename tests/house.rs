@@ -71,7 +71,7 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
     (
         "adapter/rouille.rs",
         "Event streams as answers to requests of [`rouille`](https://docs.rs/rouille)",
-        &["adapter::knocker", "http", "reader", "subscription", "event", "error"],
+        &["adapter::knocker", "http", "publisher", "reader", "subscription", "event", "error"],
     ),
 ];
 

@@ -231,6 +231,15 @@ fn a_full_house_sends_its_clients_away_for_a_while() {
 }
 
 #[test]
+fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
+    let publisher = builder().max_channel_name(5).build().unwrap();
+    let server = Server::new(move |request| publisher.subscription(()).channels([request.url()]).respond_to(request));
+    let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.reads_head().status(), "HTTP/1.1 400 Bad Request");
+    client.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
+}
+
+#[test]
 fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
     let id = |target: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

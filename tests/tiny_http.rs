@@ -231,6 +231,27 @@ fn all_clients_reconnect_in_the_same_instant_many() {
     assert!(retries.len() > 10, "{retries:?}");
 }
 
+/// A limit that may have room later makes a browser come back, anything else not.
+#[test]
+fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
+    let publisher = Publisher::<()>::builder().max_subscribers_per_key(1).max_channel_name(5).build().unwrap();
+    let streams = publisher.clone();
+    let server = Running::new(move |request| {
+        let channel = request.url().to_owned();
+        streams.subscription(()).channels([channel]).limit_key("one").respond(request).unwrap();
+    });
+    let mut inside = server.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    inside.reads_until(":\n\n");
+    let mut second = server.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(second.reads_head().status(), "HTTP/1.1 200 OK");
+    second.reads_until(": busy\nretry: ");
+    second.reads_until("0\r\n\r\n");
+    let mut long = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(long.reads_head().status(), "HTTP/1.1 400 Bad Request");
+    long.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
+    assert_eq!(publisher.stats().refused, 2);
+}
+
 #[test]
 fn a_refusal_has_the_head_of_a_stream_and_its_end() {
     let publisher = Publisher::new();

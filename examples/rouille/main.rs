@@ -2,11 +2,10 @@
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
 
 use rouille::Response;
 use server_sent_events::Publisher;
-use server_sent_events::adapter::rouille::{refuse, server};
+use server_sent_events::adapter::rouille::server;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
@@ -22,10 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ("GET" | "HEAD", "/visits") => {
             let so_far = format!("{} visits so far", visits.load(SeqCst));
-            match publisher.subscription(()).initial_data([so_far]).open() {
-                Ok(subscription) => subscription.into_rouille(),
-                Err(_full) => refuse(Duration::from_secs(5)),
-            }
+            publisher.subscription(()).initial_data([so_far]).respond_to(request)
         }
         _ => Response::empty_404(),
     })?;

@@ -1,7 +1,6 @@
 //! Every viewer of the page is told of each new visit: `cargo run --example visits [ADDRESS]`.
 
 use std::error::Error;
-use std::time::Duration;
 
 use server_sent_events::{Publisher, adapter::tiny_http as sse};
 use tiny_http::{Header, Response};
@@ -22,10 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
                 request.respond(Response::from_string(include_str!("page.html")).with_header(html))
             }
-            "/visits" => match publisher.subscription(()).initial_data([format!("{visits} visits so far")]).open() {
-                Ok(subscription) => subscription.respond(request),
-                Err(_full) => publisher.refuse(request, Duration::from_secs(5)),
-            },
+            "/visits" => publisher.subscription(()).initial_data([format!("{visits} visits so far")]).respond(request),
             _ => request.respond(Response::empty(404)),
         };
         if let Err(error) = answered {

@@ -2,16 +2,10 @@
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
-//! use server_sent_events::adapter::rouille::{last_event_id, refuse, server};
-//! use std::time::Duration;
+//! use server_sent_events::adapter::rouille::server;
 //!
 //! let publisher = Publisher::new();
-//! let server = server("127.0.0.1:5000", move |request| {
-//!     match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
-//!         Ok(subscription) => subscription.into_rouille(),
-//!         Err(_full) => refuse(Duration::from_secs(5)),
-//!     }
-//! })?;
+//! let server = server("127.0.0.1:5000", move |request| publisher.subscription(()).respond_to(request))?;
 //! server.run();
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -62,6 +56,7 @@ use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 use crate::adapter::knocker::Knocker;
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
+use crate::publisher::SubscriptionBuilder;
 use crate::reader::Reader;
 use crate::subscription::Subscription;
 
@@ -132,6 +127,32 @@ impl Subscription {
         }
         self.begin_with(event::heartbeat());
         Response { upgrade: Some(Box::new(HandOver(Some(self)))), ..head }
+    }
+}
+
+impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
+    /// Opens it and makes the response whose body is its stream; with a [history](crate::History) the client goes on from
+    /// the last event id that it says.
+    ///
+    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [refusal](refuse)
+    /// for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
+    /// is answered with status 400 and the error's text, and a browser does not come back.
+    ///
+    /// ```no_run
+    /// # use server_sent_events::{Publisher, adapter::rouille::server};
+    /// # let publisher = Publisher::new();
+    /// let server = server("127.0.0.1:5000", move |request| {
+    ///     publisher.subscription(()).channels("news").respond_to(request)
+    /// })?;
+    /// server.run();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn respond_to(self, request: &Request) -> Response {
+        match self.last_event_id(last_event_id(request)).open() {
+            Ok(subscription) => subscription.into_rouille(),
+            Err(error) if error.is_temporary() => refuse(Duration::from_secs(5)),
+            Err(error) => Response::text(error.to_string()).with_status_code(400),
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
-use tiny_http::{Method, Request};
+use tiny_http::{Method, Request, Response};
 
 use crate::adapter::knocker::Knocker;
 use crate::event;
@@ -152,14 +152,42 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     where
         P: Default,
     {
-        match self.subscription(P::default()).last_event_id_of(&request).open() {
-            Ok(subscription) => subscription.respond(request),
-            Err(_full) => self.refuse(request, Duration::from_secs(5)),
-        }
+        self.subscription(P::default()).respond(request)
     }
 }
 
 impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
+    /// Opens it and answers the request with its stream; with a [history](crate::History) the client goes on from the
+    /// last event id that it says. Returns at once.
+    ///
+    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a
+    /// [refusal](Publisher::refuse) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
+    /// is the request's fault: it is answered with status 400 and the error's text, and a browser does not come back.
+    ///
+    /// # Errors
+    ///
+    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then. Or that the status
+    /// 400 could not be written.
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers_per_key(6).build()?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     let address = request.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+    ///     publisher.subscription(()).channels("news").limit_key(address).respond(request)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond(self, request: Request) -> io::Result<()> {
+        let publisher = self.publisher();
+        match self.last_event_id_of(&request).open() {
+            Ok(subscription) => subscription.respond(request),
+            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
+            Err(error) => request.respond(Response::from_string(error.to_string()).with_status_code(400)),
+        }
+    }
+
     /// Takes the [last event id](last_event_id) from the request, and with it what the client has missed out of the
     /// [history](crate::History).
     ///
