@@ -7,15 +7,15 @@ use crate::error::HeaderError;
 use crate::event::{Event, Frame};
 
 /// The request header in which an `EventSource` says where it was when the connection broke.
-#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The query parameter for those who cannot set a header: polyfills, and a page's first connection.
-#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 const LAST_EVENT_ID_QUERY: &str = "lastEventId";
 
 /// The id of the last event that the client saw, by its header, else by the target's query; an empty one is none.
-#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub(crate) fn last_event_id(header: Option<&str>, target: &str) -> Option<String> {
     let from_query = || {
         let (_, query) = target.split_once('?')?;

@@ -179,8 +179,9 @@
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
+//! | `server` | no | [`server`](crate), a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
-//! | `log` | no | log lines, through the crate `log`: slow subscribers that were ended, threads that could not start, subscriptions that were refused; each kind at most once a second |
+//! | `log` | no | log lines, through the crate `log`: slow subscribers that were ended, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
 //!
 //! Without any, only crossbeam-channel and parking_lot are compiled.
 
@@ -193,7 +194,7 @@ mod error;
 mod event;
 mod history;
 // Its functions are for the adapters, and not each uses all; without one only `Headers` and `Batch` are used.
-#[cfg_attr(not(feature = "tiny_http"), allow(dead_code))]
+#[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
 mod notices;
 mod overflow;
@@ -201,6 +202,10 @@ mod publisher;
 mod queue;
 mod reader;
 mod registry;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(any(feature = "tiny_http", feature = "server"))]
+mod sockets;
 mod stats;
 mod subscription;
 mod writers;

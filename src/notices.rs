@@ -14,11 +14,20 @@ pub(crate) struct Notices {
     slow: Kind,
     no_thread: Kind,
     refused: Kind,
+    #[cfg(feature = "server")]
+    no_accept: Kind,
 }
 
 impl Notices {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), slow: Kind::default(), no_thread: Kind::default(), refused: Kind::default() }
+        Self {
+            start: Instant::now(),
+            slow: Kind::default(),
+            no_thread: Kind::default(),
+            refused: Kind::default(),
+            #[cfg(feature = "server")]
+            no_accept: Kind::default(),
+        }
     }
 
     /// Slow subscribers were ended.
@@ -32,6 +41,14 @@ impl Notices {
     pub(crate) fn no_thread(&self, error: &io::Error) {
         if let Some(times) = self.no_thread.happened(1, self.start) {
             warn(format_args!("{times} times a writer thread could not be started: {error}"));
+        }
+    }
+
+    /// A connection could not be accepted.
+    #[cfg(feature = "server")]
+    pub(crate) fn no_accept(&self, error: &io::Error) {
+        if let Some(times) = self.no_accept.happened(1, self.start) {
+            warn(format_args!("{times} times no connection could be accepted, and it is tried again: {error}"));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -224,6 +224,8 @@ pub(crate) struct Queue {
     pub(crate) turn: Turn,
     /// Set before the first `Turn::end`.
     stream: OnceLock<Arc<dyn Wake>>,
+    /// Where the stream may be parked, if its socket does not block.
+    parking: OnceLock<Arc<Parking>>,
 }
 
 impl Queue {
@@ -252,6 +254,7 @@ impl Queue {
             told: AtomicU8::new(0),
             turn: Turn::new(),
             stream: OnceLock::new(),
+            parking: OnceLock::new(),
         }
     }
 
@@ -346,7 +349,11 @@ impl Queue {
     }
 
     /// From now on there is somebody to wake. The stream's own first turn follows.
-    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>) {
+    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parking: Option<&Arc<Parking>>) {
+        if let Some(parking) = parking {
+            parking.is_for(Arc::downgrade(&stream));
+            let _ = self.parking.set(Arc::clone(parking));
+        }
         assert!(self.stream.set(stream).is_ok(), "BUG: a subscription was handed over twice");
     }
 
@@ -388,6 +395,8 @@ impl Queue {
             self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
+        // It would wait for a socket that need not ever have room.
+        self.parking.get().into_iter().for_each(|parking| parking.has_room());
     }
 
     /// Why the stream has ended or is about to, also when its reader has not come that far.
@@ -422,6 +431,83 @@ impl Queue {
     }
 }
 
+// # Parking
+//
+// A stream whose socket takes no more, and does not block, is parked: it is RUNNING and nobody's, until whoever watches
+// the socket says that there is room again.
+//
+//     writer thread                             who watches
+//     a  state = TRIES                          1  old = swap(ROOM)
+//     b  write, until it would block            2  if old == PARKED: to the run queue
+//     c  compare_exchange(TRIES, PARKED);
+//        if it fails: to the run queue
+//
+// Room that came before a is found by b; between a and c, c fails; after c, 2 finds PARKED, once.
+
+/// Where a stream waits for its socket.
+pub(crate) struct Parking {
+    state: AtomicU8,
+    /// When it was parked, in microseconds since this was made.
+    since: AtomicU64,
+    made: Instant,
+    timed_out: AtomicBool,
+    stream: OnceLock<Weak<dyn Wake>>,
+}
+
+impl Parking {
+    const TRIES: u8 = 0;
+    const PARKED: u8 = 1;
+    const ROOM: u8 = 2;
+
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn new() -> Self {
+        let (state, since) = (AtomicU8::new(Self::TRIES), AtomicU64::new(0));
+        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), stream: OnceLock::new() }
+    }
+
+    /// Whom it wakes. Set before the stream's first turn.
+    pub(crate) fn is_for(&self, stream: Weak<dyn Wake>) {
+        assert!(self.stream.set(stream).is_ok(), "BUG: two streams in one place");
+    }
+
+    /// A write follows.
+    pub(crate) fn tries(&self) {
+        self.state.store(Self::TRIES, SeqCst);
+    }
+
+    /// The write would have blocked. `false`: there is room again.
+    pub(crate) fn parks(&self) -> bool {
+        self.since.store(self.made.elapsed().as_micros() as u64, SeqCst);
+        race_window();
+        self.state.compare_exchange(Self::TRIES, Self::PARKED, SeqCst, Relaxed).is_ok()
+    }
+
+    /// There is room again, or the stream is to look for another reason.
+    pub(crate) fn has_room(&self) {
+        if self.state.swap(Self::ROOM, SeqCst) == Self::PARKED {
+            self.stream.get().and_then(Weak::upgrade).into_iter().for_each(Wake::wake);
+        }
+    }
+
+    /// How long it has been parked, if it is.
+    #[cfg(feature = "server")]
+    pub(crate) fn parked_for(&self) -> Option<Duration> {
+        let is_parked = self.state.load(SeqCst) == Self::PARKED;
+        is_parked.then(|| self.made.elapsed().saturating_sub(Duration::from_micros(self.since.load(SeqCst))))
+    }
+
+    /// It has been parked for too long: the stream ends.
+    #[cfg(feature = "server")]
+    pub(crate) fn times_out(&self) {
+        self.timed_out.store(true, SeqCst);
+        self.has_room();
+    }
+
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(SeqCst)
+    }
+}
+
 /// Where a test build (`--cfg sse_race_windows`) stays a while, because another thread could come in between.
 #[inline]
 pub(crate) fn race_window() {
@@ -447,6 +533,39 @@ mod tests {
         queue.end(EndCause::QueueFull);
         queue.cut();
         assert!(matches!(queue.take(Wait::Not), Some((0, Item::End))), "delivered from a queue that was thrown away");
+    }
+
+    /// The order of the three steps of a write, and of the one that says that there is room, that the essay lists.
+    #[test]
+    fn room_wakes_a_parked_stream_once_whenever_it_comes() {
+        struct Woken(AtomicU8);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        for room_comes in 0..4 {
+            let (parking, woken) = (Parking::new(), Arc::new(Woken(AtomicU8::new(0))));
+            parking.is_for(Arc::downgrade(&woken) as Weak<dyn Wake>);
+            let mut would_block = true;
+            let mut step = 0;
+            let mut room_may_come = |would_block: &mut bool| {
+                if step == room_comes {
+                    *would_block = false;
+                    parking.has_room();
+                }
+                step += 1;
+            };
+            room_may_come(&mut would_block);
+            parking.tries();
+            room_may_come(&mut would_block);
+            let blocks = would_block;
+            room_may_come(&mut would_block);
+            let goes_on_by_itself = !blocks || !parking.parks();
+            room_may_come(&mut would_block);
+            let wakes = woken.0.load(SeqCst);
+            assert_eq!(u8::from(goes_on_by_itself) + wakes, 1, "room came at step {room_comes}");
+        }
     }
 
     #[test]

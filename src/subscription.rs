@@ -12,7 +12,7 @@ use crate::channels::Channels;
 use crate::error::{NextTimeoutError, OpenError, TryNextError};
 use crate::event::{self, Frame};
 use crate::history::Resumed;
-use crate::queue::{Item, Properties, Queue, Wait};
+use crate::queue::{Item, Parking, Properties, Queue, Wait};
 use crate::stats::{Counters, EndCause};
 
 /// Names one subscriber of one publisher; later ones have higher numbers.
@@ -63,6 +63,8 @@ pub(crate) struct Output {
     pub(crate) socket: Option<Arc<TcpStream>>,
     /// How long one write to the socket may take.
     pub(crate) deadline: Option<Duration>,
+    /// Set where a write does not block: where the stream waits then for its socket.
+    pub(crate) parking: Option<Arc<Parking>>,
     /// What is written before the body.
     pub(crate) head: Vec<u8>,
     pub(crate) chunked: bool,
@@ -391,7 +393,7 @@ impl Subscription {
     }
 
     /// Puts a frame before all others.
-    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+    #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
     pub(crate) fn begin_with(&mut self, frame: Frame) {
         self.first.push_front(Item::Frame(frame));
     }
@@ -605,6 +607,16 @@ impl SubscriptionHandle {
     /// already.
     pub fn disconnect(&self) -> bool {
         self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Cut, true))
+    }
+}
+
+impl SubscriptionHandle {
+    /// The peer has gone.
+    #[cfg(feature = "server")]
+    pub(crate) fn peer_has_gone(&self, error: io::ErrorKind) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.end(self.id, EndCause::Disconnected(error), true);
+        }
     }
 }
 

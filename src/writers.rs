@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::http::Batch;
 use crate::notices::Notices;
-use crate::queue::{Queue, Wake, drop_caught, race_window};
+use crate::queue::{Parking, Queue, Wake, drop_caught, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription};
 
@@ -90,7 +90,10 @@ impl Subscription {
             (Some(socket), _) => Box::new(Socket(Arc::clone(socket))),
             (None, writer) => Box::new(writer.expect("BUG: only a socket is taken out")),
         };
-        self.runner().take_over(self, Output { writer, socket, deadline, head: Vec::new(), chunked: false, on_end })
+        self.runner().take_over(
+            self,
+            Output { writer, socket, deadline, parking: None, head: Vec::new(), chunked: false, on_end },
+        )
     }
 }
 
@@ -193,6 +196,10 @@ struct Body {
     subscription: Subscription,
     writer: Box<dyn Write + Send>,
     socket: Option<Arc<TcpStream>>,
+    parking: Option<Arc<Parking>>,
+    /// What the socket did not take of the last batch, and what comes behind that.
+    rest: Vec<u8>,
+    after_rest: After,
     head: Vec<u8>,
     chunked: bool,
     on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
@@ -417,7 +424,7 @@ impl Writers {
         let mut guard = stream.body.try_lock().expect("BUG: two turns of one stream at once");
         let body = guard.as_mut().expect("BUG: a turn after the end");
         // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
-        let begins = std::mem::take(&mut body.is_new) && body.socket.is_none();
+        let begins = std::mem::take(&mut body.is_new) && body.socket.is_none() && body.parking.is_none();
         if begins && !self.may_begin(stream) {
             body.is_new = true;
             return;
@@ -427,10 +434,51 @@ impl Writers {
         queue.turn.start();
         race_window();
 
-        batch.begin(&std::mem::take(&mut body.head), body.chunked);
-        let after = body.subscription.fill(batch.body(), began);
-        let bytes = batch.seal(after == After::End);
-        let mut failed = None;
+        let outcome = if body.rest.is_empty() {
+            batch.begin(&std::mem::take(&mut body.head), body.chunked);
+            let after = body.subscription.fill(batch.body(), began);
+            let outcome = self.deliver(stream, body, batch.seal(after == After::End), after, slot);
+            batch.clear();
+            outcome
+        } else if queue.is_cut() {
+            // Half a chunk was written: the rest is not, and nothing else may follow.
+            Outcome::End(Some(io::ErrorKind::ConnectionAborted.into()))
+        } else {
+            let (rest, after) = (std::mem::take(&mut body.rest), body.after_rest);
+            self.deliver(stream, body, &rest, after, slot)
+        };
+        if begins {
+            self.has_begun();
+        }
+        race_window();
+
+        match outcome {
+            Outcome::End(failed) => {
+                let body = guard.take().expect("BUG: it was there a moment ago");
+                drop(guard);
+                self.end(stream, body, failed);
+            }
+            Outcome::Parks => {
+                let parking = Arc::clone(body.parking.as_ref().expect("BUG: only who can park does not block"));
+                drop(guard);
+                if !parking.parks() {
+                    self.put(Job::Turn(Arc::clone(stream)));
+                }
+            }
+            Outcome::GoesOn(after) => {
+                drop(guard);
+                race_window();
+                // A stream that has more goes to the tail: the others come first. It stays RUNNING, so nobody else
+                // puts it there.
+                if after == After::More || !queue.turn.end() {
+                    self.put(Job::Turn(Arc::clone(stream)));
+                }
+            }
+        }
+    }
+
+    /// Writes what is to be written, as far as the writer takes it.
+    fn deliver(&self, stream: &Arc<Stream>, body: &mut Body, bytes: &[u8], after: After, slot: &Slot) -> Outcome {
         if !bytes.is_empty() {
             let now = self.now();
             slot.since.store(now << 1 | 1, Relaxed);
@@ -438,35 +486,37 @@ impl Writers {
                 let (stream, socket) = (Arc::clone(stream), Arc::clone(socket));
                 *slot.hangs.lock() = Some(Hangs { stream, socket, since: now });
             }
-            failed = write(&mut *body.writer, bytes).err();
+            let written = match &body.parking {
+                Some(parking) if parking.has_timed_out() => {
+                    stream.timed_out.store(true, SeqCst);
+                    Err(io::ErrorKind::TimedOut.into())
+                }
+                Some(parking) => {
+                    parking.tries();
+                    write_some(&mut *body.writer, bytes)
+                }
+                None => write(&mut *body.writer, bytes).map(|()| bytes.len()),
+            };
             if body.socket.is_some() {
                 *slot.hangs.lock() = None;
             }
             // Silence begins after the write: one that took longer than the heartbeat's interval was none.
             let done = Instant::now();
             slot.since.store(self.at(done) << 1, Relaxed);
-            stream.written.store(self.at(done), Relaxed);
-            body.subscription.written(done);
+            match written {
+                Err(error) => return Outcome::End(Some(error)),
+                Ok(written) if written < bytes.len() => {
+                    body.rest = bytes[written..].to_vec();
+                    body.after_rest = after;
+                    return Outcome::Parks;
+                }
+                Ok(_) => {
+                    stream.written.store(self.at(done), Relaxed);
+                    body.subscription.written(done);
+                }
+            }
         }
-        batch.clear();
-        if begins {
-            self.has_begun();
-        }
-        race_window();
-
-        if failed.is_some() || after == After::End {
-            let body = guard.take().expect("BUG: it was there a moment ago");
-            drop(guard);
-            self.end(stream, body, failed);
-            return;
-        }
-        drop(guard);
-        race_window();
-        // A stream that has more goes to the tail: the others come first. It stays RUNNING, so nobody else puts
-        // it there.
-        if after == After::More || !queue.turn.end() {
-            self.put(Job::Turn(Arc::clone(stream)));
-        }
+        if after == After::End { Outcome::End(None) } else { Outcome::GoesOn(after) }
     }
 
     /// The end: leave the registry, drop the writer, the hook once. Nothing that the application does there
@@ -491,6 +541,30 @@ impl Writers {
     }
 }
 
+/// What a turn has come to.
+enum Outcome {
+    /// It is over, because of the error if there is one.
+    End(Option<io::Error>),
+    /// The socket takes no more for now.
+    Parks,
+    GoesOn(After),
+}
+
+/// Writes as much as the writer takes without blocking.
+fn write_some(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match writer.write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(some) => written += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
 /// Writes it all, or says why not; a panic of the writer's is an error like others.
 fn write(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     let written = catch_unwind(AssertUnwindSafe(|| writer.write_all(bytes).and_then(|()| writer.flush())));
@@ -511,13 +585,24 @@ impl Runner for Writers {
             }
             self.streams.fetch_add(1, SeqCst);
         }
-        let Output { writer, socket, deadline, head, chunked, on_end } = to;
+        let Output { writer, socket, deadline, parking, head, chunked, on_end } = to;
         let (queue, heartbeat) = (Arc::clone(subscription.queue()), subscription.heartbeat());
         // A little later than the subscription looks at itself, whose clock is finer.
         let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let stream = Arc::new(Stream {
             queue: Arc::downgrade(&queue),
-            body: Mutex::new(Some(Body { is_new: true, subscription, writer, socket, head, chunked, on_end })),
+            body: Mutex::new(Some(Body {
+                is_new: true,
+                subscription,
+                writer,
+                socket,
+                parking: parking.clone(),
+                rest: Vec::new(),
+                after_rest: After::Nothing,
+                head,
+                chunked,
+                on_end,
+            })),
             deadline,
             timed_out: AtomicBool::new(false),
             heartbeat,
@@ -525,7 +610,7 @@ impl Runner for Writers {
             written: AtomicU64::new(self.now()),
             writers: Arc::clone(&self),
         });
-        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>);
+        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parking.as_ref());
         if heartbeat.is_some() || expires != u64::MAX {
             self.order(Order::Watch(Arc::downgrade(&stream)));
         }
@@ -579,6 +664,7 @@ mod tests {
             writer: Box::new(writer),
             socket: None,
             deadline: None,
+            parking: None,
             head: b"HEAD".to_vec(),
             chunked: true,
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),

@@ -61,11 +61,23 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         "the HTTP words every server shares: head, headers, chunked framing, Last-Event-ID",
         &["event", "error"],
     ),
+    (
+        "server.rs",
+        "EventServer: a strict front for event streams and nothing else",
+        &["sockets", "subscription", "error"],
+    ),
+    (
+        "server/front.rs",
+        "the thread that accepts connections, reads requests, and watches sockets",
+        &["http", "notices", "queue", "subscription", "event"],
+    ),
+    ("server/head.rs", "one request: read strictly, so that nobody reads it in another way", &["http"]),
+    ("sockets.rs", "listening sockets with the options that event streams need", &[]),
     ("adapter/mod.rs", "index of the adapters, and what each can and cannot promise", &[]),
     (
         "adapter/tiny_http.rs",
         "Event streams as answers to requests of [`tiny_http`](https://docs.rs/tiny_http)",
-        &["adapter::knocker", "http", "publisher", "subscription", "event", "stats", "error"],
+        &["adapter::knocker", "http", "sockets", "publisher", "subscription", "event", "stats", "error"],
     ),
     ("adapter/knocker.rs", "what keeps the connections of tiny_http from starving in its pool", &[]),
     (
@@ -137,9 +149,13 @@ fn foreign_names_stay_in_their_rooms() {
         // The writers' locks guard threads and turns, a shelf's what one subscriber takes from; nothing is ordered by them.
         let locks = ["registry.rs", "writers.rs", "writers/supervisor.rs", "overflow.rs"].contains(file);
         assert!(locks || !(has("Mutex") || has("RwLock") || has("parking_lot")), "{file} has a lock");
-        let sockets = ["adapter/tiny_http.rs", "adapter/knocker.rs"].contains(file);
+        let sockets = ["sockets.rs", "adapter/knocker.rs"].contains(file);
         assert!(sockets || !has("socket2"), "{file} knows sockets");
         assert!(*file == "adapter/tiny_http.rs" || !has("tiny_http::"), "{file} knows a server");
+        assert!(
+            file.starts_with("server") || !(has("mio::") || has("httparse")),
+            "{file} knows sockets that do not block"
+        );
         let names_adapters = ["adapter/rouille.rs", "adapter/mod.rs"].contains(file);
         assert!(names_adapters || !has("rouille::"), "{file} knows a server");
     }

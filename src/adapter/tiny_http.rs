@@ -46,7 +46,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +56,7 @@ use crate::adapter::knocker::Knocker;
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
+use crate::sockets;
 use crate::stats::EndCause;
 use crate::subscription::{Output, Subscription};
 
@@ -108,7 +109,7 @@ impl Subscription {
             self.begin_with(event::heartbeat());
         }
         let writer = Box::new(LazyWriter::Request(Some(request)));
-        let to = Output { writer, socket: None, deadline: None, head, chunked, on_end: None };
+        let to = Output { writer, socket: None, deadline: None, parking: None, head, chunked, on_end: None };
         self.runner().take_over(self, to)
     }
 }
@@ -282,14 +283,7 @@ impl Server {
     ///
     /// What the operating system says of the last address, or that a thread cannot be started.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "the address resolves to nothing"));
-        for address in address.to_socket_addrs()? {
-            result = listen(address);
-            if result.is_ok() {
-                break;
-            }
-        }
-        let listener = result?;
+        let listener = sockets::listen_on(address, sockets::Options::default())?;
         let knocker = Knocker::start(listener.local_addr()?)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         Ok(Self { knocker, server })
@@ -365,66 +359,5 @@ impl Iterator for IncomingRequests<'_> {
 
     fn next(&mut self) -> Option<Request> {
         self.server.recv().ok()
-    }
-}
-
-/// A listener with the options of the table above.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // As std does it. On Windows the option means something else: another program may steal the port.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
-    let keepalive = keepalive.with_interval(Duration::from_secs(15));
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
-        socket.set_tcp_notsent_lowat(64 * 1024)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpStream;
-
-    use socket2::SockRef;
-
-    use super::*;
-
-    #[track_caller]
-    fn has_the_options(socket: SockRef<'_>) {
-        assert!(socket.tcp_nodelay().unwrap());
-        assert!(socket.keepalive().unwrap());
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
-            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
-            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 * 1024);
-        }
-    }
-
-    #[test]
-    fn the_listener_has_its_options_and_hands_them_down() {
-        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        has_the_options(SockRef::from(&listener));
-        has_the_options(SockRef::from(&listener.accept().unwrap().0));
-    }
-
-    #[test]
-    fn more_connections_may_wait_than_a_listener_of_std_lets() {
-        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
-        assert!((0..300).map(connect).collect::<io::Result<Vec<_>>>().is_ok());
     }
 }

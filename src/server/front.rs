@@ -1,0 +1,656 @@
+//! The thread that accepts connections, reads requests, and watches sockets.
+
+// Each connection is in one of a few states, and each event moves it to another:
+//
+//     Reading    its head is not complete            -> Answering, Writing
+//     Answering  the closure looks at its request     -> Streaming, Writing
+//     Streaming  a writer thread writes to it         -> Lingering
+//     Writing    a short answer is on its way         -> Lingering
+//     Lingering  all is said; what the client still sends is thrown away until it hangs up or a while is over. Closed at
+//                once, its unread bytes would make the kernel reset the connection, and the client lose the answer
+//
+// Sockets are watched edge-triggered, so each is read until it would block. A stream's socket is registered for writing
+// before its first write. Tokens are never used twice, so a late event or message finds nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::head::{self, Head};
+use super::{Answer, Request, Rules};
+use crate::event;
+use crate::http::{self, Headers};
+use crate::notices::Notices;
+use crate::queue::{Parking, drop_caught};
+use crate::subscription::{Output, SubscriptionHandle};
+
+const LISTENER: Token = Token(0);
+/// Where the front's mail arrives.
+pub(super) const MAIL: Token = Token(1);
+const FIRST: usize = 2;
+
+/// Connections beyond the streams: those that are being read, and those that are told to come back.
+const SPARE: usize = 32;
+
+/// How long what a client still sends is thrown away.
+const LINGERS: Duration = Duration::from_secs(2);
+
+/// How long a server that stops waits for its streams' ends.
+const STOPS: Duration = Duration::from_secs(5);
+
+/// How often streams that are parked are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What other threads tell the front.
+pub(super) enum Message {
+    /// The closure answered with a stream.
+    Streams(usize, SubscriptionHandle),
+    /// The closure answered with these bytes.
+    Says(usize, Vec<u8>),
+    /// The stream has ended, and nothing is written any more.
+    Done(usize),
+    Stop,
+}
+
+/// The way to the front.
+pub(super) struct Mailbox {
+    messages: Sender<Message>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    pub(super) fn new(messages: Sender<Message>, waker: Waker) -> Self {
+        Self { messages, waker }
+    }
+
+    pub(super) fn send(&self, message: Message) {
+        // An error means that the front has gone, and with it all its connections.
+        if self.messages.send(message).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+/// A request for the closure, and where the answer goes.
+struct Job {
+    token: usize,
+    request: Request,
+    origin: Option<String>,
+    socket: Arc<TcpStream>,
+    parking: Arc<Parking>,
+}
+
+type Closure = dyn Fn(&Request) -> Answer + Send + Sync;
+
+struct Connection {
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    state: State,
+    parking: Arc<Parking>,
+    /// It counts as a stream: it is one, or the closure may make one of it.
+    counts: bool,
+}
+
+enum State {
+    Reading(Vec<u8>),
+    /// Whether the client has gone, or sent more, meanwhile.
+    Answering(Option<io::ErrorKind>),
+    Streaming(SubscriptionHandle),
+    Writing(Vec<u8>, usize),
+    Lingering,
+}
+
+/// The thread that accepts connections, reads requests, and watches sockets.
+pub(super) struct Front {
+    poll: Poll,
+    listener: Option<TcpListener>,
+    rules: Arc<Rules>,
+    mailbox: Arc<Mailbox>,
+    inbox: Receiver<Message>,
+    jobs: Option<Sender<Job>>,
+    to_answer: Receiver<Job>,
+    connections: HashMap<usize, Connection>,
+    next: usize,
+    /// How many of them count as streams; and of each address.
+    streams: usize,
+    addresses: HashMap<IpAddr, usize>,
+    /// When a connection's head, or its lingering, is over. In the order of time, since all of one kind take as long.
+    heads: VecDeque<(Instant, usize)>,
+    lingering: VecDeque<(Instant, usize)>,
+    /// Accepting has failed, or there are too many: when it is tried again, and how long the pause after that will be.
+    pause: Option<Instant>,
+    next_pause: Duration,
+    swept: Instant,
+    /// When it hangs up on all that is left.
+    stops: Option<Instant>,
+    scratch: Vec<u8>,
+    notices: Notices,
+}
+
+impl Front {
+    const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// How often one connection is read before the others have their turn again.
+    const MOST_READS: usize = 64;
+
+    pub(super) fn new(
+        poll: Poll,
+        mut listener: TcpListener,
+        rules: Rules,
+        mailbox: Arc<Mailbox>,
+        inbox: Receiver<Message>,
+    ) -> io::Result<Self> {
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (jobs, to_answer) = unbounded();
+        Ok(Self {
+            poll,
+            listener: Some(listener),
+            rules: Arc::new(rules),
+            mailbox,
+            inbox,
+            jobs: Some(jobs),
+            to_answer,
+            connections: HashMap::new(),
+            next: FIRST,
+            streams: 0,
+            addresses: HashMap::new(),
+            heads: VecDeque::new(),
+            lingering: VecDeque::new(),
+            pause: None,
+            next_pause: Self::SHORTEST_PAUSE,
+            swept: Instant::now(),
+            stops: None,
+            scratch: vec![0; 16 * 1024],
+            notices: Notices::new(),
+        })
+    }
+
+    /// Runs until it is stopped and all connections are closed.
+    pub(super) fn run(mut self, closure: Arc<Closure>) -> io::Result<()> {
+        let mut threads = Vec::new();
+        for _ in 0..self.rules.answering_threads {
+            let (jobs, closure) = (self.to_answer.clone(), Arc::clone(&closure));
+            let (rules, mailbox) = (Arc::clone(&self.rules), Arc::clone(&self.mailbox));
+            let thread = thread::Builder::new().name("sse answers".into());
+            threads.push(thread.spawn(move || jobs.iter().for_each(|job| answer(job, &*closure, &rules, &mailbox)))?);
+        }
+        let result = self.watch();
+        let left: Vec<usize> = self.connections.keys().copied().collect();
+        left.into_iter().for_each(|token| self.close(token));
+        // The threads end with the last job.
+        self.jobs = None;
+        for thread in threads {
+            // Nothing in it panics but the closure, which is caught.
+            let _ = thread.join();
+        }
+        // Nobody watches their sockets.
+        for message in self.inbox.try_iter() {
+            if let Message::Streams(_, handle) = message {
+                handle.peer_has_gone(io::ErrorKind::ConnectionAborted);
+            }
+        }
+        result
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1_024);
+        loop {
+            match self.poll.poll(&mut events, self.next_timeout()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    MAIL => {}
+                    Token(token) => {
+                        if event.is_writable() || event.is_write_closed() || event.is_error() {
+                            self.has_room(token);
+                        }
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            self.read(token);
+                        }
+                    }
+                }
+            }
+            while let Ok(message) = self.inbox.try_recv() {
+                self.receive(message);
+            }
+            let now = Instant::now();
+            self.look_at_the_clock(now);
+            if let Some(stops) = self.stops {
+                if self.connections.is_empty() || stops <= now {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        let firsts = [self.heads.front(), self.lingering.front()].into_iter().flatten().map(|(due, _)| *due);
+        let sweep = (self.streams > 0).then(|| self.swept + SWEEP);
+        let next = firsts.chain(self.pause).chain(sweep).chain(self.stops).min()?;
+        // Not a little too early, which would be one turn for nothing.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn look_at_the_clock(&mut self, now: Instant) {
+        while self.heads.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, token) = self.heads.pop_front().expect("BUG: it was there a moment ago");
+            let is_late = |connection: &Connection| matches!(connection.state, State::Reading(_));
+            if self.connections.get(&token).is_some_and(is_late) {
+                self.refuse(token, 408, "the head did not come in time");
+            }
+        }
+        while self.lingering.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, token) = self.lingering.pop_front().expect("BUG: it was there a moment ago");
+            let is_over = |connection: &Connection| matches!(connection.state, State::Lingering | State::Writing(..));
+            if self.connections.get(&token).is_some_and(is_over) {
+                self.close(token);
+            }
+        }
+        if self.pause.is_some_and(|until| until <= now) {
+            self.pause = None;
+            self.accept();
+        }
+        if now.duration_since(self.swept) >= SWEEP {
+            self.swept = now;
+            for connection in self.connections.values() {
+                if connection.parking.parked_for().is_some_and(|parked| parked >= self.rules.write_deadline) {
+                    connection.parking.times_out();
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Streams(token, handle) => {
+                let stops = self.stops.is_some();
+                let Some(connection) = self.connections.get_mut(&token) else {
+                    return handle.peer_has_gone(io::ErrorKind::ConnectionAborted);
+                };
+                let left = if let State::Answering(left) = connection.state { left } else { None };
+                match left {
+                    Some(error) => handle.peer_has_gone(error),
+                    None if stops => drop(handle.close()),
+                    None => {}
+                }
+                connection.state = State::Streaming(handle);
+            }
+            Message::Says(token, bytes) => self.say(token, bytes),
+            Message::Done(token) => self.linger(token),
+            Message::Stop => self.stop(),
+        }
+    }
+
+    /// Nobody comes in any more, and streams end after what is queued for them.
+    fn stop(&mut self) {
+        if self.stops.is_some() {
+            return;
+        }
+        self.stops = Some(Instant::now() + STOPS);
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        self.pause = None;
+        let tokens: Vec<usize> = self.connections.keys().copied().collect();
+        for token in tokens {
+            match &self.connections[&token].state {
+                State::Reading(_) => self.close(token),
+                State::Streaming(handle) => drop(handle.close()),
+                State::Answering(_) | State::Writing(..) | State::Lingering => {}
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(listener) = &self.listener {
+            if self.connections.len() >= self.rules.max_streams.saturating_add(SPARE) {
+                // Who waits in the backlog is let in when somebody leaves.
+                self.pause = Some(Instant::now() + Self::LONGEST_PAUSE);
+                return;
+            }
+            match listener.accept() {
+                Ok((socket, peer)) => {
+                    self.next_pause = Self::SHORTEST_PAUSE;
+                    self.welcome(socket, peer);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    // No descriptor or memory is left, for now: a server that gives up for that is gone for good.
+                    _ => {
+                        self.notices.no_accept(&error);
+                        self.pause = Some(Instant::now() + self.next_pause);
+                        self.next_pause = (self.next_pause * 2).min(Self::LONGEST_PAUSE);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut socket: TcpStream, peer: SocketAddr) {
+        let token = self.next;
+        self.next += 1;
+        if self.poll.registry().register(&mut socket, Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
+            return;
+        }
+        let connection = Connection {
+            socket: Arc::new(socket),
+            peer,
+            state: State::Reading(Vec::new()),
+            parking: Arc::new(Parking::new()),
+            counts: false,
+        };
+        self.connections.insert(token, connection);
+        self.heads.push_back((Instant::now() + self.rules.head_deadline, token));
+        // Most have sent their request already.
+        self.read(token);
+    }
+
+    /// Reads what there is.
+    fn read(&mut self, token: usize) {
+        for round in 0.. {
+            if round == Self::MOST_READS {
+                // A head is complete or too long by now; what a client sends afterwards is nothing to wait for.
+                return self.close(token);
+            }
+            let Some(connection) = self.connections.get_mut(&token) else { return };
+            let read = (&*connection.socket).read(&mut self.scratch);
+            let (bytes, left) = match read {
+                Ok(0) => (&[][..], Some(io::ErrorKind::UnexpectedEof)),
+                Ok(read) => (&self.scratch[..read], None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => (&[][..], Some(error.kind())),
+            };
+            match &mut connection.state {
+                State::Reading(head) if left.is_none() => {
+                    head.extend_from_slice(bytes);
+                    match head::read(head, connection.peer) {
+                        Head::Incomplete => {}
+                        Head::Bad(status, reason) => self.refuse(token, status, reason),
+                        Head::Complete(request, length)
+                            if length < head.len() && head::is_answered(request.method()) =>
+                        {
+                            self.refuse(
+                                token,
+                                400,
+                                "something follows the request: one for each connection is allowed",
+                            );
+                        }
+                        Head::Complete(request, _) => self.ask(token, request),
+                    }
+                }
+                State::Reading(_) => return self.close(token),
+                // Whatever follows a request ends its stream: it was not asked for, and who knows what it means.
+                State::Answering(gone) => {
+                    gone.get_or_insert(left.unwrap_or(io::ErrorKind::InvalidData));
+                    if left.is_some() {
+                        return;
+                    }
+                }
+                State::Streaming(handle) => {
+                    handle.peer_has_gone(left.unwrap_or(io::ErrorKind::InvalidData));
+                    if left.is_some() {
+                        return;
+                    }
+                }
+                State::Writing(..) | State::Lingering if left.is_some() => return self.close(token),
+                State::Writing(..) | State::Lingering => {}
+            }
+        }
+    }
+
+    /// Has the request answered: by the rules, or by the closure.
+    fn ask(&mut self, token: usize, request: Request) {
+        let connection = self.connections.get_mut(&token).expect("BUG: it was there a moment ago");
+        let host = request.header("Host").map(|host| match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+            _ => host,
+        });
+        let is_own = |own: &String| host.is_some_and(|host| host.eq_ignore_ascii_case(own));
+        if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(is_own)) {
+            return self.refuse(token, 403, "this server does not answer to that Host");
+        }
+        let origin = request.header("Origin").map(str::to_owned).filter(|_| !self.rules.origins.is_empty());
+        if origin.as_ref().is_some_and(|origin| !self.rules.origins.contains(origin)) {
+            return self.refuse(token, 403, "pages of that Origin may not read this stream");
+        }
+        match (request.method(), &origin) {
+            ("GET" | "HEAD", _) => {}
+            ("OPTIONS", Some(origin)) => {
+                let allows = "Access-Control-Allow-Methods: GET, HEAD\r\n\
+                    Access-Control-Allow-Headers: Last-Event-ID, Cache-Control\r\n\
+                    Access-Control-Max-Age: 86400\r\n";
+                let cors = cors(Some(origin), &self.rules);
+                return self.say(token, message(204, &format!("{allows}{cors}"), "", true));
+            }
+            _ => {
+                let has_cors = !self.rules.origins.is_empty();
+                let allow = if has_cors { "Allow: GET, HEAD, OPTIONS\r\n" } else { "Allow: GET, HEAD\r\n" };
+                return self.say(token, message(405, allow, "this server has event streams to GET", true));
+            }
+        }
+        let count = self.addresses.get(&connection.peer.ip()).copied().unwrap_or(0);
+        let is_head = request.method == "HEAD";
+        if self.streams >= self.rules.max_streams || count >= self.rules.per_address {
+            let busy = busy(&cors(origin.as_deref(), &self.rules), is_head);
+            return self.say(token, busy);
+        }
+        connection.counts = true;
+        connection.state = State::Answering(None);
+        self.streams += 1;
+        *self.addresses.entry(connection.peer.ip()).or_default() += 1;
+        let (socket, parking) = (Arc::clone(&connection.socket), Arc::clone(&connection.parking));
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(Job { token, request, origin, socket, parking });
+        }
+    }
+
+    fn refuse(&mut self, token: usize, status: u16, reason: &str) {
+        self.say(token, message(status, "", reason, true));
+    }
+
+    /// Writes a short answer, as far as the socket takes it now.
+    fn say(&mut self, token: usize, bytes: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        if let State::Answering(Some(_)) = connection.state {
+            return self.close(token);
+        }
+        connection.state = State::Writing(bytes, 0);
+        self.lingering.push_back((Instant::now() + LINGERS, token));
+        self.go_on_writing(token);
+    }
+
+    fn has_room(&mut self, token: usize) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        match connection.state {
+            State::Answering(_) | State::Streaming(_) => connection.parking.has_room(),
+            State::Writing(..) => self.go_on_writing(token),
+            State::Reading(_) | State::Lingering => {}
+        }
+    }
+
+    fn go_on_writing(&mut self, token: usize) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let State::Writing(bytes, written) = &mut connection.state else { return };
+        while *written < bytes.len() {
+            match (&*connection.socket).write(&bytes[*written..]) {
+                Ok(some) => *written += some,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.close(token),
+            }
+        }
+        self.linger(token);
+    }
+
+    /// All is said.
+    fn linger(&mut self, token: usize) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        connection.state = State::Lingering;
+        if connection.socket.shutdown(Shutdown::Write).is_err() {
+            return self.close(token);
+        }
+        self.lingering.push_back((Instant::now() + LINGERS, token));
+        // What came meanwhile has had its event.
+        self.read(token);
+    }
+
+    fn close(&mut self, token: usize) {
+        let Some(connection) = self.connections.remove(&token) else { return };
+        if let State::Streaming(handle) = &connection.state {
+            handle.peer_has_gone(io::ErrorKind::ConnectionAborted);
+        }
+        if connection.counts {
+            self.streams -= 1;
+            let count = self.addresses.get_mut(&connection.peer.ip()).expect("BUG: an address that nobody counted");
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&connection.peer.ip());
+            }
+        }
+        // A writer thread may hold the socket for a moment: nothing more is to go out on it. It fails when the peer was
+        // quicker.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+        // Somebody who waits may come in now; not from in here, which may be on the way in.
+        if let Some(pause) = &mut self.pause {
+            *pause = Instant::now();
+        }
+    }
+}
+
+/// Calls the closure, and sends its answer on the way.
+fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
+    let Job { token, request, origin, socket, parking } = job;
+    let answer = catch_unwind(AssertUnwindSafe(|| closure(&request))).unwrap_or_else(|payload| {
+        drop_caught(payload);
+        Answer::Status(500, "the program failed".into())
+    });
+    let cors = cors(origin.as_deref(), rules);
+    let is_head = request.method == "HEAD";
+    let says = match answer {
+        Answer::Stream(subscription) if is_head => {
+            drop_caught(subscription);
+            stream_head(&cors, false)
+        }
+        Answer::Stream(mut subscription) => {
+            mailbox.send(Message::Streams(token, subscription.handle()));
+            subscription.begin_with(event::heartbeat());
+            let chunked = !request.is_http_1_0;
+            let writer = Box::new(StreamWriter { token, socket, mailbox: Arc::clone(mailbox) });
+            let head = stream_head(&cors, chunked);
+            let to =
+                Output { writer, socket: None, deadline: None, parking: Some(parking), head, chunked, on_end: None };
+            // An error drops the writer, and so does a panic in what is dropped then: the connection is closed.
+            let runner = subscription.runner();
+            let handed_over = catch_unwind(AssertUnwindSafe(|| runner.take_over(subscription, to)));
+            return handed_over.map_or_else(drop_caught, drop);
+        }
+        Answer::Busy => busy(&cors, is_head),
+        Answer::Stop => message(204, &cors, "", true),
+        Answer::Status(status @ 200..=599, text) => message(status, &cors, &text, !is_head),
+        Answer::Status(..) => message(500, &cors, "the program answered with a status that is none", !is_head),
+    };
+    mailbox.send(Message::Says(token, says));
+}
+
+/// The headers that let a page of another origin read the answer.
+fn cors(origin: Option<&str>, rules: &Rules) -> String {
+    let Some(origin) = origin else { return String::new() };
+    let credentials = if rules.credentials { "Access-Control-Allow-Credentials: true\r\n" } else { "" };
+    format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n{credentials}")
+}
+
+fn stream_head(cors: &str, chunked: bool) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let head = http::head(chunked, false, &date, &Headers::new());
+    let fields = head.strip_suffix("\r\n").expect("BUG: a head without its empty line");
+    format!("{fields}{cors}\r\n").into_bytes()
+}
+
+/// A stream that is over at once, and makes the client come back.
+fn busy(cors: &str, is_head: bool) -> Vec<u8> {
+    let mut bytes = stream_head(cors, false);
+    if !is_head {
+        bytes.extend_from_slice(http::busy(Duration::from_secs(5)).as_bytes());
+    }
+    bytes
+}
+
+/// A short answer.
+fn message(status: u16, headers: &str, text: &str, with_body: bool) -> Vec<u8> {
+    let reason = match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        // RFC 9112 4: it may be empty, the space before it not.
+        _ => "",
+    };
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let has_body = !matches!(status, 204 | 304);
+    let length = text.len() + usize::from(!text.is_empty());
+    let body_headers = if has_body {
+        format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n")
+    } else {
+        String::new()
+    };
+    let mut answer =
+        format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n{body_headers}{headers}Connection: close\r\n\r\n");
+    if has_body && with_body && !text.is_empty() {
+        answer.extend([text, "\n"]);
+    }
+    answer.into_bytes()
+}
+
+/// Where a writer thread writes; the front is told when it is dropped.
+struct StreamWriter {
+    token: usize,
+    socket: Arc<TcpStream>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Write for StreamWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        self.mailbox.send(Message::Done(self.token));
+    }
+}

@@ -1,0 +1,163 @@
+//! One request: read strictly, so that nobody reads it in another way.
+
+use std::net::SocketAddr;
+
+use percent_encoding::percent_decode_str;
+
+use crate::http::{self, LAST_EVENT_ID};
+
+/// A request for an event stream, as the closure given to [`EventServer::serve`](super::EventServer::serve) sees it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub(super) method: String,
+    pub(super) is_http_1_0: bool,
+    target: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    peer: SocketAddr,
+    last_event_id: Option<String>,
+}
+
+impl Request {
+    /// `GET` or `HEAD`; others are answered by the server.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The path, percent-decoded, without the query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The fields of the query, decoded, in their order.
+    pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        form_urlencoded::parse(query.as_bytes()).into_owned()
+    }
+
+    /// The first field of this name in the query, decoded.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        self.query().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+
+    /// The first header of this name, in whatever case. What is not UTF-8 in it is replaced by `U+FFFD`.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The headers, in their order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Who asks; behind a proxy, the proxy.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
+    /// `lastEventId` in the query. It is the client's word, of any length and content; an empty one is none.
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.last_event_id.as_deref()
+    }
+}
+
+/// What a client's bytes are so far.
+#[derive(Debug)]
+pub(super) enum Head {
+    Incomplete,
+    /// Not to be answered but with this status.
+    Bad(u16, &'static str),
+    /// A request, and how many bytes it took.
+    Complete(Request, usize),
+}
+
+/// A longer head is refused.
+pub(super) const MAX_HEAD: usize = 8 * 1024;
+
+/// More header fields are refused.
+const MAX_FIELDS: usize = 64;
+
+/// Reads the bytes that a client has sent so far.
+pub(super) fn read(bytes: &[u8], peer: SocketAddr) -> Head {
+    let bad = |reason| Head::Bad(400, reason);
+    // A TLS hello begins with 0x16; a method is made of letters (RFC 9110 9.1 allows more, nobody uses it).
+    if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
+        return bad("the request begins with no method: this server speaks HTTP/1, without TLS");
+    }
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+    let head = &bytes[..end.unwrap_or(bytes.len())];
+    // Line ends that others read in another way (RFC 9112 2.2).
+    let is_bare = |(at, byte): (usize, &u8)| match byte {
+        b'\n' => at == 0 || head[at - 1] != b'\r',
+        b'\r' => head.get(at + 1).is_some_and(|next| *next != b'\n'),
+        _ => false,
+    };
+    if head.iter().enumerate().any(is_bare) {
+        return bad("a line ends with a bare CR or LF");
+    }
+    if head.len() > MAX_HEAD || (end.is_none() && bytes.len() >= MAX_HEAD) {
+        return Head::Bad(431, "the head is longer than 8 KiB");
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    match (parsed.parse(head), end) {
+        (Ok(httparse::Status::Complete(length)), Some(end)) if length == end => {}
+        (Ok(httparse::Status::Partial), None) => return Head::Incomplete,
+        (Ok(_), _) => return bad("the head does not end where its empty line is"),
+        (Err(httparse::Error::TooManyHeaders), _) => return Head::Bad(431, "the head has more than 64 fields"),
+        (Err(httparse::Error::Version), _) => return Head::Bad(505, "this server speaks HTTP/1.0 and HTTP/1.1"),
+        (Err(_), _) => return bad("the head is not well-formed"),
+    }
+    request(&parsed, peer).map_or_else(bad, |request| Head::Complete(request, head.len()))
+}
+
+/// Whether there is an answer to this method at all.
+pub(super) fn is_answered(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
+/// The request, if there is only one way to understand it.
+fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Request, &'static str> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: Vec<(String, String)> =
+        parsed.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
+    let values = |name: &str| {
+        let fields = headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        fields.map(|(_, value)| &**value).collect::<Vec<_>>()
+    };
+    let method = parsed.method.unwrap_or_default().to_owned();
+    let is_http_1_0 = parsed.version == Some(0);
+    // A body would be taken for the next request by some, and for nothing by others (RFC 9112 11.2).
+    match (&*values("Transfer-Encoding"), &*values("Content-Length")) {
+        ([], [] | ["0"]) => {}
+        // It is refused for its method.
+        ([], [length]) if !is_answered(&method) && length.bytes().all(|digit| digit.is_ascii_digit()) => {}
+        ([], [_]) => return Err("the Content-Length is not 0: the request must have no body"),
+        ([], _) => return Err("the request has several Content-Lengths"),
+        _ if !is_answered(&method) => {}
+        _ => return Err("the request has a Transfer-Encoding: it must have no body"),
+    }
+    match &*values("Host") {
+        [] if is_http_1_0 => {}
+        [host] if !host.is_empty() => {}
+        _ => return Err("the request needs one Host"),
+    }
+    let target = parsed.path.unwrap_or_default();
+    // A proxy's way to ask (RFC 9112 3.2.2), which every server must understand.
+    let without_scheme = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let origin_form = without_scheme.map(|rest| rest.find('/').map_or("/", |at| &rest[at..]));
+    let target = origin_form.unwrap_or(target);
+    let is_all = target == "*" && method == "OPTIONS";
+    if !is_all && !target.starts_with('/') {
+        return Err("the request's target does not begin with a slash");
+    }
+    if target.contains('#') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("the request's target holds a character that must be percent-encoded");
+    }
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| "the request's path is not UTF-8")?.into_owned();
+    let header = values(LAST_EVENT_ID).first().copied();
+    let last_event_id = http::last_event_id(header, target);
+    Ok(Request { method, is_http_1_0, target: target.to_owned(), path, headers, peer, last_event_id })
+}

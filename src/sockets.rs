@@ -1,0 +1,98 @@
+//! Listening sockets with the options that event streams need.
+//!
+//! Connections that are accepted inherit them, on Linux at least.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+/// What may be chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// The kernel's buffer for what is sent, if it is not to choose it itself.
+    pub(crate) send_buffer: Option<usize>,
+    /// How much of that may not have been sent (Linux).
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+    pub(crate) not_sent: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { send_buffer: None, not_sent: 64 * 1024 }
+    }
+}
+
+/// A listener on the first of these addresses that can be bound.
+pub(crate) fn listen_on(address: impl ToSocketAddrs, options: Options) -> io::Result<TcpListener> {
+    let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "the address resolves to nothing"));
+    for address in address.to_socket_addrs()? {
+        result = listen(address, options);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // As std does it. On Windows the option means something else: another program may steal the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
+    let keepalive = keepalive.with_interval(Duration::from_secs(15));
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_tcp_notsent_lowat(options.not_sent)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[track_caller]
+    fn has_the_options(socket: SockRef<'_>) {
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 * 1024);
+        }
+    }
+
+    #[test]
+    fn the_listener_has_its_options_and_hands_them_down() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), Options::default()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        has_the_options(SockRef::from(&listener));
+        has_the_options(SockRef::from(&listener.accept().unwrap().0));
+    }
+
+    #[test]
+    fn more_connections_may_wait_than_a_listener_of_std_lets() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), Options::default()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
+        assert!((0..300).map(connect).collect::<io::Result<Vec<_>>>().is_ok());
+    }
+}
