@@ -1,8 +1,8 @@
 //! What a delivery costs: `cargo bench --bench fanout`.
 //!
 //! Starts servers as processes of their own, opens streams to them on loopback, publishes, and prints tables. The
-//! columns: `write_to` on a thread for each stream; `hand_over`, a few threads for all; and the physical limit, one
-//! thread in a loop that writes the same bytes to one socket after the other, with nothing else to do.
+//! columns: `write_to` on a thread for each stream; `hand_over`, a few threads for all; `server`, the same behind an
+//! `EventServer`, whose sockets do not block; and the physical limit, one thread in a loop that writes the same bytes to one socket after the other, with nothing else to do.
 //!
 //! Processor time is the operating system's accounting of the server process. Its clients share the processors,
 //! so latencies are those of a machine that is busy with both ends. Ends by itself, in less than 3 minutes.
@@ -55,6 +55,7 @@ mod server {
     use std::time::{Duration, Instant};
 
     use rustix::time::{ClockId, clock_gettime};
+    use server_sent_events::server::EventServer;
     use server_sent_events::{Event, Publisher};
 
     use crate::shared::data;
@@ -93,12 +94,12 @@ mod server {
         }
         let delivery = match mode {
             "loop" => Delivery::Loop(Arc::default()),
-            _ => Delivery::Published(Publisher::new()),
+            _ => Delivery::Published(Publisher::builder().max_subscribers(20_000).build().unwrap()),
         };
-        if mode == "tiny_http" {
-            serve_tiny_http(&delivery)?;
-        } else {
-            serve(mode, &delivery)?;
+        match mode {
+            "tiny_http" => serve_tiny_http(&delivery)?,
+            "server" => serve_event_server(&delivery)?,
+            _ => serve(mode, &delivery)?,
         }
         commands(&delivery)
     }
@@ -146,6 +147,14 @@ mod server {
                 publisher.subscribe().unwrap().respond(request).unwrap();
             }
         });
+        Ok(())
+    }
+
+    fn serve_event_server(delivery: &Delivery) -> io::Result<()> {
+        let Delivery::Published(publisher) = delivery.clone() else { unreachable!("the loop has its own server") };
+        let server = EventServer::builder().send_buffer(64 * 1024).bind("127.0.0.1:0")?;
+        println!("{}", server.local_addr());
+        thread::spawn(move || server.serve(move |_| publisher.subscribe()).unwrap());
         Ok(())
     }
 
@@ -319,17 +328,19 @@ mod bench {
     }
 
     impl Clients {
-        fn connect(address: SocketAddr, streams: usize) -> io::Result<Self> {
+        /// Streams whose heads have come. `first` is what comes with each head.
+        fn connect(address: SocketAddr, streams: usize, first: &str) -> io::Result<Self> {
             let poll = Poll::new()?;
             let mut clients = Vec::with_capacity(streams);
             for _ in 0..streams {
                 let mut socket = std::net::TcpStream::connect(address)?;
-                socket.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+                // Of this version, since chunks would have to be taken apart.
+                socket.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
                 clients.push(socket);
             }
             let clients = clients.into_iter().enumerate().map(|(n, mut socket)| {
                 let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
+                while !head.ends_with(format!("\r\n\r\n{first}").as_bytes()) {
                     let mut byte = [0];
                     socket.read_exact(&mut byte)?;
                     head.push(byte[0]);
@@ -494,12 +505,34 @@ mod bench {
         Ok((rate, (server.report()?.cpu - cpu) as f64 / delivered / 1e3))
     }
 
+    fn first(mode: &str) -> &'static str {
+        if mode == "server" { ":\n\n" } else { "" }
+    }
+
+    /// How long it takes until so many streams, opened at once, have their heads, and what each takes when it has had an
+    /// event, in KiB.
+    fn burst(streams: usize) -> io::Result<(Duration, f64)> {
+        progress(&format!("{streams} streams at once, server"));
+        let mut server = Server::start("server")?;
+        let address = server.answer()?.parse().expect("an address");
+        let before = server.report()?;
+        let start = Instant::now();
+        let mut clients = Clients::connect(address, streams, first("server"))?;
+        let opened = start.elapsed();
+        writeln!(server.commands, "burst 1")?;
+        while clients.frames() < streams as u64 {
+            clients.read(Duration::from_millis(10), None)?;
+        }
+        let after = server.report()?;
+        Ok((opened, (after.resident - before.resident) as f64 / streams as f64 / 1024.0))
+    }
+
     fn measure(mode: &'static str, streams: usize) -> io::Result<Row> {
         progress(&format!("{streams} streams, {mode}"));
         let mut server = Server::start(mode)?;
         let address = server.answer()?.parse().expect("an address");
         let before = server.report()?;
-        let mut clients = Clients::connect(address, streams)?;
+        let mut clients = Clients::connect(address, streams, first(mode))?;
         while server.report()?.streams < streams as u64 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -535,7 +568,7 @@ mod bench {
         let mut server = Server::start("tiny_http")?;
         let address = server.answer()?.parse().expect("an address");
         let before = server.report()?;
-        let _clients = Clients::connect(address, STREAMS)?;
+        let _clients = Clients::connect(address, STREAMS, ":\n\n")?;
         let after = server.report()?;
         Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
     }
@@ -549,7 +582,7 @@ mod bench {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut server = Server::start("hand_over")?;
         let address = server.answer()?.parse().expect("an address");
-        let mut clients = Clients::connect(address, 900)?;
+        let mut clients = Clients::connect(address, 900, "")?;
         progress("900 streams");
         let mut rows = vec![("900 streams", paced(&mut server, &mut clients, RATE)?.1)];
 
@@ -600,17 +633,21 @@ mod bench {
         // Runs beside all others: 1,000 streams that nothing is published to.
         let mut idle = Server::start("hand_over")?;
         let idle_address = idle.answer()?.parse().expect("an address");
-        let _idle_clients = Clients::connect(idle_address, 1_000)?;
+        let _idle_clients = Clients::connect(idle_address, 1_000, "")?;
         let idle_start = (Instant::now(), idle.report()?.cpu);
 
         let mut rows = Vec::new();
         for streams in [1, 100, 1_000, 5_000] {
-            for mode in ["write_to", "hand_over", "loop"] {
+            for mode in ["write_to", "hand_over", "server", "loop"] {
                 rows.push(measure(mode, streams)?);
             }
         }
         let (stalled, before_stalled, after_stalled) = stalled()?;
         let (tiny_http_memory, tiny_http) = tiny_http()?;
+        // As many as the limit of open files bears.
+        let descriptors = rlimit::increase_nofile_limit(20_000)? as usize;
+        let most = (descriptors.saturating_sub(1_500) / 1_000 * 1_000).min(18_000);
+        let bursts = [10_000.min(most), most].map(|streams| burst(streams).map(|burst| (streams, burst)));
         progress("publish");
         let mut publish = Server::start("publish")?;
         let publish: Vec<(String, u64, u64)> = (0..8)
@@ -687,6 +724,17 @@ mod bench {
             "* 5,000 streams handed over: {:.1} KiB each before their first event",
             row("hand_over", 5_000).idle_memory
         );
+        for streams in [1_000, 5_000] {
+            let ratio = row("server", streams).paced_cpu / row("loop", streams).paced_cpu;
+            println!("* {streams} streams, CPU a delivery, server / loop: {ratio:.2} (1.15)");
+        }
+        for burst in bursts {
+            let (streams, (opened, memory)) = burst?;
+            println!(
+                "* {streams} streams of a server, opened at once: all heads after {:.1} s (10,000: 10), {memory:.1} KiB each after an event (3)",
+                opened.as_secs_f64()
+            );
+        }
         println!("* publish to 1,000 handed over: {} ns each (250)", publish[6].2 / 1_000);
         println!("* p99 of 900 while 100 others hang / without them: {:.2} (1.5)", stalled[1].1.p99 / stalled[0].1.p99);
         println!(
