@@ -150,27 +150,59 @@
 //! # How a stream ends
 //!
 //! [`close`](Publisher::close) ends all streams, [`unsubscribe`](Publisher::unsubscribe) some, after what is
-//! queued for them; so does dropping the last handle of a publisher. A thread that blocks on a subscription is
-//! woken by it. Dropping a [`Subscription`] takes it out at once. [`end_cause`](Subscription::end_cause) tells why.
+//! queued for them; so does dropping the last handle of a publisher. [`disconnect`](Publisher::disconnect) ends some at
+//! once. A thread that blocks on a subscription is woken by it. Dropping a [`Subscription`] takes it out at once.
+//! [`end_cause`](Subscription::end_cause) tells why.
 //!
 //! A silent stream is sent a comment every 15 seconds, its heartbeat: that is how a server learns
 //! that a client has gone, and what keeps proxies from cutting the connection.
+//!
+//! # Lead a stream that runs
+//!
+//! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread and also when it is
+//! handed over. A [lifetime](PublisherBuilder::max_lifetime) has clients come back by themselves, each at its own time.
+//!
+//! # Know who is there
+//!
+//! [`on_open`](PublisherBuilder::on_open) and [`on_end`](PublisherBuilder::on_end) are called once for each subscription, with
+//! its properties, its channels and the cause; [`subscribers`](Publisher::subscribers) and [`stats`](Publisher::stats) tell how
+//! things stand.
+//!
+//! # Shut down
+//!
+//! [`shutdown`](Publisher::shutdown) lets nobody in any more, delivers what is queued, says goodbye, tells each client another
+//! time to come back, and waits until all streams have ended.
+//!
+//! ```
+//! # use server_sent_events::Publisher;
+//! # use std::time::Duration;
+//! # let publisher = Publisher::new();
+//! let cut_off = publisher.shutdown(Duration::from_secs(10));
+//! assert_eq!(cut_off, 0);
+//! ```
 //!
 //! # What is bounded
 //!
 //! | what | bound | at the bound | set by |
 //! |---|---|---|---|
-//! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes) |
+//! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away; or the oldest goes, the newest of a key stays, the publisher waits: [`Overflow`] | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes), [`overflow`](PublisherBuilder::overflow) |
 //! | one write to a socket that was handed over | 30 s | its stream ends, the socket is shut down | [`write_deadline`](HandOver::write_deadline) |
+//! | what a client that does not read holds of the kernel's memory | some 200 KB with our listeners on Linux, 4 MB with others | the write waits, see above | the adapters and servers |
 //! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
 //! | what a history keeps | 8,192 events a channel, 64 MiB in all | the oldest goes; who asks for it is told | [`History`] |
-//! | subscribers | 10,000 | [`OpenError`] | [`max_subscribers`](PublisherBuilder::max_subscribers) |
-//! | channels of one subscriber | 64 | [`OpenError`] | [`max_channels`](PublisherBuilder::max_channels) |
-//! | a channel's name | 256 bytes | [`OpenError`] | [`max_channel_name`](PublisherBuilder::max_channel_name) |
+//! | subscriptions | 10,000 | [`OpenError`], which the adapters answer so that a browser comes back | [`max_subscribers`](PublisherBuilder::max_subscribers) |
+//! | subscribers of one channel | as many | the same | [`max_subscribers_per_channel`](PublisherBuilder::max_subscribers_per_channel) |
+//! | subscriptions of one address, user, or what you like | as many | the same | [`max_subscribers_per_key`](PublisherBuilder::max_subscribers_per_key), [`limit_key`](SubscriptionBuilder::limit_key) |
+//! | channels of one subscriber | 64 | [`OpenError`], a status 400 | [`max_channels`](PublisherBuilder::max_channels) |
+//! | a channel's name | 256 bytes | the same | [`max_channel_name`](PublisherBuilder::max_channel_name) |
+//! | how long a stream lives | for ever | it ends, and the client comes back | [`max_lifetime`](PublisherBuilder::max_lifetime) |
+//! | how long a shutdown takes | what you give it | streams that have not ended are cut | [`shutdown`](Publisher::shutdown) |
+//! | log lines | one of a kind each second | it says how often it happened | feature `log` |
 //!
 //! # Servers
 //!
-//! [`adapter`] has those that are known to this crate. Any other that lends a thread and a writer can use
+//! [`adapter`] has those that are known to this crate. With the feature `server` there is one of its own, for many
+//! streams or for strangers. Any other that lends a thread and a writer can use
 //! [`Subscription::write_to`], one that takes a body [`Subscription::into_reader`], or the iterator itself.
 //!
 //! # Features
@@ -179,7 +211,7 @@
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
-//! | `server` | no | [`server`](crate), a server of event streams and nothing else |
+//! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
 //! | `log` | no | log lines, through the crate `log`: slow subscribers that were ended, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
 //!
