@@ -494,7 +494,9 @@ impl Registry {
         state.blocking = 0;
         for (id, subscriber) in std::mem::take(&mut state.subscribers) {
             self.end(&subscriber, EndCause::Closed);
-            let items = last(id).into_iter().map(Item::Frame).chain([Item::End]);
+            let last = last(id);
+            self.counters.count_queued(last.len());
+            let items = last.into_iter().map(Item::Frame).chain([Item::End]);
             afterwards.wake.extend(items.filter_map(|item| subscriber.queue.push(item)));
             queues.push(Arc::clone(&subscriber.queue));
             afterwards.left.push(subscriber);

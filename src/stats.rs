@@ -62,7 +62,8 @@ pub struct Stats {
     pub channels: usize,
     /// Events published, also those that reached nobody.
     pub published: u64,
-    /// How often an event was put into a subscriber's queue.
+    /// How often an event was put into a subscriber's queue; each of the last words of a
+    /// [shutdown](crate::Publisher::shutdown_with) counts as one.
     pub queued: u64,
     /// How often an event was taken out of a queue and given to whoever reads the subscription; to a writer, when the
     /// write was no error.
@@ -164,6 +165,11 @@ impl Counters {
         self.published.fetch_add(1, Relaxed);
         self.queued.fetch_add(queued as u64, Relaxed);
         self.lost.fetch_add(dropped as u64, Relaxed);
+    }
+
+    /// What is no published event, and is delivered as they are: the last words of a shutdown.
+    pub(crate) fn count_queued(&self, frames: usize) {
+        self.queued.fetch_add(frames as u64, Relaxed);
     }
 
     pub(crate) fn count_delivered(&self, events: u64) {
