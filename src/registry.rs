@@ -39,7 +39,7 @@ use crate::error::OpenError;
 use crate::event::{self, Frame};
 use crate::history::{self, History, Past, Resumed};
 use crate::notices::Notices;
-use crate::queue::{Full, Item, Properties, Queue, Wake};
+use crate::queue::{Full, Item, Properties, Queue, Wake, race_window};
 use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
 
@@ -783,15 +783,17 @@ impl State {
             subscriber.wake_publisher();
         }
         ticket.deadline = deadline?;
-        let mut may_go_on = true;
+        race_window();
+        let mut has_come = false;
         for &id in &places {
             let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
             subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
-            may_go_on &= subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
-            may_go_on &= subscriber.queue.has_room_or_is_awaited(size);
+            let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
+            has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
         }
-        if may_go_on {
-            // There is room meanwhile, and who made it did not know that it is awaited.
+        if has_come {
+            // There is room meanwhile, and who made it did not know that it is awaited. Also where others have none: this
+            // place is to be given up, or whoever stands behind it would wait for those too.
             let _ = ticket.wakes.try_send(());
         }
         ticket.places = places;
