@@ -136,11 +136,13 @@ struct Slow {
     written: Vec<u8>,
     /// What was flushed, and so is delivered.
     delivered: Arc<Mutex<Vec<u8>>>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.writes == 0 {
+            self.failed.store(true, SeqCst);
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         rests(&mut self.rng, self.rests);
@@ -158,7 +160,7 @@ impl Write for Slow {
 
 /// Reads to the end; returns what is known to be delivered, and why it ended.
 fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &AtomicBool) -> (String, EndCause) {
-    let delivered = Arc::default();
+    let (delivered, failed) = (Arc::default(), Arc::default());
     let (handed_over, end) = channel();
     let options = HandOver::new().on_end(move |cause| handed_over.send(cause).unwrap());
     let mut writer = Slow {
@@ -167,6 +169,7 @@ fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &
         writes: usize::MAX,
         written: Vec::new(),
         delivered: Arc::clone(&delivered),
+        failed: Arc::clone(&failed),
     };
     let mut text = String::new();
     let cause = match plan.reads {
@@ -208,7 +211,9 @@ fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &
         Reads::HandOverFails(writes) => {
             writer.writes = writes;
             subscription.hand_over_with(writer, options).unwrap();
-            end.recv().unwrap()
+            let cause = end.recv().unwrap();
+            // It may fail when the stream is closed already; the cause stays then, but not all is written.
+            if failed.load(SeqCst) { EndCause::Disconnected(io::ErrorKind::BrokenPipe) } else { cause }
         }
     };
     text.push_str(std::str::from_utf8(&delivered.lock().unwrap()).unwrap());
