@@ -144,6 +144,7 @@ mod tests {
         assert!(!shelf.put("a2", Some(&a)), "two tokens for one entry");
         assert_eq!([(); 3].map(|()| shelf.take()), [Some((0, "x")), Some((0, "b1")), Some((0, "a2"))]);
         assert_eq!(shelf.replace("a"), None, "what was taken waits no more");
+        assert!(shelf.0.lock().newest.is_empty(), "keys pile up of which none waits");
     }
 
     #[test]
