@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
 
-#[cfg(target_os = "linux")]
 use common::eventually;
 use common::example::Example;
 use common::example::built_examples;
@@ -332,12 +331,77 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
     let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let text = "the subscription names 65 channels: at most 64 are allowed";
     refused(get(&url(&format!("/{many}"))), 400, text);
+    let text = "no channel can have the name `stats`: GET /stats has the statistics";
+    refused(post(&url("/stats"), "x"), 400, text);
+    for path in ["/c,stats", "/%73tats", "/stats,"] {
+        refused(get(&url(path)), 400, text);
+    }
     let put = answer(agent().put(url("/c")).send("x"));
     refused(put, 405, "GET watches a channel, POST publishes to it");
 
     let exactly = &mebibyte[1..];
     assert_eq!(post(&url("/c"), exactly).0, 204);
     assert_eq!(watcher.next_event().len(), "data: \n\n".len() + exactly.len());
+}
+
+#[test]
+fn hub_tells_its_statistics_to_prometheus() {
+    let hub = Example::start("hub");
+    let url = |path: &str| format!("{}{path}", hub.url);
+    let mut watcher = Watcher::new(&hub, "/a,b");
+    assert_eq!(post(&url("/a"), "x"), (204, String::new()));
+    assert_eq!(post(&url("/nobody's"), "x"), (204, String::new()));
+    watcher.gets("data: x\n\n");
+    let mut response = agent().get(url("/stats")).call().unwrap();
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (200, &content_type.parse().unwrap())
+    );
+    let text = response.body_mut().read_to_string().unwrap();
+
+    let mut lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.pop(), Some("# EOF"));
+    let (about, samples): (Vec<&str>, Vec<&str>) = lines.iter().partition(|line| line.starts_with("# "));
+    let bytes: u64 = samples.iter().find_map(|line| line.strip_prefix("sse_history_bytes ")).unwrap().parse().unwrap();
+    assert!((100..10_000).contains(&bytes), "{bytes}");
+    let bytes = format!("sse_history_bytes {bytes}");
+    let expected = [
+        "sse_subscribers 1",
+        "sse_channels 2",
+        "sse_published_events_total 2",
+        "sse_queued_events_total 1",
+        "sse_delivered_events_total 1",
+        "sse_skipped_events_total 0",
+        "sse_panicked_events_total 0",
+        "sse_dropped_events_total 0",
+        "sse_refused_streams_total 0",
+        "sse_ended_streams_total{cause=\"closed\"} 0",
+        "sse_ended_streams_total{cause=\"unsubscribed\"} 0",
+        "sse_ended_streams_total{cause=\"queue_full\"} 0",
+        "sse_ended_streams_total{cause=\"disconnected\"} 0",
+        "sse_ended_streams_total{cause=\"write_timed_out\"} 0",
+        "sse_ended_streams_total{cause=\"dropped\"} 0",
+        "sse_ended_streams_total{cause=\"cut\"} 0",
+        "sse_ended_streams_total{cause=\"expired\"} 0",
+        "sse_history_events 2",
+        &bytes,
+        "sse_history_channels 2",
+    ];
+    assert_eq!(samples.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    assert_eq!(samples.len(), expected.len(), "{text}");
+    for sample in &samples {
+        let name = sample.split(['{', ' ']).next().unwrap();
+        let of_type = name.strip_suffix("_total").map_or(format!("{name} gauge"), |name| format!("{name} counter"));
+        assert!(about.contains(&&*format!("# TYPE {of_type}")), "{text}");
+    }
+
+    drop(watcher);
+    let left = "\nsse_ended_streams_total{cause=\"disconnected\"} 1\n";
+    eventually("that the client went away is counted", || {
+        post(&url("/a"), "x");
+        get(&url("/stats")).1.contains(left)
+    });
 }
 
 #[test]

@@ -5,8 +5,13 @@
 //! | `GET /` | a page to watch channels and send to them |
 //! | `GET /CHANNEL` or `/A,B` | the event stream of the channel, or of both |
 //! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; the body was published as data, to as many as the header `X-Watchers` says |
+//! | `GET /stats` | statistics, for Prometheus |
 //!
-//! Each channel keeps its last 8,192 events, 64 MiB in all, for clients that reconnect.
+//! Each channel keeps its last 8,192 events, 64 MiB in all, for clients that reconnect. No channel can have the name
+//! `stats`, however it is written: to watch it or to publish to it is refused.
+//!
+//! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it says goodbye to every stream with an event of type `shutdown` and a
+//! time of its own after which to come back, and ends within some seconds. Told again, it ends at once.
 //!
 //! ```text
 //! curl -N http://127.0.0.1:5000/builds
@@ -15,13 +20,21 @@
 
 use std::error::Error;
 use std::io::{self, Read};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, History, Publisher};
+use server_sent_events::{Event, History, Publisher, Shutdown};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
+
+mod statistics;
 
 /// A longer body is refused.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -29,8 +42,18 @@ const MAX_BODY: u64 = 1024 * 1024;
 const MAX_CHANNEL: usize = 256;
 /// Descriptors for everything that is no stream.
 const SPARE_DESCRIPTORS: u64 = 200;
+/// How long the goodbye may take.
+const GRACE: Duration = Duration::from_secs(5);
+/// No channel's name: there the statistics are.
+const STATS: &str = "stats";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
     println!("listening on http://{}", server.local_addr());
@@ -44,7 +67,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         .history(History::new())
         .build()?;
 
+    let no_more_signals = signals.handle();
     thread::scope(|threads| {
+        threads.spawn(|| {
+            if signals.forever().next().is_some() {
+                told_to_end.store(true, Ordering::Relaxed);
+                shut_down(&publisher);
+                server.unblock();
+                // A request whose body is still on its way may take that long.
+                thread::spawn(|| {
+                    thread::sleep(Duration::from_secs(1));
+                    process::exit(0);
+                });
+            }
+        });
         for _ in 0..4 {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
@@ -54,10 +90,19 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 // The server is over: the next thread is to see it too.
                 server.unblock();
+                no_more_signals.close();
             });
         }
     });
     Ok(())
+}
+
+fn shut_down(publisher: &Publisher) {
+    let farewell = Event::new("the hub ends").event("shutdown").expect("a plain word");
+    let cut = publisher.shutdown_with(Shutdown::new(GRACE).farewell(farewell));
+    if cut > 0 {
+        eprintln!("cut off, since they took too long: {cut}");
+    }
 }
 
 fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
@@ -67,6 +112,10 @@ fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
     if path == "/" && reads {
         let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
         return request.respond(Response::from_string(include_str!("page.html")).with_header(html));
+    }
+    if path == "/stats" && reads {
+        let text = Header::from_bytes("Content-Type", statistics::CONTENT_TYPE).expect("two plain texts");
+        return request.respond(Response::from_string(statistics::text(&publisher.stats())).with_header(text));
     }
     if !reads && *request.method() != Method::Post {
         let allow = Header::from_bytes("Allow", "GET, HEAD, POST").expect("two plain texts");
@@ -108,6 +157,9 @@ fn channels(path: &str) -> Result<Vec<String>, String> {
     let names = path.trim_start_matches('/').split(',').map(|name| percent_decode_str(name).decode_utf8());
     let channels: Result<Vec<String>, _> = names.map(|name| name.map(String::from)).collect();
     let channels = channels.map_err(|_| "the channel's name is not UTF-8")?;
+    if channels.iter().any(|channel| channel == STATS) {
+        return Err("no channel can have the name `stats`: GET /stats has the statistics".into());
+    }
     match channels.iter().map(String::len).find(|length| !(1..=MAX_CHANNEL).contains(length)) {
         Some(0) => Err("a channel's name is empty: /CHANNEL or /A,B".into()),
         Some(length) => Err(format!("a channel's name is {length} bytes long: at most {MAX_CHANNEL} are allowed")),

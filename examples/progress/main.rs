@@ -9,6 +9,9 @@
 //! Each event says all that there is to say about its job. So the newest events, which the history keeps, are how
 //! things stand: a page that comes late or comes back gets them, and nothing else remembers a job that is over.
 //!
+//! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it ends all streams, so that their pages come back, each after a time of
+//! its own, and ends within some seconds; jobs are not waited for. Told again, it ends at once.
+//!
 //! ```text
 //! curl -N 'http://127.0.0.1:5000/events?job=1'
 //! curl --data-urlencode 'name=this will fail' http://127.0.0.1:5000/jobs
@@ -17,14 +20,19 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{self, Read};
-use std::sync::Mutex;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Sender, bounded};
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{History, Publisher};
+use server_sent_events::{History, Publisher, Shutdown};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
 /// How many jobs run at once.
@@ -40,6 +48,8 @@ const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_NAME: usize = 60;
 /// A longer form is refused.
 const MAX_FORM: u64 = 64 * 1024;
+/// How long the streams may take to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The channel of all jobs. Each job has one of its own too.
 const ALL_JOBS: &str = "all jobs";
@@ -114,6 +124,12 @@ impl Jobs {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
     println!("listening on http://{}", server.local_addr());
@@ -125,7 +141,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         jobs.start(name);
     }
 
+    let no_more_signals = signals.handle();
     thread::scope(|threads| {
+        threads.spawn(|| {
+            if signals.forever().next().is_some() {
+                told_to_end.store(true, Ordering::Relaxed);
+                let shutdown = Shutdown::new(GRACE).retry(Duration::from_secs(1), Duration::from_secs(4));
+                jobs.publisher.shutdown_with(shutdown);
+                server.unblock();
+                // A request whose body is still on its way may take that long.
+                thread::spawn(|| {
+                    thread::sleep(Duration::from_secs(1));
+                    process::exit(0);
+                });
+            }
+        });
         for _ in 0..4 {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
@@ -135,6 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 // The server is over: the next thread is to see it too.
                 server.unblock();
+                no_more_signals.close();
             });
         }
     });

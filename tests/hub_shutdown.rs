@@ -1,0 +1,138 @@
+//! The example hub, told to end, sends everybody home in good order.
+#![cfg(all(feature = "tiny_http", target_os = "linux"))]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use common::example::Example;
+use common::http::Client;
+use common::{PATIENCE, eventually};
+
+/// How long the hub says that its goodbye may take, and how long it waits for requests after that.
+const GRACE: Duration = Duration::from_secs(5);
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+fn is_told_to_end(hub: &Example, signal: &str) {
+    assert!(Command::new("kill").args([signal, &hub.process.id().to_string()]).status().unwrap().success());
+}
+
+fn has_ended(hub: &mut Example) -> ExitStatus {
+    let mut status = None;
+    eventually("the hub ends", || {
+        status = hub.process.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// A client that never reads what it was sent, with more of that than the kernels hold: the hub is stuck in a write to it.
+fn client_that_hangs(hub: &Example) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let address: SocketAddr = hub.url.strip_prefix("http://").unwrap().parse().unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let publish = || ureq::post(format!("{}/stuck", hub.url)).send(&vec![b'x'; 1024 * 1024][..]).unwrap();
+    eventually("the client watches", || watchers(&publish()) == 1);
+    client
+}
+
+fn watchers(response: &ureq::http::Response<ureq::Body>) -> usize {
+    response.headers()["x-watchers"].to_str().unwrap().parse().unwrap()
+}
+
+/// The time after which an `EventSource` is to come back, in ms, if the stream tells one.
+fn retry(stream: &str) -> Option<u64> {
+    stream.lines().find_map(|line| line.strip_prefix("retry: ")).map(|retry| retry.parse().unwrap())
+}
+
+#[test]
+fn hub_sends_2000_streams_home_within_its_grace_each_with_a_time_of_its_own() {
+    const STREAMS: usize = 2_000;
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    // The hub has the same limit and needs two for each.
+    assert!(descriptors >= 3 * STREAMS as u64, "{descriptors} files may be open: too few for this test");
+    let mut hub = Example::start("hub");
+    let mut clients: Vec<Client> = (0..STREAMS).map(|_| hub.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for client in &mut clients {
+        client.reads_until(":\n\nid: ");
+    }
+    let last_words = ureq::post(format!("{}/c", hub.url)).send("the last words").unwrap();
+    assert_eq!(watchers(&last_words), STREAMS);
+
+    is_told_to_end(&hub, "-TERM");
+    let told = Instant::now();
+    let status = has_ended(&mut hub);
+    let took = told.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < GRACE + LAST_REQUESTS, "{took:?}");
+    let mut retries: Vec<u64> = Vec::new();
+    for client in &mut clients {
+        let stream = client.reads_until("\r\n0\r\n\r\n");
+        client.reads_the_end();
+        let words = stream.find("data: the last words\n").expect(&stream);
+        let farewell = stream.find("event: shutdown\ndata: the hub ends\n\n").expect(&stream);
+        assert!(words < farewell, "{stream}");
+        retries.push(retry(&stream[farewell..]).expect(&stream));
+    }
+    let distinct = BTreeSet::from_iter(&retries).len();
+    let mut of_each_second = [0; 10];
+    for retry in &retries {
+        assert!((1_000..=11_000).contains(retry), "{retry} ms");
+        of_each_second[(*retry as usize / 1_000 - 1).min(9)] += 1;
+    }
+    println!("{took:?} until the end, {distinct} times of {STREAMS}, in each second {of_each_second:?}");
+    assert!(distinct > STREAMS / 2, "{distinct}");
+    assert!(of_each_second.iter().all(|clients| (STREAMS / 20..=STREAMS / 5).contains(clients)), "{of_each_second:?}");
+}
+
+#[test]
+fn hub_turns_new_clients_away_while_it_ends_and_ends_at_once_when_it_is_told_again() {
+    let mut hub = Example::start("hub");
+    let mut watcher = hub.connect();
+    watcher.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+    watcher.reads_until(":\n\nid: ");
+    let _hangs = client_that_hangs(&hub);
+    is_told_to_end(&hub, "-INT");
+    watcher.reads_until("\r\n0\r\n\r\n");
+
+    // Status 200, or an EventSource would give up.
+    let mut late = ureq::get(format!("{}/c", hub.url)).call().unwrap();
+    assert_eq!(late.headers()["content-type"], "text/event-stream");
+    let stream = late.body_mut().read_to_string().unwrap();
+    assert!(retry(&stream).is_some_and(|retry| (5_000..=10_000).contains(&retry)), "{stream}");
+    assert!(!stream.contains("id: ") && !stream.contains("data: "), "{stream}");
+
+    is_told_to_end(&hub, "-TERM");
+    let status = has_ended(&mut hub);
+    assert_eq!(status.signal(), Some(15), "{status}");
+}
+
+#[test]
+fn hub_waits_for_those_who_hang_no_longer_than_its_grace() {
+    let mut hub = Example::start("hub");
+    let mut hangs = client_that_hangs(&hub);
+    let mut sends_for_ever = hub.connect();
+    // Longer than what tiny_http reads before it hands a request over.
+    sends_for_ever.send("POST /c HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx");
+    is_told_to_end(&hub, "-TERM");
+    let told = Instant::now();
+    let status = has_ended(&mut hub);
+    assert!(status.success(), "{status}");
+    assert!(told.elapsed() > GRACE - Duration::from_millis(100), "{:?}", told.elapsed());
+    // What it was sent breaks off.
+    hangs.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = Vec::new();
+    let _ = hangs.read_to_end(&mut stream);
+    assert!(stream.len() < 1024 * 1024 && !stream.ends_with(b"0\r\n\r\n"), "{}", stream.len());
+}
