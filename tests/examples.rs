@@ -88,7 +88,7 @@ impl Chat {
     }
 }
 
-/// Who says what in the next message, without the lists of who is here.
+/// Who says what in the next message, without who joins, leaves and is here.
 fn next_message(watcher: &mut Watcher) -> (String, String) {
     loop {
         let event = watcher.next_event();
@@ -97,7 +97,8 @@ fn next_message(watcher: &mut Watcher) -> (String, String) {
             assert!(said["time"].is_u64(), "{data}");
             return ["username", "message"].map(|field| said[field].as_str().unwrap().to_owned()).into();
         }
-        assert!(event.starts_with("event: users\n"), "{event}");
+        let event_type = event.strip_prefix("event: ").unwrap().lines().next().unwrap();
+        assert!(["joined", "left", "users"].contains(&event_type), "{event}");
     }
 }
 
@@ -110,11 +111,13 @@ fn is_told(watcher: &mut Watcher, username: &str, message: &str) {
 fn chat_gives_a_message_to_everybody_but_its_sender() {
     let chat = Chat(Example::start("chat"));
     let mut ada = chat.join("Ada");
+    ada.gets("event: joined\ndata: {\"username\":\"Ada\"}\n\n");
     ada.gets("event: users\ndata: [\"Ada\"]\n\n");
     let mut bob = chat.join("Bob%20%26%20Co");
-    let both = "event: users\ndata: [\"Ada\",\"Bob & Co\"]\n\n";
-    ada.gets(both);
-    bob.gets(both);
+    for watcher in [&mut ada, &mut bob] {
+        watcher.gets("event: joined\ndata: {\"username\":\"Bob & Co\"}\n\n");
+        watcher.gets("event: users\ndata: [\"Ada\",\"Bob & Co\"]\n\n");
+    }
 
     assert_eq!(chat.says("Ada", "one"), (204, String::new()));
     is_told(&mut bob, "Ada", "one");
@@ -125,6 +128,7 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
     is_told(&mut bob, "a stranger", "<b>ü</b>\nnext line");
 
     drop(bob);
+    ada.gets("event: left\ndata: {\"username\":\"Bob & Co\"}\n\n");
     ada.gets("event: users\ndata: [\"Ada\"]\n\n");
 }
 

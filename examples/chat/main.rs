@@ -3,22 +3,32 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | the page |
-//! | `GET /subscribe?username=NAME` | the event stream: `message` events, and `users`, who is here |
+//! | `GET /subscribe?username=NAME` | the event stream: `message` events, `joined` and `left`, and `users`, who is here |
 //! | `POST /publish` with the form fields `username` and `message` | 204; everybody but the sender gets it |
 //!
 //! A tab that loses its connection says where it was when it comes back, and gets what it has missed; a new one begins
 //! with what is said from then on.
+//!
+//! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it ends all streams, so that their tabs come back, each after a time of
+//! its own, and ends within some seconds. Told again, it ends at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
 use std::io::{self, Read};
-use std::sync::mpsc::{Sender, channel};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, History, Publisher};
+use server_sent_events::{Event, History, Publisher, Shutdown};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
 /// A name longer than this breaks the page.
@@ -29,62 +39,81 @@ const MAX_FORM: u64 = 16 * 1024;
 /// together: 64 MiB. More than a queue and the kernels of both ends hold, so that a slow tab misses nothing either.
 const KEPT: usize = 4_096;
 
-/// One connected page. Its properties are dropped with its stream, so this tells that somebody left, however that
-/// came about.
+/// How long somebody without a tab is still here: a tab that is loaded anew, or whose connection broke, comes back.
+const MOMENT: Duration = Duration::from_secs(2);
+/// How long the streams may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One connected page.
 struct User {
     name: String,
-    changed: Sender<()>,
 }
 
-impl Drop for User {
-    fn drop(&mut self) {
-        // An error means that the chat is over.
-        let _ = self.changed.send(());
-    }
+/// What became of a tab of somebody with this name.
+enum Change {
+    Opened(String),
+    Ended(String),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
     println!("listening on http://{}", server.local_addr());
 
+    // A hook runs on whatever thread opened or ended a stream, however that came about: it does no more than tell.
+    let (opened, changes) = channel();
+    let ended = opened.clone();
     // A tab that is closed is noticed within two heartbeats.
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
-    // The lists of who is here are kept too. That does no harm: each list is whole, and the newest comes last.
+    // Who is here, who joined and who left is kept too. That does no harm: each list is whole, and the newest comes last.
     let chat = Publisher::builder()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
         .history(History::new().events(KEPT))
+        // An error means that the chat is over.
+        .on_open(move |_, user: &User, _| drop(opened.send(Change::Opened(user.name.clone()))))
+        .on_end(move |_, user, _, _| drop(ended.send(Change::Ended(user.name.clone()))))
         .build()?;
-    // One thread tells who is here, so that an older list never comes after a newer one. Many changes at once are
-    // told once, ten times a second at the most: each list goes to everybody.
-    let (changed, changes) = channel();
     let teller = chat.clone();
-    thread::spawn(move || {
-        while changes.recv().is_ok() {
-            changes.try_iter().for_each(drop);
-            tell_who_is_here(&teller);
-            thread::sleep(Duration::from_millis(100));
-        }
-    });
+    thread::spawn(move || tell_who_is_here(&teller, &changes));
 
+    let no_more_signals = signals.handle();
     thread::scope(|threads| {
+        threads.spawn(|| {
+            if signals.forever().next().is_some() {
+                told_to_end.store(true, Ordering::Relaxed);
+                chat.shutdown_with(Shutdown::new(GRACE).retry(Duration::from_secs(1), Duration::from_secs(4)));
+                server.unblock();
+                // A request whose body is still on its way may take that long.
+                thread::spawn(|| {
+                    thread::sleep(Duration::from_secs(1));
+                    process::exit(0);
+                });
+            }
+        });
         for _ in 0..4 {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
-                    if let Err(error) = answer(&chat, &changed, request) {
+                    if let Err(error) = answer(&chat, request) {
                         eprintln!("a request got no answer: {error}");
                     }
                 }
                 // The server is over: the next thread is to see it too.
                 server.unblock();
+                no_more_signals.close();
             });
         }
     });
     Ok(())
 }
 
-fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) -> io::Result<()> {
+fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
     let url = request.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
     match (request.method(), path) {
@@ -94,7 +123,7 @@ fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) ->
         }
         // No HEAD: nobody joins by asking what joining would look like.
         (Method::Get, "/subscribe") => match name(&fields(query.as_bytes())) {
-            Ok(name) => subscribe(chat, User { name, changed: changed.clone() }, request),
+            Ok(name) => subscribe(chat, User { name }, request),
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/publish") => {
@@ -119,12 +148,8 @@ fn answer(chat: &Publisher<User>, changed: &Sender<()>, mut request: Request) ->
 }
 
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
-    let changed = user.changed.clone();
     match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
-        Ok(subscription) => {
-            let _ = changed.send(());
-            subscription.respond(request)
-        }
+        Ok(subscription) => subscription.respond(request),
         Err(_full) => chat.refuse(request, Duration::from_secs(5)),
     }
 }
@@ -141,12 +166,62 @@ fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(
     Ok(())
 }
 
-/// Sends everybody the names of all.
-fn tell_who_is_here(chat: &Publisher<User>) {
-    let users = chat.subscribers("chat");
-    let names: BTreeSet<&str> = users.iter().map(|user| &*user.name).collect();
-    let event = Event::new(json!(names).to_string()).event("users").expect("a plain word");
-    chat.publish_to("chat", event);
+/// Tells who joins, who leaves, and who is here then.
+///
+/// On one thread, so that an older list never comes after a newer one. Changes that come together share a list, ten a
+/// second at the most: each goes to everybody. The names count, not the tabs.
+fn tell_who_is_here(chat: &Publisher<User>, changes: &Receiver<Change>) {
+    let tell = |event_type, data: serde_json::Value| {
+        let event = Event::new(data.to_string()).event(event_type).expect("a plain word");
+        chat.publish_to("chat", event);
+    };
+    let mut tabs: BTreeMap<String, usize> = BTreeMap::new();
+    // Who had no tab left, and when that will have been a moment ago.
+    let mut leaving: VecDeque<(Instant, String)> = VecDeque::new();
+    loop {
+        let first = match leaving.front() {
+            Some((when, _)) => changes.recv_timeout(when.saturating_duration_since(Instant::now())),
+            None => changes.recv().map_err(RecvTimeoutError::from),
+        };
+        if let Err(RecvTimeoutError::Disconnected) = first {
+            return;
+        }
+        let mut is_new = false;
+        for change in first.into_iter().chain(changes.try_iter()) {
+            match change {
+                Change::Opened(name) => {
+                    // Also if it is the second of somebody: the tab has no list yet.
+                    is_new = true;
+                    match tabs.entry(name) {
+                        Entry::Occupied(tabs) => *tabs.into_mut() += 1,
+                        Entry::Vacant(name) => {
+                            tell("joined", json!({ "username": name.key() }));
+                            name.insert(1);
+                        }
+                    }
+                }
+                Change::Ended(name) => {
+                    let open = tabs.get_mut(&name).expect("what has ended was opened before");
+                    *open -= 1;
+                    if *open == 0 {
+                        leaving.push_back((Instant::now() + MOMENT, name));
+                    }
+                }
+            }
+        }
+        while leaving.front().is_some_and(|(when, _)| *when <= Instant::now()) {
+            let (_, name) = leaving.pop_front().expect("looked at a line above");
+            if tabs.get(&name) == Some(&0) {
+                is_new = true;
+                tell("left", json!({ "username": name }));
+                tabs.remove(&name);
+            }
+        }
+        if is_new {
+            tell("users", json!(tabs.keys().collect::<Vec<_>>()));
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 fn fields(form: &[u8]) -> HashMap<String, String> {
