@@ -3,5 +3,6 @@
 pub mod browser;
 #[path = "../../common/mod.rs"]
 pub mod common;
+pub mod installed;
 pub mod nginx;
 pub mod relay;

@@ -87,10 +87,55 @@ fn chat_shows_a_message_once_in_every_tab() {
     bob.enters("#message", "hi there");
     ada.shows(SAID, &["hello", "hi there"]);
     bob.shows(SAID, &["hello", "hi there"]);
+}
 
-    // Who closes the tab is gone from the list.
+/// What the log tells of joining, leaving, and missing something.
+const NOTICES: &str = "#log .notice";
+
+#[test]
+fn chat_shows_who_joins_and_who_leaves_by_closing_the_tab() {
+    let chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let bob = join(&browser, &chat, "Bob");
+    ada.shows(NOTICES, &["Bob joined"]);
+    let carol = browser.opens(&format!("{}/?username=Carol", chat.url));
+    // In one line, since nobody said anything in between.
+    ada.shows(NOTICES, &["Bob, Carol joined"]);
+    bob.shows(NOTICES, &["Carol joined"]);
+    // Who loads the page anew neither leaves nor joins.
+    carol.does("document.body.id = 'old'; location.reload()");
+    carol.until("document.body.id === ''");
+    carol.shows("#users li", &["Ada", "Bob", "Carol (you)"]);
+
     bob.closes();
+    ada.shows("#users li", &["Ada (you)", "Carol"]);
+    carol.shows(NOTICES, &["Bob left"]);
+    carol.closes();
+    ada.shows(NOTICES, &["Bob, Carol joined", "Bob, Carol left"]);
     ada.shows("#users li", &["Ada (you)"]);
+}
+
+#[test]
+fn chat_comes_back_to_a_server_that_ended_in_good_order_and_its_successor() {
+    let mut chat = Example::start("chat");
+    let browser = Browser::new();
+    let ada = join(&browser, &chat, "Ada");
+    let bob = join(&browser, &chat, "Bob");
+    ada.shows(NOTICES, &["Bob joined"]);
+    let pid = chat.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(chat.process.wait().unwrap().success());
+    for tab in [&ada, &bob] {
+        tab.shows(STATE, &["reconnecting"]);
+    }
+    let _chat = kill(chat, "chat")();
+    for tab in [&ada, &bob] {
+        tab.shows(STATE, &["live"]);
+        tab.until("document.querySelectorAll('#users li').length === 2");
+    }
+    ada.enters("#message", "hello again");
+    bob.shows(SAID, &["hello again"]);
 }
 
 #[test]

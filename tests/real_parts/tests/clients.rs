@@ -1,8 +1,7 @@
 //! Clients that other people wrote get from hub what the standard says, and resume by themselves.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Events;
 use real_parts::common::{PATIENCE, eventually, parsed};
+use real_parts::installed::{node, python, spawn};
 use real_parts::relay::Relay;
 use serde_json::{Value, json};
 
@@ -53,25 +53,6 @@ struct Arrived {
     id: String,
 }
 
-/// Where the clients are that `tests/run` installs.
-fn installed(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/real_parts").join(path)
-}
-
-/// Starts a client, whose output is read.
-#[track_caller]
-fn spawn(command: &mut Command) -> Child {
-    // No proxy that the surroundings may name: all is on this machine.
-    command.env("NO_PROXY", "*").env("no_proxy", "*").stdout(Stdio::piped());
-    match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            panic!("{} is missing: tests/run installs it", command.get_program().display())
-        }
-        Err(error) => panic!("{command:?}: {error}"),
-    }
-}
-
 /// How a client is started, and where it leaves the standard or is free to choose.
 struct Kind {
     command: fn() -> Command,
@@ -102,25 +83,11 @@ impl Default for Kind {
 
 fn npm_eventsource() -> Kind {
     Kind {
-        command: || {
-            let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-            let node = installed(&format!("node_modules/node-linux-{architecture}/bin/node"));
-            let mut command = Command::new(node.canonicalize().unwrap_or(node));
-            command.args(["--input-type=module", "--eval", include_str!("../clients/eventsource.mjs")]);
-            // That is where a program that is no file finds its packages.
-            command.current_dir(installed(""));
-            command
-        },
+        command: || node(include_str!("../clients/eventsource.mjs")),
         // It waits 3 s when it is told nothing.
         retry: 3_300,
         ..Kind::default()
     }
-}
-
-fn python(program: &str) -> Command {
-    let mut command = Command::new(installed("venv/bin/python"));
-    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(program));
-    command
 }
 
 fn python_requests_sse() -> Kind {
