@@ -38,6 +38,11 @@ fn who_never_reads(chat: &Example, name: &str) -> TcpStream {
     client
 }
 
+fn say(chat: &Example, message: &str) {
+    let url = format!("{}/publish", chat.url);
+    ureq::post(url).send_form([("username", "a stranger"), ("message", message)]).unwrap();
+}
+
 /// What somebody in the chat was told of the others.
 struct Observer {
     events: Receiver<(String, String)>,
@@ -129,8 +134,7 @@ fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
     // What they do not read fills the kernels' buffers, and then their queues.
     let long = "x".repeat(15 * 1024);
     eventually("those who never read have left", || {
-        let url = format!("{}/publish", chat.url);
-        ureq::post(url).send_form([("username", "a stranger"), ("message", &long)]).unwrap();
+        say(&chat, &long);
         observer.count("silent")[1] == EACH
     });
     drop(silent);
@@ -153,14 +157,20 @@ fn who_has_two_tabs_or_comes_back_in_a_moment_neither_joins_again_nor_leaves() {
     let mut second = connect(&chat, "Ada");
     second.reads_until("event: users\n");
     tab.resets();
-    for _ in 0..5 {
+    let mut others = Vec::new();
+    for n in 0..5 {
         second.resets();
+        // The chat writes to it, and so knows that it is gone; and it tells things in order.
+        say(&chat, "are you there?");
+        others.push(connect(&chat, &format!("Bob{n}")));
+        eventually("that somebody joined later is told", || observer.count("Bob") == [n + 1, 0]);
         second = connect(&chat, "Ada");
         second.reads_until("event: users\n");
     }
-    eventually("that Ada joined is told", || observer.count("Ada") == [1, 0]);
+    assert_eq!(observer.count("Ada"), [1, 0]);
     second.resets();
     eventually("that Ada left is told", || observer.count("Ada")[1] == 1);
+    drop(others);
     eventually("the observer is alone", || observer.is_alone());
     assert_eq!(observer.count("Ada"), [1, 1]);
     observer.goes_home(chat);
