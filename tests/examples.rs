@@ -472,6 +472,23 @@ fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
     });
 }
 
+#[cfg(feature = "server")]
+#[test]
+fn hub_serves_its_streams_on_a_second_address_too() {
+    let mut command = Command::new(built_examples().join("hub"));
+    command.args(["127.0.0.1:0", "127.0.0.1:0"]);
+    let mut hub = Example::run_as_it_is(command);
+    let streams = hub.says("streams on ");
+    assert!(get(&hub.url).1.contains(&format!("streamsPort = '{}'", streams.rsplit(':').next().unwrap())));
+    let mut events = Events::get(&format!("{streams}/a%2Cb,c"));
+    events.gets(":\n\n");
+    let start = events.next_frame().unwrap();
+    assert!(start.starts_with("id: "), "{start}");
+    assert_eq!(post(&format!("{}/a%2Cb", hub.url), "through the other door").0, 204);
+    assert!(events.next_frame().unwrap().starts_with("data: through the other door\nid: "));
+    assert_eq!(get(&format!("{streams}/{}", "x".repeat(300))).0, 400);
+}
+
 #[test]
 fn hub_tells_a_gap_once_after_a_restart() {
     let mut before = Example::start("hub");

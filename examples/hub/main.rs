@@ -1,4 +1,5 @@
-//! Channels that anything can publish to and anything can watch: `cargo run --release --example hub [ADDRESS]`.
+//! Channels that anything can publish to and anything can watch:
+//! `cargo run --release --example hub [ADDRESS [STREAMS_ADDRESS]]`.
 //!
 //! | request | answer |
 //! |---|---|
@@ -12,6 +13,9 @@
 //!
 //! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it says goodbye to every stream with an event of type `shutdown` and a
 //! time of its own after which to come back, and ends within some seconds. Told again, it ends at once.
+//!
+//! With `--features server` and a second address, the streams are served there too, by an `EventServer`, for many or for
+//! strangers; its own page then watches there.
 //!
 //! ```text
 //! curl -N http://127.0.0.1:5000/builds
@@ -35,6 +39,8 @@ use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
 mod statistics;
+#[cfg(feature = "server")]
+mod streams;
 
 /// A longer body is refused.
 const MAX_BODY: u64 = 1024 * 1024;
@@ -67,6 +73,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         .history(History::new())
         .build()?;
 
+    // Dropped at the end, when the streams have ended: that stops it.
+    #[cfg(feature = "server")]
+    let streams = match std::env::args().nth(2) {
+        Some(address) => Some(streams::serve(&address, server.local_addr(), &publisher)?),
+        None => None,
+    };
+    #[cfg(feature = "server")]
+    let streams_port = streams.as_ref().map_or(String::new(), |streams| streams.local_addr().port().to_string());
+    #[cfg(not(feature = "server"))]
+    let streams_port = String::new();
+    #[cfg(feature = "server")]
+    streams.iter().for_each(|streams| println!("streams on http://{}", streams.local_addr()));
+    #[cfg(not(feature = "server"))]
+    if std::env::args().nth(2).is_some() {
+        return Err("a second address needs `--features server`".into());
+    }
+    let page = include_str!("page.html").replace("STREAMS_PORT", &streams_port);
+
     let no_more_signals = signals.handle();
     thread::scope(|threads| {
         threads.spawn(|| {
@@ -84,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for _ in 0..4 {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
-                    if let Err(error) = answer(&publisher, request) {
+                    if let Err(error) = answer(&publisher, &page, request) {
                         eprintln!("a request got no answer: {error}");
                     }
                 }
@@ -105,13 +129,13 @@ fn shut_down(publisher: &Publisher) {
     }
 }
 
-fn answer(publisher: &Publisher, mut request: Request) -> io::Result<()> {
+fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result<()> {
     let url = request.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
     let reads = matches!(request.method(), Method::Get | Method::Head);
     if path == "/" && reads {
         let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
-        return request.respond(Response::from_string(include_str!("page.html")).with_header(html));
+        return request.respond(Response::from_string(page).with_header(html));
     }
     if path == "/stats" && reads {
         let text = Header::from_bytes("Content-Type", statistics::CONTENT_TYPE).expect("two plain texts");

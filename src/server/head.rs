@@ -24,6 +24,11 @@ impl Request {
         &self.method
     }
 
+    /// What is asked for, as it was sent: the path and the query.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// The path, percent-decoded, without the query.
     pub fn path(&self) -> &str {
         &self.path

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 
 use super::http::{Client, Events};
@@ -12,6 +12,7 @@ use super::http::{Client, Events};
 pub struct Example {
     pub process: Child,
     pub url: String,
+    output: BufReader<ChildStdout>,
 }
 
 impl Example {
@@ -29,10 +30,18 @@ impl Example {
     #[track_caller]
     pub fn run_as_it_is(mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let mut example = Self { process, url: String::new(), output };
+        example.url = example.says("listening on ");
+        example
+    }
+
+    /// The next line begins with this; what follows.
+    #[track_caller]
+    pub fn says(&mut self, beginning: &str) -> String {
         let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
-        Self { process, url }
+        self.output.read_line(&mut line).unwrap();
+        line.trim().strip_prefix(beginning).expect(&line).to_owned()
     }
 
     pub fn events(&self, path: &str) -> Events {
@@ -66,7 +75,8 @@ pub fn built_examples() -> &'static Path {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        for (on, feature) in [(cfg!(feature = "json"), "json"), (cfg!(feature = "rouille"), "rouille")] {
+        let (json, rouille, server) = (cfg!(feature = "json"), cfg!(feature = "rouille"), cfg!(feature = "server"));
+        for (on, feature) in [(json, "json"), (rouille, "rouille"), (server, "server")] {
             if on {
                 cargo.args(["--features", feature]);
             }
