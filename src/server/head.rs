@@ -1,5 +1,6 @@
 //! One request: read strictly, so that nobody reads it in another way.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use percent_encoding::percent_decode_str;
@@ -143,16 +144,26 @@ fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Reque
         _ if !is_answered(&method) => {}
         _ => return Err("the request has a Transfer-Encoding: it must have no body"),
     }
-    match &*values("Host") {
-        [] if is_http_1_0 => {}
-        [host] if !host.is_empty() => {}
+    // What a host and a port are made of (RFC 3986 3.2.2), but for the comma, which merges two into one.
+    let is_host =
+        |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte));
+    let host = match &*values("Host") {
+        [] if is_http_1_0 => None,
+        [host] if !host.is_empty() && is_host(host) => Some(*host),
         _ => return Err("the request needs one Host"),
-    }
-    let target = parsed.path.unwrap_or_default();
+    };
+    let mut target = Cow::Borrowed(parsed.path.unwrap_or_default());
     // A proxy's way to ask (RFC 9112 3.2.2), which every server must understand.
-    let without_scheme = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
-    let origin_form = without_scheme.map(|rest| rest.find('/').map_or("/", |at| &rest[at..]));
-    let target = origin_form.unwrap_or(target);
+    let is_http = |scheme: &str| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own));
+    if let Some((_, rest)) = parsed.path.and_then(|path| path.split_once("://")).filter(|(scheme, _)| is_http(scheme)) {
+        let (authority, origin_form) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        // Some would go by the one, some by the other.
+        if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
+            return Err("the request's target has another host than Host");
+        }
+        let slash = if origin_form.starts_with('/') { "" } else { "/" };
+        target = Cow::Owned(format!("{slash}{origin_form}"));
+    }
     let is_all = target == "*" && method == "OPTIONS";
     if !is_all && !target.starts_with('/') {
         return Err("the request's target does not begin with a slash");
@@ -160,9 +171,9 @@ fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Reque
     if target.contains('#') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the request's target holds a character that must be percent-encoded");
     }
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let path = target.split_once('?').map_or(&*target, |(path, _)| path);
     let path = percent_decode_str(path).decode_utf8().map_err(|_| "the request's path is not UTF-8")?.into_owned();
     let header = values(LAST_EVENT_ID).first().copied();
-    let last_event_id = http::last_event_id(header, target);
-    Ok(Request { method, is_http_1_0, target: target.to_owned(), path, headers, peer, last_event_id })
+    let last_event_id = http::last_event_id(header, &target);
+    Ok(Request { method, is_http_1_0, target: target.into_owned(), path, headers, peer, last_event_id })
 }
