@@ -423,35 +423,34 @@ impl Front {
     /// Has the request answered: by the rules, or by the closure.
     fn ask(&mut self, token: usize, request: Request) {
         let connection = self.connections.get_mut(&token).expect("BUG: it was there a moment ago");
+        let is_head = request.method == "HEAD";
         let host = request.header("Host").map(|host| match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
             _ => host,
         });
         let is_own = |own: &String| host.is_some_and(|host| host.eq_ignore_ascii_case(own));
         if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(is_own)) {
-            return self.refuse(token, 403, "this server does not answer to that Host");
+            return self.say(token, message(403, "", "this server does not answer to that Host", !is_head));
         }
         let origin = request.header("Origin").map(str::to_owned).filter(|_| !self.rules.origins.is_empty());
         if origin.as_ref().is_some_and(|origin| !self.rules.origins.contains(origin)) {
-            return self.refuse(token, 403, "pages of that Origin may not read this stream");
+            return self.say(token, message(403, "", "pages of that Origin may not read this stream", !is_head));
         }
-        match (request.method(), &origin) {
-            ("GET" | "HEAD", _) => {}
-            ("OPTIONS", Some(origin)) => {
+        let has_cors = !self.rules.origins.is_empty();
+        let allow = if has_cors { "Allow: GET, HEAD, OPTIONS\r\n" } else { "Allow: GET, HEAD\r\n" };
+        match request.method() {
+            "GET" | "HEAD" => {}
+            "OPTIONS" if has_cors => {
                 let allows = "Access-Control-Allow-Methods: GET, HEAD\r\n\
                     Access-Control-Allow-Headers: Last-Event-ID, Cache-Control\r\n\
                     Access-Control-Max-Age: 86400\r\n";
-                let cors = cors(Some(origin), &self.rules);
-                return self.say(token, message(204, &format!("{allows}{cors}"), "", true));
+                let allows = if origin.is_some() { allows } else { "" };
+                let cors = cors(origin.as_deref(), &self.rules);
+                return self.say(token, message(204, &format!("{allow}{allows}{cors}"), "", true));
             }
-            _ => {
-                let has_cors = !self.rules.origins.is_empty();
-                let allow = if has_cors { "Allow: GET, HEAD, OPTIONS\r\n" } else { "Allow: GET, HEAD\r\n" };
-                return self.say(token, message(405, allow, "this server has event streams to GET", true));
-            }
+            _ => return self.say(token, message(405, allow, "this server has event streams to GET", true)),
         }
         let count = self.addresses.get(&connection.peer.ip()).copied().unwrap_or(0);
-        let is_head = request.method == "HEAD";
         if self.streams >= self.rules.max_streams || count >= self.rules.per_address {
             let busy = busy(&cors(origin.as_deref(), &self.rules), is_head);
             return self.say(token, busy);
@@ -466,6 +465,7 @@ impl Front {
         }
     }
 
+    /// Refuses what is no request.
     fn refuse(&mut self, token: usize, status: u16, reason: &str) {
         self.say(token, message(status, "", reason, true));
     }
@@ -477,6 +477,7 @@ impl Front {
             return self.close(token);
         }
         connection.state = State::Writing(bytes, 0);
+        self.counts_no_more(token);
         self.lingering.push_back((Instant::now() + LINGERS, token));
         self.go_on_writing(token);
     }
@@ -506,6 +507,7 @@ impl Front {
 
     /// All is said.
     fn linger(&mut self, token: usize) {
+        self.counts_no_more(token);
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.state = State::Lingering;
         if connection.socket.shutdown(Shutdown::Write).is_err() {
@@ -516,22 +518,32 @@ impl Front {
         self.read(token);
     }
 
+    /// It is no stream, and will not be one: another may take its place.
+    fn counts_no_more(&mut self, token: usize) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        if !std::mem::take(&mut connection.counts) {
+            return;
+        }
+        self.streams -= 1;
+        let address = connection.peer.ip();
+        let count = self.addresses.get_mut(&address).expect("BUG: an address that nobody counted");
+        *count -= 1;
+        if *count == 0 {
+            self.addresses.remove(&address);
+        }
+    }
+
     fn close(&mut self, token: usize) {
+        self.counts_no_more(token);
         let Some(connection) = self.connections.remove(&token) else { return };
         if let State::Streaming(handle) = &connection.state {
             handle.peer_has_gone(io::ErrorKind::ConnectionAborted);
         }
-        if connection.counts {
-            self.streams -= 1;
-            let count = self.addresses.get_mut(&connection.peer.ip()).expect("BUG: an address that nobody counted");
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&connection.peer.ip());
-            }
-        }
         // A writer thread may hold the socket for a moment: nothing more is to go out on it. It fails when the peer was
         // quicker.
         let _ = connection.socket.shutdown(Shutdown::Both);
+        // A stream whose end is queued is not to wait for room that nobody tells it of any more: its next write fails.
+        connection.parking.has_room();
         // Somebody who waits may come in now; not from in here, which may be on the way in.
         if let Some(pause) = &mut self.pause {
             *pause = Instant::now();
