@@ -56,8 +56,8 @@ pub(super) enum Message {
     Streams(usize, SubscriptionHandle),
     /// The closure answered with these bytes.
     Says(usize, Vec<u8>),
-    /// The stream has ended, and nothing is written any more.
-    Done(usize),
+    /// The stream has ended, and nothing is written any more; whether its socket took all of it.
+    Done(usize, bool),
     Stop,
 }
 
@@ -145,6 +145,9 @@ pub(super) struct Front {
 impl Front {
     const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// How many are let in before those who are in have their turn.
+    const MOST_ACCEPTS: usize = 256;
 
     /// How often one connection is read before the others have their turn again.
     const MOST_READS: usize = 64;
@@ -295,7 +298,9 @@ impl Front {
                 connection.state = State::Streaming(handle);
             }
             Message::Says(token, bytes) => self.say(token, bytes),
-            Message::Done(token) => self.linger(token),
+            Message::Done(token, true) => self.linger(token),
+            // Nobody waits for the rest of what is cut off.
+            Message::Done(token, false) => self.close(token),
             Message::Stop => self.stop(),
         }
     }
@@ -321,12 +326,13 @@ impl Front {
     }
 
     fn accept(&mut self) {
-        while let Some(listener) = &self.listener {
-            if self.connections.len() >= self.rules.max_streams.saturating_add(SPARE) {
+        for _ in 0..Self::MOST_ACCEPTS {
+            if self.connections.len() >= self.rules.max_streams.saturating_add(SPARE) && !self.makes_room() {
                 // Who waits in the backlog is let in when somebody leaves.
                 self.pause = Some(Instant::now() + Self::LONGEST_PAUSE);
                 return;
             }
+            let Some(listener) = &self.listener else { return };
             match listener.accept() {
                 Ok((socket, peer)) => {
                     self.next_pause = Self::SHORTEST_PAUSE;
@@ -336,6 +342,7 @@ impl Front {
                     io::ErrorKind::WouldBlock => return,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     // No descriptor or memory is left, for now: a server that gives up for that is gone for good.
+                    _ if self.makes_room() => {}
                     _ => {
                         self.notices.no_accept(&error);
                         self.pause = Some(Instant::now() + self.next_pause);
@@ -345,6 +352,27 @@ impl Front {
                 },
             }
         }
+        // The others have their turn first.
+        self.pause = Some(Instant::now());
+    }
+
+    /// Hangs up on one that is no stream, for another to come in: who has had an answer, or else who has been sending a
+    /// head for the longest time. Most heads come in one piece, so it is those who hold up the others.
+    fn makes_room(&mut self) -> bool {
+        let goes = |state: &State| matches!(state, State::Lingering | State::Writing(..));
+        while let Some((_, token)) = self.lingering.pop_front() {
+            if self.connections.get(&token).is_some_and(|connection| goes(&connection.state)) {
+                self.close(token);
+                return true;
+            }
+        }
+        while let Some((_, token)) = self.heads.pop_front() {
+            if self.connections.get(&token).is_some_and(|connection| matches!(connection.state, State::Reading(_))) {
+                self.close(token);
+                return true;
+            }
+        }
+        false
     }
 
     fn welcome(&mut self, mut socket: TcpStream, peer: SocketAddr) {
@@ -569,7 +597,7 @@ fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
             mailbox.send(Message::Streams(token, subscription.handle()));
             subscription.begin_with(event::heartbeat());
             let chunked = !request.is_http_1_0;
-            let writer = Box::new(StreamWriter { token, socket, mailbox: Arc::clone(mailbox) });
+            let writer = Box::new(StreamWriter { token, socket, mailbox: Arc::clone(mailbox), took_all: true });
             let head = stream_head(&cors, chunked);
             let to =
                 Output { writer, socket: None, deadline: None, parking: Some(parking), head, chunked, on_end: None };
@@ -649,11 +677,15 @@ struct StreamWriter {
     token: usize,
     socket: Arc<TcpStream>,
     mailbox: Arc<Mailbox>,
+    /// The last write went well, and so did all before it.
+    took_all: bool,
 }
 
 impl Write for StreamWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.socket).write(bytes)
+        let written = (&*self.socket).write(bytes);
+        self.took_all = written.is_ok();
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -663,6 +695,6 @@ impl Write for StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.mailbox.send(Message::Done(self.token));
+        self.mailbox.send(Message::Done(self.token, self.took_all));
     }
 }
