@@ -3,22 +3,28 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+#[cfg(feature = "tiny_http")]
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
-use server_sent_events::Publisher;
-use server_sent_events::adapter::tiny_http::Server;
+#[cfg(feature = "tiny_http")]
+use server_sent_events::{Publisher, adapter::tiny_http::Server};
+#[cfg(feature = "tiny_http")]
 use tiny_http::Request;
 
 use super::PATIENCE;
 
 /// A server whose requests are answered on one thread by this function.
+#[cfg(feature = "tiny_http")]
 pub struct Running {
     pub address: SocketAddr,
     server: Arc<Server>,
     thread: Option<JoinHandle<()>>,
 }
 
+#[cfg(feature = "tiny_http")]
 impl Running {
     pub fn new(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
@@ -54,6 +60,7 @@ impl Running {
     }
 }
 
+#[cfg(feature = "tiny_http")]
 impl Drop for Running {
     fn drop(&mut self) {
         self.server.unblock();
@@ -69,13 +76,31 @@ pub struct Client(BufReader<TcpStream>);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+        Self::on(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn on(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(BufReader::new(socket))
     }
 
-    pub fn send(&mut self, bytes: &str) {
-        self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Its own address.
+    pub fn address(&self) -> SocketAddr {
+        self.0.get_ref().local_addr().unwrap()
+    }
+
+    /// Whatever comes until the server closes the connection, in whatever way.
+    pub fn reads_all_there_is(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.0.read_to_end(&mut bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("not closed in time"),
+            _ => bytes,
+        }
     }
 
     /// Hangs up with a reset.
@@ -113,12 +138,18 @@ impl Client {
         Head(self.reads_until("\r\n\r\n").trim_end().to_owned())
     }
 
+    /// All until the server closes the connection, as it should.
+    #[track_caller]
+    pub fn reads_all(&mut self) -> String {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).expect("the connection's end");
+        text
+    }
+
     /// The server closes the connection here.
     #[track_caller]
     pub fn reads_the_end(&mut self) {
-        let mut rest = String::new();
-        self.0.read_to_string(&mut rest).expect("the connection's end");
-        assert_eq!(rest, "");
+        assert_eq!(self.reads_all(), "");
     }
 }
 

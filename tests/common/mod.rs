@@ -3,8 +3,10 @@
 
 #[cfg(feature = "tiny_http")]
 pub mod example;
-#[cfg(feature = "tiny_http")]
+#[cfg(any(feature = "tiny_http", feature = "server"))]
 pub mod http;
+#[cfg(feature = "server")]
+pub mod server;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;

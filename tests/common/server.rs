@@ -1,0 +1,100 @@
+//! Our server, what it holds, and its answers as a parser that is not ours reads them.
+#![allow(dead_code)] // each test file is a crate of its own and uses some of them
+
+use std::net::SocketAddr;
+
+use server_sent_events::Publisher;
+use server_sent_events::server::{Answer, EventServer, EventServerBuilder, RunningServer};
+
+use super::http::Client;
+
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const FIRST_CHUNK: &str = "00000003\r\n:\n\n\r\n";
+pub const LAST_CHUNK: &str = "0\r\n\r\n";
+
+/// A server with these settings that answers every request with a stream of the default channel.
+#[track_caller]
+pub fn serve(settings: EventServerBuilder, publisher: &Publisher) -> RunningServer {
+    let publisher = publisher.clone();
+    let streams = move |request: &server_sent_events::server::Request| -> Answer {
+        publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
+    };
+    settings.bind("127.0.0.1:0").unwrap().spawn(streams).unwrap()
+}
+
+/// The same with the default settings.
+#[track_caller]
+pub fn streams(publisher: &Publisher) -> RunningServer {
+    serve(EventServer::builder(), publisher)
+}
+
+/// A connection on which this has been sent.
+#[track_caller]
+pub fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Client {
+    let mut client = Client::connect(address);
+    client.send(request);
+    client
+}
+
+/// A connection that has read head and first comment.
+#[track_caller]
+pub fn opened(address: SocketAddr) -> Client {
+    let mut client = send(address, GET);
+    client.reads_head();
+    client.reads(FIRST_CHUNK);
+    client
+}
+
+/// A whole answer, whose connection the server has closed.
+#[derive(Debug)]
+pub struct Said {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Said {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+}
+
+/// What the server says to this before it closes the connection: one well-formed answer and nothing else.
+#[track_caller]
+pub fn said(address: SocketAddr, request: impl AsRef<[u8]>) -> Said {
+    let is_head = request.as_ref().starts_with(b"HEAD ");
+    let text = send(address, request).reads_all();
+    well_formed(&text, is_head)
+}
+
+/// One answer, as httparse reads it.
+#[track_caller]
+pub fn well_formed(text: &str, is_head: bool) -> Said {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut parsed = httparse::Response::new(&mut fields);
+    let Ok(httparse::Status::Complete(length)) = parsed.parse(text.as_bytes()) else {
+        panic!("no answer: {text:?}");
+    };
+    let value = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().to_owned();
+    let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), value(field.value))).collect();
+    let said = Said { status: parsed.code.unwrap(), headers, body: text[length..].to_owned() };
+    let said_length = said.header("Content-Length").map(|length| length.parse::<usize>().unwrap());
+    let is_chunked = said.header("Transfer-Encoding") == Some("chunked");
+    if is_head || said.status == 204 {
+        assert_eq!(said.body, "", "{text:?}");
+    } else if !is_chunked {
+        assert!(said_length.is_none_or(|length| length == said.body.len()), "{text:?}");
+    }
+    assert!(said.status != 204 || said_length.is_none(), "{text:?}");
+    assert_eq!(said.header("Connection"), Some("close"), "{text:?}");
+    assert!(httpdate::parse_http_date(said.header("Date").expect("a date")).is_ok(), "{text:?}");
+    said
+}
+
+/// How many threads of ours this process has, and how many descriptors.
+#[cfg(target_os = "linux")]
+pub fn held() -> (usize, usize) {
+    let of = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap();
+    let names = of("task").filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    (names.filter(|name| name.starts_with("sse ")).count(), of("fd").count())
+}

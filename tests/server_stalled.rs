@@ -1,0 +1,265 @@
+//! EventServer and clients that do not read: they cost no thread, lose nothing when they read on, and go when their time
+//! is over.
+//!
+//! One after the other: threads and descriptors are counted.
+#![cfg(all(feature = "server", target_os = "linux"))]
+
+mod common;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::http::Client;
+use common::server::{GET, held, opened, serve};
+use common::{PATIENCE, eventually, seed};
+use server_sent_events::server::{EventServer, EventServerBuilder};
+use server_sent_events::{Publisher, PublisherBuilder};
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    eventually("nothing is left of the test before", || held().0 == 0);
+    alone
+}
+
+/// The kernel takes as little as it can.
+fn small() -> EventServerBuilder {
+    EventServer::builder().send_buffer(4_096).not_sent_low_water(4_096)
+}
+
+fn patient() -> PublisherBuilder<()> {
+    Publisher::<()>::builder().queue_frames(1_000_000).queue_bytes(1 << 30).heartbeat(None)
+}
+
+/// A client whose kernel takes as little as it can too, and who does not read.
+fn stalled(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut socket: TcpStream = socket.into();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    std::io::Write::write_all(&mut socket, GET.as_bytes()).unwrap();
+    socket
+}
+
+/// So much that no kernel takes it for a client who does not read.
+fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
+    let mut text = String::new();
+    for n in 0..megabytes * 1_000 {
+        let event = format!("{n} {}", char::from(b'a' + (n % 26) as u8).to_string().repeat(990));
+        text += &format!("data: {event}\n\n");
+        publisher.publish(event);
+    }
+    text
+}
+
+/// Most threads there may be: the front, those that answer, the supervisor, a writer for each processor.
+fn threads_at_rest() -> usize {
+    1 + 4 + 1 + std::thread::available_parallelism().unwrap().get()
+}
+
+/// What the chunks hold, up to the last.
+fn unchunked(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let (mut body, mut rest) = (String::new(), text.split_once("\r\n\r\n").unwrap().1);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        body.push_str(&after[..size]);
+        rest = after[size..].strip_prefix("\r\n").expect("a chunk's end");
+        if size == 0 {
+            break;
+        }
+    }
+    assert_eq!(rest, "", "something follows the last chunk");
+    body
+}
+
+#[test]
+fn who_reads_on_after_a_while_misses_not_one_byte() {
+    let _alone = alone();
+    let mut random = fastrand::Rng::with_seed(seed("who_reads_on_after_a_while_misses_not_one_byte"));
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut client = stalled(server.local_addr());
+    let mut fast = opened(server.local_addr());
+    eventually("both are subscribed", || publisher.stats().subscribers == 2);
+    let published = publish_megabytes(&publisher, 4);
+    publisher.close();
+    // Whoever reads gets it all meanwhile.
+    fast.reads_until("\r\n0\r\n\r\n");
+    assert!(held().0 <= threads_at_rest(), "{:?}", held());
+
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        // Now a few bytes, now many: the kernel's room begins anywhere within a chunk.
+        let most = if random.bool() { random.usize(1..200) } else { random.usize(1..buffer.len()) };
+        let read = client.read(&mut buffer[..most]).unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    let body = unchunked(&bytes);
+    let body = body.strip_prefix(":\n\n").unwrap();
+    assert!(body == published, "{} bytes came, {} were published", body.len(), published.len());
+}
+
+#[test]
+fn stalled_clients_hold_no_thread() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let clients: Vec<TcpStream> = (0..100).map(|_| stalled(server.local_addr())).collect();
+    eventually("all are subscribed", || publisher.stats().subscribers == 100);
+    let mut healthy = opened(server.local_addr());
+    publish_megabytes(&publisher, 1);
+    healthy.reads_until(&format!("999 {}\n\n\r\n", "l".repeat(990)));
+    assert!(held().0 <= threads_at_rest(), "{:?}", held());
+    drop(clients);
+    eventually("they are gone", || publisher.stats().subscribers == 1);
+    publisher.publish("hello");
+    healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+}
+
+#[test]
+fn at_a_full_queue_the_socket_is_closed_at_once() {
+    let _alone = alone();
+    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 2);
+    let start = Instant::now();
+    for n in 0.. {
+        publisher.publish(format!("{n} {}", "x".repeat(1_000)));
+        healthy.reads_until("\n\n\r\n");
+        if publisher.stats().ended.queue_full == 1 {
+            println!("ended after {n} events, {:?}", start.elapsed());
+            break;
+        }
+    }
+    let start = Instant::now();
+    eventually("only the client's own descriptor is left", || held().1 == before + 1);
+    println!("its descriptor was back after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(client);
+}
+
+#[test]
+fn past_the_write_deadline_it_ends_as_timed_out() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(small().write_deadline(Duration::from_secs(1)), &publisher);
+    let quiet = opened(server.local_addr());
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 2);
+    drop(quiet);
+    eventually("one is left", || publisher.stats().subscribers == 1);
+    let start = Instant::now();
+    publish_megabytes(&publisher, 1);
+    eventually("it has timed out", || publisher.stats().ended.write_timed_out == 1);
+    println!("timed out after {:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+    assert_eq!(publisher.stats().subscribers, 0);
+    eventually("only the client's own descriptor is left", || held().1 == before - 1);
+    drop(client);
+}
+
+#[test]
+fn a_quiet_stream_is_not_timed_out() {
+    let _alone = alone();
+    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let server = serve(small().write_deadline(Duration::from_millis(1)), &publisher);
+    let mut quiet = opened(server.local_addr());
+    // As long as it takes to time another one out.
+    let other = stalled(server.local_addr());
+    eventually("it has timed out", || {
+        publisher.publish("x".repeat(1_000));
+        quiet.reads_until("\n\n\r\n");
+        publisher.stats().ended.write_timed_out + publisher.stats().ended.queue_full == 1
+    });
+    publisher.publish("hello");
+    quiet.reads("0000000d\r\ndata: hello\n\n\r\n");
+    drop(other);
+}
+
+#[test]
+fn a_stalled_client_that_leaves_is_gone_at_once() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    let (resets, closes) = (stalled(server.local_addr()), stalled(server.local_addr()));
+    eventually("both are subscribed", || publisher.stats().subscribers == 3);
+    publish_megabytes(&publisher, 1);
+    healthy.reads_until(&format!("999 {}\n\n\r\n", "l".repeat(990)));
+    let start = Instant::now();
+    socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
+    drop((resets, closes));
+    eventually("both are gone", || publisher.stats().subscribers == 1);
+    eventually("their descriptors are back", || held().1 == before);
+    println!("gone after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
+    let _alone = alone();
+    let before = held();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 1);
+    let start = Instant::now();
+    server.stop();
+    println!("stopped after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(client);
+    drop(publisher);
+    eventually("threads and descriptors are where they were", || held() == before);
+}
+
+#[test]
+fn a_publisher_that_shuts_down_cuts_stalled_clients_off() {
+    let _alone = alone();
+    let before = held();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 1);
+    assert_eq!(publisher.shutdown(Duration::from_millis(100)), 1);
+    drop(publisher);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(client);
+    eventually("threads and descriptors are where they were", || held() == before);
+}
+
+#[test]
+fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
+    let _alone = alone();
+    let before = held();
+    for _ in 0..3 {
+        let publisher = Publisher::new();
+        let server = serve(EventServer::builder(), &publisher);
+        let mut clients: Vec<Client> = (0..20).map(|_| opened(server.local_addr())).collect();
+        let half = Client::connect(server.local_addr());
+        publisher.publish("bye");
+        let stops = std::thread::spawn(move || server.stop());
+        clients.iter_mut().for_each(|client| drop(client.reads_until("data: bye\n\n\r\n0\r\n\r\n")));
+        drop((clients, half));
+        stops.join().unwrap();
+        drop(publisher);
+        eventually("threads and descriptors are where they were", || held() == before);
+    }
+    drop(EventServer::bind("127.0.0.1:0").unwrap());
+    assert_eq!(held(), before);
+}
