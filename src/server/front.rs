@@ -495,7 +495,9 @@ impl Front {
 
     /// Refuses what is no request.
     fn refuse(&mut self, token: usize, status: u16, reason: &str) {
-        self.say(token, message(status, "", reason, true));
+        let state = self.connections.get(&token).map(|connection| &connection.state);
+        let is_head = matches!(state, Some(State::Reading(bytes)) if bytes.starts_with(b"HEAD "));
+        self.say(token, message(status, "", reason, !is_head));
     }
 
     /// Writes a short answer, as far as the socket takes it now.

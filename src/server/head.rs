@@ -112,10 +112,17 @@ pub(super) fn read(bytes: &[u8], peer: SocketAddr) -> Head {
         (Ok(httparse::Status::Partial), None) => return Head::Incomplete,
         (Ok(_), _) => return bad("the head does not end where its empty line is"),
         (Err(httparse::Error::TooManyHeaders), _) => return Head::Bad(431, "the head has more than 64 fields"),
-        (Err(httparse::Error::Version), _) => return Head::Bad(505, "this server speaks HTTP/1.0 and HTTP/1.1"),
+        (Err(httparse::Error::Version), _) if has_version(head) => {
+            return Head::Bad(505, "this server speaks HTTP/1.0 and HTTP/1.1");
+        }
         (Err(_), _) => return bad("the head is not well-formed"),
     }
     request(&parsed, peer).map_or_else(bad, |request| Head::Complete(request, head.len()))
+}
+
+/// Whether a version of HTTP stands where the request's version is to stand.
+fn has_version(head: &[u8]) -> bool {
+    head.splitn(3, |byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 /// Whether there is an answer to this method at all.

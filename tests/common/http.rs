@@ -89,6 +89,20 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Something has come that is not read yet, or the end.
+    pub fn has_something(&self) -> bool {
+        let socket = self.0.get_ref();
+        socket.set_nonblocking(true).unwrap();
+        let something = socket.peek(&mut [0]).is_ok();
+        socket.set_nonblocking(false).unwrap();
+        something
+    }
+
+    /// Says that it sends no more; it still reads. The server may have hung up before.
+    pub fn says_no_more(&self) {
+        let _ = self.0.get_ref().shutdown(std::net::Shutdown::Write);
+    }
+
     /// Its own address.
     pub fn address(&self) -> SocketAddr {
         self.0.get_ref().local_addr().unwrap()
