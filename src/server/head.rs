@@ -184,3 +184,115 @@ fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Reque
     let last_event_id = http::last_event_id(header, &target);
     Ok(Request { method, is_http_1_0, target: target.into_owned(), path, headers, peer, last_event_id })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        ([127, 0, 0, 1], 1).into()
+    }
+
+    /// Heads, right and wrong, put together from what heads are made of, and then broken.
+    fn heads() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            6 => Just("GET / HTTP/1.1".to_owned()),
+            2 => "(GET|HEAD|POST|OPTIONS|PRI|get) (/[a-z%?=&#]{0,10}|\\*|https?://[a-z:/?@]{1,9}) (HTTP|http)/[0-3]\\.[0-3]",
+            1 => "[ -~]{0,20}",
+        ];
+        let line = prop_oneof![
+            6 => Just("Host: x".to_owned()),
+            1 => "Host: [ -~]{0,5}",
+            1 => "Content-Length: ?[0-9a-f, +-]{0,3}",
+            1 => "(Transfer-Encoding|Last-Event-ID|Origin): ?[a-z0-9 -]{0,9}",
+            1 => "[a-zA-Z-]{1,10} ?: ?\\PC{0,10}",
+            1 => "[ -~]{0,10}",
+        ];
+        let lines = prop_oneof![
+            40 => prop::collection::vec(line, 0..5),
+            1 => (60_usize..70).prop_map(|fields| [vec!["Host: x".to_owned()], vec!["X: y".to_owned(); fields]].concat()),
+            1 => (8_100_usize..8_200).prop_map(|length| vec!["Host: x".to_owned(), format!("X: {}", "x".repeat(length))]),
+        ];
+        let byte = prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), Just(0), any::<u8>()];
+        let changes = prop::collection::vec((0..5_u8, any::<Index>(), byte), 0..4);
+        (first, lines, changes).prop_map(|(first, lines, changes)| {
+            let mut bytes =
+                format!("{first}\r\n{}\r\n", lines.iter().map(|line| format!("{line}\r\n")).collect::<String>())
+                    .into_bytes();
+            for (what, at, byte) in changes {
+                let at = at.index(bytes.len());
+                match what {
+                    0 => bytes.insert(at, byte),
+                    1 if bytes.len() > 1 => drop(bytes.remove(at)),
+                    2 => bytes.insert(at, bytes[at]),
+                    3 if at > 0 => bytes.truncate(at),
+                    _ => bytes[at] = byte,
+                }
+            }
+            bytes
+        })
+    }
+
+    /// What is true of a head that can be understood in one way only, without a parser.
+    fn is_strict(head: &[u8]) -> bool {
+        let Some(head) = head.strip_suffix(b"\r\n\r\n") else { return false };
+        let text: String = head.iter().map(|byte| char::from(*byte)).collect();
+        let mut lines = text.split("\r\n");
+        let first: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        let fields: Vec<(&str, &str)> = lines.clone().filter_map(|line| line.split_once(':')).collect();
+        let named = |name: &str| fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).count();
+        let is_1_1 = first.last() == Some(&"HTTP/1.1");
+        let is_token =
+            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+        first.len() == 3
+            && (is_1_1 || first.last() == Some(&"HTTP/1.0"))
+            && first[1].bytes().all(|byte| byte.is_ascii_graphic())
+            && fields.len() == lines.count()
+            && fields.len() <= MAX_FIELDS
+            && fields.iter().all(|(name, _)| is_token(name))
+            && text.chars().all(|character| !character.is_ascii_control() || matches!(character, '\r' | '\n' | '\t'))
+            && text.matches('\r').count() == text.matches("\r\n").count()
+            && text.matches('\n').count() == text.matches("\r\n").count()
+            && if is_1_1 { named("Host") == 1 } else { named("Host") <= 1 }
+            && head.len() + 4 <= MAX_HEAD
+            && named("Content-Length") <= 1
+            && (named("Transfer-Encoding") == 0 || !is_answered(first[0]))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// However the bytes come, the verdict is the same; and what is a request can be read in one way only.
+        #[test]
+        fn whole_or_in_parts_a_head_is_read_alike(bytes in heads()) {
+            let whole = read(&bytes, peer());
+            // Long ones in larger steps, or a case would take a second.
+            let step = if bytes.len() < 256 { 1 } else { bytes.len() / 64 };
+            let mut parts = (1..bytes.len()).step_by(step).chain([bytes.len()]);
+            let first = parts.find_map(|length| match read(&bytes[..length], peer()) {
+                Head::Incomplete => None,
+                verdict => Some((length, verdict)),
+            });
+            match (whole, first) {
+                (Head::Incomplete, None) | (Head::Bad(..), Some((_, Head::Bad(..)))) => {}
+                (Head::Complete(request, length), Some((came, Head::Complete(same, same_length)))) => {
+                    prop_assert!(length == same_length && came >= length && came < length + step);
+                    prop_assert_eq!(format!("{request:?}"), format!("{same:?}"));
+                    prop_assert!(is_strict(&bytes[..length]), "{:?}", String::from_utf8_lossy(&bytes));
+                    prop_assert!(request.target.starts_with('/') || request.target == "*");
+                    prop_assert!(request.query().count() <= request.target.len());
+                }
+                (whole, first) => {
+                    prop_assert!(false, "{:?}: {whole:?}, but in parts {first:?}", String::from_utf8_lossy(&bytes));
+                }
+            }
+        }
+    }
+}

@@ -122,6 +122,37 @@ impl Client {
         socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
 
+    /// Sends this, unless the server has hung up.
+    pub fn sends_if_it_can(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.0.get_mut().write_all(bytes.as_ref());
+    }
+
+    pub fn into_socket(self) -> TcpStream {
+        self.0.into_inner()
+    }
+
+    /// Reads a head, unless the server hangs up.
+    pub fn reads_head_if_it_comes(&mut self) {
+        let mut line = String::new();
+        while self.0.read_line(&mut line).is_ok_and(|read| read > 2) {
+            line.clear();
+        }
+    }
+
+    /// Appends the bodies of chunks until one comes with which the text so far holds this.
+    #[track_caller]
+    pub fn reads_chunks_until(&mut self, body: &mut String, text: &str) {
+        while !body[body.len().saturating_sub(64 * 1024)..].contains(text) {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            let size = usize::from_str_radix(line.trim_end(), 16).expect(&line);
+            assert_ne!(size, 0, "the stream ended before {text:?}");
+            let mut chunk = vec![0; size + 2];
+            self.0.read_exact(&mut chunk).unwrap();
+            body.push_str(std::str::from_utf8(&chunk[..size]).unwrap());
+        }
+    }
+
     /// Reads until the text so far ends with this, and returns it all.
     #[track_caller]
     pub fn reads_until(&mut self, end: &str) -> String {
