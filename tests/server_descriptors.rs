@@ -1,0 +1,113 @@
+//! EventServer in a process that has no descriptor left: it serves again when there are some.
+//!
+//! One test, and a process of its own: the limit is the process's. The clients are another, since they need descriptors too.
+#![cfg(all(feature = "server", target_os = "linux"))]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::eventually;
+use common::http::Client;
+use common::server::{GET, held, opened, send, serve, streams};
+use rlimit::Resource;
+use server_sent_events::Publisher;
+use server_sent_events::server::EventServer;
+
+const SERVES: &str = "SERVES_WITH_FEW_DESCRIPTORS";
+
+/// This test again, as the server, until its input ends.
+struct Server(Child, SocketAddr);
+
+impl Server {
+    fn start(how: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["serves_with_few_descriptors", "--exact", "--nocapture"]).env(SERVES, how);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
+        let address = lines.map(Result::unwrap).find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
+        Self(process, address.unwrap())
+    }
+
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let status = self.0.wait();
+        if !std::thread::panicking() {
+            assert!(status.unwrap().success());
+        }
+    }
+}
+
+/// Not a test but in the process that `Server` starts.
+#[test]
+fn serves_with_few_descriptors() {
+    let Ok(how) = std::env::var(SERVES) else { return };
+    Resource::NOFILE.set(64, 64).unwrap();
+    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let server = match &*how {
+        "as many as it can" => streams(&publisher),
+        // More than there are descriptors: accepting fails.
+        _ => serve(EventServer::builder().max_streams(1_000), &publisher),
+    };
+    // Behind what the harness has written on the line.
+    println!("\nlistening on {}", server.local_addr());
+    std::io::stdin().lines().for_each(drop);
+    drop(server);
+    assert!(held().1 < 20, "{:?}", held());
+}
+
+/// How long it takes until a stream opens, after 200 of these have come and gone.
+#[track_caller]
+fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
+    let server = Server::start(how);
+    let before = server.descriptors();
+    let clients: Vec<Client> = (0..200).map(|_| client(server.1)).collect();
+    eventually("no descriptor is left, or no place", || server.descriptors() >= 48);
+    drop(clients);
+    let start = Instant::now();
+    // Those who left last may have their places still.
+    eventually("a stream opens", || {
+        let mut client = send(server.1, GET);
+        client.reads_head();
+        !client.reads_until(":").is_empty() && client.reads_until("\n") == "\n"
+    });
+    println!("{how}: serves again after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    eventually("descriptors are where they were", || server.descriptors() == before);
+}
+
+#[test]
+fn after_200_streams_that_were_too_many_it_serves_again() {
+    for how in ["as many as it can", "more than it can"] {
+        serves_again(how, |address| send(address, GET));
+    }
+}
+
+#[test]
+fn after_200_who_said_nothing_it_serves_again() {
+    for how in ["as many as it can", "more than it can"] {
+        serves_again(how, Client::connect);
+    }
+}
+
+#[test]
+fn those_who_say_nothing_keep_nobody_out_though_there_are_more_than_descriptors() {
+    for how in ["as many as it can", "more than it can"] {
+        let server = Server::start(how);
+        let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.1).unwrap()).collect();
+        let start = Instant::now();
+        drop(opened(server.1));
+        println!("{how}: answered after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        drop(silent);
+    }
+}
