@@ -164,7 +164,7 @@ impl Event {
     /// Says what the event is about, for subscribers that want the [latest](crate::Overflow::Latest) only: it takes the place
     /// of what waits for them with the same key.
     ///
-    /// Any text. It does not cross the wire, and other subscribers get every event. Setting it again replaces it.
+    /// Any text; it counts towards the queue's bytes. It does not cross the wire, and other subscribers get every event. Setting it again replaces it.
     ///
     /// ```
     /// use server_sent_events::{Event, Overflow, Publisher};

@@ -33,7 +33,8 @@
 //!
 //! # Publish from any thread
 //!
-//! [`publish`](Publisher::publish) never waits: not for a socket, not for a slow reader. What one thread
+//! [`publish`](Publisher::publish) never waits for a socket, nor for a slow reader unless [that was
+//! asked for](Overflow::Block). What one thread
 //! publishes arrives in that order; what several publish, all subscribers of a channel see in one order.
 //!
 //! ```

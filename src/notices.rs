@@ -4,6 +4,8 @@
 // clients that are slow together are one line. Without the feature `log` nothing of this is compiled but the empty methods.
 
 use std::io;
+#[cfg(feature = "log")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -61,8 +63,11 @@ impl Notices {
 }
 
 fn warn(text: std::fmt::Arguments<'_>) {
+    // The logger is the application's: a panic in it, of which the panic hook has told, must not cost us the thread.
     #[cfg(feature = "log")]
-    log::warn!(target: "server_sent_events", "{text}");
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| log::warn!(target: "server_sent_events", "{text}"))) {
+        std::mem::forget(payload);
+    }
     #[cfg(not(feature = "log"))]
     let _ = text;
 }

@@ -130,6 +130,10 @@ impl<P: Send + Sync + 'static> HooksOf<P> {
 }
 
 impl<P: Send + Sync + 'static> Hooks for HooksOf<P> {
+    fn hold(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self.publisher.get()?.1.upgrade()?)
+    }
+
     fn opened(&self, properties: &Properties, channels: &[Arc<str>]) {
         if let Some(hook) = &self.on_open {
             self.call(properties, channels, hook);
@@ -390,8 +394,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Cut, true)).count()
     }
 
-    /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all have
-    /// ended, but for `grace` only. Returns how many were cut off then.
+    /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
+    /// subscriptions are dropped and those handed over are written, but for `grace` only. Returns how many were cut off then.
+    ///
+    /// Not to be called where it would wait for itself: in a hook, a closure, or on the thread that reads a subscription.
     ///
     /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](Shutdown::new).
     pub fn shutdown(&self, grace: Duration) -> usize {
@@ -436,17 +442,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let farewell = farewell.map(|event| event.encode());
         let last = |id| farewell.clone().into_iter().chain([retry(id)]).collect();
         let began = Instant::now();
-        let (afterwards, queues) = self.core.registry.shut_down(last);
-        afterwards.finish();
+        self.core.registry.shut_down(last).finish();
         let until = began.checked_add(grace).unwrap_or(began + Duration::from_secs(365 * 86_400));
-        let cut = self.core.registry.wait_until_empty(until);
-        if cut > 0 {
-            queues.iter().for_each(|queue| {
-                queue.cut();
-                queue.throw_away();
-            });
-        }
-        cut
+        self.core.registry.wait_until_empty(until)
     }
 
     /// Ends every stream after what is queued for it, also one that a thread blocks on; does not wait.
@@ -731,8 +729,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
     /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
-    /// publishes, closes, writes or drops the subscription. So it should be short. It may use the publisher. A panic in
-    /// it is caught. The channels are those that it was in.
+    /// publishes, closes, writes or drops the subscription. So it should be short. It may use the publisher; while the last
+    /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it is
+    /// caught. The channels are those that it was in.
     pub fn on_end(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(hook));
         self

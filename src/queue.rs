@@ -126,6 +126,9 @@ pub(crate) struct QueueBounds {
     pub(crate) overflow: Overflow,
 }
 
+/// What stands on the shelf: an item, and what it weighs with its key.
+type Shelved = (Item, u64);
+
 /// There is no room, and none can be made.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -207,9 +210,11 @@ pub(crate) struct Queue {
     receiver: Receiver<Item>,
     bounds: QueueBounds,
     /// Where the items are if some may be lost; then those in the queue are tokens.
-    shelf: Option<Box<Shelf<Item>>>,
+    shelf: Option<Box<Shelf<Shelved>>>,
     /// A publisher waits for room.
     awaited: AtomicBool,
+    /// How many items its reader has taken: whoever waits for room sees by it that there is a reader.
+    taken: AtomicU64,
     /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
     /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
     /// delivery). Added to before an item can be taken, subtracted from after.
@@ -248,6 +253,7 @@ impl Queue {
             bounds,
             shelf: may_lose.then(|| Box::new(Shelf::new())),
             awaited: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             end: OnceLock::new(),
             cut: AtomicBool::new(false),
@@ -278,12 +284,13 @@ impl Queue {
         let Some(shelf) = &self.shelf else {
             return if self.has_room(size) { Ok(self.push(item.clone())) } else { Err(Full) };
         };
-        let mut drops = |item: Item| {
-            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
+        let mut drops = |(item, weight): Shelved| {
+            self.waiting.fetch_sub(weight, Relaxed);
             dropped.push(item);
         };
         let loses = self.bounds.overflow == Overflow::DropOldest;
         let key = key.filter(|_| !loses);
+        let size = size + key.map_or(0, |key| key.len());
         if let Some(older) = key.and_then(|key| shelf.replace(key)) {
             drops(older);
         }
@@ -296,7 +303,7 @@ impl Queue {
             return Err(Full);
         }
         self.waiting.fetch_add(Self::weight(size), Relaxed);
-        if shelf.put(item.clone(), key) {
+        if shelf.put((item.clone(), Self::weight(size)), key) {
             self.send(Item::Shelved);
         }
         race_window();
@@ -328,6 +335,11 @@ impl Queue {
         // Either this sees what the reader has taken, or the reader sees the flag.
         fence(SeqCst);
         self.has_room(size)
+    }
+
+    /// How many items its reader has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
     }
 
     pub(crate) fn is_awaited_no_more(&self) {
@@ -390,9 +402,11 @@ impl Queue {
     /// drop, and both sides take through the same atomic head of the channel.
     pub(crate) fn throw_away(&self) {
         let tokens = self.receiver.try_iter().filter(|item| !matches!(item, Item::Shelved));
-        let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear());
-        for item in tokens.chain(shelved) {
-            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
+        let unshelved = tokens.map(|item| (Self::weight(item.size()), item));
+        let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear()).map(|(item, weight)| (weight, item));
+        for (weight, item) in unshelved.chain(shelved) {
+            self.waiting.fetch_sub(weight, Relaxed);
+            drop(item);
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
         // It would wait for a socket that need not ever have room.
@@ -421,11 +435,16 @@ impl Queue {
         let taken = match (item, &self.shelf) {
             // Nothing is there for a token whose item was dropped, if others took its place that had none.
             (Item::Shelved, Some(shelf)) => shelf.take(),
-            (item, _) => Some((0, item)),
+            (item, _) => {
+                let weight = Self::weight(item.size());
+                Some((0, (item, weight)))
+            }
         };
-        if let Some((_, item)) = &taken {
-            self.waiting.fetch_sub(Self::weight(item.size()), Relaxed);
-        }
+        let taken = taken.map(|(lost, (item, weight))| {
+            self.waiting.fetch_sub(weight, Relaxed);
+            (lost, item)
+        });
+        self.taken.fetch_add(1, Relaxed);
         race_window();
         if self.is_cut() { Some((0, Item::End)) } else { Some(taken.unwrap_or((0, Item::Shelved))) }
     }

@@ -25,11 +25,13 @@
 // 8. Memory is bounded by default: each queue by frames and bytes, the history, the number of subscriptions, the length
 //    of a channel's name and the number of channels of one subscription. A channel without subscribers and without
 //    history leaves nothing behind: the maps are B-trees, which give memory back as they shrink.
-// 9. A subscriber that loses an event is told (6), or is ended (7) and so resumes; never neither.
+// 9. A subscriber that loses an event is told (6, and `DropOldest`), or is ended (7) and so resumes; never neither. Who
+//    wants the latest of a key only loses nothing by not getting an older one.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -60,6 +62,8 @@ pub(crate) struct Registry {
 
 /// What the application wants to know of each subscription. Called without any lock.
 pub(crate) trait Hooks: Send + Sync {
+    /// What keeps alive that which the hooks are given. Asked under the lock, before the publisher can have ended.
+    fn hold(&self) -> Option<Arc<dyn Any + Send + Sync>>;
     fn opened(&self, properties: &Properties, channels: &[Arc<str>]);
     fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause);
 }
@@ -83,7 +87,7 @@ struct State {
     last_id: u64,
     /// Subscriptions that exist, with those that have ended: their connections are there until they are dropped,
     /// and it is connections that a machine runs out of.
-    open: usize,
+    open: BTreeMap<SubscriberId, Weak<Queue>>,
     /// The same by key.
     keys: BTreeMap<Arc<str>, usize>,
     past: Option<Past<Item>>,
@@ -103,6 +107,8 @@ struct Subscriber {
     /// Publishers that wait for room for it, by their tickets: the one that has waited longest comes first, everywhere, so
     /// that no two wait for each other.
     publishers: BTreeMap<u64, Sender<()>>,
+    /// What the hook needs that is called when it has left: the last handle of the publisher may be dropped meanwhile.
+    held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Subscriber {
@@ -151,7 +157,8 @@ impl Afterwards {
         }
         let slow = self.left.iter().filter(|subscriber| subscriber.queue.ending() == Some(EndCause::QueueFull));
         self.notices.iter().for_each(|notices| notices.slow(slow.clone().count()));
-        for Subscriber { queue, properties, channels, .. } in self.left {
+        // The last of what is held may go with it: the hooks have been called then.
+        for Subscriber { queue, properties, channels, held: _held, .. } in self.left {
             if let Some(hooks) = self.hooks.as_ref().filter(|_| queue.ends_after_it_opened()) {
                 hooks.ended(&properties, &channels, queue.ending().expect("BUG: it has left without a cause"));
             }
@@ -166,8 +173,10 @@ pub(crate) struct Ticket {
     began: Instant,
     woken: Receiver<()>,
     wakes: Sender<()>,
-    /// The subscribers that had no room when it looked last.
+    /// The subscribers that had no room when it looked last, in their order.
     places: Vec<SubscriberId>,
+    /// How many items each of them had taken when it was found without room for the first time.
+    taken: BTreeMap<SubscriberId, u64>,
     /// When the first of those that it waits for is ended.
     deadline: Instant,
 }
@@ -366,8 +375,10 @@ impl Registry {
         let mut afterwards = Afterwards { notices: Some(Arc::clone(&self.notices)), ..self.afterwards() };
 
         let mut state = self.state.lock();
+        // Those that are over their bounds by this one.
+        let mut beyond = BTreeSet::new();
         if state.blocking > 0 || ticket.is_some() {
-            if let Some(ticket) = state.waits_for_room(channels, draft.item.size(), ticket) {
+            if let Some(ticket) = state.waits_for_room(channels, draft.item.size(), ticket, &mut beyond) {
                 drop(state);
                 return Err(Box::new((draft, ticket)));
             }
@@ -395,13 +406,17 @@ impl Registry {
                         afterwards.wake.extend(wake);
                         queued += 1;
                     }
+                    Err(Full) if beyond.contains(&id) => {
+                        afterwards.wake.extend(queue.push(item.clone()));
+                        queued += 1;
+                    }
                     Err(Full) => full.push(id),
                 }
             }
         }
         for id in full {
-            let subscriber = state.remove(id).expect("BUG: a channel names a subscriber that is gone");
-            self.end(&subscriber, EndCause::QueueFull);
+            let mut subscriber = state.remove(id).expect("BUG: a channel names a subscriber that is gone");
+            self.end(&mut subscriber, EndCause::QueueFull);
             subscriber.queue.cut();
             afterwards.cut.push(Arc::clone(&subscriber.queue));
             afterwards.left.push(subscriber);
@@ -456,8 +471,8 @@ impl Registry {
         let stays = |channel: &Arc<str>| !channels.contains(&&**channel);
         let before = subscriber.channels.len();
         if !subscriber.channels.iter().any(stays) {
-            let subscriber = state.remove(id).expect("BUG: it was there a moment ago");
-            self.end(&subscriber, EndCause::Unsubscribed);
+            let mut subscriber = state.remove(id).expect("BUG: it was there a moment ago");
+            self.end(&mut subscriber, EndCause::Unsubscribed);
             afterwards.wake.extend(subscriber.queue.push(Item::End));
             afterwards.left.push(subscriber);
             return before;
@@ -472,43 +487,44 @@ impl Registry {
 
     /// Ends every subscriber after what is queued for it.
     pub(crate) fn close(&self) -> Afterwards {
-        self.end_all(&mut self.state.lock(), |_| Vec::new()).0
+        self.end_all(&mut self.state.lock(), |_| Vec::new())
     }
 
-    /// Ends every subscriber after what is queued for it and these last frames, and lets nobody in any more. Returns
-    /// the queues.
-    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> (Afterwards, Vec<Arc<Queue>>) {
+    /// Ends every subscriber after what is queued for it and these last frames, and lets nobody in any more.
+    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Afterwards {
         let mut state = self.state.lock();
         state.shuts_down = true;
         self.end_all(&mut state, last)
     }
 
-    fn end_all(
-        &self,
-        state: &mut State,
-        mut last: impl FnMut(SubscriberId) -> Vec<Frame>,
-    ) -> (Afterwards, Vec<Arc<Queue>>) {
+    fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Afterwards {
         let mut afterwards = self.afterwards();
-        let mut queues = Vec::new();
         state.channels.clear();
         state.blocking = 0;
-        for (id, subscriber) in std::mem::take(&mut state.subscribers) {
-            self.end(&subscriber, EndCause::Closed);
+        for (id, mut subscriber) in std::mem::take(&mut state.subscribers) {
+            self.end(&mut subscriber, EndCause::Closed);
             let last = last(id);
             self.counters.count_queued(last.len());
             let items = last.into_iter().map(Item::Frame).chain([Item::End]);
             afterwards.wake.extend(items.filter_map(|item| subscriber.queue.push(item)));
-            queues.push(Arc::clone(&subscriber.queue));
             afterwards.left.push(subscriber);
         }
-        (afterwards, queues)
+        afterwards
     }
 
-    /// Waits until no subscription is left, but for so long only; returns how many are.
+    /// Waits until no subscription is left, but for so long only; then cuts off those that are, also what ended before and
+    /// has not been delivered, and returns how many.
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
         let mut state = self.state.lock();
-        while state.open > 0 && !self.empty.wait_until(&mut state, deadline).timed_out() {}
-        state.open
+        while !state.open.is_empty() && !self.empty.wait_until(&mut state, deadline).timed_out() {}
+        let left: Vec<Arc<Queue>> = state.open.values().filter_map(Weak::upgrade).collect();
+        let count = state.open.len();
+        drop(state);
+        for queue in left {
+            queue.cut();
+            queue.throw_away();
+        }
+        count
     }
 
     /// The subscribers with their properties, the oldest first.
@@ -536,8 +552,8 @@ impl Registry {
     /// Takes the subscriber out, if it is still in, and lets the lock go. Its reader is the caller: it needs no wake-up.
     fn take_out(&self, id: SubscriberId, cause: EndCause, mut state: MutexGuard<'_, State>) {
         let mut afterwards = self.afterwards();
-        if let Some(subscriber) = state.remove(id) {
-            self.end(&subscriber, cause);
+        if let Some(mut subscriber) = state.remove(id) {
+            self.end(&mut subscriber, cause);
             subscriber.queue.cut();
             afterwards.left.push(subscriber);
         }
@@ -546,7 +562,8 @@ impl Registry {
     }
 
     /// Says why a subscriber ends that was just removed, under the same lock, so once for each.
-    fn end(&self, subscriber: &Subscriber, cause: EndCause) {
+    fn end(&self, subscriber: &mut Subscriber, cause: EndCause) {
+        subscriber.held = self.hooks.as_ref().and_then(|hooks| hooks.hold());
         subscriber.queue.end(cause);
         self.counters.count_ended(cause);
         // Nobody waits for who has left.
@@ -611,7 +628,7 @@ impl Owner for Registry {
 
     fn dropped(&self, id: SubscriberId, key: Option<&str>) {
         let mut state = self.state.lock();
-        state.open -= 1;
+        state.open.remove(&id);
         if let Some(key) = key {
             let count = state.keys.get_mut(key).expect("BUG: a key that nobody counted");
             *count -= 1;
@@ -619,7 +636,7 @@ impl Owner for Registry {
                 state.keys.remove(key);
             }
         }
-        if state.open == 0 {
+        if state.open.is_empty() {
             self.empty.notify_all();
         }
         self.take_out(id, EndCause::Dropped, state);
@@ -635,8 +652,8 @@ impl Owner for Registry {
     fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
         let mut afterwards = self.afterwards();
         let mut state = self.state.lock();
-        let Some(subscriber) = state.remove(id) else { return false };
-        Registry::end(self, &subscriber, cause);
+        let Some(mut subscriber) = state.remove(id) else { return false };
+        Registry::end(self, &mut subscriber, cause);
         if at_once {
             subscriber.queue.cut();
             afterwards.cut.push(Arc::clone(&subscriber.queue));
@@ -677,7 +694,7 @@ impl State {
         if self.shuts_down {
             return Err(OpenError::ShuttingDown);
         }
-        if self.open >= limits.subscribers {
+        if self.open.len() >= limits.subscribers {
             return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
         }
         if let Some(key) = key.filter(|key| self.keys.get(*key).is_some_and(|count| *count >= limits.of_key)) {
@@ -705,15 +722,16 @@ impl State {
         queue: &Arc<Queue>,
         key: Option<&Arc<str>>,
     ) -> SubscriberId {
-        self.open += 1;
         if let Some(key) = key {
             *self.keys.entry(Arc::clone(key)).or_default() += 1;
         }
         self.last_id += 1;
         let id = SubscriberId(self.last_id);
+        self.open.insert(id, Arc::downgrade(queue));
         self.blocking += usize::from(queue.blocks().is_some());
         let (queue, properties) = (Arc::clone(queue), Arc::clone(properties));
-        let subscriber = Subscriber { queue, properties, channels: Vec::new(), publishers: BTreeMap::new() };
+        let subscriber =
+            Subscriber { queue, properties, channels: Vec::new(), publishers: BTreeMap::new(), held: None };
         self.subscribers.insert(id, subscriber);
         self.enter(id, channels);
         id
@@ -742,7 +760,16 @@ impl State {
     ///
     /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
     /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
-    fn waits_for_room(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Option<Ticket> {
+    ///
+    /// For that, others may take the room where it does not wait, again and again. So a subscriber that has taken something
+    /// meanwhile, or was not waited for, is not to blame: it gets the event `beyond` its bounds when the time is over.
+    fn waits_for_room(
+        &mut self,
+        channels: &[&str],
+        size: usize,
+        ticket: Option<Ticket>,
+        beyond: &mut BTreeSet<SubscriberId>,
+    ) -> Option<Ticket> {
         let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
         let blocking: BTreeSet<SubscriberId> =
             members.filter(|(_, queue)| queue.blocks().is_some()).map(|(id, _)| *id).collect();
@@ -763,6 +790,8 @@ impl State {
             if now < until {
                 places.push(id);
                 deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
+            } else if ticket.as_ref().is_some_and(|ticket| ticket.taken.get(&id) != Some(&queue.taken())) {
+                beyond.insert(id);
             }
         }
         if ticket.is_none() && places.is_empty() {
@@ -772,9 +801,17 @@ impl State {
         let mut ticket = ticket.unwrap_or_else(|| {
             self.last_ticket += 1;
             let (wakes, woken) = bounded(1);
-            Ticket { number: self.last_ticket, began, woken, wakes, places: Vec::new(), deadline: began }
+            Ticket {
+                number: self.last_ticket,
+                began,
+                woken,
+                wakes,
+                places: Vec::new(),
+                taken: BTreeMap::new(),
+                deadline: began,
+            }
         });
-        for id in ticket.places.drain(..).filter(|id| !places.contains(id)) {
+        for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
             let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
             subscriber.publishers.remove(&ticket.number);
             if subscriber.publishers.is_empty() {
@@ -788,6 +825,7 @@ impl State {
         for &id in &places {
             let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
             subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
+            ticket.taken.entry(id).or_insert_with(|| subscriber.queue.taken());
             let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
             has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
         }

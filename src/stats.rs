@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndCause {
-    /// [`Publisher::close`](crate::Publisher::close) was called, or the last handle was dropped. What was
-    /// queued before is delivered.
+    /// [`Publisher::close`](crate::Publisher::close), [`shutdown`](crate::Publisher::shutdown) or
+    /// [`SubscriptionHandle::close`](crate::SubscriptionHandle::close) was called, or the last handle was dropped. What was
+    /// queued before is delivered, unless a shutdown's grace was over first.
     Closed,
     /// [`Publisher::unsubscribe`](crate::Publisher::unsubscribe) took it out of its last channel. What was
     /// queued before is delivered.

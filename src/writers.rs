@@ -463,6 +463,9 @@ impl Writers {
                 drop(guard);
                 if !parking.parks() {
                     self.put(Job::Turn(Arc::clone(stream)));
+                } else if queue.is_cut() {
+                    // Cut before the write, it was told so, and forgot it when it tried.
+                    parking.has_room();
                 }
             }
             Outcome::GoesOn(after) => {
@@ -528,8 +531,10 @@ impl Writers {
             subscription.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::Disconnected(error.kind()) });
         }
         let cause = subscription.queue().ending().expect("BUG: an end without a cause");
-        drop_caught(subscription);
+        // In this order: when the subscription is gone a shutdown may return, and the program end, and a writer may have
+        // something to say in its `Drop`.
         drop_caught((writer, socket));
+        drop_caught(subscription);
         if let Some(on_end) = on_end {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause))) {
                 drop_caught(payload);
@@ -700,5 +705,45 @@ mod tests {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(|c: char| !c.is_alphabetic(), "");
             assert!(text(&whole).starts_with(text(&part).trim_end_matches(['e', 'd', 'a', 'b'])), "{part:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_while_it_is_filled_does_not_park() {
+        struct Blocks;
+        impl Write for Blocks {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let publisher = Publisher::new();
+        let subscription = publisher.subscribe().unwrap();
+        let handle = subscription.handle();
+        let (ended, end) = std::sync::mpsc::channel();
+        let (is_in, inside) = std::sync::mpsc::channel();
+        let (goes_on, go_on) = std::sync::mpsc::channel();
+        let (is_in, go_on) = (Mutex::new(is_in), Mutex::new(go_on));
+        publisher.publish("one");
+        publisher.publish_with("default channel", move |()| {
+            is_in.lock().send(()).unwrap();
+            go_on.lock().recv().unwrap();
+            None
+        });
+        let to = Output {
+            writer: Box::new(Blocks),
+            socket: None,
+            deadline: None,
+            parking: Some(Arc::new(Parking::new())),
+            head: Vec::new(),
+            chunked: true,
+            on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
+        };
+        subscription.runner().take_over(subscription, to).unwrap();
+        inside.recv().unwrap();
+        assert!(handle.disconnect());
+        goes_on.send(()).unwrap();
+        assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Cut));
     }
 }

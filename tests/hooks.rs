@@ -183,3 +183,18 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
     }
     assert_eq!(online.len(), 0);
 }
+
+/// Whoever comes first: the subscription that is dropped, or the publisher.
+#[test]
+fn the_end_is_told_also_when_the_last_handle_goes_at_the_same_moment() {
+    for round in 0..5_000 {
+        let calls = Calls::default();
+        let publisher = builder(&calls).build().unwrap();
+        let subscription = publisher.subscription("one".into()).open().unwrap();
+        let dropping = thread::spawn(move || drop(subscription));
+        (0..round % 4_000).for_each(|_| std::hint::spin_loop());
+        drop(publisher);
+        dropping.join().unwrap();
+        assert_eq!(calls.lock().unwrap().len(), 2, "round {round}");
+    }
+}

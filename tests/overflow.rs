@@ -90,13 +90,19 @@ impl Entry {
 
 impl Model {
     fn has_room(&self, size: usize) -> bool {
-        let bytes: usize = self.waiting.iter().map(|entry| entry.frame().len()).sum();
+        let bytes: usize = self.waiting.iter().map(|entry| self.size(entry)).sum();
         self.waiting.is_empty() || (self.waiting.len() < self.frames && bytes + size <= self.bytes)
+    }
+
+    /// A key is kept, and counts, only where it means something.
+    fn size(&self, entry: &Entry) -> usize {
+        let key = entry.key.as_ref().filter(|_| self.overflow == Overflow::Latest);
+        entry.frame().len() + key.map_or(0, |key| key.len())
     }
 
     /// Whether it was let in.
     fn publish(&mut self, entry: Entry) -> bool {
-        let size = entry.frame().len();
+        let size = self.size(&entry);
         if self.overflow == Overflow::Latest && entry.key.is_some() {
             let before = self.waiting.len();
             self.waiting.retain(|other| other.key != entry.key);
@@ -418,7 +424,8 @@ fn a_full_queue_still_takes_a_newer_one_of_a_key_and_ends_with_any_other() {
 
 #[test]
 fn a_newer_one_that_is_too_large_ends_the_stream_too() {
-    let publisher = with_queue(usize::MAX, 30, Overflow::Latest);
+    // Two frames of 15 bytes, and a key of one.
+    let publisher = with_queue(usize::MAX, 31, Overflow::Latest);
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish(keyed("0123456", "a"));
     publisher.publish("0123456");
@@ -887,4 +894,45 @@ fn a_reader_that_goes_away_leaves_what_it_did_not_take() {
     drop(reader);
     let [queued, delivered, skipped, dropped] = counts(&publisher);
     assert!(delivered + skipped + dropped <= queued && queued == 6);
+}
+
+/// A publisher to two busy subscribers finds one of them full again and again: that is no reason to end either.
+#[test]
+fn who_reads_is_not_ended_because_publishers_to_others_are_quicker() {
+    let patience = Duration::from_millis(50);
+    let builder = Publisher::<()>::builder().queue_frames(4).overflow(Overflow::Block(patience)).heartbeat(None);
+    let publisher = builder.build().unwrap();
+    let stops = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    thread::scope(|threads| {
+        for name in ["one", "two"] {
+            let mut subscription = publisher.subscription(()).channels(name).open().unwrap();
+            threads.spawn(move || {
+                while subscription.next_frame().is_some() {
+                    // The pace is the scenario: slower than who publishes, and never as long as the deadline.
+                    thread::sleep(Duration::from_micros(500));
+                }
+                assert_eq!(subscription.end_cause(), Some(EndCause::Closed), "{name}");
+            });
+            let (publisher, stops) = (publisher.clone(), Arc::clone(&stops));
+            threads.spawn(move || {
+                while !stops.load(std::sync::atomic::Ordering::SeqCst) {
+                    publisher.publish_to(name, "x");
+                }
+            });
+        }
+        for _ in 0..40 {
+            assert_eq!(publisher.publish_to(["one", "two"], "both").queued(), 2);
+        }
+        stops.store(true, std::sync::atomic::Ordering::SeqCst);
+        publisher.close();
+    });
+}
+
+/// Keys may be of any length, and are memory like the rest.
+#[test]
+fn keys_count_towards_the_bytes_that_wait() {
+    let publisher = with_queue(usize::MAX, 10_000, Overflow::Latest);
+    let mut subscription = publisher.subscribe().unwrap();
+    (0..20).for_each(|n| drop(publisher.publish(keyed("x", &format!("{n}{}", "k".repeat(1_000))))));
+    ends(&mut subscription, EndCause::QueueFull);
 }

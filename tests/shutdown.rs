@@ -5,11 +5,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ends, gets, gets_data};
-use server_sent_events::{EndCause, Event, OpenError, Publisher, Shutdown, Subscription};
+use server_sent_events::{EndCause, Event, HandOver, OpenError, Publisher, Shutdown, Subscription};
 
 /// The reconnection time that the next frame says.
 #[track_caller]
@@ -138,4 +140,46 @@ fn a_socket_that_hangs_is_shut_down_after_the_grace() {
     let mut buffer = vec![0; 1 << 20];
     while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
     common::eventually("the writer has let it go", || publisher.shutdown(Duration::ZERO) == 0);
+}
+
+/// What was closed before is no reason to hang: its client may not read.
+#[test]
+fn what_ended_before_and_is_not_read_is_cut_after_the_grace_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let publisher = Publisher::<()>::builder().queue_bytes(100_000_000).build().unwrap();
+    let (told, end) = std::sync::mpsc::channel();
+    let options = HandOver::new().write_deadline(None).on_end(move |cause| told.send(cause).unwrap());
+    publisher.subscribe().unwrap().hand_over_with(listener.accept().unwrap().0, options).unwrap();
+    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    publisher.close();
+    assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
+    assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Closed));
+}
+
+/// A writer may have something to say in its `Drop`, and the program ends when the shutdown returns.
+#[test]
+fn it_returns_after_the_writers_are_dropped() {
+    struct SaysGoodbye(Arc<AtomicBool>);
+    impl Write for SaysGoodbye {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    impl Drop for SaysGoodbye {
+        fn drop(&mut self) {
+            // Long enough for the other thread, if it does not wait.
+            thread::sleep(Duration::from_millis(100));
+            self.0.store(true, SeqCst);
+        }
+    }
+    let publisher = Publisher::new();
+    let said = Arc::new(AtomicBool::new(false));
+    publisher.subscribe().unwrap().hand_over(SaysGoodbye(Arc::clone(&said))).unwrap();
+    assert_eq!(publisher.shutdown(PATIENCE), 0);
+    assert!(said.load(SeqCst));
 }

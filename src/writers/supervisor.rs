@@ -193,7 +193,7 @@ impl Supervisor {
 impl Stream {
     /// Whether nothing was written for the whole interval.
     fn is_silent(&self, now: u64) -> bool {
-        self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval)) <= now)
+        self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval).max(1)) <= now)
     }
 
     /// When to look at it, if ever.
@@ -205,7 +205,8 @@ impl Stream {
     /// When to look whether it is silent: after the interval, and up to a quarter of it later, so that streams which
     /// fell silent together are spread; in steps, so that one awakening serves several.
     fn next_heartbeat(&self, number: u64) -> Option<u64> {
-        let interval = micros(self.heartbeat?);
+        // An interval that rounds to nothing would be due for ever.
+        let interval = micros(self.heartbeat?).max(1);
         // Multiples of the golden ratio fall evenly.
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
         let due =
