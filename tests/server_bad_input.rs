@@ -216,7 +216,7 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
         let mut sent = GET.bytes().cycle();
         // Until the answer is there: from then on what is sent is thrown away.
         while !client.has_something() {
-            client.send([sent.next().filter(|byte| byte.is_ascii_alphabetic()).unwrap_or(b'x')]);
+            client.send(&[sent.next().filter(|byte| byte.is_ascii_alphabetic()).unwrap_or(b'x')]);
             std::thread::park_timeout(Duration::from_millis(20));
         }
         assert_eq!(well_formed(&client.reads_all(), false).status, 408);
@@ -229,7 +229,7 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
 fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
     leaves_nothing(|address| {
         let mut client = Client::connect(address);
-        GET.bytes().for_each(|byte| client.send([byte]));
+        GET.bytes().for_each(|byte| client.send(&[byte]));
         client.reads_until(FIRST_CHUNK);
     });
 }

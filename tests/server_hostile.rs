@@ -175,7 +175,7 @@ fn long_heads_that_trickle_hold_up_nobody() {
             let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}", "X: yyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(60));
             let mut slow: Vec<Client> = (0..20 * times).map(|_| Client::connect(address)).collect();
             for byte in head.bytes() {
-                slow.iter_mut().for_each(|client| client.sends_if_it_can([byte]));
+                slow.iter_mut().for_each(|client| client.sends_if_it_can(&[byte]));
             }
             over.store(true, SeqCst);
         });

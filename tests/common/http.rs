@@ -85,7 +85,7 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&mut self, bytes: &(impl AsRef<[u8]> + ?Sized)) {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// Sends this, unless the server has hung up.
-    pub fn sends_if_it_can(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn sends_if_it_can(&mut self, bytes: &(impl AsRef<[u8]> + ?Sized)) {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
 

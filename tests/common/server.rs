@@ -32,7 +32,7 @@ pub fn streams(publisher: &Publisher) -> RunningServer {
 #[track_caller]
 pub fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Client {
     let mut client = Client::connect(address);
-    client.send(request);
+    client.send(&request);
     client
 }
 
