@@ -444,7 +444,9 @@ impl Writers {
             // Half a chunk was written: the rest is not, and nothing else may follow.
             Outcome::End(Some(io::ErrorKind::ConnectionAborted.into()))
         } else {
-            let (rest, after) = (std::mem::take(&mut body.rest), body.after_rest);
+            // What was queued while it was parked has notified this turn, which does not look at the queue.
+            let after = if body.after_rest == After::End { After::End } else { After::More };
+            let rest = std::mem::take(&mut body.rest);
             self.deliver(stream, body, &rest, after, slot)
         };
         if begins {
@@ -745,5 +747,64 @@ mod tests {
         assert!(handle.disconnect());
         goes_on.send(()).unwrap();
         assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Cut));
+    }
+
+    /// Takes so many bytes and then no more until it may take all, and counts how often that was asked for in vain.
+    #[derive(Clone)]
+    struct Narrow {
+        taken: Arc<Mutex<Vec<u8>>>,
+        room: Arc<AtomicUsize>,
+        refused: Arc<AtomicUsize>,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut taken = self.taken.lock();
+            let some = bytes.len().min(self.room.load(SeqCst) - taken.len());
+            if some == 0 {
+                self.refused.fetch_add(1, SeqCst);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            taken.extend_from_slice(&bytes[..some]);
+            Ok(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_queued_for_a_parked_stream_follows_what_it_could_not_write() {
+        let eventually = |condition: &dyn Fn() -> bool| {
+            let start = Instant::now();
+            while !condition() {
+                assert!(start.elapsed() < Duration::from_secs(20));
+                thread::yield_now();
+            }
+        };
+        for room in 0..11 {
+            let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+            let narrow = Narrow { taken: Arc::default(), room: Arc::new(room.into()), refused: Arc::default() };
+            let parking = Arc::new(Parking::new());
+            let to = Output {
+                writer: Box::new(narrow.clone()),
+                socket: None,
+                deadline: None,
+                parking: Some(Arc::clone(&parking)),
+                head: Vec::new(),
+                chunked: false,
+                on_end: None,
+            };
+            let subscription = publisher.subscribe().unwrap();
+            subscription.runner().take_over(subscription, to).unwrap();
+            publisher.publish("one");
+            // It has seen its queue empty behind that.
+            eventually(&|| narrow.refused.load(SeqCst) > 0);
+            publisher.publish("two");
+            narrow.room.store(usize::MAX, SeqCst);
+            parking.has_room();
+            eventually(&|| *narrow.taken.lock() == b"data: one\n\ndata: two\n\n");
+        }
     }
 }
