@@ -28,8 +28,10 @@ fn alone() -> (MutexGuard<'static, ()>, usize) {
     (alone, if std::env::var_os("HOSTILE").is_some() { 10 } else { 1 })
 }
 
-fn threads_at_rest() -> usize {
-    1 + 4 + 1 + thread::available_parallelism().unwrap().get()
+/// The front, those that answer, the supervisor, a writer for each processor; and a few, since a turn that a busy machine
+/// does not get to looks like one that hangs.
+fn most_threads_there_may_be() -> usize {
+    1 + 4 + 1 + thread::available_parallelism().unwrap().get() + 4
 }
 
 /// Asks for a stream and never reads it.
@@ -138,7 +140,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
     });
     let most = most_threads.load(SeqCst);
     println!("at most {most} threads of ours");
-    assert!(most <= threads_at_rest(), "{most} threads");
+    assert!(most <= most_threads_there_may_be(), "{most} threads");
     drop((slow, black));
     drop(server);
     eventually("threads and descriptors are where they were", || held() == before);
