@@ -48,7 +48,10 @@
 //! than 8 KiB and 64 fields, and can be understood in one way only. Everything else is answered with a status and the
 //! connection's end: 400 for what is not well-formed or has a body, 403 for a `Host` or an `Origin` that is not allowed,
 //! 405 for another method, 408 for a head that does not come in time, 431 for one that is too long, 505 for another
-//! version. Whatever a client sends after its request ends its stream.
+//! version. Whatever a client sends after its request ends its stream, and so does saying that it sends no more.
+//!
+//! Where there are too many connections, or no descriptor is left, and another comes, the oldest that is no stream is hung
+//! up on: heads that do not come keep nobody out.
 
 mod front;
 mod head;
