@@ -153,8 +153,8 @@ fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
     let mut browser = chat.0.connect();
     let newer = &bob.last_event_id;
     chat.says("Ada", "missed too");
-    browser.send(format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: x\r\n"));
-    browser.send(format!("Last-Event-ID: {newer}\r\n\r\n"));
+    browser.send(&format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: x\r\n"));
+    browser.send(&format!("Last-Event-ID: {newer}\r\n\r\n"));
     let replay = browser.reads_until("missed too");
     assert!(replay.contains(&format!("id: {newer}\n")), "{replay}");
     assert!(!replay.contains("event: gap") && replay.matches("\"message\"").count() == 1, "{replay}");
@@ -413,7 +413,7 @@ fn hub_serves_300_streams_that_open_at_once() {
     let hub = Example::start("hub");
     let mut clients: Vec<Client> = (0..300).map(|_| hub.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        client.send(format!("GET /all,{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(&format!("GET /all,{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
     }
     for client in &mut clients {
         client.reads_head();

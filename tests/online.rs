@@ -23,7 +23,7 @@ fn chat() -> Example {
 
 fn connect(chat: &Example, name: &str) -> Client {
     let mut client = chat.connect();
-    client.send(format!("GET /subscribe?username={name} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client.send(&format!("GET /subscribe?username={name} HTTP/1.1\r\nHost: x\r\n\r\n"));
     client
 }
 

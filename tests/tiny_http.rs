@@ -149,7 +149,7 @@ fn requests_behind_a_running_stream_hold_up_no_other_stream() {
     let server = Running::streams(&publisher);
     let mut healthy = opened(&server);
     let mut client = opened(&server);
-    client.send(GET.repeat(50));
+    client.send(&GET.repeat(50));
     eventually("all are subscribed", || publisher.stats().subscribers == 52);
     for _ in 0..20 {
         publisher.publish("hello");
