@@ -38,7 +38,7 @@ fn leaves_nothing<T>(test: impl FnOnce(SocketAddr) -> T) -> T {
     let result = test(server.local_addr());
     let processors = std::thread::available_parallelism().unwrap().get();
     let threads = before.0.max(1 + 4 + 1 + processors);
-    eventually("threads and descriptors are where they were", || held().0 <= threads && held().1 == before.1);
+    eventually("threads and descriptors are where they were", || held().0 <= threads && held().1 <= before.1);
     eventually("nobody else is subscribed", || PUBLISHER.stats().subscribers == 1);
     PUBLISHER.publish("hello");
     healthy.lock().unwrap_or_else(PoisonError::into_inner).reads("0000000d\r\ndata: hello\n\n\r\n");
@@ -269,7 +269,7 @@ fn who_does_not_read_its_answer_nor_hangs_up_is_hung_up_on() {
     leaves_nothing(|address| {
         let before = held().1;
         let clients: Vec<Client> = (0..20).map(|_| send(address, "garbage\r\n\r\n")).collect();
-        eventually("only the clients' own descriptors are left", || held().1 == before + 20);
+        eventually("only the clients' own descriptors are left", || held().1 <= before + 20);
         drop(clients);
     });
 }

@@ -82,7 +82,7 @@ fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
     });
     println!("{how}: serves again after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    eventually("descriptors are where they were", || server.descriptors() == before);
+    eventually("descriptors are where they were", || server.descriptors() <= before);
 }
 
 #[test]

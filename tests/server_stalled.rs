@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::http::Client;
-use common::server::{GET, held, opened, serve};
+use common::server::{GET, held, is_back_at, opened, serve};
 use common::{PATIENCE, eventually, seed};
 use server_sent_events::server::{EventServer, EventServerBuilder};
 use server_sent_events::{Publisher, PublisherBuilder};
@@ -143,7 +143,7 @@ fn at_a_full_queue_the_socket_is_closed_at_once() {
         }
     }
     let start = Instant::now();
-    eventually("only the client's own descriptor is left", || held().1 == before + 1);
+    eventually("only the client's own descriptor is left", || held().1 <= before + 1);
     println!("its descriptor was back after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     drop(client);
@@ -166,7 +166,7 @@ fn past_the_write_deadline_it_ends_as_timed_out() {
     println!("timed out after {:?}", start.elapsed());
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
     assert_eq!(publisher.stats().subscribers, 0);
-    eventually("only the client's own descriptor is left", || held().1 == before - 1);
+    eventually("only the client's own descriptor is left", || held().1 < before);
     drop(client);
 }
 
@@ -203,7 +203,7 @@ fn a_stalled_client_that_leaves_is_gone_at_once() {
     socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
     drop((resets, closes));
     eventually("both are gone", || publisher.stats().subscribers == 1);
-    eventually("their descriptors are back", || held().1 == before);
+    eventually("their descriptors are back", || held().1 <= before);
     println!("gone after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
@@ -223,7 +223,7 @@ fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     drop(client);
     drop(publisher);
-    eventually("threads and descriptors are where they were", || held() == before);
+    eventually("threads and descriptors are where they were", || is_back_at(before));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_publisher_that_shuts_down_cuts_stalled_clients_off() {
     server.stop();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     drop(client);
-    eventually("threads and descriptors are where they were", || held() == before);
+    eventually("threads and descriptors are where they were", || is_back_at(before));
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
         drop((clients, half));
         stops.join().unwrap();
         drop(publisher);
-        eventually("threads and descriptors are where they were", || held() == before);
+        eventually("threads and descriptors are where they were", || is_back_at(before));
     }
     drop(EventServer::bind("127.0.0.1:0").unwrap());
-    assert_eq!(held(), before);
+    assert!(is_back_at(before));
 }

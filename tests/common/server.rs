@@ -98,3 +98,10 @@ pub fn held() -> (usize, usize) {
     let names = of("task").filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     (names.filter(|name| name.starts_with("sse ")).count(), of("fd").count())
 }
+
+/// No more than then. There may be less: a first count has been seen to hold a descriptor that soon was gone.
+#[cfg(target_os = "linux")]
+pub fn is_back_at(before: (usize, usize)) -> bool {
+    let now = held();
+    now.0 <= before.0 && now.1 <= before.1
+}
