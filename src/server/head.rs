@@ -146,8 +146,8 @@ fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Reque
         ([], [] | ["0"]) => {}
         // It is refused for its method.
         ([], [length]) if !is_answered(&method) && length.bytes().all(|digit| digit.is_ascii_digit()) => {}
+        (_, [_, _, ..]) => return Err("the request has several Content-Lengths"),
         ([], [_]) => return Err("the Content-Length is not 0: the request must have no body"),
-        ([], _) => return Err("the request has several Content-Lengths"),
         _ if !is_answered(&method) => {}
         _ => return Err("the request has a Transfer-Encoding: it must have no body"),
     }
