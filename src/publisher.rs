@@ -1023,8 +1023,9 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             (None, Some(events)) => Wish::Last(events),
             (None, None) => Wish::Nothing,
         };
+        let joined = core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish);
         let Beginning { id, resumed, first: beginning, replay } =
-            core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish)?;
+            joined.inspect_err(|error| core.registry.refused(error))?;
         let parts = core.subscription(id, Arc::clone(&properties), Arc::clone(&queue));
         // All of them open at once after a restart: they should not all end at once.
         let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);

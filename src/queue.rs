@@ -204,7 +204,7 @@ pub(crate) trait Wake: Send + Sync {
 ///
 /// Both halves of the channel are in it, so it never disconnects: a stream ends by `Item::End` and by
 /// nothing else. The channel is unbounded, since crossbeam allocates all slots of a bounded one at once
-/// (1.5 MB for 65,536); the bound is kept by asking `has_room` before `push`, both under the registry's lock.
+/// (1.5 MB for 65,536); the bounds are kept by `offer`, which is called under the registry's lock only.
 pub(crate) struct Queue {
     sender: Sender<Item>,
     receiver: Receiver<Item>,
@@ -213,7 +213,7 @@ pub(crate) struct Queue {
     shelf: Option<Box<Shelf<Shelved>>>,
     /// A publisher waits for room.
     awaited: AtomicBool,
-    /// How many items its reader has taken: whoever waits for room sees by it that there is a reader.
+    /// How many items its reader has taken, if it blocks: whoever waits for room sees by it that there is a reader.
     taken: AtomicU64,
     /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
     /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
@@ -242,6 +242,11 @@ impl Queue {
 
     fn weight(size: usize) -> u64 {
         Self::ITEM + size as u64
+    }
+
+    fn weighed(item: Item) -> Shelved {
+        let weight = Self::weight(item.size());
+        (item, weight)
     }
 
     pub(crate) fn new(bounds: QueueBounds) -> Self {
@@ -401,12 +406,11 @@ impl Queue {
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
     /// drop, and both sides take through the same atomic head of the channel.
     pub(crate) fn throw_away(&self) {
-        let tokens = self.receiver.try_iter().filter(|item| !matches!(item, Item::Shelved));
-        let unshelved = tokens.map(|item| (Self::weight(item.size()), item));
-        let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear()).map(|(item, weight)| (weight, item));
-        for (weight, item) in unshelved.chain(shelved) {
+        let items = self.receiver.try_iter().filter(|item| !matches!(item, Item::Shelved));
+        let unshelved = items.map(Self::weighed);
+        let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear());
+        for (_item, weight) in unshelved.chain(shelved) {
             self.waiting.fetch_sub(weight, Relaxed);
-            drop(item);
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
         // It would wait for a socket that need not ever have room.
@@ -435,16 +439,16 @@ impl Queue {
         let taken = match (item, &self.shelf) {
             // Nothing is there for a token whose item was dropped, if others took its place that had none.
             (Item::Shelved, Some(shelf)) => shelf.take(),
-            (item, _) => {
-                let weight = Self::weight(item.size());
-                Some((0, (item, weight)))
-            }
+            (item, _) => Some((0, Self::weighed(item))),
         };
         let taken = taken.map(|(lost, (item, weight))| {
             self.waiting.fetch_sub(weight, Relaxed);
             (lost, item)
         });
-        self.taken.fetch_add(1, Relaxed);
+        // Nobody else asks, and it is one write less for each delivery.
+        if self.blocks().is_some() {
+            self.taken.fetch_add(1, Relaxed);
+        }
         race_window();
         if self.is_cut() { Some((0, Item::End)) } else { Some(taken.unwrap_or((0, Item::Shelved))) }
     }
@@ -462,6 +466,9 @@ impl Queue {
 //        if it fails: to the run queue
 //
 // Room that came before a is found by b; between a and c, c fails; after c, 2 finds PARKED, once.
+//
+// A stream that is cut is woken by 1 and 2 too, and that is no room which b could find: came it before a, it is forgotten.
+// So after c the writer thread looks whether the queue was cut, and does 1 and 2 itself.
 
 /// Where a stream waits for its socket.
 pub(crate) struct Parking {

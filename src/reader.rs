@@ -203,14 +203,12 @@ impl Server {
         let after_a_pause = self.took.replace(now).is_none_or(|took| now.duration_since(took) >= Self::WAIT);
         let wait = if after_a_pause { Duration::ZERO } else { Self::WAIT };
         // It sends nothing of these bytes, or all that it held before.
-        if bytes > self.size - self.holds || self.due.is_none() {
+        let room = self.size - self.holds;
+        let sends = bytes > room;
+        if sends || self.due.is_none() {
             self.due = Some(now + wait);
         }
-        self.holds = if bytes > self.size - self.holds {
-            (bytes - (self.size - self.holds) - 1) % self.size + 1
-        } else {
-            self.holds + bytes
-        };
+        self.holds = if sends { (bytes - room - 1) % self.size + 1 } else { self.holds + bytes };
     }
 
     /// How many bytes make it send all events that it holds. The last of them stays.

@@ -155,8 +155,10 @@ impl Afterwards {
         for queue in &self.cut {
             queue.throw_away();
         }
-        let slow = self.left.iter().filter(|subscriber| subscriber.queue.ending() == Some(EndCause::QueueFull));
-        self.notices.iter().for_each(|notices| notices.slow(slow.clone().count()));
+        if let Some(notices) = &self.notices {
+            let is_slow = |left: &&Subscriber| left.queue.ending() == Some(EndCause::QueueFull);
+            notices.slow(self.left.iter().filter(is_slow).count());
+        }
         // The last of what is held may go with it: the hooks have been called then.
         for Subscriber { queue, properties, channels, held: _held, .. } in self.left {
             if let Some(hooks) = self.hooks.as_ref().filter(|_| queue.ends_after_it_opened()) {
@@ -246,7 +248,8 @@ impl Registry {
     }
 
     fn afterwards(&self) -> Afterwards {
-        Afterwards { hooks: self.hooks.clone(), ..Afterwards::default() }
+        let (hooks, notices) = (self.hooks.clone(), Some(Arc::clone(&self.notices)));
+        Afterwards { hooks, notices, ..Afterwards::default() }
     }
 
     /// Calls the hook for one that has joined; and if it has left meanwhile, the other one.
@@ -263,25 +266,15 @@ impl Registry {
         self.epoch.is_some()
     }
 
+    /// A subscription was refused, for this reason.
+    pub(crate) fn refused(&self, error: &OpenError) {
+        self.counters.count_refused();
+        self.notices.refused(error);
+    }
+
     /// Adds a subscriber to these channels, each named once, and takes what it wishes out of the history: what is
     /// published afterwards is queued, what was before is in the replay.
     pub(crate) fn join(
-        &self,
-        channels: &[Arc<str>],
-        properties: &Properties,
-        queue: &Arc<Queue>,
-        key: Option<&Arc<str>>,
-        wish: &Wish,
-    ) -> Result<Beginning, OpenError> {
-        let result = self.try_join(channels, properties, queue, key, wish);
-        if let Err(error) = &result {
-            self.counters.count_refused();
-            self.notices.refused(error);
-        }
-        result
-    }
-
-    fn try_join(
         &self,
         channels: &[Arc<str>],
         properties: &Properties,
@@ -372,7 +365,7 @@ impl Registry {
         let mut queued = 0;
         let mut full = Vec::new();
         let mut dropped = Vec::new();
-        let mut afterwards = Afterwards { notices: Some(Arc::clone(&self.notices)), ..self.afterwards() };
+        let mut afterwards = self.afterwards();
 
         let mut state = self.state.lock();
         // Those that are over their bounds by this one.
