@@ -1,6 +1,7 @@
 //! A real browser, Chromium, driven through WebDriver.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -21,20 +22,52 @@ pub struct Browser(Rc<Session>);
 struct Session {
     client: Client,
     runtime: Runtime,
-    driver: Child,
+    _driver: Driver,
+}
+
+/// ChromeDriver, ended with the browser that it started.
+struct Driver(Child);
+
+impl Driver {
+    /// It, and where it listens.
+    fn start() -> (Self, String) {
+        let mut said = String::new();
+        // It wants the same port of 127.0.0.1 and of ::1, and with `--port=0` it takes the one that ::1 gives it and
+        // exits if that is not free on 127.0.0.1, where all our servers and clients are. So it gets one that is free
+        // there; somebody else may still be faster.
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut command = Command::new("chromedriver");
+            // All its processes are one group, to be ended together.
+            command.arg(format!("--port={port}")).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+            let mut driver = Self(command.spawn().expect("chromedriver is missing: tests/run installs it"));
+            let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+            let listens = |line: String| {
+                said += &(line.clone() + "\n");
+                line.contains("started successfully")
+            };
+            if lines.any(listens) {
+                // Whatever else it says is read, for a pipe without a reader would end it.
+                thread::spawn(move || lines.for_each(drop));
+                return (driver, format!("http://127.0.0.1:{port}"));
+            }
+        }
+        panic!("chromedriver does not start:\n{said}");
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The whole group: the driver alone would leave the browser behind.
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.0.wait();
+    }
 }
 
 impl Browser {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        let mut command = Command::new("chromedriver");
-        // All its processes are one group, to be ended together.
-        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        let mut driver = command.spawn().expect("chromedriver is missing: tests/run installs it");
-        let lines = BufReader::new(driver.stdout.as_mut().unwrap()).lines();
-        let said = |line: String| Some(line.split_once("successfully on port ")?.1.trim_end_matches('.').to_owned());
-        let port = lines.map(Result::unwrap).find_map(said).expect("chromedriver said on which port it listens");
-
         let arguments = [
             "--headless=new",
             "--no-sandbox", // which root has not
@@ -53,11 +86,12 @@ impl Browser {
             "pageLoadStrategy": "none",
         });
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (driver, url) = Driver::start();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities.as_object().unwrap().clone());
-        let client = runtime.block_on(builder.connect(&format!("http://127.0.0.1:{port}")));
+        let client = runtime.block_on(builder.connect(&url));
         let client = client.expect("chromium is missing, or could not start: tests/run installs it");
-        Self(Rc::new(Session { client, runtime, driver }))
+        Self(Rc::new(Session { client, runtime, _driver: driver }))
     }
 
     /// A new tab with this page, which need not have loaded yet.
@@ -67,15 +101,6 @@ impl Browser {
         let tab = Tab { session: Rc::clone(&self.0), window };
         tab.goes_to(url);
         tab
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // The whole group: the driver alone would leave the browser behind.
-        let group = format!("-{}", self.driver.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-        let _ = self.driver.wait();
     }
 }
 
