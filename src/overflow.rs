@@ -46,12 +46,12 @@ pub enum Overflow {
     /// `Disconnect`.
     Latest,
     /// [`publish`](crate::Publisher::publish) waits for so long until every such subscriber has room, and then queues
-    /// the event for all, these and others, so that all see one order. Who is still full then, and has taken nothing
-    /// meanwhile, is ended as with `Disconnect`.
+    /// the event for all, these and others, so that all see one order. Who is still full then is ended as with
+    /// `Disconnect`.
     ///
     /// Only publishers to this subscriber wait, and in their order; all else goes on. One that publishes to several may find
-    /// that others were quicker, again and again: those that read meanwhile get its event at the deadline, beyond their
-    /// bounds. A thread that both publishes and reads the subscription would wait for itself.
+    /// room now here, now there, because others are quicker: who had room meanwhile then gets its event beyond the bounds, so
+    /// these are exceeded by no more than one event for each thread that publishes to several. A thread that both publishes and reads the subscription would wait for itself.
     Block(Duration),
 }
 

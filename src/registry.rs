@@ -177,9 +177,9 @@ pub(crate) struct Ticket {
     wakes: Sender<()>,
     /// The subscribers that had no room when it looked last, in their order.
     places: Vec<SubscriberId>,
-    /// How many items each of them had taken when it was found without room for the first time.
-    taken: BTreeMap<SubscriberId, u64>,
-    /// When the first of those that it waits for is ended.
+    /// Those of them that had none whenever it looked.
+    never_had_room: Vec<SubscriberId>,
+    /// When it has waited long enough for the last of them.
     deadline: Instant,
 }
 
@@ -754,8 +754,9 @@ impl State {
     /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
     /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
     ///
-    /// For that, others may take the room where it does not wait, again and again. So a subscriber that has taken something
-    /// meanwhile, or was not waited for, is not to blame: it gets the event `beyond` its bounds when the time is over.
+    /// For that, others may take the room where it does not wait, again and again. So a subscriber that had room when the
+    /// publisher looked, but not when all others had, is not to blame: it gets the event `beyond` its bounds when the time is
+    /// over. That is one event for each publisher since it had room, and no more.
     fn waits_for_room(
         &mut self,
         channels: &[&str],
@@ -770,22 +771,23 @@ impl State {
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
 
         let mut places = Vec::new();
-        let mut deadline: Option<Instant> = None;
+        let mut deadline = now;
         for id in blocking {
             let Subscriber { queue, publishers, .. } = &self.subscribers[&id];
             let comes_first = publishers.keys().next().is_none_or(|first| *first >= number);
             if comes_first && queue.has_room(size) {
                 continue;
             }
+            places.push(id);
             let patience = queue.blocks().expect("BUG: it blocks");
             // A time so long that no clock shows its end is a year.
             let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
-            if now < until {
-                places.push(id);
-                deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
-            } else if ticket.as_ref().is_some_and(|ticket| ticket.taken.get(&id) != Some(&queue.taken())) {
-                beyond.insert(id);
-            }
+            deadline = deadline.max(until);
+        }
+        if deadline == now {
+            // Nobody is left to wait for.
+            let never_had_room = ticket.as_ref().map_or(&[][..], |ticket| &ticket.never_had_room);
+            beyond.extend(places.drain(..).filter(|id| ticket.is_some() && never_had_room.binary_search(id).is_err()));
         }
         if ticket.is_none() && places.is_empty() {
             return None;
@@ -800,8 +802,8 @@ impl State {
                 woken,
                 wakes,
                 places: Vec::new(),
-                taken: BTreeMap::new(),
-                deadline: began,
+                never_had_room: places.clone(),
+                deadline,
             }
         });
         for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
@@ -812,13 +814,16 @@ impl State {
             }
             subscriber.wake_publisher();
         }
-        ticket.deadline = deadline?;
+        ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
+        ticket.deadline = deadline;
+        if places.is_empty() {
+            return None;
+        }
         race_window();
         let mut has_come = false;
         for &id in &places {
             let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
             subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
-            ticket.taken.entry(id).or_insert_with(|| subscriber.queue.taken());
             let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
             has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
         }

@@ -928,6 +928,47 @@ fn who_reads_is_not_ended_because_publishers_to_others_are_quicker() {
     });
 }
 
+/// The most that ever waits for one of two slow readers of 4 frames each while 8 threads publish to these channels.
+fn most_that_waits_while_8_publish_to(channels: &[&str]) -> usize {
+    let patience = Duration::from_millis(2);
+    let builder = Publisher::<()>::builder().queue_frames(4).overflow(Overflow::Block(patience)).heartbeat(None);
+    let publisher = builder.build().unwrap();
+    thread::scope(|threads| {
+        for name in ["one", "two"] {
+            let mut subscription = publisher.subscription(()).channels(name).open().unwrap();
+            threads.spawn(move || {
+                while subscription.next_frame().is_some() {
+                    // The pace is the scenario: slower than 8 threads publish, and faster than the deadline.
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let publishes = || {
+            let waits = |_| {
+                publisher.publish_to(channels, "x");
+                ["one", "two"].map(|name| publisher.channel_stats(name).waiting)
+            };
+            (0..500).flat_map(waits).max().unwrap()
+        };
+        let publishers: Vec<_> = (0..8).map(|_| threads.spawn(publishes)).collect();
+        let most = publishers.into_iter().map(|publisher| publisher.join().unwrap()).max().unwrap();
+        publisher.close();
+        most
+    })
+}
+
+#[test]
+fn who_reads_but_too_slowly_never_has_more_than_its_bounds() {
+    let most = most_that_waits_while_8_publish_to(&["one"]);
+    assert!(most <= 4, "{most}");
+}
+
+#[test]
+fn where_several_are_waited_for_each_publisher_may_exceed_the_bounds_by_one() {
+    let most = most_that_waits_while_8_publish_to(&["one", "two"]);
+    assert!(most <= 4 + 8, "{most}");
+}
+
 /// Keys may be of any length, and are memory like the rest.
 #[test]
 fn keys_count_towards_the_bytes_that_wait() {

@@ -368,7 +368,7 @@ impl Subscriber<'_> {
             _ => {
                 // Besides the queue, what the reader had in its hands when the stream was cut: one item, or a batch.
                 let batch = if matches!(self.plan.reads, Reads::Iterator | Reads::Late) { 1 } else { 1_025 };
-                assert!(rest <= (self.plan.frames + batch) as u64, "{rest} were left");
+                assert!(rest <= (self.plan.frames + batch) as u64, "{rest} of {} were left", self.plan.frames);
             }
         }
         Some(self.told())
