@@ -23,14 +23,16 @@
 //!   nothing else: pages and what is posted need another server, on another port, or behind the same proxy. A stream costs no
 //!   thread and one descriptor, and a client that stalls costs no thread either.
 //!
-//! For one public port, have a proxy send the streams' paths here, with the README's lines for nginx:
+//! For one public port, have a proxy send the streams' paths here. For nginx, among the README's lines, which say what
+//! `@away` is (`examples/nginx-streams.conf`, tested with `hub` behind it):
 //!
 //! ```nginx
 //! location /streams/ {
-//!     proxy_pass http://127.0.0.1:5001;
+//!     proxy_pass http://127.0.0.1:5001/; # with the last slash /streams/news is /news there
 //!     proxy_http_version 1.1;
 //!     proxy_set_header Host localhost;   # what a server on the loopback answers to
-//!     proxy_read_timeout 60s;
+//!     proxy_read_timeout 60s;            # longer than the heartbeat, which is 15 s
+//!     error_page 502 504 = @away;
 //! }
 //! ```
 //!

@@ -182,8 +182,11 @@ fn every_file_that_is_named_is_there() {
 
 /// So that what people copy is what the tests run.
 #[test]
-fn the_readme_shows_the_nginx_lines_that_are_tested() {
+fn the_documents_show_the_nginx_lines_that_are_tested() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let block = readme.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
     assert_eq!(block.trim(), fs::read_to_string(root().join("examples/nginx.conf")).unwrap().trim());
+    let docs = fs::read_to_string(root().join("src/server.rs")).unwrap().replace("//! ", "");
+    let block = docs.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(block.trim(), fs::read_to_string(root().join("examples/nginx-streams.conf")).unwrap().trim());
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::common::example::Example;
+use crate::common::example::{Example, built_examples};
 use crate::common::http::Client;
 use crate::common::{PATIENCE, eventually};
 
@@ -36,9 +36,13 @@ http {
 /// Much more than an answer takes, and less than nginx waits for a client (10 s).
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// The README's lines for nginx.
+/// The README's lines for nginx, and among them those of the documentation of `EventServer`.
 pub fn site() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/nginx.conf")).unwrap()
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let read = |name: &str| fs::read_to_string(examples.join(name)).unwrap();
+    let (before, away) = ("\n    location @away", read("nginx.conf"));
+    assert_eq!(away.matches(before).count(), 1, "{away}");
+    away.replace(before, &format!("{}{before}", read("nginx-streams.conf")))
 }
 
 /// The program, which tests/run installs.
@@ -68,10 +72,14 @@ pub enum Way {
 
 pub const WAYS: [Way; 2] = [Way::Http1, Way::Http2];
 
+/// What the paths of streams begin with, which comes from tiny_http or from the `EventServer`.
+pub const FROM: [&str; 2] = ["", "/streams"];
+
 /// Hub, and nginx before it. nginx is one process, so that killing it leaves nothing behind.
 pub struct Site {
     nginx: Child,
     pub hub: Example,
+    streams: String,
     folder: TempDir,
     http: SocketAddr,
     https: SocketAddr,
@@ -86,7 +94,10 @@ impl Site {
     /// With more lines at the level of `http`.
     #[track_caller]
     pub fn start_with(more: &str) -> Self {
-        let hub = Example::start("hub");
+        let mut hub = Command::new(built_examples().join("hub"));
+        hub.args(["127.0.0.1:0", "127.0.0.1:0"]);
+        let mut hub = Example::run_as_it_is(hub);
+        let streams = hub.says("streams on ");
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let mut openssl = Command::new("openssl");
@@ -108,6 +119,7 @@ impl Site {
                 ("ssl_certificate /etc/ssl/events.pem;", format!("ssl_certificate {};", path("events.pem"))),
                 ("ssl_certificate_key /etc/ssl/events.key;", format!("ssl_certificate_key {};", path("events.key"))),
                 ("proxy_pass http://127.0.0.1:5000;", format!("proxy_pass {};", hub.url)),
+                ("proxy_pass http://127.0.0.1:5001/;", format!("proxy_pass {streams}/;")),
             ] {
                 assert_eq!(site.matches(line).count(), 1, "examples/nginx.conf: {line}");
                 site = site.replace(line, &ours);
@@ -128,11 +140,20 @@ impl Site {
             });
             if runs {
                 let nginx = nginx.0.take().unwrap();
-                return Self { nginx, hub, folder, http, https };
+                return Self { nginx, hub, streams, folder, http, https };
             }
             assert!(log().contains("bind() to"), "nginx did not start: {}", log());
         }
         panic!("nginx found no free port");
+    }
+
+    /// Starts hub once more, where it was.
+    #[track_caller]
+    pub fn starts_hub_again(&mut self) {
+        self.hub.process.wait().unwrap();
+        let mut hub = Command::new(built_examples().join("hub"));
+        hub.args([&self.hub.url, &self.streams].map(|url| url.strip_prefix("http://").unwrap()));
+        self.hub = Example::run_as_it_is(hub);
     }
 
     /// A connection to nginx, to say to it what curl would not.

@@ -1,13 +1,15 @@
 //! Event streams of the example `hub` through nginx.
 #![cfg(target_os = "linux")] // counts hub's threads in /proc
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use real_parts::common::eventually;
-use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Client;
-use real_parts::nginx::{Site, Stream, WAYS, Way, site};
+use real_parts::nginx::{FROM, Site, Stream, WAYS, Way, site};
+
+fn ways_and_servers() -> impl Iterator<Item = (Way, &'static str)> {
+    WAYS.into_iter().flat_map(|way| FROM.map(|from| (way, from)))
+}
 
 #[track_caller]
 fn are_at_once(what: &str, mut times: Vec<Duration>) {
@@ -19,48 +21,51 @@ fn are_at_once(what: &str, mut times: Vec<Duration>) {
 
 /// The times include curl's start, and for HTTP/2 a handshake.
 #[track_caller]
-fn everything_comes_at_once(site: &Site, way: Way, arguments: &[&str], encoding: Option<&str>) {
+fn everything_comes_at_once(site: &Site, (way, from): (Way, &str), arguments: &[&str], encoding: Option<&str>) {
     let starts = (0..5).map(|_| {
         let start = Instant::now();
-        let (_stream, head, first) = Stream::open(site, way, "/first", arguments);
+        let (_stream, head, first) = Stream::open(site, way, &format!("{from}/first"), arguments);
         let found = head.lines().find_map(|line| line.strip_prefix("content-encoding: "));
         assert_eq!(found, encoding, "{head}");
         first - start
     });
-    are_at_once(&format!("{way:?}, first byte"), starts.collect());
+    are_at_once(&format!("{way:?} {from}, first byte"), starts.collect());
 
-    let path = format!("/{way:?}");
-    let (mut stream, ..) = Stream::open(site, way, &path, arguments);
+    // Who watched it the other way may not be gone yet.
+    let path = format!("/{way:?}{}", from.replace('/', "-"));
+    let (mut stream, ..) = Stream::open(site, way, &format!("{from}{path}"), arguments);
     let events = (0..20).map(|n| {
         let data = n.to_string();
         let start = Instant::now();
         assert_eq!(site.post(way, &path, &data), 1);
         stream.gets(&data).0 - start
     });
-    are_at_once(&format!("{way:?}, events"), events.collect());
+    are_at_once(&format!("{way:?} {from}, events"), events.collect());
 }
 
 #[test]
 fn streams_begin_and_events_come_within_100_ms_to_a_client_that_takes_gzip() {
     let site = Site::start();
-    for way in WAYS {
-        everything_comes_at_once(&site, way, &["--header", "Accept-Encoding: gzip"], None);
+    for case in ways_and_servers() {
+        everything_comes_at_once(&site, case, &["--header", "Accept-Encoding: gzip"], None);
     }
 }
 
 #[test]
 fn they_do_even_where_nginx_is_told_to_compress_everything() {
     let site = Site::start_with("gzip_types *; gzip_proxied any;");
-    for way in WAYS {
-        everything_comes_at_once(&site, way, &["--compressed"], Some("gzip"));
+    for case in ways_and_servers() {
+        everything_comes_at_once(&site, case, &["--compressed"], Some("gzip"));
     }
 }
 
 #[test]
 fn nginx_waits_longer_than_a_silent_stream_takes_for_its_heartbeat() {
     let site = site();
-    let seconds = site.split_once("proxy_read_timeout ").unwrap().1.split_once("s;").unwrap().0;
-    assert!(seconds.parse::<u64>().unwrap() >= 2 * 15, "{seconds}");
+    let waits = site.split("proxy_read_timeout ").skip(1).map(|rest| rest.split_once("s;").unwrap().0);
+    let waits: Vec<u64> = waits.map(|seconds| seconds.parse().unwrap()).collect();
+    assert_eq!(waits.len(), FROM.len(), "{site}");
+    assert!(waits.iter().all(|seconds| *seconds >= 2 * 15), "{waits:?}");
 }
 
 #[test]
@@ -90,14 +95,15 @@ fn fifty_streams_run_over_one_http_2_connection() {
 #[test]
 fn a_client_that_says_its_last_event_id_gets_what_it_has_missed() {
     let site = Site::start();
-    for way in WAYS {
-        let path = format!("/{way:?}");
+    for (way, from) in ways_and_servers() {
+        let channel = format!("/{way:?}");
+        let path = format!("{from}{channel}");
         let (mut stream, ..) = Stream::open(&site, way, &path, &[]);
-        site.post(way, &path, "one");
+        site.post(way, &channel, "one");
         let (_, id) = stream.gets("one");
         drop(stream);
-        site.post(way, &path, "two");
-        site.post(way, &path, "three");
+        site.post(way, &channel, "two");
+        site.post(way, &channel, "three");
         let (mut stream, ..) = Stream::open(&site, way, &path, &["--header", &format!("Last-Event-ID: {id}")]);
         stream.gets("two");
         stream.gets("three");
@@ -107,12 +113,12 @@ fn a_client_that_says_its_last_event_id_gets_what_it_has_missed() {
 #[test]
 fn a_client_that_leaves_is_gone_from_the_program() {
     let site = Site::start();
-    for way in WAYS {
-        let path = format!("/{way:?}");
-        let (stream, ..) = Stream::open(&site, way, &path, &[]);
-        assert_eq!(site.post(way, &path, "x"), 1);
+    for (way, from) in ways_and_servers() {
+        let channel = format!("/{way:?}");
+        let (stream, ..) = Stream::open(&site, way, &format!("{from}{channel}"), &[]);
+        assert_eq!(site.post(way, &channel, "x"), 1);
         drop(stream);
-        eventually("nobody watches", || site.post(way, &path, "x") == 0);
+        eventually("nobody watches", || site.post(way, &channel, "x") == 0);
     }
 }
 
@@ -122,26 +128,26 @@ const EVENT_SOURCE: [&str; 2] = ["--header", "Accept: text/event-stream"];
 #[test]
 fn when_the_program_dies_streams_end_and_an_event_source_can_come_back() {
     let mut site = Site::start();
-    let mut streams = WAYS.map(|way| Stream::open(&site, way, "/c", &EVENT_SOURCE).0);
+    let streams = ways_and_servers().map(|(way, from)| Stream::open(&site, way, &format!("{from}/c"), &EVENT_SOURCE).0);
+    let mut streams: Vec<Stream> = streams.collect();
     site.hub.process.kill().unwrap();
     site.hub.process.wait().unwrap();
     for stream in &mut streams {
         assert_eq!(stream.next_frame().map(|(_, frame)| frame), None);
         assert!(!stream.process.wait().unwrap().success(), "took a cut stream for a whole one");
     }
-    for way in WAYS {
-        assert_eq!(site.status(way, "/c", &EVENT_SOURCE), 0, "a status would be the end");
-        assert_eq!(site.status(way, "/c", &[]), 502);
-        assert_eq!(site.status(way, "/c", &["--data-binary", "x"]), 502);
+    for (way, from) in ways_and_servers() {
+        let path = format!("{from}/c");
+        assert_eq!(site.status(way, &path, &EVENT_SOURCE), 0, "a status would be the end");
+        assert_eq!(site.status(way, &path, &[]), 502);
+        assert_eq!(site.status(way, &path, &["--data-binary", "x"]), 502);
     }
 
-    let mut command = Command::new(built_examples().join("hub"));
-    command.arg(site.hub.url.strip_prefix("http://").unwrap());
-    let _again = Example::run_as_it_is(command);
-    for way in WAYS {
-        let path = format!("/{way:?}");
-        let (mut stream, ..) = Stream::open(&site, way, &path, &EVENT_SOURCE);
-        assert_eq!(site.post(way, &path, "again"), 1);
+    site.starts_hub_again();
+    for (way, from) in ways_and_servers() {
+        let channel = format!("/{way:?}");
+        let (mut stream, ..) = Stream::open(&site, way, &format!("{from}{channel}"), &EVENT_SOURCE);
+        site.post(way, &channel, "again");
         stream.gets("again");
     }
 }
