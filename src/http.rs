@@ -1,6 +1,8 @@
 //! The HTTP words every server shares: head, headers, chunked framing, Last-Event-ID.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::error::HeaderError;
@@ -125,8 +127,8 @@ pub(crate) fn busy(retry: Duration) -> Frame {
     Event::comment("busy").retry(retry).expect("BUG: bounded a line above").encode()
 }
 
-/// One write's bytes, in a buffer that is used again and again: what is appended to `body` becomes one chunk,
-/// or stays as it is.
+/// The bytes of a few writes, one behind the other in a buffer that is used again and again: what is appended to `body`
+/// becomes one chunk, or stays as it is.
 ///
 /// The chunk's size stands in front of it and is not known before it is complete, so a place of fixed width
 /// is kept for it (RFC 9112 7.1 allows leading zeros), and nothing is copied twice.
@@ -134,6 +136,8 @@ pub(crate) fn busy(retry: Duration) -> Frame {
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     chunked: bool,
+    /// Where the current write begins.
+    start: usize,
     /// Where the current chunk's size stands.
     chunk: usize,
 }
@@ -144,9 +148,9 @@ impl Batch {
     /// More than this is given back: one large event must not stay in memory for ever.
     const KEPT: usize = 128 * 1024;
 
-    /// Begins anew, with these bytes, which are not part of the body.
+    /// Begins another write, with these bytes, which are not part of the body.
     pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
-        self.clear();
+        self.start = self.bytes.len();
         self.bytes.extend_from_slice(head);
         self.chunked = chunked;
         self.chunk = self.bytes.len();
@@ -155,26 +159,20 @@ impl Batch {
         }
     }
 
-    /// Gives back what one large batch took, once it is written.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
-    }
-
     /// Where the body's bytes are to be appended.
     pub(crate) fn body(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// What is to be written, complete; with the body's end, if it is the `last`.
-    pub(crate) fn seal(&mut self, last: bool) -> &[u8] {
+    /// Where the write stands, complete; with the body's end, if it is the `last`.
+    pub(crate) fn seal(&mut self, last: bool) -> Range<usize> {
         if self.chunked {
             match self.bytes.len() - self.chunk - Self::SIZE.len() {
                 // A chunk of size zero would be the end.
                 0 => self.bytes.truncate(self.chunk),
                 size => {
-                    let digits = format!("{size:08x}");
-                    self.bytes[self.chunk..self.chunk + digits.len()].copy_from_slice(digits.as_bytes());
+                    let mut place = &mut self.bytes[self.chunk..];
+                    write!(place, "{size:08x}").expect("BUG: no place for a chunk's size");
                     self.bytes.extend_from_slice(b"\r\n");
                 }
             }
@@ -182,7 +180,23 @@ impl Batch {
                 self.bytes.extend_from_slice(b"0\r\n\r\n");
             }
         }
+        self.start..self.bytes.len()
+    }
+
+    /// Undoes a write that began here, the last.
+    pub(crate) fn take_back(&mut self, write: Range<usize>) {
+        self.bytes.truncate(write.start);
+    }
+
+    /// All of them.
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Forgets them, and gives back what large ones took.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT);
     }
 }
 
@@ -195,7 +209,8 @@ mod tests {
         let mut batch = Batch::default();
         batch.begin(b"HEAD", chunked);
         batch.body().extend_from_slice(body.as_bytes());
-        String::from_utf8(batch.seal(last).to_vec()).unwrap()
+        let write = batch.seal(last);
+        String::from_utf8(batch.bytes()[write].to_vec()).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One subscriber's queue: what waits for it, within which bounds, and whose turn it is.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, OnceLock, Weak};
@@ -228,7 +229,7 @@ pub(crate) struct Queue {
     /// Set before the first `Turn::end`.
     stream: OnceLock<Arc<dyn Wake>>,
     /// Where the stream may be parked, if its socket does not block.
-    parking: OnceLock<Arc<Parking>>,
+    parks_at: OnceLock<Arc<dyn NonBlocking>>,
 }
 
 impl Queue {
@@ -262,7 +263,7 @@ impl Queue {
             told: AtomicU8::new(0),
             turn: Turn::new(),
             stream: OnceLock::new(),
-            parking: OnceLock::new(),
+            parks_at: OnceLock::new(),
         }
     }
 
@@ -358,10 +359,10 @@ impl Queue {
     }
 
     /// From now on there is somebody to wake. The stream's own first turn follows.
-    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parking: Option<&Arc<Parking>>) {
-        if let Some(parking) = parking {
-            parking.is_for(Arc::downgrade(&stream));
-            let _ = self.parking.set(Arc::clone(parking));
+    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parks_at: Option<Arc<dyn NonBlocking>>) {
+        if let Some(parks_at) = parks_at {
+            parks_at.parking().is_for(Arc::downgrade(&stream));
+            let _ = self.parks_at.set(parks_at);
         }
         assert!(self.stream.set(stream).is_ok(), "BUG: a subscription was handed over twice");
     }
@@ -406,7 +407,7 @@ impl Queue {
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
         // It would wait for a socket that need not ever have room.
-        self.parking.get().into_iter().for_each(|parking| parking.has_room());
+        self.parks_at.get().into_iter().for_each(|writer| writer.parking().has_room());
     }
 
     /// Why the stream has ended or is about to, also when its reader has not come that far.
@@ -448,6 +449,7 @@ impl Queue {
 // the socket says that there is room again.
 //
 //     writer thread                             who watches
+//     -  write, until it would block
 //     a  state = TRIES                          1  old = swap(ROOM)
 //     b  write, until it would block            2  if old == PARKED: to the run queue
 //     c  compare_exchange(TRIES, PARKED);
@@ -457,6 +459,18 @@ impl Queue {
 //
 // A stream that is cut is woken by 1 and 2 too, and that is no room which b could find: came it before a, it is forgotten.
 // So after c the writer thread looks whether the queue was cut, and does 1 and 2 itself.
+
+/// What is written to without blocking, shared with whoever watches it.
+pub(crate) trait NonBlocking: Send + Sync {
+    /// Writes as much as it takes now; an error of the kind `WouldBlock` where that is nothing.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Where the stream waits for room.
+    fn parking(&self) -> &Parking;
+
+    /// The stream has ended, and nothing is written any more. Whether all of it was taken.
+    fn is_over(&self, took_all: bool);
+}
 
 /// Where a stream waits for its socket.
 pub(crate) struct Parking {

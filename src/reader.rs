@@ -105,7 +105,7 @@ impl Reader {
     /// Takes the frames that there are, or waits for one; nothing when the server is to be filled up, or at the end.
     fn take_frames(&mut self) {
         loop {
-            let after = self.subscription.fill(&mut self.bytes, Instant::now());
+            let after = self.subscription.fill(&mut self.bytes, Instant::now(), true);
             let now = Instant::now();
             if !self.bytes.is_empty() {
                 return self.server.takes(self.bytes.len(), now);
@@ -113,6 +113,7 @@ impl Reader {
             let frame = match (after, self.server.due) {
                 (After::End, _) => return,
                 (After::More, _) => continue,
+                (After::Call, _) => unreachable!("BUG: it may call the application"),
                 (After::Nothing, None) => self.subscription.next_frame(),
                 (After::Nothing, Some(due)) if due <= now => {
                     self.comment = self.server.fill_up();
@@ -129,7 +130,7 @@ impl Reader {
     pub(crate) fn take_what_is_there(&mut self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.bytes[self.read..]);
         self.read = self.bytes.len();
-        while bytes.len() < 1024 * 1024 && self.subscription.fill(bytes, Instant::now()) == After::More {}
+        while bytes.len() < 1024 * 1024 && self.subscription.fill(bytes, Instant::now(), true) == After::More {}
     }
 }
 

@@ -12,7 +12,7 @@ use crate::channels::Channels;
 use crate::error::{NextTimeoutError, OpenError, TryNextError};
 use crate::event::{self, Frame};
 use crate::history::Resumed;
-use crate::queue::{Item, Parking, Properties, Queue, Wait};
+use crate::queue::{Item, NonBlocking, Properties, Queue, Wait};
 use crate::stats::{Counters, EndCause};
 
 /// Names one subscriber of one publisher; later ones have higher numbers.
@@ -58,17 +58,21 @@ pub(crate) trait Runner: Send + Sync {
 
 /// Where a handed-over subscription is written.
 pub(crate) struct Output {
-    pub(crate) writer: Box<dyn Write + Send>,
-    /// The socket behind the writer, where it is known: it can be shut down while a write hangs in it.
-    pub(crate) socket: Option<Arc<TcpStream>>,
+    pub(crate) writer: Writer,
     /// How long one write to the socket may take.
     pub(crate) deadline: Option<Duration>,
-    /// Set where a write does not block: where the stream waits then for its socket.
-    pub(crate) parking: Option<Arc<Parking>>,
     /// What is written before the body.
     pub(crate) head: Vec<u8>,
     pub(crate) chunked: bool,
     pub(crate) on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
+}
+
+/// What writes it.
+pub(crate) enum Writer {
+    /// It may block. With it the socket, where that is known: it can be shut down while a write hangs in it.
+    Blocks(Box<dyn Write + Send>, Option<Arc<TcpStream>>),
+    #[cfg_attr(not(feature = "server"), allow(dead_code))] // whose sockets are the only ones that do not block
+    Parks(Arc<dyn NonBlocking>),
 }
 
 /// Why there is no next frame.
@@ -109,8 +113,8 @@ pub struct Subscription {
     queue: Arc<Queue>,
     /// What comes before the queue, and does not count towards its bounds.
     first: VecDeque<Item>,
-    /// What was taken out of the queue together with the news that some before it were lost.
-    after_a_gap: Option<Item>,
+    /// What was taken out of the queue and is to come next, and how many were lost before it.
+    aside: Option<(u64, Item)>,
     resumed: Resumed,
     heartbeat: Option<Duration>,
     expires: Option<Instant>,
@@ -147,6 +151,8 @@ pub(crate) enum After {
     Nothing,
     /// More than one batch holds.
     More,
+    /// Something that calls the application, which was not to be called; and nothing was appended.
+    Call,
     /// The stream's end.
     End,
 }
@@ -154,7 +160,7 @@ pub(crate) enum After {
 impl Subscription {
     /// From how much on no further frame is added to a write: past it, copying costs more than the next system
     /// call.
-    const BATCH: usize = 64 * 1024;
+    pub(crate) const BATCH: usize = 64 * 1024;
 
     /// How many items one batch is made of at the most, with those that are skipped.
     const ITEMS: usize = 1_024;
@@ -169,7 +175,7 @@ impl Subscription {
             properties,
             queue,
             first,
-            after_a_gap: None,
+            aside: None,
             resumed,
             heartbeat,
             expires: lifetime.and_then(|lifetime| taken.checked_add(lifetime)),
@@ -323,7 +329,7 @@ impl Subscription {
             if let Ok(frame) = self.wait_for(Wait::Forever) {
                 batch.extend_from_slice(frame.as_bytes());
             }
-            let after = self.fill(&mut batch, Instant::now());
+            let after = self.fill(&mut batch, Instant::now(), true);
             let written = writer.write_all(&batch).and_then(|()| writer.flush());
             if let Err(error) = written {
                 self.leave(EndCause::Disconnected(error.kind()));
@@ -339,14 +345,21 @@ impl Subscription {
         }
     }
 
-    /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks.
-    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant) -> After {
+    /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks, unless it `may_call`
+    /// the application, whose closures may.
+    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant, may_call: bool) -> After {
+        if !may_call && self.expires.is_some_and(|expires| expires <= now) {
+            return After::Call;
+        }
         self.expire(now);
         let empty = batch.len();
         // Made first: the id in it is one up to which everything was queued, before the queue is seen empty.
         let heartbeat = self.heartbeat_due().filter(|due| *due <= now).map(|_| self.heartbeat_frame());
         let mut after = After::More;
         for _ in 0..Self::ITEMS {
+            if !may_call && self.is_closure_next() {
+                return if batch.len() > empty { After::More } else { After::Call };
+            }
             match self.next_now() {
                 Ok(frame) => frame.iter().for_each(|frame| batch.extend_from_slice(frame.as_bytes())),
                 Err(nothing) => {
@@ -362,6 +375,20 @@ impl Subscription {
             batch.extend_from_slice(heartbeat.as_bytes());
         }
         after
+    }
+
+    /// Whether the next item is a closure of the application's.
+    fn is_closure_next(&mut self) -> bool {
+        let next = match self.first.front() {
+            Some(first) => Some(first),
+            None => {
+                if self.aside.is_none() {
+                    self.aside = self.take_out(Wait::Not);
+                }
+                self.aside.as_ref().map(|(_, item)| item)
+            }
+        };
+        matches!(next, Some(Item::Render(_)))
     }
 
     /// All that was taken is written, now: the heartbeat is counted from here.
@@ -507,22 +534,26 @@ impl Subscription {
         if self.ended { Err(Nothing::More) } else { Ok(frame) }
     }
 
-    /// The next item out of the queue, or what says that some before it were lost.
+    /// The next item, or what says that some before it were lost.
     fn take(&mut self, wait: Wait) -> Option<Item> {
-        if let Some(item) = self.after_a_gap.take() {
+        let next = self.aside.take().or_else(|| self.take_out(wait));
+        let (lost, item) = next?;
+        if lost == 0 {
             return Some(item);
         }
-        let (lost, item) = self.queue.take(wait)?;
+        self.aside = Some((0, item));
+        Some(Item::Gap(lost))
+    }
+
+    /// The next item out of the queue, and how many were lost before it.
+    fn take_out(&self, wait: Wait) -> Option<(u64, Item)> {
+        let taken = self.queue.take(wait)?;
         if self.queue.is_awaited() {
             if let Some(owner) = self.owner.upgrade() {
                 owner.made_room(self.id);
             }
         }
-        if lost == 0 {
-            return Some(item);
-        }
-        self.after_a_gap = Some(item);
-        Some(Item::Gap(lost))
+        Some(taken)
     }
 
     /// What an item is for this subscriber: nothing if it is skipped, or the end.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -23,9 +24,9 @@ use parking_lot::Mutex;
 
 use crate::http::Batch;
 use crate::notices::Notices;
-use crate::queue::{Parking, Queue, Wake, drop_caught, race_window};
+use crate::queue::{NonBlocking, Queue, Wake, drop_caught, race_window};
 use crate::stats::EndCause;
-use crate::subscription::{After, Output, Runner, Subscription};
+use crate::subscription::{After, Output, Runner, Subscription, Writer};
 
 impl Subscription {
     /// Gives the subscription and a writer to the publisher's writer threads, and returns at once.
@@ -92,7 +93,7 @@ impl Subscription {
         };
         self.runner().take_over(
             self,
-            Output { writer, socket, deadline, parking: None, head: Vec::new(), chunked: false, on_end },
+            Output { writer: Writer::Blocks(writer, socket), deadline, head: Vec::new(), chunked: false, on_end },
         )
     }
 }
@@ -177,9 +178,9 @@ impl Write for Socket {
 struct Stream {
     writers: Arc<Writers>,
     queue: Weak<Queue>,
-    /// What a turn works with. Whoever has the turn holds the lock for all of it, so it is never contended;
-    /// it is there because the compiler does not know the wake protocol.
-    body: Mutex<Option<Body>>,
+    /// What a turn works with, taken out by whoever has the turn: so the lock is contended for no more than the moment after
+    /// one. It is there because the compiler does not know the wake protocol.
+    body: Mutex<Option<Box<Body>>>,
     deadline: Option<Duration>,
     /// The supervisor has shut the socket down.
     timed_out: AtomicBool,
@@ -194,15 +195,20 @@ struct Body {
     /// It has not had a turn yet.
     is_new: bool,
     subscription: Subscription,
-    writer: Box<dyn Write + Send>,
-    socket: Option<Arc<TcpStream>>,
-    parking: Option<Arc<Parking>>,
-    /// What the socket did not take of the last batch, and what comes behind that.
+    writer: Writer,
+    /// A write whose last part the socket did not take, how much of it is written, and what comes behind it.
     rest: Vec<u8>,
+    rest_written: usize,
     after_rest: After,
     head: Vec<u8>,
     chunked: bool,
     on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
+}
+
+impl Body {
+    fn may_block(&self) -> bool {
+        matches!(self.writer, Writer::Blocks(..))
+    }
 }
 
 impl Wake for Stream {
@@ -305,6 +311,9 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
+    /// How many streams have their turn together.
+    const GROUP: usize = 16;
+
     pub(crate) fn new(max_threads: usize, stack: usize, notices: Arc<Notices>) -> Arc<Self> {
         let ((run_queue, jobs), (orders, ordered)) = (unbounded(), unbounded());
         Arc::new(Self {
@@ -373,18 +382,74 @@ impl Writers {
         Ok(())
     }
 
-    /// A writer thread.
+    /// A writer thread: the turns of a few streams at a time, first what is to be written to each, then the writes.
+    ///
+    /// Between the system calls there is so little to do for a stream that most of its time goes into fetching code and data
+    /// which the kernel has pushed out of the processor's caches; for several in a row that is done once. (1,000 streams, of
+    /// 6 us for a delivery: 1.3 us without that, 0.9 with it; 8, 32 or 64 at a time are no better.)
+    ///
+    /// Whoever waits for the others must not wait long. So streams whose writer may block have their turns alone, and so has
+    /// one for which the application is to be called.
     fn run(&self, slot: &Arc<Slot>) {
         let mut batch = Batch::default();
+        let (mut group, mut over) = (Vec::with_capacity(Self::GROUP), Vec::new());
+        // What was taken from the run queue and is to be in the next group; and when the last was over, if that is known.
+        let mut next = None;
+        let mut now = None;
         loop {
-            let job = self.jobs.try_recv().or_else(|_| {
+            let job = next.take().map_or_else(|| self.jobs.try_recv(), Ok).or_else(|_| {
                 // Between two turns there is no pause to speak of, so only who waits is not busy.
                 slot.since.store(0, Relaxed);
+                now = None;
                 self.jobs.recv()
             });
             let Ok(Job::Turn(stream)) = job else { break };
+            let began = now.unwrap_or_else(Instant::now);
             self.turns.fetch_add(1, Relaxed);
-            self.turn(&stream, &mut batch, slot);
+            slot.since.store(self.at(began) << 1, SeqCst);
+            if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+                self.order(Order::Look);
+            }
+
+            let mut joins = Some(stream);
+            while let Some(stream) = joins.take() {
+                match self.begin(stream, group.is_empty(), &mut batch, began) {
+                    Begun::Turn(turn) => group.push(turn),
+                    Begun::Waits => {}
+                    Begun::Alone(stream) => {
+                        next = Some(Job::Turn(stream));
+                        break;
+                    }
+                }
+                let is_alone = group.last().is_some_and(|turn: &Turn| turn.body.may_block());
+                if is_alone || group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
+                    break;
+                }
+                match self.jobs.try_recv() {
+                    Ok(Job::Turn(stream)) => joins = Some(stream),
+                    Ok(Job::Leave) => next = Some(Job::Leave),
+                    Err(_) => {}
+                }
+            }
+            for turn in &mut group {
+                self.write(turn, &batch, slot);
+            }
+            // Silence begins after the write: one that took longer than the heartbeat's interval was none.
+            let written = Instant::now();
+            slot.since.store(self.at(written) << 1, Relaxed);
+            now = Some(written);
+            for turn in group.drain(..) {
+                over.extend(self.put_back(turn, written));
+            }
+            batch.clear();
+            // At last, since the application may be called, and so nobody is to wait for it.
+            if !over.is_empty() {
+                next.take().into_iter().for_each(|job| self.put(job));
+            }
+            for turn in over.drain(..) {
+                self.end(turn);
+                now = None;
+            }
         }
         race_window();
         let mut threads = self.threads.lock();
@@ -414,120 +479,143 @@ impl Writers {
         next.into_iter().for_each(|stream| self.put(Job::Turn(stream)));
     }
 
-    /// One turn of one stream.
-    fn turn(&self, stream: &Arc<Stream>, batch: &mut Batch, slot: &Slot) {
-        let began = Instant::now();
-        slot.since.store(self.at(began) << 1, SeqCst);
-        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
-            self.order(Order::Look);
+    /// Begins a stream's turn: appends what is to be written to the batch. Only the `first` of a group may call the
+    /// application, or have a writer that blocks.
+    fn begin(&self, stream: Arc<Stream>, first: bool, batch: &mut Batch, now: Instant) -> Begun {
+        let mut place = stream.body.lock();
+        let body = place.as_mut().expect("BUG: two turns of one stream at once, or one after the end");
+        if !first && body.may_block() {
+            drop(place);
+            return Begun::Alone(stream);
         }
-        let mut guard = stream.body.try_lock().expect("BUG: two turns of one stream at once");
-        let body = guard.as_mut().expect("BUG: a turn after the end");
         // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
-        let begins = std::mem::take(&mut body.is_new) && body.socket.is_none() && body.parking.is_none();
-        if begins && !self.may_begin(stream) {
-            body.is_new = true;
-            return;
+        let begins = body.is_new && matches!(body.writer, Writer::Blocks(_, None));
+        if begins && !self.may_begin(&stream) {
+            return Begun::Waits;
         }
-        let queue = Arc::clone(body.subscription.queue());
+        body.is_new = false;
         race_window();
-        queue.turn.start();
+        body.subscription.queue().turn.start();
         race_window();
 
-        let outcome = if body.rest.is_empty() {
-            batch.begin(&std::mem::take(&mut body.head), body.chunked);
-            let after = body.subscription.fill(batch.body(), began);
-            let outcome = self.deliver(stream, body, batch.seal(after == After::End), after, slot);
-            batch.clear();
-            outcome
-        } else if queue.is_cut() {
+        let (mut bytes, mut failed) = (0..0, None);
+        let after = if body.rest.is_empty() {
+            batch.begin(&body.head, body.chunked);
+            let after = body.subscription.fill(batch.body(), now, first);
+            bytes = batch.seal(after == After::End);
+            if after == After::Call {
+                batch.take_back(bytes);
+                drop(place);
+                return Begun::Alone(stream);
+            }
+            body.head = Vec::new();
+            after
+        } else if body.subscription.queue().is_cut() {
             // Half a chunk was written: the rest is not, and nothing else may follow.
-            Outcome::End(Some(io::ErrorKind::ConnectionAborted.into()))
+            failed = Some(io::ErrorKind::ConnectionAborted.into());
+            After::End
+        } else if matches!(&body.writer, Writer::Parks(writer) if writer.parking().has_timed_out()) {
+            stream.timed_out.store(true, SeqCst);
+            failed = Some(io::ErrorKind::TimedOut.into());
+            After::End
+        } else if body.after_rest == After::End {
+            After::End
         } else {
             // What was queued while it was parked has notified this turn, which does not look at the queue.
-            let after = if body.after_rest == After::End { After::End } else { After::More };
-            let rest = std::mem::take(&mut body.rest);
-            self.deliver(stream, body, &rest, after, slot)
+            After::More
         };
-        if begins {
-            self.has_begun();
-        }
-        race_window();
+        let body = place.take().expect("BUG: it was there a moment ago");
+        drop(place);
+        Begun::Turn(Turn { stream, body, bytes, after, begins, failed, has: Has::Nothing })
+    }
 
-        match outcome {
-            Outcome::End(failed) => {
-                let body = guard.take().expect("BUG: it was there a moment ago");
-                drop(guard);
-                self.end(stream, body, failed);
-            }
-            Outcome::Parks => {
-                let parking = Arc::clone(body.parking.as_ref().expect("BUG: only who can park does not block"));
-                drop(guard);
-                if !parking.parks() {
-                    self.put(Job::Turn(Arc::clone(stream)));
-                } else if queue.is_cut() {
-                    // Cut before the write, it was told so, and forgot it when it tried.
-                    parking.has_room();
+    /// Writes what is to be written, as far as the writer takes it.
+    fn write(&self, turn: &mut Turn, batch: &Batch, slot: &Slot) {
+        let Turn { stream, body, .. } = turn;
+        let body = &mut **body;
+        let bytes = match &body.rest[body.rest_written..] {
+            [] => &batch.bytes()[turn.bytes.clone()],
+            rest => rest,
+        };
+        if bytes.is_empty() || turn.failed.is_some() {
+            return;
+        }
+        let written = match &mut body.writer {
+            Writer::Parks(writer) => write_some(&**writer, bytes),
+            Writer::Blocks(writer, socket) => {
+                let since = self.now();
+                slot.since.store(since << 1 | 1, Relaxed);
+                if let Some(socket) = socket {
+                    let (stream, socket) = (Arc::clone(stream), Arc::clone(socket));
+                    *slot.hangs.lock() = Some(Hangs { stream, socket, since });
                 }
-            }
-            Outcome::GoesOn(after) => {
-                drop(guard);
-                race_window();
-                // A stream that has more goes to the tail: the others come first. It stays RUNNING, so nobody else
-                // puts it there.
-                if after == After::More || !queue.turn.end() {
-                    self.put(Job::Turn(Arc::clone(stream)));
+                let written = write(&mut **writer, bytes).map(|()| bytes.len());
+                if socket.is_some() {
+                    *slot.hangs.lock() = None;
                 }
+                written
+            }
+        };
+        match written {
+            Err(error) => turn.failed = Some(error),
+            Ok(written) if written == bytes.len() => {
+                (body.rest, body.rest_written) = (Vec::new(), 0);
+                turn.has = Has::Written;
+            }
+            Ok(written) => {
+                if body.rest.is_empty() {
+                    (body.rest, body.after_rest) = (bytes[written..].to_vec(), turn.after);
+                } else {
+                    body.rest_written += written;
+                }
+                turn.has = Has::ToWait;
             }
         }
     }
 
-    /// Writes what is to be written, as far as the writer takes it.
-    fn deliver(&self, stream: &Arc<Stream>, body: &mut Body, bytes: &[u8], after: After, slot: &Slot) -> Outcome {
-        if !bytes.is_empty() {
-            let now = self.now();
-            slot.since.store(now << 1 | 1, Relaxed);
-            if let Some(socket) = &body.socket {
-                let (stream, socket) = (Arc::clone(stream), Arc::clone(socket));
-                *slot.hangs.lock() = Some(Hangs { stream, socket, since: now });
-            }
-            let written = match &body.parking {
-                Some(parking) if parking.has_timed_out() => {
-                    stream.timed_out.store(true, SeqCst);
-                    Err(io::ErrorKind::TimedOut.into())
-                }
-                Some(parking) => {
-                    parking.tries();
-                    write_some(&mut *body.writer, bytes)
-                }
-                None => write(&mut *body.writer, bytes).map(|()| bytes.len()),
-            };
-            if body.socket.is_some() {
-                *slot.hangs.lock() = None;
-            }
-            // Silence begins after the write: one that took longer than the heartbeat's interval was none.
-            let done = Instant::now();
-            slot.since.store(self.at(done) << 1, Relaxed);
-            match written {
-                Err(error) => return Outcome::End(Some(error)),
-                Ok(written) if written < bytes.len() => {
-                    body.rest = bytes[written..].to_vec();
-                    body.after_rest = after;
-                    return Outcome::Parks;
-                }
-                Ok(_) => {
-                    stream.written.store(self.at(done), Relaxed);
-                    body.subscription.written(done);
-                }
-            }
+    /// Ends a turn; what is over comes back.
+    fn put_back(&self, mut turn: Turn, now: Instant) -> Option<Turn> {
+        if turn.has == Has::Written {
+            turn.stream.written.store(self.at(now), Relaxed);
+            turn.body.subscription.written(now);
         }
-        if after == After::End { Outcome::End(None) } else { Outcome::GoesOn(after) }
+        if turn.begins {
+            self.has_begun();
+        }
+        race_window();
+        if turn.failed.is_some() || turn.after == After::End && turn.has != Has::ToWait {
+            return Some(turn);
+        }
+        let Turn { stream, body, after, has, .. } = turn;
+        let mut place = stream.body.lock();
+        let body = place.insert(body);
+        let queue = body.subscription.queue();
+        race_window();
+        let goes_on = match &body.writer {
+            Writer::Parks(writer) if has == Has::ToWait => {
+                let parks = writer.parking().parks();
+                if parks && queue.is_cut() {
+                    // Cut before the write, it was told so, and forgot it when it tried.
+                    writer.parking().has_room();
+                }
+                !parks
+            }
+            _ => after == After::More || !queue.turn.end(),
+        };
+        drop(place);
+        if goes_on {
+            // To the tail: the others come first. It stays RUNNING, so nobody else puts it there.
+            self.put(Job::Turn(stream));
+        }
+        None
     }
 
     /// The end: leave the registry, drop the writer, the hook once. Nothing that the application does there
     /// costs us the thread.
-    fn end(&self, stream: &Stream, body: Body, failed: Option<io::Error>) {
-        let Body { mut subscription, writer, socket, on_end, .. } = body;
+    fn end(&self, turn: Turn) {
+        let Turn { stream, body, failed, .. } = turn;
+        let Body { mut subscription, writer, on_end, .. } = *body;
+        let took_all = failed.is_none();
         if let Some(error) = failed {
             let timed_out = stream.timed_out.load(SeqCst);
             subscription.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::Disconnected(error.kind()) });
@@ -535,7 +623,10 @@ impl Writers {
         let cause = subscription.queue().ending().expect("BUG: an end without a cause");
         // In this order: when the subscription is gone a shutdown may return, and the program end, and a writer may have
         // something to say in its `Drop`.
-        drop_caught((writer, socket));
+        match writer {
+            Writer::Blocks(writer, socket) => drop_caught((writer, socket)),
+            Writer::Parks(writer) => writer.is_over(took_all),
+        }
         drop_caught(subscription);
         if let Some(on_end) = on_end {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause))) {
@@ -548,23 +639,51 @@ impl Writers {
     }
 }
 
-/// What a turn has come to.
-enum Outcome {
-    /// It is over, because of the error if there is one.
-    End(Option<io::Error>),
+/// A stream's turn under way.
+struct Turn {
+    stream: Arc<Stream>,
+    body: Box<Body>,
+    /// Where in the batch its bytes are, unless it still has a rest.
+    bytes: Range<usize>,
+    after: After,
+    /// It is the stream's first, and of those that count.
+    begins: bool,
+    /// Why the stream is over.
+    failed: Option<io::Error>,
+    has: Has,
+}
+
+/// What has become of what was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    Nothing,
+    Written,
     /// The socket takes no more for now.
-    Parks,
-    GoesOn(After),
+    ToWait,
+}
+
+/// What has become of a stream that was taken from the run queue.
+enum Begun {
+    Turn(Turn),
+    /// Another's first turn is to be over before its own.
+    Waits,
+    /// It may not join the others.
+    Alone(Arc<Stream>),
 }
 
 /// Writes as much as the writer takes without blocking.
-fn write_some(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
+fn write_some(writer: &dyn NonBlocking, bytes: &[u8]) -> io::Result<usize> {
+    let (mut written, mut tries) = (0, false);
     while written < bytes.len() {
         match writer.write(&bytes[written..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(some) => written += some,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Only now, and not for each write: it is a cache line that nobody else needs (0.07 us of 6).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !tries => {
+                writer.parking().tries();
+                tries = true;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         }
@@ -592,24 +711,24 @@ impl Runner for Writers {
             }
             self.streams.fetch_add(1, SeqCst);
         }
-        let Output { writer, socket, deadline, parking, head, chunked, on_end } = to;
+        let Output { writer, deadline, head, chunked, on_end } = to;
+        let parks_at = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
         let (queue, heartbeat) = (Arc::clone(subscription.queue()), subscription.heartbeat());
         // A little later than the subscription looks at itself, whose clock is finer.
         let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let stream = Arc::new(Stream {
             queue: Arc::downgrade(&queue),
-            body: Mutex::new(Some(Body {
+            body: Mutex::new(Some(Box::new(Body {
                 is_new: true,
                 subscription,
                 writer,
-                socket,
-                parking: parking.clone(),
                 rest: Vec::new(),
+                rest_written: 0,
                 after_rest: After::Nothing,
                 head,
                 chunked,
                 on_end,
-            })),
+            }))),
             deadline,
             timed_out: AtomicBool::new(false),
             heartbeat,
@@ -617,7 +736,7 @@ impl Runner for Writers {
             written: AtomicU64::new(self.now()),
             writers: Arc::clone(&self),
         });
-        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parking.as_ref());
+        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parks_at);
         if heartbeat.is_some() || expires != u64::MAX {
             self.order(Order::Watch(Arc::downgrade(&stream)));
         }
@@ -630,6 +749,7 @@ impl Runner for Writers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Parking;
     use crate::{Event, Publisher};
 
     /// Takes so many bytes, then fails for ever, and says whether it was asked again.
@@ -668,10 +788,8 @@ mod tests {
         let (taken, asked_again) = (Arc::default(), Arc::default());
         let writer = Breaks { taken: Arc::clone(&taken), after, asked_again: Arc::clone(&asked_again), broken: false };
         let to = Output {
-            writer: Box::new(writer),
-            socket: None,
+            writer: Writer::Blocks(Box::new(writer), None),
             deadline: None,
-            parking: None,
             head: b"HEAD".to_vec(),
             chunked: true,
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
@@ -711,15 +829,6 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_cut_while_it_is_filled_does_not_park() {
-        struct Blocks;
-        impl Write for Blocks {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let publisher = Publisher::new();
         let subscription = publisher.subscribe().unwrap();
         let handle = subscription.handle();
@@ -734,10 +843,8 @@ mod tests {
             None
         });
         let to = Output {
-            writer: Box::new(Blocks),
-            socket: None,
+            writer: Writer::Parks(Narrow::new(0)),
             deadline: None,
-            parking: Some(Arc::new(Parking::new())),
             head: Vec::new(),
             chunked: true,
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
@@ -750,15 +857,22 @@ mod tests {
     }
 
     /// Takes so many bytes and then no more until it may take all, and counts how often that was asked for in vain.
-    #[derive(Clone)]
     struct Narrow {
-        taken: Arc<Mutex<Vec<u8>>>,
-        room: Arc<AtomicUsize>,
-        refused: Arc<AtomicUsize>,
+        taken: Mutex<Vec<u8>>,
+        room: AtomicUsize,
+        refused: AtomicUsize,
+        parking: Parking,
     }
 
-    impl Write for Narrow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    impl Narrow {
+        fn new(room: usize) -> Arc<Self> {
+            let (taken, refused) = (Mutex::default(), AtomicUsize::new(0));
+            Arc::new(Self { taken, room: room.into(), refused, parking: Parking::new() })
+        }
+    }
+
+    impl NonBlocking for Narrow {
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
             let mut taken = self.taken.lock();
             let some = bytes.len().min(self.room.load(SeqCst) - taken.len());
             if some == 0 {
@@ -769,9 +883,11 @@ mod tests {
             Ok(some)
         }
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+        fn parking(&self) -> &Parking {
+            &self.parking
         }
+
+        fn is_over(&self, _: bool) {}
     }
 
     #[test]
@@ -785,13 +901,10 @@ mod tests {
         };
         for room in 0..11 {
             let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
-            let narrow = Narrow { taken: Arc::default(), room: Arc::new(room.into()), refused: Arc::default() };
-            let parking = Arc::new(Parking::new());
+            let narrow = Narrow::new(room);
             let to = Output {
-                writer: Box::new(narrow.clone()),
-                socket: None,
+                writer: Writer::Parks(Arc::clone(&narrow) as Arc<dyn NonBlocking>),
                 deadline: None,
-                parking: Some(Arc::clone(&parking)),
                 head: Vec::new(),
                 chunked: false,
                 on_end: None,
@@ -803,7 +916,7 @@ mod tests {
             eventually(&|| narrow.refused.load(SeqCst) > 0);
             publisher.publish("two");
             narrow.room.store(usize::MAX, SeqCst);
-            parking.has_room();
+            narrow.parking.has_room();
             eventually(&|| *narrow.taken.lock() == b"data: one\n\ndata: two\n\n");
         }
     }

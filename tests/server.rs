@@ -364,6 +364,33 @@ fn closures_that_block_hold_up_no_stream() {
 }
 
 #[test]
+fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
+    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let streams = publisher.clone();
+    let server =
+        answers(move |request| streams.subscription(()).channels(request.path().trim_start_matches('/')).open().into());
+    let watch = |path| {
+        let mut client = send(server.local_addr(), get(path));
+        client.reads_until(FIRST_CHUNK);
+        client
+    };
+    let (mut slow, mut others) = (watch("/slow"), (0..40).map(|_| watch("/others")).collect::<Vec<_>>());
+    for round in 0..20 {
+        let (opens, gate) = channel::<()>();
+        let gate = Mutex::new(gate);
+        // The slow one comes last, so whoever writes to others comes upon it among them.
+        publisher.publish_to("others", "hello");
+        publisher.publish_with("slow", move |()| {
+            gate.lock().unwrap().recv_timeout(2 * PATIENCE).ok()?;
+            Some(Event::new(round.to_string()))
+        });
+        others.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        opens.send(()).unwrap();
+        slow.reads_until(&format!("data: {round}\n\n\r\n"));
+    }
+}
+
+#[test]
 fn a_client_that_leaves_while_the_closure_looks_at_it_is_no_subscriber() {
     let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
     let (streams, open) = (publisher.clone(), Arc::new(AtomicBool::new(false)));

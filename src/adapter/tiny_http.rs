@@ -58,7 +58,7 @@ use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
 use crate::sockets;
 use crate::stats::EndCause;
-use crate::subscription::{Output, Subscription};
+use crate::subscription::{Output, Subscription, Writer};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
@@ -109,7 +109,7 @@ impl Subscription {
             self.begin_with(event::heartbeat());
         }
         let writer = Box::new(LazyWriter::Request(Some(request)));
-        let to = Output { writer, socket: None, deadline: None, parking: None, head, chunked, on_end: None };
+        let to = Output { writer: Writer::Blocks(writer, None), deadline: None, head, chunked, on_end: None };
         self.runner().take_over(self, to)
     }
 }

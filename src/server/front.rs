@@ -30,8 +30,8 @@ use super::{Answer, Request, Rules};
 use crate::event;
 use crate::http::{self, Headers};
 use crate::notices::Notices;
-use crate::queue::{Parking, drop_caught};
-use crate::subscription::{Output, SubscriptionHandle};
+use crate::queue::{NonBlocking, Parking, drop_caught};
+use crate::subscription::{Output, SubscriptionHandle, Writer};
 
 const LISTENER: Token = Token(0);
 /// Where the front's mail arrives.
@@ -91,17 +91,38 @@ struct Job {
     token: usize,
     request: Request,
     origin: Option<String>,
-    socket: Arc<TcpStream>,
-    parking: Arc<Parking>,
+    peer: Arc<Peer>,
 }
 
 type Closure = dyn Fn(&Request) -> Answer + Send + Sync;
 
+/// The socket, shared with a writer thread while it is a stream's. In one piece with all that a write needs, which is one
+/// cache line where three had to be fetched (0.1 us of 6 for a delivery).
+struct Peer {
+    token: usize,
+    socket: TcpStream,
+    parking: Parking,
+    mailbox: Arc<Mailbox>,
+}
+
+impl NonBlocking for Peer {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.socket).write(bytes)
+    }
+
+    fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    fn is_over(&self, took_all: bool) {
+        self.mailbox.send(Message::Done(self.token, took_all));
+    }
+}
+
 struct Connection {
-    socket: Arc<TcpStream>,
-    peer: SocketAddr,
+    peer: Arc<Peer>,
+    address: SocketAddr,
     state: State,
-    parking: Arc<Parking>,
     /// It counts as a stream: it is one, or the closure may make one of it.
     counts: bool,
 }
@@ -275,8 +296,8 @@ impl Front {
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
             for connection in self.connections.values() {
-                if connection.parking.parked_for().is_some_and(|parked| parked >= self.rules.write_deadline) {
-                    connection.parking.times_out();
+                if connection.peer.parking.parked_for().is_some_and(|parked| parked >= self.rules.write_deadline) {
+                    connection.peer.parking.times_out();
                 }
             }
         }
@@ -334,9 +355,9 @@ impl Front {
             }
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((socket, peer)) => {
+                Ok((socket, address)) => {
                     self.next_pause = Self::SHORTEST_PAUSE;
-                    self.welcome(socket, peer);
+                    self.welcome(socket, address);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
@@ -375,17 +396,16 @@ impl Front {
         false
     }
 
-    fn welcome(&mut self, mut socket: TcpStream, peer: SocketAddr) {
+    fn welcome(&mut self, mut socket: TcpStream, address: SocketAddr) {
         let token = self.next;
         self.next += 1;
         if self.poll.registry().register(&mut socket, Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
             return;
         }
         let connection = Connection {
-            socket: Arc::new(socket),
-            peer,
+            peer: Arc::new(Peer { token, socket, parking: Parking::new(), mailbox: Arc::clone(&self.mailbox) }),
+            address,
             state: State::Reading(Vec::new()),
-            parking: Arc::new(Parking::new()),
             counts: false,
         };
         self.connections.insert(token, connection);
@@ -402,7 +422,7 @@ impl Front {
                 return self.close(token);
             }
             let Some(connection) = self.connections.get_mut(&token) else { return };
-            let read = (&*connection.socket).read(&mut self.scratch);
+            let read = (&connection.peer.socket).read(&mut self.scratch);
             let (bytes, left) = match read {
                 Ok(0) => (&[][..], Some(io::ErrorKind::UnexpectedEof)),
                 Ok(read) => (&self.scratch[..read], None),
@@ -413,7 +433,7 @@ impl Front {
             match &mut connection.state {
                 State::Reading(head) if left.is_none() => {
                     head.extend_from_slice(bytes);
-                    match head::read(head, connection.peer) {
+                    match head::read(head, connection.address) {
                         Head::Incomplete => {}
                         Head::Bad(status, reason) => self.refuse(token, status, reason),
                         Head::Complete(request, length)
@@ -478,7 +498,7 @@ impl Front {
             }
             _ => return self.say(token, message(405, allow, "this server has event streams to GET", true)),
         }
-        let count = self.addresses.get(&connection.peer.ip()).copied().unwrap_or(0);
+        let count = self.addresses.get(&connection.address.ip()).copied().unwrap_or(0);
         if self.streams >= self.rules.max_streams || count >= self.rules.per_address {
             let busy = busy(&cors(origin.as_deref(), &self.rules), is_head);
             return self.say(token, busy);
@@ -486,10 +506,9 @@ impl Front {
         connection.counts = true;
         connection.state = State::Answering(None);
         self.streams += 1;
-        *self.addresses.entry(connection.peer.ip()).or_default() += 1;
-        let (socket, parking) = (Arc::clone(&connection.socket), Arc::clone(&connection.parking));
+        *self.addresses.entry(connection.address.ip()).or_default() += 1;
         if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(Job { token, request, origin, socket, parking });
+            let _ = jobs.send(Job { token, request, origin, peer: Arc::clone(&connection.peer) });
         }
     }
 
@@ -515,7 +534,7 @@ impl Front {
     fn has_room(&mut self, token: usize) {
         let Some(connection) = self.connections.get(&token) else { return };
         match connection.state {
-            State::Answering(_) | State::Streaming(_) => connection.parking.has_room(),
+            State::Answering(_) | State::Streaming(_) => connection.peer.parking.has_room(),
             State::Writing(..) => self.go_on_writing(token),
             State::Reading(_) | State::Lingering => {}
         }
@@ -525,7 +544,7 @@ impl Front {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let State::Writing(bytes, written) = &mut connection.state else { return };
         while *written < bytes.len() {
-            match (&*connection.socket).write(&bytes[*written..]) {
+            match (&connection.peer.socket).write(&bytes[*written..]) {
                 Ok(some) => *written += some,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -540,7 +559,7 @@ impl Front {
         self.counts_no_more(token);
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.state = State::Lingering;
-        if connection.socket.shutdown(Shutdown::Write).is_err() {
+        if connection.peer.socket.shutdown(Shutdown::Write).is_err() {
             return self.close(token);
         }
         self.lingering.push_back((Instant::now() + LINGERS, token));
@@ -555,7 +574,7 @@ impl Front {
             return;
         }
         self.streams -= 1;
-        let address = connection.peer.ip();
+        let address = connection.address.ip();
         let count = self.addresses.get_mut(&address).expect("BUG: an address that nobody counted");
         *count -= 1;
         if *count == 0 {
@@ -571,9 +590,9 @@ impl Front {
         }
         // A writer thread may hold the socket for a moment: nothing more is to go out on it. It fails when the peer was
         // quicker.
-        let _ = connection.socket.shutdown(Shutdown::Both);
+        let _ = connection.peer.socket.shutdown(Shutdown::Both);
         // A stream whose end is queued is not to wait for room that nobody tells it of any more: its next write fails.
-        connection.parking.has_room();
+        connection.peer.parking.has_room();
         // Somebody who waits may come in now; not from in here, which may be on the way in.
         if let Some(pause) = &mut self.pause {
             *pause = Instant::now();
@@ -583,7 +602,7 @@ impl Front {
 
 /// Calls the closure, and sends its answer on the way.
 fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
-    let Job { token, request, origin, socket, parking } = job;
+    let Job { token, request, origin, peer } = job;
     let answer = catch_unwind(AssertUnwindSafe(|| closure(&request))).unwrap_or_else(|payload| {
         drop_caught(payload);
         Answer::Status(500, "the program failed".into())
@@ -599,13 +618,14 @@ fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
             mailbox.send(Message::Streams(token, subscription.handle()));
             subscription.begin_with(event::heartbeat());
             let chunked = !request.is_http_1_0;
-            let writer = Box::new(StreamWriter { token, socket, mailbox: Arc::clone(mailbox), took_all: true });
-            let head = stream_head(&cors, chunked);
-            let to =
-                Output { writer, socket: None, deadline: None, parking: Some(parking), head, chunked, on_end: None };
-            // An error drops the writer, and so does a panic in what is dropped then: the connection is closed.
+            let writer = Writer::Parks(Arc::clone(&peer) as Arc<dyn NonBlocking>);
+            let to = Output { writer, deadline: None, head: stream_head(&cors, chunked), chunked, on_end: None };
             let runner = subscription.runner();
+            // After an error the subscription is dropped, and with it what is the application's, which may panic.
             let handed_over = catch_unwind(AssertUnwindSafe(|| runner.take_over(subscription, to)));
+            if !matches!(handed_over, Ok(Ok(()))) {
+                peer.is_over(false);
+            }
             return handed_over.map_or_else(drop_caught, drop);
         }
         Answer::Busy => busy(&cors, is_head),
@@ -672,31 +692,4 @@ fn message(status: u16, headers: &str, text: &str, with_body: bool) -> Vec<u8> {
         answer.extend([text, "\n"]);
     }
     answer.into_bytes()
-}
-
-/// Where a writer thread writes; the front is told when it is dropped.
-struct StreamWriter {
-    token: usize,
-    socket: Arc<TcpStream>,
-    mailbox: Arc<Mailbox>,
-    /// The last write went well, and so did all before it.
-    took_all: bool,
-}
-
-impl Write for StreamWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = (&*self.socket).write(bytes);
-        self.took_all = written.is_ok();
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for StreamWriter {
-    fn drop(&mut self) {
-        self.mailbox.send(Message::Done(self.token, self.took_all));
-    }
 }
