@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::http::{Client, Events};
-use common::server::{FIRST_CHUNK, GET, LAST_CHUNK, Said, opened, said, send, serve, streams, well_formed};
+use common::server::{FIRST_CHUNK, GET, LAST_CHUNK, Said, opened, said, send, serve, streams};
 use common::{PATIENCE, eventually};
 use server_sent_events::server::{Answer, EventServer, Request, RunningServer};
 use server_sent_events::{Event, History, Publisher, Shutdown};
@@ -108,7 +108,6 @@ fn a_real_client_reads_it_and_a_megabyte_too() {
     events.ends();
 }
 
-/// T3.
 #[test]
 fn head_gets_the_head_alone_and_its_subscription_ends() {
     let publisher = Publisher::new();
@@ -134,28 +133,6 @@ fn head_gets_no_body_whatever_is_answered() {
     }
     let server = answers(|_| Answer::Stop);
     assert_eq!(said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n").status, 403);
-}
-
-/// T2.
-#[test]
-fn http_1_0_gets_no_chunks_and_ends_by_close() {
-    let publisher = Publisher::new();
-    let server = streams(&publisher);
-    let mut client = send(server.local_addr(), "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
-    let head = client.reads_head();
-    assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
-    client.reads(":\n\n");
-    publisher.publish("hello");
-    client.reads("data: hello\n\n");
-    publisher.close();
-    client.reads_the_end();
-}
-
-/// T2.
-#[test]
-fn te_identity_changes_nothing() {
-    let head = head_of_a_stream("GET / HTTP/1.1\r\nHost: localhost\r\nTE: identity\r\n\r\n");
-    assert_eq!(head.values("Transfer-Encoding"), ["chunked"]);
 }
 
 #[test]
@@ -267,7 +244,6 @@ fn headers_are_found_in_whatever_case() {
     assert_eq!(seen(request, look), (4, [found[0].clone(), found[1].clone(), None]));
 }
 
-/// T19: a header that is not ASCII is no reason to hang up.
 #[test]
 fn headers_that_are_not_utf_8_are_read_as_far_as_they_are() {
     let (sees, sight) = channel();
@@ -581,42 +557,4 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     drop(one);
     publisher.publish("hello");
     clients[1].reads("0000000d\r\ndata: hello\n\n\r\n");
-}
-
-/// T15: a client that reads until the connection's end sees it.
-#[test]
-fn short_answers_close_the_connection() {
-    let server = answers(|_| Answer::Status(404, "no".into()));
-    let text = send(server.local_addr(), GET).reads_all();
-    assert_eq!(well_formed(&text, false).body, "no\n");
-}
-
-/// T8: streams opened at once all get their first comment.
-#[test]
-fn of_streams_that_come_at_once_none_starves() {
-    let publisher = Publisher::new();
-    let server = streams(&publisher);
-    for round in 0..3 {
-        let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(server.local_addr())).collect();
-        clients.iter_mut().for_each(|client| client.send(GET));
-        clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
-        assert_eq!(publisher.publish("hello").queued(), 300, "round {round}");
-        clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
-        publisher.close();
-        clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));
-    }
-}
-
-/// T14: who hangs up is gone before anything is written.
-#[test]
-fn clients_that_leave_are_gone_at_once() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
-    let server = streams(&publisher);
-    let (closes, resets) = (opened(server.local_addr()), opened(server.local_addr()));
-    assert_eq!(publisher.stats().subscribers, 2);
-    drop(closes);
-    eventually("it is out of the registry", || publisher.stats().subscribers == 1);
-    resets.resets();
-    eventually("it is out of the registry", || publisher.stats().subscribers == 0);
-    assert_eq!(publisher.stats().ended.disconnected, 2);
 }

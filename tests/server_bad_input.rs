@@ -84,7 +84,6 @@ are_answered! {
 
     a_body_on_a_get: 400, format!("{}abc", with("Content-Length: 3"));
     a_body_that_does_not_come: 400, with("Content-Length: 3");
-    /// T4.
     a_body_of_64_gibibytes: 400, with("Content-Length: 68719476736");
     a_body_on_a_head: 400, "HEAD / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n";
     chunks_on_a_get: 400, format!("{}0\r\n\r\n", with("Transfer-Encoding: chunked"));
@@ -153,7 +152,6 @@ are_answered! {
     sixty_five_fields: 431, with("X: y\r\n".repeat(64).trim_end());
     a_thousand_fields: 431, with("X: y\r\n".repeat(1_000).trim_end());
 
-    /// T7.
     http_2_0: 505, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n";
     http_2_with_prior_knowledge: 505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     http_1_2: 505, "GET / HTTP/1.2\r\nHost: localhost\r\n\r\n";
@@ -165,12 +163,10 @@ are_answered! {
     a_tls_hello: 400, b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03";
     a_socks_hello: 400, b"\x05\x01\x00";
 
-    /// T6.
     a_second_request_with_the_first: 400, GET.repeat(2);
     a_byte_behind_the_request: 400, format!("{GET}x");
     a_line_end_behind_the_request: 400, format!("{GET}\r\n");
 
-    /// T10.
     half_a_head: 408, "GET / HTTP/1.1\r\nHost: localhost\r\n";
     nothing_at_all: 408, "";
     one_byte: 408, "G";
@@ -207,7 +203,6 @@ fn what_may_be_asked_is_said_with_405() {
     });
 }
 
-/// T10.
 #[test]
 fn a_head_that_trickles_has_no_more_time_than_others() {
     leaves_nothing(|address| {
@@ -234,7 +229,6 @@ fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
     });
 }
 
-/// T6.
 #[test]
 fn a_second_request_on_a_running_stream_ends_it() {
     leaves_nothing(|address| {
@@ -407,7 +401,7 @@ fn every_answer_to_an_allowed_page_can_be_read_by_it() {
     });
 }
 
-/// T9, T10: heads that do not come keep nobody out.
+/// Heads that do not come keep nobody out.
 #[test]
 fn behind_half_requests_a_good_one_is_answered_though_there_is_room_for_few() {
     let settings = EventServer::builder().max_streams(5).head_deadline(Duration::from_secs(600));

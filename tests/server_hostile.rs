@@ -6,15 +6,14 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::http::Client;
-use common::server::{GET, held, is_back_at, opened, send, serve};
+use common::server::{GET, held, is_back_at, opened, send, serve, stalled};
 use common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;
@@ -32,16 +31,6 @@ fn alone() -> (MutexGuard<'static, ()>, usize) {
 /// does not get to looks like one that hangs.
 fn most_threads_there_may_be() -> usize {
     1 + 4 + 1 + thread::available_parallelism().unwrap().get() + 4
-}
-
-/// Asks for a stream and never reads it.
-fn black_hole(address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    socket.connect(&address.into()).unwrap();
-    let mut socket: TcpStream = socket.into();
-    socket.write_all(GET.as_bytes()).unwrap();
-    socket
 }
 
 /// Reads a stream, and sees that nothing is missing and nothing comes twice.
@@ -87,7 +76,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
             }
             slow
         });
-        let black = threads.spawn(|| (0..100 * times).map(|_| black_hole(address)).collect::<Vec<_>>());
+        let black = threads.spawn(|| (0..100 * times).map(|_| stalled(address)).collect::<Vec<_>>());
         for thread in 0..2 {
             let resets = &resets;
             threads.spawn(move || {

@@ -7,13 +7,13 @@
 mod common;
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::http::Client;
-use common::server::{GET, held, is_back_at, opened, serve};
-use common::{PATIENCE, eventually, seed};
+use common::server::{held, is_back_at, opened, serve, stalled};
+use common::{eventually, seed};
 use server_sent_events::server::{EventServer, EventServerBuilder};
 use server_sent_events::{Publisher, PublisherBuilder};
 
@@ -31,17 +31,6 @@ fn small() -> EventServerBuilder {
 
 fn patient() -> PublisherBuilder<()> {
     Publisher::<()>::builder().queue_frames(1_000_000).queue_bytes(1 << 30).heartbeat(None)
-}
-
-/// A client whose kernel takes as little as it can too, and who does not read.
-fn stalled(address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    socket.connect(&address.into()).unwrap();
-    let mut socket: TcpStream = socket.into();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    std::io::Write::write_all(&mut socket, GET.as_bytes()).unwrap();
-    socket
 }
 
 /// So much that no kernel takes it for a client who does not read.

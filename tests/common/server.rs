@@ -1,11 +1,13 @@
 //! Our server, what it holds, and its answers as a parser that is not ours reads them.
 #![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 
 use server_sent_events::Publisher;
 use server_sent_events::server::{Answer, EventServer, EventServerBuilder, RunningServer};
 
+use super::PATIENCE;
 use super::http::Client;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -43,6 +45,18 @@ pub fn opened(address: SocketAddr) -> Client {
     client.reads_head();
     client.reads(FIRST_CHUNK);
     client
+}
+
+/// Asks for a stream on a connection for which its own kernel keeps as little as it can, and does not read.
+#[track_caller]
+pub fn stalled(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut socket: TcpStream = socket.into();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(GET.as_bytes()).unwrap();
+    socket
 }
 
 /// A whole answer, whose connection the server has closed.

@@ -1,0 +1,339 @@
+//! What goes wrong in tiny_http 0.12 does not in EventServer: a test for each row of the list that this crate was designed
+//! on, by its number, each of which leaves no thread and no descriptor behind.
+//!
+//! T9, no descriptor left, is `tests/server_descriptors.rs`: that limit is a process's.
+//!
+//! One after the other: threads and descriptors are counted.
+#![cfg(all(feature = "server", target_os = "linux"))]
+
+mod common;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::eventually;
+use common::http::Client;
+use common::server::{FIRST_CHUNK, GET, LAST_CHUNK, held, opened, said, send, serve, stalled, streams};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use server_sent_events::Publisher;
+use server_sent_events::server::{EventServer, EventServerBuilder};
+use socket2::SockRef;
+
+const HELLO: &str = "0000000d\r\ndata: hello\n\n\r\n";
+
+/// Whose queues take whatever the tests publish.
+fn patient() -> Publisher {
+    let publisher = Publisher::<()>::builder().heartbeat(None).queue_frames(1_000_000).queue_bytes(1 << 30);
+    publisher.build().unwrap()
+}
+
+/// Runs this alone with a server of these settings, and looks that a stream beside it goes on, and that nothing is left.
+#[track_caller]
+fn holds_with(settings: EventServerBuilder, test: impl FnOnce(SocketAddr, &Publisher)) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    eventually("nothing is left of the test before", || held().0 == 0);
+    let none = held().1;
+    let publisher = patient();
+    let server = serve(settings, &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    test(server.local_addr(), &publisher);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    eventually("nobody else is subscribed", || publisher.stats().subscribers == 1);
+    eventually("threads and descriptors are where they were", || {
+        let now = held();
+        now.0 <= 1 + 4 + 1 + processors && now.1 <= before
+    });
+    publisher.publish("still here");
+    healthy.reads_until("data: still here\n\n\r\n");
+    drop((healthy, publisher));
+    server.stop();
+    eventually("no thread and no descriptor is left", || held().0 == 0 && held().1 <= none);
+}
+
+#[track_caller]
+fn holds(test: impl FnOnce(SocketAddr, &Publisher)) {
+    holds_with(EventServer::builder().head_deadline(Duration::from_millis(500)), test);
+}
+
+/// So much that no kernel takes it for a client who does not read.
+fn publish_megabytes(publisher: &Publisher, megabytes: usize) {
+    (0..megabytes * 1_000).for_each(|_| drop(publisher.publish("x".repeat(992))));
+}
+
+/// There an event waits in a buffer until that is full, for over a minute.
+#[test]
+fn t1_an_event_comes_at_once() {
+    holds(|address, publisher| {
+        let mut client = opened(address);
+        for _ in 0..20 {
+            publisher.publish("hello");
+            client.reads(HELLO);
+        }
+    });
+}
+
+/// There the stream of a client that knows no chunks is collected to its end, which never comes.
+#[test]
+fn t2_http_1_0_gets_no_chunks_and_ends_by_close() {
+    holds(|address, _| {
+        let publisher = Publisher::new();
+        let server = streams(&publisher);
+        let mut client = send(server.local_addr(), "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        let head = client.reads_head();
+        assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
+        client.reads(":\n\n");
+        publisher.publish("hello");
+        client.reads("data: hello\n\n");
+        publisher.close();
+        client.reads_the_end();
+
+        let mut client = send(address, "GET / HTTP/1.1\r\nHost: localhost\r\nTE: identity\r\n\r\n");
+        assert_eq!(client.reads_head().values("Transfer-Encoding"), ["chunked"]);
+        client.reads(FIRST_CHUNK);
+    });
+}
+
+/// There a body follows the head.
+#[test]
+fn t3_head_gets_the_head_alone_and_its_subscription_ends() {
+    holds(|address, _| {
+        let said = said(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream")));
+    });
+}
+
+/// There 64 GiB are asked for, and the program aborts; from 1,025 bytes on, a thread waits for them.
+#[test]
+fn t4_an_announced_body_is_refused_and_not_waited_for() {
+    holds(|address, _| {
+        for length in ["68719476736", "1025"] {
+            for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405), ("DELETE", 405)] {
+                let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+                assert_eq!(said(address, request).status, status, "{method} {length}");
+            }
+        }
+    });
+}
+
+/// There whoever answers a second request on a stream's connection waits for the stream's end.
+#[test]
+fn t6_a_second_request_ends_the_stream_and_holds_up_nobody() {
+    holds(|address, _| {
+        let mut clients: Vec<Client> = (0..20).map(|_| opened(address)).collect();
+        clients.iter_mut().for_each(|client| client.send(GET));
+        drop(opened(address));
+        clients.iter_mut().for_each(|client| drop(client.reads_all_there_is()));
+        // In one piece with the first, too.
+        assert_eq!(said(address, GET.repeat(2)).status, 400);
+    });
+}
+
+/// There each of them costs a thread and two descriptors for ever.
+#[test]
+fn t7_http_2_is_answered_and_gone() {
+    holds(|address, _| {
+        for _ in 0..50 {
+            assert_eq!(said(address, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n").status, 505);
+        }
+    });
+}
+
+/// There up to a fifth of the streams that are opened together never get a byte.
+#[test]
+fn t8_of_streams_that_come_at_once_none_starves() {
+    holds(|address, publisher| {
+        for round in 0..3 {
+            let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
+            clients.iter_mut().for_each(|client| client.send(GET));
+            clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+            assert_eq!(publisher.publish("hello").queued(), 301, "round {round}");
+            clients.iter_mut().for_each(|client| client.reads(HELLO));
+            drop(clients);
+            eventually("they have left", || publisher.stats().subscribers == 1);
+        }
+    });
+}
+
+/// There half a request holds a thread for as long as it likes.
+#[test]
+fn t10_half_requests_hold_no_thread_and_are_hung_up_on() {
+    holds(|address, _| {
+        let before = held().0;
+        let mut half: Vec<Client> = (0..300).map(|_| send(address, "GET / HTTP/1.1\r\n")).collect();
+        drop(opened(address));
+        assert!(held().0 <= before, "{} threads, before {before}", held().0);
+        half.iter_mut().for_each(|client| assert!(client.reads_all_there_is().starts_with(b"HTTP/1.1 408 ")));
+    });
+}
+
+/// There no option of a socket can be set.
+#[test]
+fn t12_sockets_have_what_event_streams_need() {
+    holds_with(EventServer::builder().send_buffer(20_000).not_sent_low_water(5_000), |address, _| {
+        let client = opened(address);
+        let socket = others_end(client.address());
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 5_000);
+        assert_eq!(socket.send_buffer_size().unwrap(), 40_000, "Linux doubles it");
+    });
+}
+
+/// Our own end of the connection from there, again.
+fn others_end(peer: SocketAddr) -> OwnedFd {
+    let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    let sockets = numbers
+        .filter_map(|number| pidfd_getfd(&ourselves, number.to_str()?.parse().ok()?, PidfdGetfdFlags::empty()).ok());
+    let mut ours = sockets
+        .filter(|socket| SockRef::from(socket).peer_addr().is_ok_and(|address| address.as_socket() == Some(peer)));
+    ours.next().expect("the server's end of the connection")
+}
+
+/// There, with a time-out of the socket's, a client that reads slowly is cut, and one that does not read hangs on for
+/// up to six times as long.
+#[test]
+fn t12b_who_reads_slowly_stays_and_who_does_not_goes_in_time() {
+    let deadline = Duration::from_secs(1);
+    let settings = EventServer::builder().send_buffer(4_096).not_sent_low_water(4_096).write_deadline(deadline);
+    holds(|_, _| {
+        let publisher = patient();
+        let server = serve(settings, &publisher);
+        let (mut slow, stalled) = (stalled(server.local_addr()), stalled(server.local_addr()));
+        eventually("both are subscribed", || publisher.stats().subscribers == 2);
+        publish_megabytes(&publisher, 1);
+        let start = Instant::now();
+        let mut timed_out = None;
+        // Some kilobytes ten times in each deadline, for several deadlines.
+        while start.elapsed() < 5 * deadline {
+            slow.read_exact(&mut [0; 2_000]).unwrap();
+            if timed_out.is_none() && publisher.stats().ended.write_timed_out == 1 {
+                timed_out = Some(start.elapsed());
+            }
+            std::thread::park_timeout(deadline / 10);
+        }
+        println!("the one that does not read was gone after {timed_out:?}");
+        assert!(timed_out.is_some_and(|after| after < 4 * deadline), "{timed_out:?}");
+        assert_eq!((publisher.stats().subscribers, publisher.stats().ended.write_timed_out), (1, 1));
+        drop((slow, stalled));
+    });
+}
+
+/// There the kernel takes four megabytes for a client that does not read, and so old is what that reads then.
+#[test]
+fn t13_the_kernel_takes_little_for_who_does_not_read() {
+    let taken = |settings: EventServerBuilder| {
+        let mut taken = 0;
+        holds(|_, _| {
+            let publisher = patient();
+            let server = serve(settings, &publisher);
+            let stalled = send(server.local_addr(), GET);
+            eventually("it is subscribed", || publisher.stats().subscribers == 1);
+            publish_megabytes(&publisher, 8);
+            let waiting = || publisher.channel_stats("default channel").waiting;
+            let mut before = 0;
+            eventually("no more is taken", || {
+                std::thread::park_timeout(Duration::from_millis(200));
+                waiting() == std::mem::replace(&mut before, waiting())
+            });
+            taken = 8_000 - waiting();
+            drop(stalled);
+        });
+        taken
+    };
+    let (little, much) = (taken(EventServer::builder()), taken(EventServer::builder().not_sent_low_water(u32::MAX)));
+    println!("{little} KB by default, {much} KB without the option");
+    assert!(little < 1_000 && little * 2 < much, "{little} KB by default, {much} KB without the option");
+}
+
+/// There nobody hears of a client that hangs up before two writes to it have failed.
+#[test]
+fn t14_who_hangs_up_is_gone_before_anything_is_written() {
+    holds(|address, publisher| {
+        let (closes, resets) = (opened(address), opened(address));
+        drop(closes);
+        eventually("it is out of the registry", || publisher.stats().subscribers == 2);
+        resets.resets();
+        eventually("it is out of the registry", || publisher.stats().subscribers == 1);
+        assert_eq!(publisher.stats().ended.disconnected, 2);
+    });
+}
+
+/// There the connection stays open behind an answer, and who reads to its end waits for ever.
+#[test]
+fn t15_the_end_of_an_answer_is_the_connections() {
+    holds(|address, _| {
+        // To its end.
+        assert_eq!(said(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+        let publisher = Publisher::new();
+        let server = streams(&publisher);
+        let mut client = opened(server.local_addr());
+        publisher.close();
+        client.reads(LAST_CHUNK);
+        client.reads_the_end();
+    });
+}
+
+/// There a header may hold line ends, and so forge others.
+#[test]
+fn t18_nothing_that_is_set_or_sent_forges_a_header() {
+    let bind = |origin: &str| EventServer::builder().allow_origin(origin).bind("127.0.0.1:0");
+    for origin in ["https://example.org\r\nX: y", "https://example.org\n", "https://exa\0mple.org"] {
+        assert_eq!(bind(origin).unwrap_err().kind(), std::io::ErrorKind::InvalidInput, "{origin:?}");
+    }
+    holds_with(EventServer::builder().allow_origin("https://example.org"), |address, _| {
+        for (origin, status) in [("https://example.org\rX: y", 400), ("https://example.org\nX: y", 400), ("x", 403)] {
+            let said = said(address, format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
+            assert_eq!(
+                (said.status, said.header("X"), said.header("Access-Control-Allow-Origin")),
+                (status, None, None)
+            );
+        }
+    });
+}
+
+/// There a header that is not ASCII closes the connection without an answer.
+#[test]
+fn t19_a_header_that_is_not_ascii_is_read() {
+    holds(|address, _| {
+        for value in ["Last-Event-ID: \u{e4}".as_bytes(), b"X: \xff"] {
+            let request = [b"GET / HTTP/1.1\r\nHost: localhost\r\n", value, b"\r\n\r\n"].concat();
+            send(address, request).reads_until(FIRST_CHUNK);
+        }
+    });
+}
+
+/// There a chunk of more than 65,535 bytes is a panic.
+#[test]
+fn t20_an_event_of_any_size_is_a_chunk() {
+    holds(|address, publisher| {
+        let mut client = opened(address);
+        for size in [65_535, 65_536, 1_000_000] {
+            let data = "x".repeat(size);
+            publisher.publish(&data);
+            client.reads(&format!("{:08x}\r\ndata: {data}\n\n\r\n", size + "data: \n\n".len()));
+        }
+    });
+}
+
+/// There, and with the standard library, 128 connections may wait to be accepted.
+#[test]
+fn a_thousand_connections_may_wait_to_be_accepted() {
+    holds(|_, publisher| {
+        let server = EventServer::bind("127.0.0.1:0").unwrap();
+        let mut clients: Vec<Client> = (0..300).map(|_| send(server.local_addr(), GET)).collect();
+        let streams = publisher.clone();
+        let server = server.spawn(move |_| streams.subscribe()).unwrap();
+        clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+        drop(clients);
+        eventually("they have left", || publisher.stats().subscribers == 1);
+        server.stop();
+    });
+}
