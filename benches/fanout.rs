@@ -331,13 +331,18 @@ mod bench {
 
     impl Clients {
         /// Streams whose heads have come. `first` is what comes with each head.
+        ///
+        /// Of HTTP/1.0, since chunks would have to be taken apart.
         fn connect(address: SocketAddr, streams: usize, first: &str) -> io::Result<Self> {
+            Self::connect_with(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", address, streams, first)
+        }
+
+        fn connect_with(request: &[u8], address: SocketAddr, streams: usize, first: &str) -> io::Result<Self> {
             let poll = Poll::new()?;
             let mut clients = Vec::with_capacity(streams);
             for _ in 0..streams {
                 let mut socket = std::net::TcpStream::connect(address)?;
-                // Of this version, since chunks would have to be taken apart.
-                socket.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+                socket.write_all(request)?;
                 clients.push(socket);
             }
             let clients = clients.into_iter().enumerate().map(|(n, mut socket)| {
@@ -589,7 +594,9 @@ mod bench {
         let mut server = Server::start("tiny_http")?;
         let address = server.answer()?.parse().expect("an address");
         let before = server.report()?;
-        let _clients = Clients::connect(address, STREAMS, ":\n\n")?;
+        // Whose connections go on after the stream, so that tiny_http has a thread for each.
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let _clients = Clients::connect_with(request, address, STREAMS, "00000003\r\n:\n\n\r\n")?;
         let after = server.report()?;
         Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
     }

@@ -28,22 +28,26 @@
 // 9. A subscriber that loses an event is told (6, and `DropOldest`), or is ended (7) and so resumes; never neither. Who
 //    wants the latest of a key only loses nothing by not getting an older one.
 
+mod tickets;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::OpenError;
 use crate::event::{self, Frame};
 use crate::history::{self, History, Past, Resumed};
 use crate::notices::Notices;
-use crate::queue::{Full, Item, Properties, Queue, Wake, race_window};
+use crate::queue::{Full, Item, Properties, Queue, Wake};
 use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
+
+pub(crate) use tickets::Ticket;
 
 /// Who subscribes to what.
 pub(crate) struct Registry {
@@ -111,23 +115,6 @@ struct Subscriber {
     held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-impl Subscriber {
-    /// Has all publishers look that wait.
-    fn wake_publishers(&self) {
-        for publisher in self.publishers.values() {
-            // A full channel says it already.
-            let _ = publisher.try_send(());
-        }
-    }
-
-    /// Has the publisher look that comes first, if any waits.
-    fn wake_publisher(&self) {
-        if let Some(first) = self.publishers.values().next() {
-            let _ = first.try_send(());
-        }
-    }
-}
-
 /// What is to be done without the lock when a method of the registry has returned.
 #[must_use = "what the registry hands back is dropped by `finish`, without the lock"]
 #[derive(Default)]
@@ -166,27 +153,6 @@ impl Afterwards {
             }
         }
         drop(self.evicted);
-    }
-}
-
-/// The place of a publisher that waits for room.
-pub(crate) struct Ticket {
-    number: u64,
-    began: Instant,
-    woken: Receiver<()>,
-    wakes: Sender<()>,
-    /// The subscribers that had no room when it looked last, in their order.
-    places: Vec<SubscriberId>,
-    /// Those of them that had none whenever it looked.
-    never_had_room: Vec<SubscriberId>,
-    /// When it has waited long enough for the last of them.
-    deadline: Instant,
-}
-
-impl Ticket {
-    /// Waits until it may be worth a look.
-    pub(crate) fn wait(&self) {
-        let _ = self.woken.recv_deadline(self.deadline);
     }
 }
 
@@ -746,94 +712,6 @@ impl State {
             self.leave_channel(channel, id);
         }
         Some(subscriber)
-    }
-
-    /// The ticket of a publisher that must wait until those of its subscribers have room that block; `None` when it need
-    /// not, or not any more: those that still have no room then have had their time.
-    ///
-    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
-    /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
-    ///
-    /// For that, others may take the room where it does not wait, again and again. So a subscriber that had room when the
-    /// publisher looked, but not when all others had, is not to blame: it gets the event `beyond` its bounds when the time is
-    /// over. That is one event for each publisher since it had room, and no more.
-    fn waits_for_room(
-        &mut self,
-        channels: &[&str],
-        size: usize,
-        ticket: Option<Ticket>,
-        beyond: &mut BTreeSet<SubscriberId>,
-    ) -> Option<Ticket> {
-        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
-        let blocking: BTreeSet<SubscriberId> =
-            members.filter(|(_, queue)| queue.blocks().is_some()).map(|(id, _)| *id).collect();
-        let now = Instant::now();
-        let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
-
-        let mut places = Vec::new();
-        let mut deadline = now;
-        for id in blocking {
-            let Subscriber { queue, publishers, .. } = &self.subscribers[&id];
-            let comes_first = publishers.keys().next().is_none_or(|first| *first >= number);
-            if comes_first && queue.has_room(size) {
-                continue;
-            }
-            places.push(id);
-            let patience = queue.blocks().expect("BUG: it blocks");
-            // A time so long that no clock shows its end is a year.
-            let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
-            deadline = deadline.max(until);
-        }
-        if deadline == now {
-            // Nobody is left to wait for.
-            let never_had_room = ticket.as_ref().map_or(&[][..], |ticket| &ticket.never_had_room);
-            beyond.extend(places.drain(..).filter(|id| ticket.is_some() && never_had_room.binary_search(id).is_err()));
-        }
-        if ticket.is_none() && places.is_empty() {
-            return None;
-        }
-
-        let mut ticket = ticket.unwrap_or_else(|| {
-            self.last_ticket += 1;
-            let (wakes, woken) = bounded(1);
-            Ticket {
-                number: self.last_ticket,
-                began,
-                woken,
-                wakes,
-                places: Vec::new(),
-                never_had_room: places.clone(),
-                deadline,
-            }
-        });
-        for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
-            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
-            subscriber.publishers.remove(&ticket.number);
-            if subscriber.publishers.is_empty() {
-                subscriber.queue.is_awaited_no_more();
-            }
-            subscriber.wake_publisher();
-        }
-        ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
-        ticket.deadline = deadline;
-        if places.is_empty() {
-            return None;
-        }
-        race_window();
-        let mut has_come = false;
-        for &id in &places {
-            let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
-            subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
-            let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
-            has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
-        }
-        if has_come {
-            // There is room meanwhile, and who made it did not know that it is awaited. Also where others have none: this
-            // place is to be given up, or whoever stands behind it would wait for those too.
-            let _ = ticket.wakes.try_send(());
-        }
-        ticket.places = places;
-        Some(ticket)
     }
 
     /// The queue that is dropped here is never the last reference: the subscriber holds it too.

@@ -55,6 +55,7 @@
 //! Where there are too many connections, or no descriptor is left, and another comes, the oldest that is no stream is hung
 //! up on: heads that do not come keep nobody out.
 
+mod answers;
 mod front;
 mod head;
 

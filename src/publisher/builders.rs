@@ -1,0 +1,496 @@
+//! What is chosen of a publisher before it is built, and of a subscription before it is opened.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::{Core, Handles, HooksOf, OnEnd, OnOpen, Publisher};
+use crate::channels::{Channels, DEFAULT_CHANNEL};
+use crate::error::{BuildError, OpenError};
+use crate::event::{Event, Frame};
+use crate::history::{History, Resumed};
+use crate::notices::Notices;
+use crate::overflow::Overflow;
+use crate::queue::{Item, Properties, Queue, QueueBounds};
+use crate::registry::{Beginning, Hooks, Limits, Registry, Wish};
+use crate::stats::{Counters, EndCause};
+use crate::subscription::{Parts, Subscription};
+use crate::writers::Writers;
+
+/// The settings of a [`Publisher`]; from [`Publisher::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct PublisherBuilder<P = ()> {
+    limits: Limits,
+    queue: QueueBounds,
+    heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+    on_open: Option<Box<OnOpen<P>>>,
+    on_end: Option<Box<OnEnd<P>>>,
+    history: Option<History>,
+    writer_threads: usize,
+    writer_stack: usize,
+    properties: PhantomData<fn(P) -> P>,
+}
+
+impl<P: Send + Sync + 'static> PublisherBuilder<P> {
+    /// With the defaults.
+    pub(super) fn new() -> Self {
+        Self {
+            limits: Limits {
+                subscribers: 10_000,
+                channels: 64,
+                channel_name: 256,
+                of_channel: usize::MAX,
+                of_key: usize::MAX,
+            },
+            queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
+            heartbeat: Some(Duration::from_secs(15)),
+            lifetime: None,
+            on_open: None,
+            on_end: None,
+            history: None,
+            writer_threads: 1_000,
+            // As std's own threads have, where address space costs nothing.
+            writer_stack: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
+            properties: PhantomData,
+        }
+    }
+
+    /// How many subscriptions there may be at once. Defaults to 10,000.
+    ///
+    /// Above it, opening one is an error; those that are open are not concerned. One that has ended counts until it
+    /// is dropped: a connection that hangs is a connection that is there.
+    pub fn max_subscribers(mut self, subscribers: usize) -> Self {
+        self.limits.subscribers = subscribers;
+        self
+    }
+
+    /// How many subscribers one channel may have at once. Defaults to as many as the publisher may have.
+    pub fn max_subscribers_per_channel(mut self, subscribers: usize) -> Self {
+        self.limits.of_channel = subscribers;
+        self
+    }
+
+    /// How many subscriptions there may be at once of one [key](SubscriptionBuilder::limit_key): an address, a user.
+    /// Defaults to as many as the publisher may have. One that has ended counts until it is dropped.
+    pub fn max_subscribers_per_key(mut self, subscribers: usize) -> Self {
+        self.limits.of_key = subscribers;
+        self
+    }
+
+    /// In how many channels one subscriber may be. Defaults to 64.
+    pub fn max_channels(mut self, channels: usize) -> Self {
+        self.limits.channels = channels;
+        self
+    }
+
+    /// How many bytes the name of a channel may have that is subscribed to. Defaults to 256.
+    ///
+    /// Publishing to a longer one is no error; nobody can be there.
+    pub fn max_channel_name(mut self, bytes: usize) -> Self {
+        self.limits.channel_name = bytes;
+        self
+    }
+
+    /// How many frames may wait for one subscriber. Defaults to 1,024.
+    ///
+    /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
+    /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
+    pub fn queue_frames(mut self, frames: usize) -> Self {
+        self.queue.frames = frames;
+        self
+    }
+
+    /// How many bytes of frames may wait for one subscriber. Defaults to 1 MiB.
+    ///
+    /// One frame that is larger is let into an empty queue all the same. A closure counts by its own size,
+    /// without what its captures own elsewhere. Initial data does not count.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue.bytes = bytes;
+        self
+    }
+
+    /// What happens when an event does not fit into a subscriber's queue. Defaults to [`Overflow::Disconnect`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.queue.overflow = overflow;
+        self
+    }
+
+    /// After how long a stream ends, so that its client comes back: tokens expire, and versions change. Each stream
+    /// is given a time of its own between 80 and 100 % of this. `None`, the default, for never.
+    ///
+    /// What is queued then is delivered. With a history the client misses nothing.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// What is called for each subscription that was opened: with its properties and its channels. Setting it again
+    /// replaces it.
+    ///
+    /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and before
+    /// [`open`](SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that it need not keep a
+    /// handle: a publisher that its own hook holds never ends. A panic in it is caught.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// let publisher = Publisher::<&str>::builder()
+    ///     .on_open(|publisher, name, _channels| drop(publisher.publish(format!("{name} has come"))))
+    ///     .on_end(|publisher, name, _channels, _cause| drop(publisher.publish(format!("{name} has left"))))
+    ///     .build()?;
+    /// let mut ada = publisher.subscription("Ada").open()?;
+    /// let bob = publisher.subscription("Bob").open()?;
+    /// drop(bob);
+    /// let heard: Vec<String> = ada.by_ref().take(3).collect();
+    /// assert_eq!(heard, ["data: Ada has come\n\n", "data: Bob has come\n\n", "data: Bob has left\n\n"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_open(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str]) + Send + Sync + 'static) -> Self {
+        self.on_open = Some(Box::new(hook));
+        self
+    }
+
+    /// What is called for each subscriber that has left, and why. Setting it again replaces it.
+    ///
+    /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
+    /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
+    /// publishes, closes, writes or drops the subscription, or watches all sockets of a server. So it should be short, and
+    /// not wait for room ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
+    /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it is
+    /// caught. The channels are those that it was in.
+    pub fn on_end(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync + 'static) -> Self {
+        self.on_end = Some(Box::new(hook));
+        self
+    }
+
+    /// After how much silence a stream is sent a comment; `None` for never. Defaults to 15 seconds.
+    ///
+    /// It is how a server notices a client that has gone, and what keeps a proxy from cutting a quiet stream:
+    /// most do so after a minute or less.
+    #[doc(alias = "keep-alive")]
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.heartbeat = interval.into();
+        self
+    }
+
+    /// Keeps what is published, so that a client which reconnects misses nothing. Defaults to keeping nothing.
+    ///
+    /// With a history every event has an id, and every stream begins with one.
+    pub fn history(mut self, history: History) -> Self {
+        self.history = Some(history);
+        self
+    }
+
+    /// How many threads may write streams that are [handed over](Subscription::hand_over). Defaults to 1,000.
+    ///
+    /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
+    /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
+    /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
+    /// A quarter of the threads at the most is given to streams that have not begun. A thread that hangs costs 18 KiB,
+    /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
+    /// (Linux), those of all publishers and of everybody else together.
+    pub fn max_writer_threads(mut self, threads: usize) -> Self {
+        self.writer_threads = threads;
+        self
+    }
+
+    /// How many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
+    ///
+    /// What the application gave runs there: writers, closures for [`publish_with`](Publisher::publish_with) and
+    /// [`on_end`](crate::HandOver::on_end), and the `Drop` of what they hold. What is not used costs address space only.
+    pub fn writer_stack(mut self, bytes: usize) -> Self {
+        self.writer_stack = bytes;
+        self
+    }
+
+    /// The publisher with these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting that is zero.
+    pub fn build(self) -> Result<Publisher<P>, BuildError> {
+        let Limits { subscribers, channels, channel_name, of_channel, of_key } = self.limits;
+        let queue = self.queue;
+        let is_something = |duration: Option<Duration>| usize::from(duration != Some(Duration::ZERO));
+        let settings = [
+            ("max_subscribers", subscribers),
+            ("max_channels", channels),
+            ("max_channel_name", channel_name),
+            ("max_subscribers_per_channel", of_channel),
+            ("max_subscribers_per_key", of_key),
+            ("queue_frames", queue.frames),
+            ("queue_bytes", queue.bytes),
+            ("max_writer_threads", self.writer_threads),
+            ("writer_stack", self.writer_stack),
+            ("heartbeat", is_something(self.heartbeat)),
+            ("max_lifetime", is_something(self.lifetime)),
+        ];
+        if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
+            return Err(BuildError { setting });
+        }
+        if let Some(history) = &self.history {
+            history.check()?;
+        }
+        let (counters, notices) = (Arc::new(Counters::default()), Arc::new(Notices::new()));
+        let Self { on_open, on_end, .. } = self;
+        let has_hooks = on_open.is_some() || on_end.is_some();
+        let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
+        let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
+        let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&notices));
+        let registry = Arc::new(registry);
+        let writers = Writers::new(self.writer_threads, self.writer_stack, notices);
+        let core = Arc::new(Core {
+            registry,
+            counters,
+            writers,
+            heartbeat: self.heartbeat,
+            lifetime: self.lifetime,
+            queue: self.queue,
+        });
+        let weak = Arc::downgrade(&core);
+        let core = Arc::new(Handles(core));
+        if let Some(hooks) = hooks {
+            assert!(hooks.publisher.set((Arc::downgrade(&core), weak)).is_ok(), "BUG: set once");
+        }
+        Ok(Publisher { core, properties: PhantomData })
+    }
+}
+
+impl<P> fmt::Debug for PublisherBuilder<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublisherBuilder")
+            .field("limits", &self.limits)
+            .field("queue", &self.queue)
+            .field("heartbeat", &self.heartbeat)
+            .field("max_lifetime", &self.lifetime)
+            .field("history", &self.history)
+            .field("max_writer_threads", &self.writer_threads)
+            .field("writer_stack", &self.writer_stack)
+            .finish()
+    }
+}
+
+/// A subscription that is not open yet; from [`Publisher::subscription`].
+#[must_use = "a builder does nothing until `open`"]
+pub struct SubscriptionBuilder<'p, P> {
+    publisher: &'p Publisher<P>,
+    properties: P,
+    channels: Vec<Arc<str>>,
+    first: Vec<First<'p>>,
+    last_event_id: Option<String>,
+    after: Option<String>,
+    replay_last: Option<usize>,
+    heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+    queue: QueueBounds,
+    key: Option<Arc<str>>,
+}
+
+/// Makes initial data, once it is known how the subscription begins.
+type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Frame> + 'p>;
+
+impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
+    /// With what the publisher's builder was told.
+    pub(super) fn new(publisher: &'p Publisher<P>, properties: P) -> Self {
+        Self {
+            publisher,
+            properties,
+            channels: vec![DEFAULT_CHANNEL.into()],
+            first: Vec::new(),
+            last_event_id: None,
+            after: None,
+            replay_last: None,
+            heartbeat: publisher.core.heartbeat,
+            lifetime: publisher.core.lifetime,
+            queue: publisher.core.queue,
+            key: None,
+        }
+    }
+
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn publisher(&self) -> &'p Publisher<P> {
+        self.publisher
+    }
+
+    /// The channels it is in. Defaults to [`DEFAULT_CHANNEL`]; setting them again replaces them.
+    pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
+        self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());
+        self
+    }
+
+    /// Events that this subscriber gets before the live ones, in this order. More may be added.
+    ///
+    /// They do not count towards the bounds of the queue. They are taken now, and the live ones begin with
+    /// [`open`](Self::open): what is published in between is in neither. Where they are a snapshot of something
+    /// that changes, hold the lock under which it is changed and published until this is open.
+    pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
+        let frames: Vec<Frame> = events.into_iter().map(|event| event.into().encode()).collect();
+        self.first.push(Box::new(|_| frames));
+        self
+    }
+
+    /// Initial data that is made when the subscription is open, by a closure that is told how it
+    /// [resumed](Subscription::resumed). More may be added.
+    ///
+    /// For a snapshot of something that changes: what is published while it is made comes after it, so nothing falls
+    /// between the two; an event may be in both. And a client that has everything needs none.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, History, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// let state = "all lamps are on";
+    /// # let last_event_id: Option<String> = None;
+    /// let subscription = publisher
+    ///     .subscription(())
+    ///     .last_event_id(last_event_id)
+    ///     .initial_data_with(|resumed| (!resumed.is_complete()).then(|| Event::new(state)))
+    ///     .open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn initial_data_with<I>(mut self, make: impl FnOnce(Resumed) -> I + 'p) -> Self
+    where
+        I: IntoIterator<Item: Into<Event>>,
+    {
+        self.first.push(Box::new(|resumed| make(resumed).into_iter().map(|event| event.into().encode()).collect()));
+        self
+    }
+
+    /// Where the client was, as it says (`Last-Event-ID`): all that is newer in its channels comes first, in order,
+    /// each once, then the live events. Without an id, or without a [history](History), nothing is replayed.
+    ///
+    /// If something newer is not there any more, or the id is not one of this history's (of an earlier run of the
+    /// program, say), what is still there is replayed behind an event of type
+    /// [`gap`](History::gap_event). The replay does not count towards the bounds of the queue.
+    pub fn last_event_id(mut self, id: impl Into<Option<String>>) -> Self {
+        self.last_event_id = id.into();
+        self
+    }
+
+    /// Where a client begins that comes without an id: as if this were its [last event
+    /// id](Self::last_event_id).
+    ///
+    /// For a page that is rendered together with the point from which its stream goes on: read
+    /// [`Publisher::last_event_id`] *before* the page's content.
+    ///
+    /// ```
+    /// use server_sent_events::{History, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// # let read_the_state = || "two lamps";
+    /// // The request for the page: first the point, then what it shows. What changes in between comes again.
+    /// let point = publisher.last_event_id();
+    /// let page = format!("{} <script>new EventSource('/lamps?after={}')", read_the_state(), point.unwrap());
+    ///
+    /// // The request for the stream. A client that reconnects says its own id, which is newer.
+    /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None);
+    /// let subscription = publisher.subscription(()).after(from_the_query).last_event_id(from_the_request).open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn after(mut self, id: impl Into<Option<String>>) -> Self {
+        self.after = id.into();
+        self
+    }
+
+    /// For a client that comes without an id: so many of the newest events in its channels come first.
+    pub fn replay_last(mut self, events: usize) -> Self {
+        self.replay_last = Some(events);
+        self
+    }
+
+    /// After how much silence the stream is sent a comment; `None` for never. Defaults to the
+    /// [publisher's](PublisherBuilder::heartbeat).
+    #[doc(alias = "keep-alive")]
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.heartbeat = interval.into();
+        self
+    }
+
+    /// How many frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_frames).
+    pub fn queue_frames(mut self, frames: usize) -> Self {
+        self.queue.frames = frames;
+        self
+    }
+
+    /// How many bytes of frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_bytes).
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue.bytes = bytes;
+        self
+    }
+
+    /// What happens when an event does not fit into its queue. Defaults to the [publisher's](PublisherBuilder::overflow).
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.queue.overflow = overflow;
+        self
+    }
+
+    /// After how long it ends; `None` for never. Defaults to the [publisher's](PublisherBuilder::max_lifetime), where it
+    /// is explained.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// By what it is counted, besides: an address, a user. See
+    /// [`max_subscribers_per_key`](PublisherBuilder::max_subscribers_per_key).
+    pub fn limit_key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Opens it: what is published from now on waits for it. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says which bound it would cross; nothing was registered then.
+    pub fn open(self) -> Result<Subscription, OpenError> {
+        let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
+        let Self { heartbeat, lifetime, queue: bounds, key, .. } = self;
+        if heartbeat == Some(Duration::ZERO) {
+            return Err(OpenError::ZeroHeartbeat);
+        }
+        let settings = [
+            ("queue_frames", bounds.frames == 0),
+            ("queue_bytes", bounds.bytes == 0),
+            ("max_lifetime", lifetime == Some(Duration::ZERO)),
+        ];
+        if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
+            return Err(OpenError::Zero { setting });
+        }
+        let core = &publisher.core;
+        let properties: Properties = Arc::new(properties);
+        let queue = Arc::new(Queue::new(bounds));
+        let wish = match (last_event_id.or(after), replay_last) {
+            (Some(id), _) => Wish::After(id),
+            (None, Some(events)) => Wish::Last(events),
+            (None, None) => Wish::Nothing,
+        };
+        let joined = core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish);
+        let Beginning { id, resumed, first: beginning, replay } =
+            joined.inspect_err(|error| core.registry.refused(error))?;
+        let parts = core.subscription(id, Arc::clone(&properties), Arc::clone(&queue));
+        // All of them open at once after a restart: they should not all end at once.
+        let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);
+        let lifetime = lifetime.map(|lifetime| lifetime.min(Duration::from_secs(u64::from(u32::MAX))).mul_f64(share));
+        // From here on a panic of the application's drops the subscription, which leaves the registry.
+        let mut subscription = Subscription::new(Parts { resumed, heartbeat, lifetime, key, ..parts });
+        core.registry.opened(&queue, &properties, &channels);
+        let initial_data = first.into_iter().flat_map(|make| make(resumed)).collect::<Vec<Frame>>();
+        let frames = beginning.into_iter().chain(initial_data).map(Item::Frame);
+        subscription.begin(frames.chain(replay).collect());
+        Ok(subscription)
+    }
+}
+
+impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionBuilder")
+            .field("channels", &self.channels)
+            .field("initial_data", &self.first.len())
+            .field("heartbeat", &self.heartbeat)
+            .finish_non_exhaustive()
+    }
+}

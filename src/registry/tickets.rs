@@ -1,0 +1,138 @@
+//! Publishers that wait for room: whose turn it is, and who is to blame when the time is over.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{State, Subscriber};
+use crate::queue::race_window;
+use crate::subscription::SubscriberId;
+
+/// The place of a publisher that waits for room.
+pub(crate) struct Ticket {
+    number: u64,
+    began: Instant,
+    woken: Receiver<()>,
+    wakes: Sender<()>,
+    /// The subscribers that had no room when it looked last, in their order.
+    places: Vec<SubscriberId>,
+    /// Those of them that had none whenever it looked.
+    never_had_room: Vec<SubscriberId>,
+    /// When it has waited long enough for the last of them.
+    deadline: Instant,
+}
+
+impl Ticket {
+    /// Waits until it may be worth a look.
+    pub(crate) fn wait(&self) {
+        let _ = self.woken.recv_deadline(self.deadline);
+    }
+}
+
+impl Subscriber {
+    /// Has all publishers look that wait.
+    pub(super) fn wake_publishers(&self) {
+        for publisher in self.publishers.values() {
+            // A full channel says it already.
+            let _ = publisher.try_send(());
+        }
+    }
+
+    /// Has the publisher look that comes first, if any waits.
+    pub(super) fn wake_publisher(&self) {
+        if let Some(first) = self.publishers.values().next() {
+            let _ = first.try_send(());
+        }
+    }
+}
+
+impl State {
+    /// The ticket of a publisher that must wait until those of its subscribers have room that block; `None` when it need
+    /// not, or not any more: those that still have no room then have had their time.
+    ///
+    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
+    /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
+    ///
+    /// For that, others may take the room where it does not wait, again and again. So a subscriber that had room when the
+    /// publisher looked, but not when all others had, is not to blame: it gets the event `beyond` its bounds when the time is
+    /// over. That is one event for each publisher since it had room, and no more.
+    pub(super) fn waits_for_room(
+        &mut self,
+        channels: &[&str],
+        size: usize,
+        ticket: Option<Ticket>,
+        beyond: &mut BTreeSet<SubscriberId>,
+    ) -> Option<Ticket> {
+        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
+        let blocking: BTreeSet<SubscriberId> =
+            members.filter(|(_, queue)| queue.blocks().is_some()).map(|(id, _)| *id).collect();
+        let now = Instant::now();
+        let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
+
+        let mut places = Vec::new();
+        let mut deadline = now;
+        for id in blocking {
+            let Subscriber { queue, publishers, .. } = &self.subscribers[&id];
+            let comes_first = publishers.keys().next().is_none_or(|first| *first >= number);
+            if comes_first && queue.has_room(size) {
+                continue;
+            }
+            places.push(id);
+            let patience = queue.blocks().expect("BUG: it blocks");
+            // A time so long that no clock shows its end is a year.
+            let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
+            deadline = deadline.max(until);
+        }
+        if deadline == now {
+            // Nobody is left to wait for.
+            let never_had_room = ticket.as_ref().map_or(&[][..], |ticket| &ticket.never_had_room);
+            beyond.extend(places.drain(..).filter(|id| ticket.is_some() && never_had_room.binary_search(id).is_err()));
+        }
+        if ticket.is_none() && places.is_empty() {
+            return None;
+        }
+
+        let mut ticket = ticket.unwrap_or_else(|| {
+            self.last_ticket += 1;
+            let (wakes, woken) = bounded(1);
+            Ticket {
+                number: self.last_ticket,
+                began,
+                woken,
+                wakes,
+                places: Vec::new(),
+                never_had_room: places.clone(),
+                deadline,
+            }
+        });
+        for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
+            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            subscriber.publishers.remove(&ticket.number);
+            if subscriber.publishers.is_empty() {
+                subscriber.queue.is_awaited_no_more();
+            }
+            subscriber.wake_publisher();
+        }
+        ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
+        ticket.deadline = deadline;
+        if places.is_empty() {
+            return None;
+        }
+        race_window();
+        let mut has_come = false;
+        for &id in &places {
+            let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
+            subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
+            let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
+            has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
+        }
+        if has_come {
+            // There is room meanwhile, and who made it did not know that it is awaited. Also where others have none: this
+            // place is to be given up, or whoever stands behind it would wait for those too.
+            let _ = ticket.wakes.try_send(());
+        }
+        ticket.places = places;
+        Some(ticket)
+    }
+}
