@@ -1,4 +1,4 @@
-//! What a delivery costs: `cargo bench --bench fanout`.
+//! What a delivery costs: `cargo bench --features server --bench fanout`.
 //!
 //! Starts servers as processes of their own, opens streams to them on loopback, publishes, and prints tables. The
 //! columns: `write_to` on a thread for each stream; `hand_over`, a few threads for all; `server`, the same behind an
@@ -250,9 +250,9 @@ mod bench {
     use crate::shared::{FRAME, now};
 
     /// How long events are published at a steady pace.
-    const PACED: Duration = Duration::from_secs(3);
+    const PACED: Duration = Duration::from_secs(2);
     /// How long as many are published as are read.
-    const SATURATED: Duration = Duration::from_secs(2);
+    const SATURATED: Duration = Duration::from_secs(1);
     /// At the most so many frames are on their way to one client while saturated: below the queue's bound, and two
     /// million to all together, which the slowest way of delivery has to finish too.
     fn under_way(streams: usize) -> u64 {
@@ -301,7 +301,7 @@ mod bench {
         }
 
         fn paced(&mut self, rate: u64, time: Duration) -> io::Result<u64> {
-            let count = rate * time.as_secs();
+            let count = rate * time.as_millis() as u64 / 1_000;
             writeln!(self.commands, "paced {count} {}", 1_000_000_000 / rate)?;
             Ok(count)
         }
@@ -550,13 +550,13 @@ mod bench {
     /// upper quartile of pairs that are measured one right after the other, since a machine is faster in one minute
     /// than in the next.
     fn beside_the_loop(mode: &str, streams: usize) -> io::Result<[f64; 3]> {
-        const PAIRS: usize = 9;
+        const PAIRS: usize = 21;
         progress(&format!("{streams} streams, {mode} and loop in turn"));
         let (mut server, mut clients, _) = set_up(mode, streams)?;
         let (mut limit, mut limits_clients, _) = set_up("loop", streams)?;
         let mut ratios = Vec::new();
         for _ in 0..PAIRS {
-            let time = Duration::from_secs(1);
+            let time = Duration::from_millis(500);
             let (ours, _) = paced(&mut server, &mut clients, rate(streams), time)?;
             let theirs = paced(&mut limit, &mut limits_clients, rate(streams), time)?.0;
             ratios.push(ours / theirs);
@@ -615,11 +615,12 @@ mod bench {
     /// who never read, and 5,000 who hang up with a reset.
     fn among_hostile() -> io::Result<[Latency; 2]> {
         const RATE: u64 = 100;
+        const TIME: Duration = Duration::from_secs(3);
         let mut server = Server::start("server")?;
         let address = server.answer()?.parse().expect("an address");
         let mut clients = Clients::connect(address, 500, first("server"))?;
         progress("500 streams of a server");
-        let quiet = paced(&mut server, &mut clients, RATE, PACED)?.1;
+        let quiet = paced(&mut server, &mut clients, RATE, TIME)?.1;
         progress("500 streams of a server and 1,000 that never read, until these are full");
         let _black_holes = (0..1_000).map(|_| never_reads(address)).collect::<io::Result<Vec<_>>>()?;
         while server.report()?.streams < 1_500 {
@@ -655,10 +656,10 @@ mod bench {
                     let _ = client.write(head);
                     let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
                     drop(client);
-                    std::thread::sleep(PACED / 10_000);
+                    std::thread::sleep(TIME / 10_000);
                 }
             });
-            let among = paced(&mut server, &mut clients, RATE, PACED);
+            let among = paced(&mut server, &mut clients, RATE, TIME);
             over.store(true, SeqCst);
             among
         });
