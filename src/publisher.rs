@@ -449,7 +449,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         Subscription::new(Parts { owner: nobody, first: [Item::Frame(frame)].into(), ..parts })
     }
 
-    /// The id of the newest event, if there is a [history](History): what is published later is newer.
+    /// The id of the newest event, if there is a [history](crate::History): what is published later is newer.
     pub fn last_event_id(&self) -> Option<String> {
         self.core.registry.newest_id()
     }
@@ -548,7 +548,7 @@ impl Receipt {
         self.queued
     }
 
-    /// The id that the event has: its own, or the one that the [history](History) gave it. `None` for a comment, and
+    /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment, and
     /// without a history.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()

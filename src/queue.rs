@@ -229,7 +229,7 @@ pub(crate) struct Queue {
     /// Set before the first `Turn::end`.
     stream: OnceLock<Arc<dyn Wake>>,
     /// Where the stream may be parked, if its socket does not block.
-    parks_at: OnceLock<Arc<dyn NonBlocking>>,
+    parks_at: OnceLock<Weak<dyn NonBlocking>>,
 }
 
 impl Queue {
@@ -359,10 +359,11 @@ impl Queue {
     }
 
     /// From now on there is somebody to wake. The stream's own first turn follows.
-    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parks_at: Option<Arc<dyn NonBlocking>>) {
+    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parks_at: Option<&Arc<dyn NonBlocking>>) {
         if let Some(parks_at) = parks_at {
             parks_at.parking().is_for(Arc::downgrade(&stream));
-            let _ = self.parks_at.set(parks_at);
+            // Not held: a descriptor is to be free again as soon as the stream is over.
+            let _ = self.parks_at.set(Arc::downgrade(parks_at));
         }
         assert!(self.stream.set(stream).is_ok(), "BUG: a subscription was handed over twice");
     }
@@ -407,7 +408,7 @@ impl Queue {
         }
         self.push(Item::End).into_iter().for_each(Wake::wake);
         // It would wait for a socket that need not ever have room.
-        self.parks_at.get().into_iter().for_each(|writer| writer.parking().has_room());
+        self.parks_at.get().and_then(Weak::upgrade).into_iter().for_each(|writer| writer.parking().has_room());
     }
 
     /// Why the stream has ended or is about to, also when its reader has not come that far.

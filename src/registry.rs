@@ -337,7 +337,9 @@ impl Registry {
         // Those that are over their bounds by this one.
         let mut beyond = BTreeSet::new();
         if state.blocking > 0 || ticket.is_some() {
-            if let Some(ticket) = state.waits_for_room(channels, draft.item.size(), ticket, &mut beyond) {
+            // With the id that it will have, or one more: it would be full by that.
+            let id = state.past.as_ref().map_or(0, |past| "id: \n\n".len() + past.id(past.sequence() + 1).len());
+            if let Some(ticket) = state.waits_for_room(channels, draft.item.size() + id, ticket, &mut beyond) {
                 drop(state);
                 return Err(Box::new((draft, ticket)));
             }

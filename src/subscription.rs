@@ -12,7 +12,7 @@ use crate::channels::Channels;
 use crate::error::{NextTimeoutError, OpenError, TryNextError};
 use crate::event::{self, Frame};
 use crate::history::Resumed;
-use crate::queue::{Item, NonBlocking, Properties, Queue, Wait};
+use crate::queue::{Item, NonBlocking, Properties, Queue, Wait, race_window};
 use crate::stats::{Counters, EndCause};
 
 /// Names one subscriber of one publisher; later ones have higher numbers.
@@ -357,8 +357,17 @@ impl Subscription {
         let heartbeat = self.heartbeat_due().filter(|due| *due <= now).map(|_| self.heartbeat_frame());
         let mut after = After::More;
         for _ in 0..Self::ITEMS {
-            if !may_call && self.is_closure_next() {
-                return if batch.len() > empty { After::More } else { After::Call };
+            if !may_call {
+                match self.peek() {
+                    // Not looked for again: what comes meanwhile may be a closure, and has notified the next turn.
+                    None => {
+                        after = After::Nothing;
+                        break;
+                    }
+                    Some(Item::Render(_)) if batch.len() > empty => return After::More,
+                    Some(Item::Render(_)) => return After::Call,
+                    _ => {}
+                }
             }
             match self.next_now() {
                 Ok(frame) => frame.iter().for_each(|frame| batch.extend_from_slice(frame.as_bytes())),
@@ -377,18 +386,13 @@ impl Subscription {
         after
     }
 
-    /// Whether the next item is a closure of the application's.
-    fn is_closure_next(&mut self) -> bool {
-        let next = match self.first.front() {
-            Some(first) => Some(first),
-            None => {
-                if self.aside.is_none() {
-                    self.aside = self.take_out(Wait::Not);
-                }
-                self.aside.as_ref().map(|(_, item)| item)
-            }
-        };
-        matches!(next, Some(Item::Render(_)))
+    /// The next item, if there is one.
+    fn peek(&mut self) -> Option<&Item> {
+        if self.first.is_empty() && self.aside.is_none() {
+            self.aside = self.take_out(Wait::Not);
+        }
+        race_window();
+        self.first.front().or(self.aside.as_ref().map(|(_, item)| item))
     }
 
     /// All that was taken is written, now: the heartbeat is counted from here.

@@ -220,6 +220,8 @@ impl Wake for Stream {
 /// What stands on the run queue.
 enum Job {
     Turn(Arc<Stream>),
+    /// A stream is over.
+    End(Box<turns::UnderWay>),
     /// The thread that takes this ends.
     Leave,
 }
@@ -295,7 +297,7 @@ pub(crate) struct Writers {
     beginners: Mutex<Beginners>,
     /// Streams that are handed over and have not ended. Raised under the lock of `threads`.
     streams: AtomicUsize,
-    /// Turns begun, to see whether the run queue makes progress.
+    /// Turns begun, of several streams each, to see whether the run queue makes progress.
     turns: AtomicU64,
     /// The supervisor sleeps, or is about to.
     asleep: AtomicBool,
@@ -415,7 +417,7 @@ impl Runner for Writers {
             written: AtomicU64::new(self.now()),
             writers: Arc::clone(&self),
         });
-        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parks_at);
+        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parks_at.as_ref());
         if heartbeat.is_some() || expires != u64::MAX {
             self.order(Order::Watch(Arc::downgrade(&stream)));
         }

@@ -969,6 +969,30 @@ fn where_several_are_waited_for_each_publisher_may_exceed_the_bounds_by_one() {
     assert!(most <= 4 + 8, "{most}");
 }
 
+/// The id that a history gives counts too.
+#[test]
+fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
+    let overflow = Overflow::Block(Duration::from_secs(5));
+    for size in 1..80 {
+        let builder = Publisher::<()>::builder().queue_bytes(120).overflow(overflow).heartbeat(None);
+        let publisher = builder.history(History::new()).build().unwrap();
+        let mut subscription = publisher.subscribe().unwrap();
+        publisher.publish("first");
+        thread::scope(|threads| {
+            let second = threads.spawn(|| publisher.publish("x".repeat(size)).queued());
+            let start = Instant::now();
+            // Until it is published or, most likely, waits.
+            while !second.is_finished() && start.elapsed() < Duration::from_millis(3) {
+                thread::yield_now();
+            }
+            let text = format!("data: {}\n", "x".repeat(size));
+            let got = subscription.by_ref().find(|frame| frame.contains(&text));
+            assert!(got.is_some(), "{size}: {:?}", subscription.end_cause());
+            assert_eq!(second.join().unwrap(), 1);
+        });
+    }
+}
+
 /// Keys may be of any length, and are memory like the rest.
 #[test]
 fn keys_count_towards_the_bytes_that_wait() {

@@ -367,6 +367,30 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
 }
 
 #[test]
+fn a_lifetime_that_is_over_while_a_closure_blocks_ends_all_the_same() {
+    let publisher = Publisher::<()>::builder().heartbeat(None).max_writer_threads(1).build().unwrap();
+    let streams = publisher.clone();
+    let lifetime = Duration::from_millis(100);
+    let server = answers(move |request| match request.path() {
+        "/mortal" => streams.subscription(()).channels("mortal").max_lifetime(lifetime).open().into(),
+        _ => streams.subscription(()).channels("slow").open().into(),
+    });
+    let open = |path| {
+        let mut client = send(server.local_addr(), get(path));
+        client.reads_until(FIRST_CHUNK);
+        client
+    };
+    let (_slow, mut mortal) = (open("/slow"), open("/mortal"));
+    // The only thread is told of the end while it is in here, and asked for nothing afterwards.
+    publisher.publish_with("slow", move |()| {
+        thread::sleep(3 * lifetime);
+        None
+    });
+    mortal.reads(LAST_CHUNK);
+    assert_eq!(publisher.stats().ended.expired, 1);
+}
+
+#[test]
 fn a_client_that_leaves_while_the_closure_looks_at_it_is_no_subscriber() {
     let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
     let (streams, open) = (publisher.clone(), Arc::new(AtomicBool::new(false)));

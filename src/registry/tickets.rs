@@ -55,8 +55,8 @@ impl State {
     /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
     ///
     /// For that, others may take the room where it does not wait, again and again. So a subscriber that had room when the
-    /// publisher looked, but not when all others had, is not to blame: it gets the event `beyond` its bounds when the time is
-    /// over. That is one event for each publisher since it had room, and no more.
+    /// publisher looked, but not when all others had, or that joined meanwhile, is not to blame: it gets the event `beyond`
+    /// its bounds when the time is over. That is one event for each publisher since it had room, and no more.
     pub(super) fn waits_for_room(
         &mut self,
         channels: &[&str],

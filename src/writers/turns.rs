@@ -23,8 +23,8 @@ impl Writers {
     /// which the kernel has pushed out of the processor's caches; for several in a row that is done once. (1,000 streams, of
     /// 6 us for a delivery: 1.3 us without that, 0.9 with it; 8, 32 or 64 at a time are no better.)
     ///
-    /// Whoever waits for the others must not wait long. So streams whose writer may block have their turns alone, and so has
-    /// one for which the application is to be called.
+    /// Whoever waits for the others must not wait long. So a stream whose writer may block has its turn alone; one for which the
+    /// application is to be called comes first, before there are others; and its end is a job of its own.
     pub(super) fn run(&self, slot: &Arc<Slot>) {
         let mut batch = Batch::default();
         let (mut group, mut over) = (Vec::with_capacity(Self::GROUP), Vec::new());
@@ -38,7 +38,15 @@ impl Writers {
                 now = None;
                 self.jobs.recv()
             });
-            let Ok(Job::Turn(stream)) = job else { break };
+            let stream = match job {
+                Ok(Job::Turn(stream)) => stream,
+                Ok(Job::End(turn)) => {
+                    self.end(*turn);
+                    now = None;
+                    continue;
+                }
+                Ok(Job::Leave) | Err(_) => break,
+            };
             let began = now.unwrap_or_else(Instant::now);
             self.turns.fetch_add(1, Relaxed);
             slot.since.store(self.at(began) << 1, SeqCst);
@@ -48,7 +56,7 @@ impl Writers {
 
             let mut joins = Some(stream);
             while let Some(stream) = joins.take() {
-                match self.begin(stream, group.is_empty(), &mut batch, began) {
+                match self.begin(stream, group.is_empty(), &mut batch) {
                     Begun::Turn(turn) => group.push(turn),
                     Begun::Waits => {}
                     Begun::Alone(stream) => {
@@ -62,8 +70,7 @@ impl Writers {
                 }
                 match self.jobs.try_recv() {
                     Ok(Job::Turn(stream)) => joins = Some(stream),
-                    Ok(Job::Leave) => next = Some(Job::Leave),
-                    Err(_) => {}
+                    other => next = other.ok(),
                 }
             }
             for turn in &mut group {
@@ -77,12 +84,11 @@ impl Writers {
                 over.extend(self.put_back(turn, written));
             }
             batch.clear();
-            // At last, since the application may be called, and so nobody is to wait for it.
-            if !over.is_empty() {
-                next.take().into_iter().for_each(|job| self.put(job));
-            }
-            for turn in over.drain(..) {
-                self.end(turn);
+            // At last, and for one stream alone, since the application may be called: nobody is to wait for it here.
+            let mut over = over.drain(..);
+            if let Some(first) = over.next() {
+                over.map(|turn| Job::End(Box::new(turn))).chain(next.take()).for_each(|job| self.put(job));
+                self.end(first);
                 now = None;
             }
         }
@@ -116,7 +122,7 @@ impl Writers {
 
     /// Begins a stream's turn: appends what is to be written to the batch. Only the `first` of a group may call the
     /// application, or have a writer that blocks.
-    fn begin(&self, stream: Arc<Stream>, first: bool, batch: &mut Batch, now: Instant) -> Begun {
+    fn begin(&self, stream: Arc<Stream>, first: bool, batch: &mut Batch) -> Begun {
         let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: two turns of one stream at once, or one after the end");
         if !first && body.may_block() {
@@ -136,7 +142,9 @@ impl Writers {
         let (mut bytes, mut failed) = (0..0, None);
         let after = if body.rest.is_empty() {
             batch.begin(&body.head, body.chunked);
-            let after = body.subscription.fill(batch.body(), now, first);
+            // The clock is looked at for each, after it was taken from the run queue: the supervisor wakes it when its heartbeat
+            // or its end is due, and does so once.
+            let after = body.subscription.fill(batch.body(), Instant::now(), first);
             bytes = batch.seal(after == After::End);
             if after == After::Call {
                 batch.take_back(bytes);
@@ -275,7 +283,7 @@ impl Writers {
 }
 
 /// A stream's turn under way.
-struct UnderWay {
+pub(super) struct UnderWay {
     stream: Arc<Stream>,
     body: Box<Body>,
     /// Where in the batch its bytes are, unless it still has a rest.
