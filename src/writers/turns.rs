@@ -28,28 +28,24 @@ impl Writers {
     pub(super) fn run(&self, slot: &Arc<Slot>) {
         let mut batch = Batch::default();
         let (mut group, mut over) = (Vec::with_capacity(Self::GROUP), Vec::new());
-        // What was taken from the run queue and is to be in the next group; and when the last was over, if that is known.
+        // What was taken from the run queue and is to be in the next group.
         let mut next = None;
-        let mut now = None;
         loop {
             let job = next.take().map_or_else(|| self.jobs.try_recv(), Ok).or_else(|_| {
                 // Between two turns there is no pause to speak of, so only who waits is not busy.
                 slot.since.store(0, Relaxed);
-                now = None;
                 self.jobs.recv()
             });
             let stream = match job {
                 Ok(Job::Turn(stream)) => stream,
                 Ok(Job::End(turn)) => {
                     self.end(*turn);
-                    now = None;
                     continue;
                 }
                 Ok(Job::Leave) | Err(_) => break,
             };
-            let began = now.unwrap_or_else(Instant::now);
             self.turns.fetch_add(1, Relaxed);
-            slot.since.store(self.at(began) << 1, SeqCst);
+            slot.since.store(self.now() << 1, SeqCst);
             if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
                 self.order(Order::Look);
             }
@@ -79,7 +75,6 @@ impl Writers {
             // Silence begins after the write: one that took longer than the heartbeat's interval was none.
             let written = Instant::now();
             slot.since.store(self.at(written) << 1, Relaxed);
-            now = Some(written);
             for turn in group.drain(..) {
                 over.extend(self.put_back(turn, written));
             }
@@ -89,7 +84,6 @@ impl Writers {
             if let Some(first) = over.next() {
                 over.map(|turn| Job::End(Box::new(turn))).chain(next.take()).for_each(|job| self.put(job));
                 self.end(first);
-                now = None;
             }
         }
         race_window();
