@@ -105,7 +105,7 @@ impl Reader {
     /// Takes the frames that there are, or waits for one; nothing when the server is to be filled up, or at the end.
     fn take_frames(&mut self) {
         loop {
-            let after = self.subscription.fill(&mut self.bytes, Instant::now(), true);
+            let after = self.subscription.fill(&mut self.bytes, true);
             let now = Instant::now();
             if !self.bytes.is_empty() {
                 return self.server.takes(self.bytes.len(), now);
@@ -130,7 +130,7 @@ impl Reader {
     pub(crate) fn take_what_is_there(&mut self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.bytes[self.read..]);
         self.read = self.bytes.len();
-        while bytes.len() < 1024 * 1024 && self.subscription.fill(bytes, Instant::now(), true) == After::More {}
+        while bytes.len() < 1024 * 1024 && self.subscription.fill(bytes, true) == After::More {}
     }
 }
 

@@ -329,7 +329,7 @@ impl Subscription {
             if let Ok(frame) = self.wait_for(Wait::Forever) {
                 batch.extend_from_slice(frame.as_bytes());
             }
-            let after = self.fill(&mut batch, Instant::now(), true);
+            let after = self.fill(&mut batch, true);
             let written = writer.write_all(&batch).and_then(|()| writer.flush());
             if let Err(error) = written {
                 self.leave(EndCause::Disconnected(error.kind()));
@@ -347,23 +347,40 @@ impl Subscription {
 
     /// Appends what is there to the batch, or the heartbeat, if that is due and nothing is. Never blocks, unless it `may_call`
     /// the application, whose closures may.
-    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, now: Instant, may_call: bool) -> After {
-        if !may_call && self.expires.is_some_and(|expires| expires <= now) {
-            return After::Call;
+    pub(crate) fn fill(&mut self, batch: &mut Vec<u8>, may_call: bool) -> After {
+        // The clock is looked at only where it matters (0.04 us of 8 for a delivery), and not before this turn: who wakes the
+        // stream because of the time does so once.
+        if let Some(expires) = self.expires {
+            let now = Instant::now();
+            if expires <= now {
+                if !may_call {
+                    return After::Call;
+                }
+                self.expire(now);
+            }
         }
-        self.expire(now);
         let empty = batch.len();
+        let after = self.drain(batch, empty, may_call);
+        let is_silent = after == After::Nothing && batch.len() == empty;
+        if !is_silent || self.heartbeat_due().is_none_or(|due| due > Instant::now()) {
+            return after;
+        }
         // Made first: the id in it is one up to which everything was queued, before the queue is seen empty.
-        let heartbeat = self.heartbeat_due().filter(|due| *due <= now).map(|_| self.heartbeat_frame());
-        let mut after = After::More;
+        let heartbeat = self.heartbeat_frame();
+        let after = self.drain(batch, empty, may_call);
+        if after == After::Nothing && batch.len() == empty {
+            batch.extend_from_slice(heartbeat.as_bytes());
+        }
+        after
+    }
+
+    /// Appends what waits to the batch, where this subscription's part of it begins at `empty`.
+    fn drain(&mut self, batch: &mut Vec<u8>, empty: usize, may_call: bool) -> After {
         for _ in 0..Self::ITEMS {
             if !may_call {
                 match self.peek() {
                     // Not looked for again: what comes meanwhile may be a closure, and has notified the next turn.
-                    None => {
-                        after = After::Nothing;
-                        break;
-                    }
+                    None => return After::Nothing,
                     Some(Item::Render(_)) if batch.len() > empty => return After::More,
                     Some(Item::Render(_)) => return After::Call,
                     _ => {}
@@ -371,19 +388,14 @@ impl Subscription {
             }
             match self.next_now() {
                 Ok(frame) => frame.iter().for_each(|frame| batch.extend_from_slice(frame.as_bytes())),
-                Err(nothing) => {
-                    after = if nothing == Nothing::More { After::End } else { After::Nothing };
-                    break;
-                }
+                Err(Nothing::More) => return After::End,
+                Err(Nothing::Yet) => return After::Nothing,
             }
             if batch.len() - empty >= Self::BATCH {
                 break;
             }
         }
-        if let Some(heartbeat) = heartbeat.filter(|_| after == After::Nothing && batch.len() == empty) {
-            batch.extend_from_slice(heartbeat.as_bytes());
-        }
-        after
+        After::More
     }
 
     /// The next item, if there is one.

@@ -136,9 +136,7 @@ impl Writers {
         let (mut bytes, mut failed) = (0..0, None);
         let after = if body.rest.is_empty() {
             batch.begin(&body.head, body.chunked);
-            // The clock is looked at for each, after it was taken from the run queue: the supervisor wakes it when its heartbeat
-            // or its end is due, and does so once.
-            let after = body.subscription.fill(batch.body(), Instant::now(), first);
+            let after = body.subscription.fill(batch.body(), first);
             bytes = batch.seal(after == After::End);
             if after == After::Call {
                 batch.take_back(bytes);
