@@ -177,9 +177,10 @@ impl Write for Socket {
 struct Stream {
     writers: Arc<Writers>,
     queue: Weak<Queue>,
-    /// What a turn works with, taken out by whoever has the turn: so the lock is contended for no more than the moment after
-    /// one. It is there because the compiler does not know the wake protocol.
-    body: Mutex<Option<Box<Body>>>,
+    /// What a turn works with, until the end takes it out. The lock is contended for no more than the moment after a turn; it
+    /// is there because the compiler does not know the wake protocol. In one piece with the rest, since each piece is one
+    /// more cache line to wait for: in a box of its own it was 0.4 us of 9 for a delivery.
+    body: Mutex<Option<Body>>,
     deadline: Option<Duration>,
     /// The supervisor has shut the socket down.
     timed_out: AtomicBool,
@@ -193,15 +194,21 @@ struct Stream {
 struct Body {
     /// It has not had a turn yet.
     is_new: bool,
-    subscription: Subscription,
-    writer: Writer,
-    /// A write whose last part the socket did not take, how much of it is written, and what comes behind it.
-    rest: Vec<u8>,
-    rest_written: usize,
-    after_rest: After,
-    head: Vec<u8>,
     chunked: bool,
+    /// Boxed, since it is rare, and the others are to stand close together.
+    rest: Option<Box<Rest>>,
+    /// What is written before the body's first bytes.
+    head: Box<[u8]>,
+    writer: Writer,
+    subscription: Subscription,
     on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
+}
+
+/// A write whose last part the socket did not take, how much of it is written, and what comes behind it.
+struct Rest {
+    bytes: Vec<u8>,
+    written: usize,
+    after: After,
 }
 
 impl Body {
@@ -399,17 +406,15 @@ impl Runner for Writers {
         let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let stream = Arc::new(Stream {
             queue: Arc::downgrade(&queue),
-            body: Mutex::new(Some(Box::new(Body {
+            body: Mutex::new(Some(Body {
                 is_new: true,
+                chunked,
+                rest: None,
+                head: head.into(),
                 subscription,
                 writer,
-                rest: Vec::new(),
-                rest_written: 0,
-                after_rest: After::Nothing,
-                head,
-                chunked,
                 on_end,
-            }))),
+            })),
             deadline,
             timed_out: AtomicBool::new(false),
             heartbeat,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
 
-use super::{Body, Hangs, Job, Order, Slot, Stream, Writers};
+use super::{Body, Hangs, Job, Order, Rest, Slot, Stream, Writers};
 use crate::http::Batch;
 use crate::queue::{NonBlocking, drop_caught, race_window};
 use crate::stats::EndCause;
@@ -60,8 +60,8 @@ impl Writers {
                         break;
                     }
                 }
-                let is_alone = group.last().is_some_and(|turn: &UnderWay| turn.body.may_block());
-                if is_alone || group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
+                let blocks = group.last().is_some_and(|turn: &UnderWay| turn.blocks);
+                if blocks || group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
                     break;
                 }
                 match self.jobs.try_recv() {
@@ -134,7 +134,22 @@ impl Writers {
         race_window();
 
         let (mut bytes, mut failed) = (0..0, None);
-        let after = if body.rest.is_empty() {
+        let after = if let Some(rest) = &body.rest {
+            if body.subscription.queue().is_cut() {
+                // Half a chunk was written: the rest is not, and nothing else may follow.
+                failed = Some(io::ErrorKind::ConnectionAborted.into());
+                After::End
+            } else if matches!(&body.writer, Writer::Parks(writer) if writer.parking().has_timed_out()) {
+                stream.timed_out.store(true, SeqCst);
+                failed = Some(io::ErrorKind::TimedOut.into());
+                After::End
+            } else if rest.after == After::End {
+                After::End
+            } else {
+                // What was queued while it was parked has notified this turn, which does not look at the queue.
+                After::More
+            }
+        } else {
             batch.begin(&body.head, body.chunked);
             let after = body.subscription.fill(batch.body(), first);
             bytes = batch.seal(after == After::End);
@@ -143,35 +158,20 @@ impl Writers {
                 drop(place);
                 return Begun::Alone(stream);
             }
-            body.head = Vec::new();
+            body.head = Box::default();
             after
-        } else if body.subscription.queue().is_cut() {
-            // Half a chunk was written: the rest is not, and nothing else may follow.
-            failed = Some(io::ErrorKind::ConnectionAborted.into());
-            After::End
-        } else if matches!(&body.writer, Writer::Parks(writer) if writer.parking().has_timed_out()) {
-            stream.timed_out.store(true, SeqCst);
-            failed = Some(io::ErrorKind::TimedOut.into());
-            After::End
-        } else if body.after_rest == After::End {
-            After::End
-        } else {
-            // What was queued while it was parked has notified this turn, which does not look at the queue.
-            After::More
         };
-        let body = place.take().expect("BUG: it was there a moment ago");
+        let blocks = body.may_block();
         drop(place);
-        Begun::Turn(UnderWay { stream, body, bytes, after, begins, failed, has: Has::Nothing })
+        Begun::Turn(UnderWay { stream, bytes, after, begins, blocks, failed, has: Has::Nothing })
     }
 
     /// Writes what is to be written, as far as the writer takes it.
     fn write(&self, turn: &mut UnderWay, batch: &Batch, slot: &Slot) {
-        let UnderWay { stream, body, .. } = turn;
-        let body = &mut **body;
-        let bytes = match &body.rest[body.rest_written..] {
-            [] => &batch.bytes()[turn.bytes.clone()],
-            rest => rest,
-        };
+        let mut place = turn.stream.body.lock();
+        let body = place.as_mut().expect("BUG: a stream ended in its turn");
+        let fresh = &batch.bytes()[turn.bytes.clone()];
+        let bytes = body.rest.as_ref().map_or(fresh, |rest| &rest.bytes[rest.written..]);
         if bytes.is_empty() || turn.failed.is_some() {
             return;
         }
@@ -181,7 +181,7 @@ impl Writers {
                 let since = self.now();
                 slot.since.store(since << 1 | 1, Relaxed);
                 if let Some(socket) = socket {
-                    let (stream, socket) = (Arc::clone(stream), Arc::clone(socket));
+                    let (stream, socket) = (Arc::clone(&turn.stream), Arc::clone(socket));
                     *slot.hangs.lock() = Some(Hangs { stream, socket, since });
                 }
                 let written = write(&mut **writer, bytes).map(|()| bytes.len());
@@ -194,14 +194,15 @@ impl Writers {
         match written {
             Err(error) => turn.failed = Some(error),
             Ok(written) if written == bytes.len() => {
-                (body.rest, body.rest_written) = (Vec::new(), 0);
+                body.rest = None;
                 turn.has = Has::Written;
             }
             Ok(written) => {
-                if body.rest.is_empty() {
-                    (body.rest, body.after_rest) = (bytes[written..].to_vec(), turn.after);
+                if let Some(rest) = &mut body.rest {
+                    rest.written += written;
                 } else {
-                    body.rest_written += written;
+                    let bytes = fresh[written..].to_vec();
+                    body.rest = Some(Box::new(Rest { bytes, written: 0, after: turn.after }));
                 }
                 turn.has = Has::ToWait;
             }
@@ -209,25 +210,25 @@ impl Writers {
     }
 
     /// Ends a turn; what is over comes back.
-    fn put_back(&self, mut turn: UnderWay, now: Instant) -> Option<UnderWay> {
-        if turn.has == Has::Written {
-            turn.stream.written.store(self.at(now), Relaxed);
-            turn.body.subscription.written(now);
-        }
+    fn put_back(&self, turn: UnderWay, now: Instant) -> Option<UnderWay> {
         if turn.begins {
             self.has_begun();
         }
+        let mut place = turn.stream.body.lock();
+        let body = place.as_mut().expect("BUG: a stream ended in its turn");
+        if turn.has == Has::Written {
+            turn.stream.written.store(self.at(now), Relaxed);
+            body.subscription.written(now);
+        }
         race_window();
         if turn.failed.is_some() || turn.after == After::End && turn.has != Has::ToWait {
+            drop(place);
             return Some(turn);
         }
-        let UnderWay { stream, body, after, has, .. } = turn;
-        let mut place = stream.body.lock();
-        let body = place.insert(body);
         let queue = body.subscription.queue();
         race_window();
         let goes_on = match &body.writer {
-            Writer::Parks(writer) if has == Has::ToWait => {
+            Writer::Parks(writer) if turn.has == Has::ToWait => {
                 let parks = writer.parking().parks();
                 if parks && queue.is_cut() {
                     // Cut before the write, it was told so, and forgot it when it tried.
@@ -235,12 +236,12 @@ impl Writers {
                 }
                 !parks
             }
-            _ => after == After::More || !queue.turn.end(),
+            _ => turn.after == After::More || !queue.turn.end(),
         };
         drop(place);
         if goes_on {
             // To the tail: the others come first. It stays RUNNING, so nobody else puts it there.
-            self.put(Job::Turn(stream));
+            self.put(Job::Turn(turn.stream));
         }
         None
     }
@@ -248,8 +249,9 @@ impl Writers {
     /// The end: leave the registry, drop the writer, the hook once. Nothing that the application does there
     /// costs us the thread.
     fn end(&self, turn: UnderWay) {
-        let UnderWay { stream, body, failed, .. } = turn;
-        let Body { mut subscription, writer, on_end, .. } = *body;
+        let UnderWay { stream, failed, .. } = turn;
+        let body = stream.body.lock().take().expect("BUG: a stream ended twice");
+        let Body { mut subscription, writer, on_end, .. } = body;
         let took_all = failed.is_none();
         if let Some(error) = failed {
             let timed_out = stream.timed_out.load(SeqCst);
@@ -277,12 +279,13 @@ impl Writers {
 /// A stream's turn under way.
 pub(super) struct UnderWay {
     stream: Arc<Stream>,
-    body: Box<Body>,
     /// Where in the batch its bytes are, unless it still has a rest.
     bytes: Range<usize>,
     after: After,
     /// It is the stream's first, and of those that count.
     begins: bool,
+    /// Its writer may block.
+    blocks: bool,
     /// Why the stream is over.
     failed: Option<io::Error>,
     has: Has,
