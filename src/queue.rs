@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 
 use crate::event::{self, Event, Frame};
 use crate::overflow::{Overflow, Shelf};
@@ -81,8 +82,8 @@ pub(crate) enum Wait {
     Forever,
 }
 
-/// What waits in a queue. Small, because each subscriber has a block of 31 of them from its first event on:
-/// 1,500 bytes with items of 16 bytes, 2,240 with 40. A test holds it to that.
+/// What waits in a queue. Small, because a channel that has had an item has a block of 31 of them: 1,500 bytes with items of
+/// 16 bytes, 2,240 with 40. A test holds it to that.
 #[derive(Clone)]
 pub(crate) enum Item {
     Frame(Frame),
@@ -162,6 +163,22 @@ pub(crate) struct Full;
 //
 // The tests at the end of this file walk through every order of these steps there is. `race_window` marks where a
 // test build lingers.
+//
+// # The oldest item
+//
+// Who is handed over and keeps up has one item in its queue at a time. That one needs no channel, of which four cache lines
+// and a block of memory would be touched for it: it stands in the queue itself, in `oldest`.
+//
+//     producer                                  reader
+//     1  waited = fetch_add(weight)             a  lock `oldest`
+//     2  if waited == 0: into `oldest`,         b  take it, or else the first of the channel
+//        else into the channel                  c  unlock
+//                                               d  fetch_sub(weight)
+//
+// What is in `oldest` is older than all that is in the channel: when 1 sees 0, each item before it was taken at b, and
+// those after it see more than 0 until it is taken itself. And what b finds in the channel is older than what is put into
+// `oldest` after a, which is why b looks at both under one lock. Who waits on the channel itself, an iterator, would not be
+// woken, so it is for streams that are handed over.
 
 /// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see above.
 ///
@@ -209,6 +226,8 @@ pub(crate) trait Wake: Send + Sync {
 pub(crate) struct Queue {
     sender: Sender<Item>,
     receiver: Receiver<Item>,
+    /// The item that came when nothing waited, if the stream was handed over.
+    oldest: Mutex<Option<Item>>,
     bounds: QueueBounds,
     /// Where the items are if some may be lost; then those in the queue are tokens.
     shelf: Option<Box<Shelf<Shelved>>>,
@@ -254,6 +273,7 @@ impl Queue {
         Self {
             sender,
             receiver,
+            oldest: Mutex::new(None),
             bounds,
             shelf: may_lose.then(|| Box::new(Shelf::new())),
             awaited: AtomicBool::new(false),
@@ -305,9 +325,9 @@ impl Queue {
         if !loses && !self.has_room(size) {
             return Err(Full);
         }
-        self.waiting.fetch_add(Self::weight(size), Relaxed);
+        let waited = self.waiting.fetch_add(Self::weight(size), Relaxed);
         if shelf.put((item.clone(), Self::weight(size)), key) {
-            self.send(Item::Shelved);
+            self.send(Item::Shelved, waited);
         }
         race_window();
         Ok(self.notify())
@@ -317,13 +337,20 @@ impl Queue {
     /// lock, if there is one.
     #[must_use = "a stream that is not woken never goes on"]
     pub(crate) fn push(&self, item: Item) -> Option<Arc<dyn Wake>> {
-        self.waiting.fetch_add(Self::weight(item.size()), Relaxed);
-        self.send(item);
+        let waited = self.waiting.fetch_add(Self::weight(item.size()), Relaxed);
+        self.send(item, waited);
         race_window();
         self.notify()
     }
 
-    fn send(&self, item: Item) {
+    /// Puts an item where it is the last, if so much `waited` before it.
+    fn send(&self, item: Item, waited: u64) {
+        if waited == 0 && self.stream.get().is_some() {
+            race_window();
+            let older = self.oldest.lock().replace(item);
+            assert!(older.is_none(), "BUG: an item waited that was not counted");
+            return;
+        }
         self.sender.send(item).expect("BUG: a queue holds its own receiver");
     }
 
@@ -398,9 +425,9 @@ impl Queue {
     ///
     /// The reader may take items at the same time, and so see one behind some that were dropped here. It
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
-    /// drop, and both sides take through the same atomic head of the channel.
+    /// drop, and both sides take under the lock of `oldest`.
     pub(crate) fn throw_away(&self) {
-        let items = self.receiver.try_iter().filter(|item| !matches!(item, Item::Shelved));
+        let items = std::iter::from_fn(|| self.first()).filter(|item| !matches!(item, Item::Shelved));
         let unshelved = items.map(Self::weighed);
         let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear());
         for (_item, weight) in unshelved.chain(shelved) {
@@ -420,11 +447,24 @@ impl Queue {
         (self.waiting.load(Relaxed) / Self::ITEM) as usize
     }
 
+    /// The next item as it is queued, if there is one.
+    fn first(&self) -> Option<Item> {
+        // Who keeps up would look into its channel for nothing, each time.
+        if self.waiting.load(Relaxed) == 0 {
+            return None;
+        }
+        let mut oldest = self.oldest.lock();
+        oldest.take().or_else(|| {
+            race_window();
+            self.receiver.try_recv().ok()
+        })
+    }
+
     /// The next item and how many were lost before it, waiting for it as `wait` says; `None` when none came in that time.
     pub(crate) fn take(&self, wait: Wait) -> Option<(u64, Item)> {
-        let item = match self.receiver.try_recv() {
-            Ok(item) => item,
-            Err(_) => match wait {
+        let item = match self.first() {
+            Some(item) => item,
+            None => match wait {
                 Wait::Not => return None,
                 Wait::Until(deadline) => self.receiver.recv_deadline(deadline).ok()?,
                 Wait::Forever => self.receiver.recv().expect("BUG: a queue holds its own sender"),
@@ -564,15 +604,79 @@ mod tests {
         assert!(matches!(queue.take(Wait::Not), Some((0, Item::End))), "delivered from a queue that was thrown away");
     }
 
+    struct Woken(AtomicU8);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn numbered(n: u32) -> Item {
+        Item::Frame(Event::new(n.to_string()).encode())
+    }
+
+    fn number(item: &Item) -> u32 {
+        let Item::Frame(frame) = item else { panic!("not what was queued") };
+        frame.trim().strip_prefix("data: ").unwrap().parse().unwrap()
+    }
+
+    /// A queue of a stream that is handed over, in which `before` items waited already.
+    fn handed_over(before: u32) -> Queue {
+        let queue = Queue::new(QueueBounds { frames: 1_000, bytes: 100_000, overflow: Overflow::Disconnect });
+        (0..before).for_each(|n| assert!(queue.push(numbered(n)).is_none()));
+        queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), None);
+        queue
+    }
+
+    #[test]
+    fn who_is_handed_over_and_keeps_up_needs_no_channel() {
+        let queue = handed_over(2);
+        let mut taken = Vec::new();
+        let mut take = |queue: &Queue| taken.extend(queue.take(Wait::Not).map(|(_, item)| number(&item)));
+        (2..4).for_each(|n| drop(queue.push(numbered(n))));
+        assert_eq!(queue.receiver.len(), 4, "something waited when it came");
+        (0..5).for_each(|_| take(&queue));
+        for n in 4..8 {
+            drop(queue.push(numbered(n)));
+            assert_eq!(queue.receiver.len(), 0);
+            take(&queue);
+        }
+        (8..11).for_each(|n| drop(queue.push(numbered(n))));
+        assert_eq!((queue.receiver.len(), queue.len()), (2, 3));
+        (0..4).for_each(|_| take(&queue));
+        assert_eq!(taken, Vec::from_iter(0..11));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn no_item_overtakes_another_whoever_is_quicker() {
+        const ITEMS: u32 = 20_000;
+        let queue = handed_over(3);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for n in 3..ITEMS {
+                    // Now and then who reads sees it empty.
+                    (0..100).take_while(|_| n % 7 < 3 && queue.len() > 0).for_each(|_| std::thread::yield_now());
+                    drop(queue.push(numbered(n)));
+                }
+            });
+            let deadline = Instant::now() + Duration::from_secs(60);
+            for expected in 0..ITEMS {
+                let item = loop {
+                    assert!(Instant::now() < deadline, "{expected} never came");
+                    if let Some((_, item)) = queue.take(Wait::Not) {
+                        break item;
+                    }
+                };
+                assert_eq!(number(&item), expected);
+            }
+        });
+    }
+
     /// The order of the three steps of a write, and of the one that says that there is room, that the essay lists.
     #[test]
     fn room_wakes_a_parked_stream_once_whenever_it_comes() {
-        struct Woken(AtomicU8);
-        impl Wake for Woken {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, SeqCst);
-            }
-        }
         for room_comes in 0..4 {
             let (parking, woken) = (Parking::new(), Arc::new(Woken(AtomicU8::new(0))));
             parking.is_for(Arc::downgrade(&woken) as Weak<dyn Wake>);
