@@ -236,6 +236,34 @@ fn the_hook_may_use_the_publisher_and_may_panic() {
 }
 
 #[test]
+fn hooks_that_block_hold_up_no_other_stream() {
+    let publisher = Publisher::new();
+    let kept = Kept::default();
+    publisher.subscribe().unwrap().hand_over(kept.clone()).unwrap();
+    // More than there are processors, and so threads that wait for something to do.
+    let hooks = std::thread::available_parallelism().map_or(1, usize::from) + 2;
+    let (is_in, inside) = channel();
+    let gates: Vec<Sender<()>> = (0..hooks)
+        .map(|_| {
+            let (gate, opens) = channel();
+            let (is_in, subscription) = (is_in.clone(), publisher.subscribe().unwrap());
+            let (handle, options) = (subscription.handle(), HandOver::new());
+            let options = options.on_end(move |_| {
+                is_in.send(()).unwrap();
+                let _ = opens.recv();
+            });
+            subscription.hand_over_with(io::sink(), options).unwrap();
+            handle.close();
+            inside.recv_timeout(PATIENCE).expect("a hook waits for another");
+            gate
+        })
+        .collect();
+    publisher.publish("meanwhile");
+    kept.becomes("data: meanwhile\n\n");
+    drop(gates);
+}
+
+#[test]
 fn a_silent_stream_is_sent_heartbeats_and_a_busy_one_is_not() {
     let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let (silent, busy, never) = (Kept::default(), Kept::default(), Kept::default());

@@ -1,17 +1,17 @@
 //! The thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes.
 
-// Writes block, so a peer that does not read holds a writer thread. The supervisor looks, each 10 ms while anything
-// is under way, at how long each thread has been at its turn, and starts one more when threads hang and streams
+// A writer may block, and so may the application's closures: that holds a writer thread. The supervisor looks, each 10 ms
+// while anything is under way, at how long each thread has been at it, and starts one more when threads hang and streams
 // wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
-// is under way. A sleeping supervisor is woken by a flag that each turn looks at: the turn marks its slot and
-// then reads the flag, the supervisor sets the flag and then reads the slots, so one of them sees the other.
+// is under way, or nothing that may take long. A sleeping supervisor is woken by a flag: who begins what may take long
+// marks its slot and then reads the flag, the supervisor sets the flag and then reads the slots, so one of them sees the other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Hangs, Job, Order, Stream, Threads, Wake, Writers};
+use super::{Hangs, Job, Orders, Stream, Threads, Wake, Writers};
 
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
@@ -49,33 +49,34 @@ impl Supervisor {
     }
 
     pub(super) fn run(mut self) {
+        let writers = Arc::clone(&self.writers);
         let mut seen = Seen::SomethingUnderWay;
         loop {
             if seen == Seen::Nothing {
-                self.writers.asleep.store(true, SeqCst);
-                if self.is_anything_under_way(&self.writers.threads.lock()) {
-                    self.writers.asleep.store(false, SeqCst);
+                writers.asleep.store(true, SeqCst);
+                if self.is_anything_under_way(&writers.threads.lock()) {
+                    writers.asleep.store(false, SeqCst);
                     seen = Seen::SomethingUnderWay;
                 }
             }
             let next_awakening = self.watched.first_key_value().map(|((due, _), _)| *due);
             let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
-            let order = match next_awakening.into_iter().chain(next_look).min() {
-                Some(due) => {
-                    let wait = Duration::from_micros(due.saturating_sub(self.writers.now()));
-                    self.writers.ordered.recv_timeout(wait).ok()
-                }
-                None => self.writers.ordered.recv().ok(),
-            };
-            self.writers.asleep.store(false, SeqCst);
-            let writers = Arc::clone(&self.writers);
-            for order in order.into_iter().chain(writers.ordered.try_iter()) {
-                if let Order::Watch(stream) = order {
-                    self.schedule(stream);
+            let mut orders = writers.orders.lock();
+            if !orders.look && orders.watch.is_empty() {
+                match next_awakening.into_iter().chain(next_look).min() {
+                    Some(due) => {
+                        let wait = Duration::from_micros(due.saturating_sub(writers.now()));
+                        writers.ordered.wait_for(&mut orders, wait);
+                    }
+                    None => writers.ordered.wait(&mut orders),
                 }
             }
+            let Orders { watch, .. } = std::mem::take(&mut *orders);
+            drop(orders);
+            writers.asleep.store(false, SeqCst);
+            watch.into_iter().for_each(|stream| self.schedule(stream));
             self.wake_watched();
-            if self.looked + TICK.as_micros() as u64 <= self.writers.now() {
+            if self.looked + TICK.as_micros() as u64 <= writers.now() {
                 seen = self.look();
             } else {
                 seen = Seen::SomethingUnderWay;

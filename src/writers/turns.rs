@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
 
-use super::{Body, Hangs, Job, Order, Rest, Slot, Stream, Writers};
+use super::{Body, Hangs, Job, Rest, Slot, Stream, Writers};
 use crate::http::Batch;
 use crate::queue::{NonBlocking, drop_caught, race_window};
 use crate::stats::EndCause;
@@ -17,81 +17,82 @@ impl Writers {
     /// How many streams have their turn together.
     const GROUP: usize = 16;
 
-    /// A writer thread: the turns of a few streams at a time, first what is to be written to each, then the writes.
+    /// A writer thread: takes what stands on the run queue until it is told to leave.
     ///
-    /// Between the system calls there is so little to do for a stream that most of its time goes into fetching code and data
-    /// which the kernel has pushed out of the processor's caches; for several in a row that is done once. (1,000 streams, of
-    /// 6 us for a delivery: 1.3 us without that, 0.9 with it; 8, 32 or 64 at a time are no better.)
-    ///
-    /// Whoever waits for the others must not wait long. So a stream whose writer may block has its turn alone; one for which the
-    /// application is to be called comes first, before there are others; and its end is a job of its own.
+    /// Whoever waits for others must not wait long, so what may take long is done alone, and under the supervisor's eyes. It
+    /// need not be woken for all else, once there are the threads that have a processor each.
     pub(super) fn run(&self, slot: &Arc<Slot>) {
-        let mut batch = Batch::default();
-        let (mut group, mut over) = (Vec::with_capacity(Self::GROUP), Vec::new());
-        // What was taken from the run queue and is to be in the next group.
+        let (mut group, mut batch) = (Vec::with_capacity(Self::GROUP), Batch::default());
         let mut next = None;
-        loop {
-            let job = next.take().map_or_else(|| self.jobs.try_recv(), Ok).or_else(|_| {
-                // Between two turns there is no pause to speak of, so only who waits is not busy.
-                slot.since.store(0, Relaxed);
-                self.jobs.recv()
-            });
-            let stream = match job {
-                Ok(Job::Turn(stream)) => stream,
-                Ok(Job::End(turn)) => {
-                    self.end(*turn);
-                    continue;
-                }
-                Ok(Job::Leave) | Err(_) => break,
-            };
+        while let Ok(job) = next.take().map_or_else(|| self.jobs.recv(), Ok) {
             self.turns.fetch_add(1, Relaxed);
-            slot.since.store(self.now() << 1, SeqCst);
-            if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
-                self.order(Order::Look);
+            let may_take_long = !matches!(job, Job::Turn(_));
+            if may_take_long {
+                slot.since.store(self.now() << 1, SeqCst);
             }
-
-            let mut joins = Some(stream);
-            while let Some(stream) = joins.take() {
-                match self.begin(stream, group.is_empty(), &mut batch) {
-                    Begun::Turn(turn) => group.push(turn),
-                    Begun::Waits => {}
-                    Begun::Alone(stream) => {
-                        next = Some(Job::Turn(stream));
-                        break;
-                    }
+            if (may_take_long || !self.has_threads.load(Relaxed))
+                && self.asleep.load(SeqCst)
+                && self.asleep.swap(false, SeqCst)
+            {
+                self.look();
+            }
+            match job {
+                Job::Turn(stream) => next = self.gather(stream, &mut group, &mut batch),
+                Job::Alone(stream) => {
+                    let turn = self.begin(stream, true, &mut batch);
+                    group.extend(turn.unwrap_or_else(|_| unreachable!("BUG: it is alone")));
                 }
-                let blocks = group.last().is_some_and(|turn: &UnderWay| turn.blocks);
-                if blocks || group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
-                    break;
-                }
-                match self.jobs.try_recv() {
-                    Ok(Job::Turn(stream)) => joins = Some(stream),
-                    other => next = other.ok(),
-                }
+                Job::End(turn) => self.end(*turn),
+                Job::Leave => break,
             }
-            for turn in &mut group {
-                self.write(turn, &batch, slot);
-            }
-            // Silence begins after the write: one that took longer than the heartbeat's interval was none.
-            let written = Instant::now();
-            slot.since.store(self.at(written) << 1, Relaxed);
-            for turn in group.drain(..) {
-                over.extend(self.put_back(turn, written));
-            }
-            batch.clear();
-            // At last, and for one stream alone, since the application may be called: nobody is to wait for it here.
-            let mut over = over.drain(..);
-            if let Some(first) = over.next() {
-                over.map(|turn| Job::End(Box::new(turn))).chain(next.take()).for_each(|job| self.put(job));
-                self.end(first);
-            }
+            self.finish(&mut group, &mut batch, slot);
+            slot.since.store(0, Relaxed);
         }
         race_window();
         let mut threads = self.threads.lock();
         threads.slots.retain(|other| !Arc::ptr_eq(other, slot));
         threads.leaving -= 1;
+        self.has_threads.store(threads.slots.len() >= self.processors, Relaxed);
         drop(threads);
-        self.order(Order::Look);
+        self.look();
+    }
+
+    /// Begins the turns of a few streams that keep nobody waiting, and returns what else was taken from the run queue.
+    ///
+    /// Between the system calls there is so little to do for a stream that most of its time goes into fetching code and data
+    /// which the kernel has pushed out of the processor's caches; for several in a row that is done once. (1,000 streams, of
+    /// 6 us for a delivery: 1.3 us without that, 0.9 with it; 8, 32 or 64 at a time are no better.)
+    fn gather(&self, first: Arc<Stream>, group: &mut Vec<UnderWay>, batch: &mut Batch) -> Option<Job> {
+        let mut stream = first;
+        loop {
+            match self.begin(stream, false, batch) {
+                Ok(turn) => group.extend(turn),
+                Err(stream) => return Some(Job::Alone(stream)),
+            }
+            if group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
+                return None;
+            }
+            match self.jobs.try_recv() {
+                Ok(Job::Turn(next)) => stream = next,
+                other => return other.ok(),
+            }
+        }
+    }
+
+    /// Writes what was put together, and ends the turns.
+    fn finish(&self, group: &mut Vec<UnderWay>, batch: &mut Batch, slot: &Slot) {
+        if group.is_empty() {
+            return;
+        }
+        for turn in &mut *group {
+            self.write(turn, batch, slot);
+        }
+        // Silence begins after the write: one that took longer than the heartbeat's interval was none.
+        let written = Instant::now();
+        for turn in group.drain(..) {
+            self.put_back(turn, written);
+        }
+        batch.clear();
     }
 
     /// Whether a stream's first turn may take place now. If not, it waits for another's to be over, still RUNNING.
@@ -111,22 +112,22 @@ impl Writers {
         beginners.under_way -= 1;
         let next = beginners.waiting.pop_front();
         drop(beginners);
-        next.into_iter().for_each(|stream| self.put(Job::Turn(stream)));
+        next.into_iter().for_each(|stream| self.put(Job::Alone(stream)));
     }
 
-    /// Begins a stream's turn: appends what is to be written to the batch. Only the `first` of a group may call the
-    /// application, or have a writer that blocks.
-    fn begin(&self, stream: Arc<Stream>, first: bool, batch: &mut Batch) -> Begun {
+    /// Begins a stream's turn: appends what is to be written to the batch. Nothing comes back for one that has to wait for
+    /// another's; the stream itself, if it has a writer that blocks or the application is to be called, but is not `alone`.
+    fn begin(&self, stream: Arc<Stream>, alone: bool, batch: &mut Batch) -> Result<Option<UnderWay>, Arc<Stream>> {
         let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: two turns of one stream at once, or one after the end");
-        if !first && body.may_block() {
+        if !alone && body.may_block() {
             drop(place);
-            return Begun::Alone(stream);
+            return Err(stream);
         }
         // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
         let begins = body.is_new && matches!(body.writer, Writer::Blocks(_, None));
         if begins && !self.may_begin(&stream) {
-            return Begun::Waits;
+            return Ok(None);
         }
         body.is_new = false;
         race_window();
@@ -151,19 +152,18 @@ impl Writers {
             }
         } else {
             batch.begin(&body.head, body.chunked);
-            let after = body.subscription.fill(batch.body(), first);
+            let after = body.subscription.fill(batch.body(), alone);
             bytes = batch.seal(after == After::End);
             if after == After::Call {
                 batch.take_back(bytes);
                 drop(place);
-                return Begun::Alone(stream);
+                return Err(stream);
             }
             body.head = Box::default();
             after
         };
-        let blocks = body.may_block();
         drop(place);
-        Begun::Turn(UnderWay { stream, bytes, after, begins, blocks, failed, has: Has::Nothing })
+        Ok(Some(UnderWay { stream, bytes, after, begins, failed, has: Has::Nothing }))
     }
 
     /// Writes what is to be written, as far as the writer takes it.
@@ -209,8 +209,8 @@ impl Writers {
         }
     }
 
-    /// Ends a turn; what is over comes back.
-    fn put_back(&self, turn: UnderWay, now: Instant) -> Option<UnderWay> {
+    /// Ends a turn. What the application is told at a stream's end may take long, so that is a job of its own.
+    fn put_back(&self, turn: UnderWay, now: Instant) {
         if turn.begins {
             self.has_begun();
         }
@@ -223,7 +223,7 @@ impl Writers {
         race_window();
         if turn.failed.is_some() || turn.after == After::End && turn.has != Has::ToWait {
             drop(place);
-            return Some(turn);
+            return self.put(Job::End(Box::new(turn)));
         }
         let queue = body.subscription.queue();
         race_window();
@@ -243,7 +243,6 @@ impl Writers {
             // To the tail: the others come first. It stays RUNNING, so nobody else puts it there.
             self.put(Job::Turn(turn.stream));
         }
-        None
     }
 
     /// The end: leave the registry, drop the writer, the hook once. Nothing that the application does there
@@ -271,7 +270,7 @@ impl Writers {
             }
         }
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
-            self.order(Order::Look);
+            self.look();
         }
     }
 }
@@ -284,8 +283,6 @@ pub(super) struct UnderWay {
     after: After,
     /// It is the stream's first, and of those that count.
     begins: bool,
-    /// Its writer may block.
-    blocks: bool,
     /// Why the stream is over.
     failed: Option<io::Error>,
     has: Has,
@@ -298,15 +295,6 @@ enum Has {
     Written,
     /// The socket takes no more for now.
     ToWait,
-}
-
-/// What has become of a stream that was taken from the run queue.
-enum Begun {
-    Turn(UnderWay),
-    /// Another's first turn is to be over before its own.
-    Waits,
-    /// It may not join the others.
-    Alone(Arc<Stream>),
 }
 
 /// Writes as much as the writer takes without blocking.
@@ -437,11 +425,10 @@ mod tests {
         let (is_in, inside) = std::sync::mpsc::channel();
         let (goes_on, go_on) = std::sync::mpsc::channel();
         let (is_in, go_on) = (Mutex::new(is_in), Mutex::new(go_on));
-        publisher.publish("one");
         publisher.publish_with("default channel", move |()| {
             is_in.lock().send(()).unwrap();
             go_on.lock().recv().unwrap();
-            None
+            Some(Event::new("one"))
         });
         let to = Output {
             writer: Writer::Parks(Narrow::new(0)),
@@ -451,7 +438,7 @@ mod tests {
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
         };
         subscription.runner().take_over(subscription, to).unwrap();
-        inside.recv().unwrap();
+        inside.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(handle.disconnect());
         goes_on.send(()).unwrap();
         assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Cut));
