@@ -105,28 +105,30 @@ enum Nothing {
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
 #[must_use = "dropping a subscription ends it"]
+// What a turn touches first, and close together: each cache line more is 0.05 us of 6 for a delivery.
+#[repr(C)]
 pub struct Subscription {
-    owner: Weak<dyn Owner>,
-    runner: Arc<dyn Runner>,
-    id: SubscriberId,
-    properties: Properties,
     queue: Arc<Queue>,
-    /// What comes before the queue, and does not count towards its bounds.
-    first: VecDeque<Item>,
     /// What was taken out of the queue and is to come next, and how many were lost before it.
     aside: Option<(u64, Item)>,
-    resumed: Resumed,
-    heartbeat: Option<Duration>,
+    /// What comes before the queue, and does not count towards its bounds.
+    first: VecDeque<Item>,
     expires: Option<Instant>,
-    /// Under which it is counted.
-    key: Option<Arc<str>>,
     /// How many events were taken out of the queue that are not known to be delivered.
     on_their_way: u64,
+    counters: Arc<Counters>,
     /// When a frame was taken last: the heartbeat is counted from there.
     taken: Instant,
     /// The reader has seen the end; why, the queue says.
     ended: bool,
-    counters: Arc<Counters>,
+    heartbeat: Option<Duration>,
+    owner: Weak<dyn Owner>,
+    runner: Arc<dyn Runner>,
+    id: SubscriberId,
+    properties: Properties,
+    resumed: Resumed,
+    /// Under which it is counted.
+    key: Option<Arc<str>>,
 }
 
 /// What a subscription is made of; `publisher.rs` puts it together.
