@@ -212,10 +212,24 @@ impl Turn {
     }
 }
 
-/// A stream that is handed over, to whoever puts something into its queue.
-pub(crate) trait Wake: Send + Sync {
-    /// Puts the stream on the run queue.
-    fn wake(self: Arc<Self>);
+/// Where the queues stand whose streams are to be looked at.
+pub(crate) trait RunQueue: Send + Sync {
+    /// Puts a queue behind the others.
+    fn put(&self, queue: Arc<Queue>);
+}
+
+/// Who writes what is queued.
+struct HandedOver {
+    run_queue: Arc<dyn RunQueue>,
+    stream: Arc<dyn Any + Send + Sync>,
+}
+
+/// Puts these queues, all of one publisher, on their run queue.
+pub(crate) fn wake(queues: impl IntoIterator<Item = Arc<Queue>>) {
+    let mut run_queue = None;
+    for queue in queues {
+        run_queue.get_or_insert_with(|| Arc::clone(&queue.handed_over().run_queue)).put(queue);
+    }
 }
 
 /// One subscriber's queue: the registry holds it to put items in, the subscription to take them out.
@@ -223,30 +237,32 @@ pub(crate) trait Wake: Send + Sync {
 /// Both halves of the channel are in it, so it never disconnects: a stream ends by `Item::End` and by
 /// nothing else. The channel is unbounded, since crossbeam allocates all slots of a bounded one at once
 /// (1.5 MB for 65,536); the bounds are kept by `offer`, which is called under the registry's lock only.
+// What each event touches stands first and close together, as in `Subscription`.
+#[repr(C)]
 pub(crate) struct Queue {
-    sender: Sender<Item>,
-    receiver: Receiver<Item>,
-    /// The item that came when nothing waited, if the stream was handed over.
-    oldest: Mutex<Option<Item>>,
-    bounds: QueueBounds,
-    /// Where the items are if some may be lost; then those in the queue are tokens.
-    shelf: Option<Box<Shelf<Shelved>>>,
+    /// Set before the first `Turn::end`.
+    handed_over: OnceLock<HandedOver>,
+    pub(crate) turn: Turn,
     /// A publisher waits for room.
     awaited: AtomicBool,
-    /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
-    /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
-    /// delivery). Added to before an item can be taken, subtracted from after.
-    waiting: AtomicU64,
-    /// Why the stream ends: set as the subscriber leaves the registry.
-    end: OnceLock<EndCause>,
     /// The stream ends at once: nothing that is still queued may be delivered.
     cut: AtomicBool,
     /// Whether the application was told that it opened, and whether it has left, in bits: it is told of the end after the
     /// beginning, whichever comes first.
     told: AtomicU8,
-    pub(crate) turn: Turn,
-    /// Set before the first `Turn::end`.
-    stream: OnceLock<Arc<dyn Wake>>,
+    /// How many items wait, times `ITEM`, and their size: one location for both bounds, which each push writes anyway
+    /// (asking the channel for its length as well reads a cache line that its reader writes, 0.1 us of 7 for a
+    /// delivery). Added to before an item can be taken, subtracted from after.
+    waiting: AtomicU64,
+    /// The item that came when nothing waited, if the stream was handed over.
+    oldest: Mutex<Option<Item>>,
+    /// Where the items are if some may be lost; then those in the queue are tokens.
+    shelf: Option<Box<Shelf<Shelved>>>,
+    bounds: QueueBounds,
+    sender: Sender<Item>,
+    receiver: Receiver<Item>,
+    /// Why the stream ends: set as the subscriber leaves the registry.
+    end: OnceLock<EndCause>,
     /// Where the stream may be parked, if its socket does not block.
     parks_at: OnceLock<Weak<dyn NonBlocking>>,
 }
@@ -282,7 +298,7 @@ impl Queue {
             cut: AtomicBool::new(false),
             told: AtomicU8::new(0),
             turn: Turn::new(),
-            stream: OnceLock::new(),
+            handed_over: OnceLock::new(),
             parks_at: OnceLock::new(),
         }
     }
@@ -295,14 +311,14 @@ impl Queue {
         items == 0 || (items < self.bounds.frames as u64 && bytes + size as u64 <= self.bounds.bytes as u64)
     }
 
-    /// Queues an item as the bounds allow, and returns the stream that is to be woken, without the lock, if there is
-    /// one. What waits no more because of it goes into `dropped`.
+    /// Queues an item as the bounds allow, and returns the queue if it is to be woken, without the lock. What waits no more
+    /// because of it goes into `dropped`.
     pub(crate) fn offer(
-        &self,
+        self: &Arc<Self>,
         item: &Item,
         key: Option<&Arc<str>>,
         dropped: &mut Vec<Item>,
-    ) -> Result<Option<Arc<dyn Wake>>, Full> {
+    ) -> Result<Option<Arc<Self>>, Full> {
         let size = item.size();
         let Some(shelf) = &self.shelf else {
             return if self.has_room(size) { Ok(self.push(item.clone())) } else { Err(Full) };
@@ -333,10 +349,9 @@ impl Queue {
         Ok(self.notify())
     }
 
-    /// Queues an item whatever the bounds say, behind all others. Returns the stream that is to be woken, without the
-    /// lock, if there is one.
+    /// Queues an item whatever the bounds say, behind all others. Returns the queue if it is to be woken, without the lock.
     #[must_use = "a stream that is not woken never goes on"]
-    pub(crate) fn push(&self, item: Item) -> Option<Arc<dyn Wake>> {
+    pub(crate) fn push(self: &Arc<Self>, item: Item) -> Option<Arc<Self>> {
         let waited = self.waiting.fetch_add(Self::weight(item.size()), Relaxed);
         self.send(item, waited);
         race_window();
@@ -345,7 +360,7 @@ impl Queue {
 
     /// Puts an item where it is the last, if so much `waited` before it.
     fn send(&self, item: Item, waited: u64) {
-        if waited == 0 && self.stream.get().is_some() {
+        if waited == 0 && self.handed_over.get().is_some() {
             race_window();
             let older = self.oldest.lock().replace(item);
             assert!(older.is_none(), "BUG: an item waited that was not counted");
@@ -379,20 +394,35 @@ impl Queue {
         }
     }
 
-    /// The stream that is to be woken so that somebody looks at it, unless somebody does, or it is not handed over.
+    /// The queue, if it is to be woken so that somebody looks at it: nobody does, and it is handed over.
     #[must_use = "a stream that is not woken never goes on"]
-    pub(crate) fn notify(&self) -> Option<Arc<dyn Wake>> {
-        self.turn.notify().then(|| Arc::clone(self.stream.get().expect("BUG: nobody's turn, and not handed over")))
+    pub(crate) fn notify(self: &Arc<Self>) -> Option<Arc<Self>> {
+        self.turn.notify().then(|| Arc::clone(self))
+    }
+
+    fn handed_over(&self) -> &HandedOver {
+        self.handed_over.get().expect("BUG: nobody's turn, and not handed over")
+    }
+
+    /// What it was handed over with.
+    pub(crate) fn stream(&self) -> &(dyn Any + Send + Sync) {
+        &*self.handed_over().stream
     }
 
     /// From now on there is somebody to wake. The stream's own first turn follows.
-    pub(crate) fn hand_over(&self, stream: Arc<dyn Wake>, parks_at: Option<&Arc<dyn NonBlocking>>) {
+    pub(crate) fn hand_over(
+        self: &Arc<Self>,
+        run_queue: Arc<dyn RunQueue>,
+        stream: Arc<dyn Any + Send + Sync>,
+        parks_at: Option<&Arc<dyn NonBlocking>>,
+    ) {
         if let Some(parks_at) = parks_at {
-            parks_at.parking().is_for(Arc::downgrade(&stream));
+            parks_at.parking().is_for(Arc::downgrade(self));
             // Not held: a descriptor is to be free again as soon as the stream is over.
             let _ = self.parks_at.set(Arc::downgrade(parks_at));
         }
-        assert!(self.stream.set(stream).is_ok(), "BUG: a subscription was handed over twice");
+        let handed_over = HandedOver { run_queue, stream };
+        assert!(self.handed_over.set(handed_over).is_ok(), "BUG: a subscription was handed over twice");
     }
 
     /// Says why the stream ends. Called once, by whoever took the subscriber out of the registry.
@@ -426,14 +456,14 @@ impl Queue {
     /// The reader may take items at the same time, and so see one behind some that were dropped here. It
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
     /// drop, and both sides take under the lock of `oldest`.
-    pub(crate) fn throw_away(&self) {
+    pub(crate) fn throw_away(self: &Arc<Self>) {
         let items = std::iter::from_fn(|| self.first()).filter(|item| !matches!(item, Item::Shelved));
         let unshelved = items.map(Self::weighed);
         let shelved = self.shelf.iter().flat_map(|shelf| shelf.clear());
         for (_item, weight) in unshelved.chain(shelved) {
             self.waiting.fetch_sub(weight, Relaxed);
         }
-        self.push(Item::End).into_iter().for_each(Wake::wake);
+        wake(self.push(Item::End));
         // It would wait for a socket that need not ever have room.
         self.parks_at.get().and_then(Weak::upgrade).into_iter().for_each(|writer| writer.parking().has_room());
     }
@@ -520,7 +550,7 @@ pub(crate) struct Parking {
     since: AtomicU64,
     made: Instant,
     timed_out: AtomicBool,
-    stream: OnceLock<Weak<dyn Wake>>,
+    queue: OnceLock<Weak<Queue>>,
 }
 
 impl Parking {
@@ -531,12 +561,12 @@ impl Parking {
     #[cfg(any(feature = "server", test))]
     pub(crate) fn new() -> Self {
         let (state, since) = (AtomicU8::new(Self::TRIES), AtomicU64::new(0));
-        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), stream: OnceLock::new() }
+        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), queue: OnceLock::new() }
     }
 
     /// Whom it wakes. Set before the stream's first turn.
-    pub(crate) fn is_for(&self, stream: Weak<dyn Wake>) {
-        assert!(self.stream.set(stream).is_ok(), "BUG: two streams in one place");
+    pub(crate) fn is_for(&self, queue: Weak<Queue>) {
+        assert!(self.queue.set(queue).is_ok(), "BUG: two streams in one place");
     }
 
     /// A write follows.
@@ -554,7 +584,7 @@ impl Parking {
     /// There is room again, or the stream is to look for another reason.
     pub(crate) fn has_room(&self) {
         if self.state.swap(Self::ROOM, SeqCst) == Self::PARKED {
-            self.stream.get().and_then(Weak::upgrade).into_iter().for_each(Wake::wake);
+            wake(self.queue.get().and_then(Weak::upgrade));
         }
     }
 
@@ -597,7 +627,7 @@ mod tests {
 
     #[test]
     fn a_cut_queue_gives_nothing_but_its_end() {
-        let queue = Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect });
+        let queue = Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }));
         assert!(queue.push(Item::Frame(event::heartbeat())).is_none());
         queue.end(EndCause::QueueFull);
         queue.cut();
@@ -606,8 +636,8 @@ mod tests {
 
     struct Woken(AtomicU8);
 
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
+    impl RunQueue for Woken {
+        fn put(&self, _: Arc<Queue>) {
             self.0.fetch_add(1, SeqCst);
         }
     }
@@ -622,10 +652,10 @@ mod tests {
     }
 
     /// A queue of a stream that is handed over, in which `before` items waited already.
-    fn handed_over(before: u32) -> Queue {
-        let queue = Queue::new(QueueBounds { frames: 1_000, bytes: 100_000, overflow: Overflow::Disconnect });
+    fn handed_over(before: u32) -> Arc<Queue> {
+        let queue = Arc::new(Queue::new(QueueBounds { frames: 1_000, bytes: 100_000, overflow: Overflow::Disconnect }));
         (0..before).for_each(|n| assert!(queue.push(numbered(n)).is_none()));
-        queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), None);
+        queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), Arc::new(()), None);
         queue
     }
 
@@ -679,7 +709,9 @@ mod tests {
     fn room_wakes_a_parked_stream_once_whenever_it_comes() {
         for room_comes in 0..4 {
             let (parking, woken) = (Parking::new(), Arc::new(Woken(AtomicU8::new(0))));
-            parking.is_for(Arc::downgrade(&woken) as Weak<dyn Wake>);
+            let queue = Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }));
+            queue.hand_over(Arc::clone(&woken) as Arc<dyn RunQueue>, Arc::new(()), None);
+            parking.is_for(Arc::downgrade(&queue));
             let mut would_block = true;
             let mut step = 0;
             let mut room_may_come = |would_block: &mut bool| {

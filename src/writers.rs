@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use crate::notices::Notices;
-use crate::queue::{Queue, Wake, race_window};
+use crate::queue::{Queue, RunQueue, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Output, Runner, Subscription, Writer};
 
@@ -176,14 +176,12 @@ impl Write for Socket {
 /// stream's end opens by taking the body out.
 #[repr(C)]
 struct Stream {
-    writers: Arc<Writers>,
     /// When something was written last, in microseconds of the writers' clock.
     written: AtomicU64,
     /// What a turn works with, until the end takes it out. The lock is contended for no more than the moment after a turn; it
     /// is there because the compiler does not know the wake protocol. In one piece with the rest, since each piece is one
     /// more cache line to wait for: in a box of its own it was 0.4 us of 9 for a delivery.
     body: Mutex<Option<Body>>,
-    queue: Weak<Queue>,
     deadline: Option<Duration>,
     /// The supervisor has shut the socket down.
     timed_out: AtomicBool,
@@ -219,18 +217,24 @@ impl Body {
     }
 }
 
-impl Wake for Stream {
-    fn wake(self: Arc<Self>) {
-        let writers = Arc::clone(&self.writers);
-        writers.put(Job::Turn(self));
+impl Stream {
+    /// The stream that the queue's subscription was handed over as.
+    fn of(queue: &Queue) -> &Self {
+        queue.stream().downcast_ref().expect("BUG: handed over to others")
+    }
+}
+
+impl RunQueue for Writers {
+    fn put(&self, queue: Arc<Queue>) {
+        self.put_job(Job::Turn(queue));
     }
 }
 
 /// What stands on the run queue.
 enum Job {
-    Turn(Arc<Stream>),
+    Turn(Arc<Queue>),
     /// A turn of a stream whose writer may block, or for which the application is to be called.
-    Alone(Arc<Stream>),
+    Alone(Arc<Queue>),
     /// A stream is over: the application is told, and what is its own dropped.
     End(Box<turns::UnderWay>),
     /// The thread that takes this ends.
@@ -241,7 +245,7 @@ enum Job {
 #[derive(Default)]
 struct Orders {
     /// Streams with a heartbeat or a lifetime that were handed over.
-    watch: Vec<Weak<Stream>>,
+    watch: Vec<Weak<Queue>>,
     /// A turn began while nobody looked, or all may be over.
     look: bool,
 }
@@ -259,7 +263,7 @@ struct Slot {
 /// A stream that is being written to its socket.
 #[derive(Clone)]
 struct Hangs {
-    stream: Arc<Stream>,
+    queue: Arc<Queue>,
     socket: Arc<TcpStream>,
     /// When the write began: with the stream, so that nobody takes one stream's age for another's.
     since: u64,
@@ -268,7 +272,7 @@ struct Hangs {
 impl Hangs {
     /// Frees the blocked write within microseconds.
     fn shut_down(&self, as_timed_out: bool) {
-        self.stream.timed_out.fetch_or(as_timed_out, SeqCst);
+        Stream::of(&self.queue).timed_out.fetch_or(as_timed_out, SeqCst);
         // It fails when the peer was quicker.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -296,7 +300,7 @@ struct Threads {
 #[derive(Default)]
 struct Beginners {
     under_way: usize,
-    waiting: VecDeque<Arc<Stream>>,
+    waiting: VecDeque<Arc<Queue>>,
 }
 
 /// The writer threads of one publisher: none before the first stream is handed over, none after the last handle
@@ -367,7 +371,7 @@ impl Writers {
         time.saturating_duration_since(self.start).as_micros() as u64 + 1
     }
 
-    fn put(&self, job: Job) {
+    fn put_job(&self, job: Job) {
         self.run_queue.send(job).expect("BUG: the writers hold the run queue's other end");
     }
 
@@ -378,8 +382,8 @@ impl Writers {
     }
 
     /// Has the supervisor wake the stream when its heartbeat or its end is due.
-    fn watch(&self, stream: Weak<Stream>) {
-        self.orders.lock().watch.push(stream);
+    fn watch(&self, queue: Weak<Queue>) {
+        self.orders.lock().watch.push(queue);
         self.ordered.notify_one();
     }
 
@@ -426,7 +430,6 @@ impl Runner for Writers {
         // A little later than the subscription looks at itself, whose clock is finer.
         let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let stream = Arc::new(Stream {
-            queue: Arc::downgrade(&queue),
             body: Mutex::new(Some(Body {
                 is_new: true,
                 chunked,
@@ -441,14 +444,13 @@ impl Runner for Writers {
             heartbeat,
             expires: AtomicU64::new(expires),
             written: AtomicU64::new(self.now()),
-            writers: Arc::clone(&self),
         });
-        queue.hand_over(Arc::clone(&stream) as Arc<dyn Wake>, parks_at.as_ref());
+        queue.hand_over(Arc::clone(&self) as Arc<dyn RunQueue>, stream, parks_at.as_ref());
         if heartbeat.is_some() || expires != u64::MAX {
-            self.watch(Arc::downgrade(&stream));
+            self.watch(Arc::downgrade(&queue));
         }
         race_window();
-        self.put(Job::Turn(stream));
+        self.put(queue);
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Hangs, Job, Orders, Stream, Threads, Wake, Writers};
+use super::{Hangs, Job, Orders, Stream, Threads, Writers};
+use crate::queue::{Queue, wake};
 
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
@@ -24,7 +25,7 @@ pub(super) struct Supervisor {
     writers: Arc<Writers>,
     /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
     /// has ended is found out then.
-    watched: BTreeMap<(u64, u64), Weak<Stream>>,
+    watched: BTreeMap<(u64, u64), Weak<Queue>>,
     next_number: u64,
     /// What was seen at the last look at the threads.
     looked: u64,
@@ -74,7 +75,7 @@ impl Supervisor {
             let Orders { watch, .. } = std::mem::take(&mut *orders);
             drop(orders);
             writers.asleep.store(false, SeqCst);
-            watch.into_iter().for_each(|stream| self.schedule(stream));
+            watch.into_iter().for_each(|queue| self.schedule(queue));
             self.wake_watched();
             if self.looked + TICK.as_micros() as u64 <= writers.now() {
                 seen = self.look();
@@ -88,15 +89,15 @@ impl Supervisor {
     }
 
     /// Notes when the stream is to be looked at next.
-    fn schedule(&mut self, stream: Weak<Stream>) {
-        let Some(due) = stream.upgrade().and_then(|stream| stream.next_awakening(self.next_number)) else {
+    fn schedule(&mut self, queue: Weak<Queue>) {
+        let Some(due) = queue.upgrade().and_then(|queue| Stream::of(&queue).next_awakening(self.next_number)) else {
             return;
         };
         // Cut off only where much is left, so that the last look is not one for all.
         let now = self.writers.now();
         let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
         let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
-        self.watched.insert((due, self.next_number), stream);
+        self.watched.insert((due, self.next_number), queue);
         self.next_number += 1;
     }
 
@@ -106,13 +107,14 @@ impl Supervisor {
         let now = self.writers.now();
         while let Some(entry) = self.watched.first_entry().filter(|entry| entry.key().0 <= now) {
             let weak = entry.remove();
-            let Some(stream) = weak.upgrade() else { continue };
+            let Some(queue) = weak.upgrade() else { continue };
+            let stream = Stream::of(&queue);
             let expires = stream.expires.load(Relaxed) <= now;
             if expires {
                 stream.expires.store(u64::MAX, Relaxed);
             }
             if expires || stream.is_silent(now) {
-                stream.queue.upgrade().and_then(|queue| queue.notify()).into_iter().for_each(Wake::wake);
+                wake(queue.notify());
                 // It is looked at again when it has been silent for as long once more.
                 stream.written.fetch_max(now, Relaxed);
             }
@@ -145,9 +147,9 @@ impl Supervisor {
             stuck_in_writes += usize::from(writes);
             if let Some(hangs) = slot.hangs.lock().as_ref() {
                 let busy = Duration::from_micros(now.saturating_sub(hangs.since));
-                if hangs.stream.deadline.is_some_and(|deadline| deadline <= busy) {
+                if Stream::of(&hangs.queue).deadline.is_some_and(|deadline| deadline <= busy) {
                     hangs.shut_down(true);
-                } else if hangs.stream.queue.upgrade().is_some_and(|queue| queue.is_cut()) {
+                } else if hangs.queue.is_cut() {
                     // It has ended; what it hangs in is all that is left of it.
                     hangs.shut_down(false);
                 }
@@ -181,7 +183,7 @@ impl Supervisor {
         let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > writers.processors;
         let surplus = if over { staying } else { usize::from(is_surplus) };
         threads.leaving += surplus;
-        (0..surplus).for_each(|_| writers.put(Job::Leave));
+        (0..surplus).for_each(|_| writers.put_job(Job::Leave));
         (self.turns, self.waited) = (turns, waits);
         let under_way = over || self.is_anything_under_way(&threads);
         // The application's logger is told without the lock.

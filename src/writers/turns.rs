@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{Body, Hangs, Job, Rest, Slot, Stream, Writers};
 use crate::http::Batch;
-use crate::queue::{NonBlocking, drop_caught, race_window};
+use crate::queue::{NonBlocking, Queue, RunQueue, drop_caught, race_window};
 use crate::stats::EndCause;
 use crate::subscription::{After, Subscription, Writer};
 
@@ -37,9 +37,9 @@ impl Writers {
                 self.look();
             }
             match job {
-                Job::Turn(stream) => next = self.gather(stream, &mut group, &mut batch),
-                Job::Alone(stream) => {
-                    let turn = self.begin(stream, true, &mut batch);
+                Job::Turn(queue) => next = self.gather(queue, &mut group, &mut batch),
+                Job::Alone(queue) => {
+                    let turn = self.begin(queue, true, &mut batch);
                     group.extend(turn.unwrap_or_else(|_| unreachable!("BUG: it is alone")));
                 }
                 Job::End(turn) => self.end(*turn),
@@ -62,18 +62,18 @@ impl Writers {
     /// Between the system calls there is so little to do for a stream that most of its time goes into fetching code and data
     /// which the kernel has pushed out of the processor's caches; for several in a row that is done once. (1,000 streams, of
     /// 6 us for a delivery: 1.3 us without that, 0.9 with it; 8, 32 or 64 at a time are no better.)
-    fn gather(&self, first: Arc<Stream>, group: &mut Vec<UnderWay>, batch: &mut Batch) -> Option<Job> {
-        let mut stream = first;
+    fn gather(&self, first: Arc<Queue>, group: &mut Vec<UnderWay>, batch: &mut Batch) -> Option<Job> {
+        let mut queue = first;
         loop {
-            match self.begin(stream, false, batch) {
+            match self.begin(queue, false, batch) {
                 Ok(turn) => group.extend(turn),
-                Err(stream) => return Some(Job::Alone(stream)),
+                Err(queue) => return Some(Job::Alone(queue)),
             }
             if group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
                 return None;
             }
             match self.jobs.try_recv() {
-                Ok(Job::Turn(next)) => stream = next,
+                Ok(Job::Turn(next)) => queue = next,
                 other => return other.ok(),
             }
         }
@@ -96,13 +96,13 @@ impl Writers {
     }
 
     /// Whether a stream's first turn may take place now. If not, it waits for another's to be over, still RUNNING.
-    fn may_begin(&self, stream: &Arc<Stream>) -> bool {
+    fn may_begin(&self, queue: &Arc<Queue>) -> bool {
         let mut beginners = self.beginners.lock();
         if beginners.under_way < (self.max_threads / 4).max(1) {
             beginners.under_way += 1;
             return true;
         }
-        beginners.waiting.push_back(Arc::clone(stream));
+        beginners.waiting.push_back(Arc::clone(queue));
         false
     }
 
@@ -112,31 +112,32 @@ impl Writers {
         beginners.under_way -= 1;
         let next = beginners.waiting.pop_front();
         drop(beginners);
-        next.into_iter().for_each(|stream| self.put(Job::Alone(stream)));
+        next.into_iter().for_each(|queue| self.put_job(Job::Alone(queue)));
     }
 
     /// Begins a stream's turn: appends what is to be written to the batch. Nothing comes back for one that has to wait for
     /// another's; the stream itself, if it has a writer that blocks or the application is to be called, but is not `alone`.
-    fn begin(&self, stream: Arc<Stream>, alone: bool, batch: &mut Batch) -> Result<Option<UnderWay>, Arc<Stream>> {
+    fn begin(&self, queue: Arc<Queue>, alone: bool, batch: &mut Batch) -> Result<Option<UnderWay>, Arc<Queue>> {
+        let stream = Stream::of(&queue);
         let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: two turns of one stream at once, or one after the end");
         if !alone && body.may_block() {
             drop(place);
-            return Err(stream);
+            return Err(queue);
         }
         // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
         let begins = body.is_new && matches!(body.writer, Writer::Blocks(_, None));
-        if begins && !self.may_begin(&stream) {
+        if begins && !self.may_begin(&queue) {
             return Ok(None);
         }
         body.is_new = false;
         race_window();
-        body.subscription.queue().turn.start();
+        queue.turn.start();
         race_window();
 
         let (mut bytes, mut failed) = (0..0, None);
         let after = if let Some(rest) = &body.rest {
-            if body.subscription.queue().is_cut() {
+            if queue.is_cut() {
                 // Half a chunk was written: the rest is not, and nothing else may follow.
                 failed = Some(io::ErrorKind::ConnectionAborted.into());
                 After::End
@@ -157,18 +158,19 @@ impl Writers {
             if after == After::Call {
                 batch.take_back(bytes);
                 drop(place);
-                return Err(stream);
+                return Err(queue);
             }
             body.head = Box::default();
             after
         };
         drop(place);
-        Ok(Some(UnderWay { stream, bytes, after, begins, failed, has: Has::Nothing }))
+        Ok(Some(UnderWay { queue, bytes, after, begins, failed, has: Has::Nothing }))
     }
 
     /// Writes what is to be written, as far as the writer takes it.
     fn write(&self, turn: &mut UnderWay, batch: &Batch, slot: &Slot) {
-        let mut place = turn.stream.body.lock();
+        let stream = Stream::of(&turn.queue);
+        let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: a stream ended in its turn");
         let fresh = &batch.bytes()[turn.bytes.clone()];
         let bytes = body.rest.as_ref().map_or(fresh, |rest| &rest.bytes[rest.written..]);
@@ -181,8 +183,8 @@ impl Writers {
                 let since = self.now();
                 slot.since.store(since << 1 | 1, Relaxed);
                 if let Some(socket) = socket {
-                    let (stream, socket) = (Arc::clone(&turn.stream), Arc::clone(socket));
-                    *slot.hangs.lock() = Some(Hangs { stream, socket, since });
+                    let (queue, socket) = (Arc::clone(&turn.queue), Arc::clone(socket));
+                    *slot.hangs.lock() = Some(Hangs { queue, socket, since });
                 }
                 let written = write(&mut **writer, bytes).map(|()| bytes.len());
                 if socket.is_some() {
@@ -214,18 +216,19 @@ impl Writers {
         if turn.begins {
             self.has_begun();
         }
-        let mut place = turn.stream.body.lock();
+        let stream = Stream::of(&turn.queue);
+        let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: a stream ended in its turn");
         if turn.has == Has::Written {
-            turn.stream.written.store(self.at(now), Relaxed);
+            stream.written.store(self.at(now), Relaxed);
             body.subscription.written(now);
         }
         race_window();
         if turn.failed.is_some() || turn.after == After::End && turn.has != Has::ToWait {
             drop(place);
-            return self.put(Job::End(Box::new(turn)));
+            return self.put_job(Job::End(Box::new(turn)));
         }
-        let queue = body.subscription.queue();
+        let queue = &turn.queue;
         race_window();
         let goes_on = match &body.writer {
             Writer::Parks(writer) if turn.has == Has::ToWait => {
@@ -241,14 +244,15 @@ impl Writers {
         drop(place);
         if goes_on {
             // To the tail: the others come first. It stays RUNNING, so nobody else puts it there.
-            self.put(Job::Turn(turn.stream));
+            self.put(turn.queue);
         }
     }
 
     /// The end: leave the registry, drop the writer, the hook once. Nothing that the application does there
     /// costs us the thread.
     fn end(&self, turn: UnderWay) {
-        let UnderWay { stream, failed, .. } = turn;
+        let UnderWay { queue, failed, .. } = turn;
+        let stream = Stream::of(&queue);
         let body = stream.body.lock().take().expect("BUG: a stream ended twice");
         let Body { mut subscription, writer, on_end, .. } = body;
         let took_all = failed.is_none();
@@ -256,7 +260,7 @@ impl Writers {
             let timed_out = stream.timed_out.load(SeqCst);
             subscription.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::Disconnected(error.kind()) });
         }
-        let cause = subscription.queue().ending().expect("BUG: an end without a cause");
+        let cause = queue.ending().expect("BUG: an end without a cause");
         // In this order: when the subscription is gone a shutdown may return, and the program end, and a writer may have
         // something to say in its `Drop`.
         match writer {
@@ -277,7 +281,7 @@ impl Writers {
 
 /// A stream's turn under way.
 pub(super) struct UnderWay {
-    stream: Arc<Stream>,
+    queue: Arc<Queue>,
     /// Where in the batch its bytes are, unless it still has a rest.
     bytes: Range<usize>,
     after: After,
