@@ -175,10 +175,13 @@ pub(crate) struct Full;
 //        else into the channel                  c  unlock
 //                                               d  fetch_sub(weight)
 //
-// What is in `oldest` is older than all that is in the channel: when 1 sees 0, each item before it was taken at b, and
-// those after it see more than 0 until it is taken itself. And what b finds in the channel is older than what is put into
-// `oldest` after a, which is why b looks at both under one lock. Who waits on the channel itself, an iterator, would not be
-// woken, so it is for streams that are handed over.
+// What is in `oldest` is older than all that is in the channel. Items are put in one at a time, under the registry's lock: when
+// 1 sees 0, each item before was taken at b, and those after it see more than 0 until it is taken itself. And what b
+// finds in the channel is older than what is put into `oldest` after a, which is why b looks at both under one lock. That is
+// held for these few steps only, never for something that waits. Tokens of the shelf weigh nothing, so one may be left when 1
+// sees 0; the shelf asks for no other then, and no token is older than another.
+//
+// Who waits on the channel itself, an iterator, would not be woken by `oldest`, so it is for streams that are handed over.
 
 /// Whose turn it is with a stream that is handed over: the protocol that loses no wake-up, see above.
 ///
@@ -221,7 +224,7 @@ pub(crate) trait RunQueue: Send + Sync {
 /// Who writes what is queued.
 struct HandedOver {
     run_queue: Arc<dyn RunQueue>,
-    stream: Arc<dyn Any + Send + Sync>,
+    stream: Box<dyn Any + Send + Sync>,
 }
 
 /// Puts these queues, all of one publisher, on their run queue.
@@ -413,7 +416,7 @@ impl Queue {
     pub(crate) fn hand_over(
         self: &Arc<Self>,
         run_queue: Arc<dyn RunQueue>,
-        stream: Arc<dyn Any + Send + Sync>,
+        stream: Box<dyn Any + Send + Sync>,
         parks_at: Option<&Arc<dyn NonBlocking>>,
     ) {
         if let Some(parks_at) = parks_at {
@@ -455,7 +458,7 @@ impl Queue {
     ///
     /// The reader may take items at the same time, and so see one behind some that were dropped here. It
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
-    /// drop, and both sides take under the lock of `oldest`.
+    /// drop, and both sides take under the lock of `oldest`, or where nothing is in it, through the channel's atomic head.
     pub(crate) fn throw_away(self: &Arc<Self>) {
         let items = std::iter::from_fn(|| self.first()).filter(|item| !matches!(item, Item::Shelved));
         let unshelved = items.map(Self::weighed);
@@ -492,6 +495,10 @@ impl Queue {
 
     /// The next item and how many were lost before it, waiting for it as `wait` says; `None` when none came in that time.
     pub(crate) fn take(&self, wait: Wait) -> Option<(u64, Item)> {
+        if self.is_cut() {
+            // Left to who throws it away: the last to let go of a closure calls the application.
+            return Some((0, Item::End));
+        }
         let item = match self.first() {
             Some(item) => item,
             None => match wait {
@@ -655,7 +662,7 @@ mod tests {
     fn handed_over(before: u32) -> Arc<Queue> {
         let queue = Arc::new(Queue::new(QueueBounds { frames: 1_000, bytes: 100_000, overflow: Overflow::Disconnect }));
         (0..before).for_each(|n| assert!(queue.push(numbered(n)).is_none()));
-        queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), Arc::new(()), None);
+        queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), Box::new(()), None);
         queue
     }
 
@@ -710,7 +717,7 @@ mod tests {
         for room_comes in 0..4 {
             let (parking, woken) = (Parking::new(), Arc::new(Woken(AtomicU8::new(0))));
             let queue = Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }));
-            queue.hand_over(Arc::clone(&woken) as Arc<dyn RunQueue>, Arc::new(()), None);
+            queue.hand_over(Arc::clone(&woken) as Arc<dyn RunQueue>, Box::new(()), None);
             parking.is_for(Arc::downgrade(&queue));
             let mut would_block = true;
             let mut step = 0;

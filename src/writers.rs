@@ -246,14 +246,14 @@ enum Job {
 struct Orders {
     /// Streams with a heartbeat or a lifetime that were handed over.
     watch: Vec<Weak<Queue>>,
-    /// A turn began while nobody looked, or all may be over.
+    /// Something began while nobody looked, a thread has left, or all may be over.
     look: bool,
 }
 
 /// What a writer thread is doing, for the supervisor.
 #[derive(Default)]
 struct Slot {
-    /// 0 while it does nothing that may take long; else when that, or its write, began, in microseconds, times two, plus one
+    /// 0 while it waits for something to do; else when its job, or the write in it, began, in microseconds, times two, plus one
     /// for a write.
     since: AtomicU64,
     /// Where the thread may hang, if it is a socket, which can be shut down.
@@ -309,14 +309,14 @@ pub(crate) struct Writers {
     run_queue: Sender<Job>,
     jobs: Receiver<Job>,
     orders: Mutex<Orders>,
-    /// There are orders. No channel: who waits there yields the processor a few times before it sleeps, and the supervisor
-    /// is woken for most events (0.9 % of all that they cost, at 1,000 streams).
+    /// There are orders. No channel: who waits there yields the processor a few times before it sleeps, which was half of what
+    /// the supervisor cost where it is woken for each event.
     ordered: Condvar,
     threads: Mutex<Threads>,
     beginners: Mutex<Beginners>,
     /// Streams that are handed over and have not ended. Raised under the lock of `threads`.
     streams: AtomicUsize,
-    /// Turns begun, of several streams each, to see whether the run queue makes progress.
+    /// Jobs begun, turns of several streams among them, to see whether the run queue makes progress.
     turns: AtomicU64,
     /// The supervisor sleeps, or is about to.
     asleep: AtomicBool,
@@ -359,7 +359,7 @@ impl Writers {
     /// The threads end as soon as the last stream has.
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
-        self.look();
+        self.wake_supervisor();
     }
 
     fn now(&self) -> u64 {
@@ -376,7 +376,7 @@ impl Writers {
     }
 
     /// Has the supervisor look how the threads are doing.
-    fn look(&self) {
+    fn wake_supervisor(&self) {
         self.orders.lock().look = true;
         self.ordered.notify_one();
     }
@@ -396,7 +396,8 @@ impl Writers {
             supervisor.spawn(move || supervisor::Supervisor::new(writers).run())?;
             threads.supervised = true;
         }
-        if threads.slots.is_empty() {
+        // Those that are leaving take nothing any more.
+        if threads.slots.len() <= threads.leaving {
             self.start_thread(threads)?;
         }
         Ok(())
@@ -429,7 +430,7 @@ impl Runner for Writers {
         let (queue, heartbeat) = (Arc::clone(subscription.queue()), subscription.heartbeat());
         // A little later than the subscription looks at itself, whose clock is finer.
         let expires = subscription.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
-        let stream = Arc::new(Stream {
+        let stream = Box::new(Stream {
             body: Mutex::new(Some(Body {
                 is_new: true,
                 chunked,

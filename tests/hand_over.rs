@@ -236,6 +236,33 @@ fn the_hook_may_use_the_publisher_and_may_panic() {
 }
 
 #[test]
+fn what_still_waited_is_dropped_before_the_end_is_told() {
+    /// Fails when it may.
+    struct Breaks(Sender<()>, Receiver<()>);
+    impl Write for Breaks {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let publisher = Publisher::new();
+    let ((is_in, inside), (breaks, broken), (told, end)) = (channel(), channel(), channel());
+    let captured = Arc::new(());
+    let left = Arc::downgrade(&captured);
+    let options = HandOver::new().on_end(move |_| told.send(left.strong_count()).unwrap());
+    publisher.subscribe().unwrap().hand_over_with(Breaks(is_in, broken), options).unwrap();
+    publisher.publish("one");
+    inside.recv_timeout(PATIENCE).unwrap();
+    publisher.publish_with("default channel", move |()| Some(Event::new(format!("{captured:?}"))));
+    breaks.send(()).unwrap();
+    assert_eq!(end.recv_timeout(PATIENCE), Ok(0));
+}
+
+#[test]
 fn hooks_that_block_hold_up_no_other_stream() {
     let publisher = Publisher::new();
     let kept = Kept::default();

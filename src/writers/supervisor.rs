@@ -3,8 +3,9 @@
 // A writer may block, and so may the application's closures: that holds a writer thread. The supervisor looks, each 10 ms
 // while anything is under way, at how long each thread has been at it, and starts one more when threads hang and streams
 // wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
-// is under way, or nothing that may take long. A sleeping supervisor is woken by a flag: who begins what may take long
-// marks its slot and then reads the flag, the supervisor sets the flag and then reads the slots, so one of them sees the other.
+// is under way. A sleeping supervisor is woken by a flag: who begins a job marks its slot and then reads the flag, the
+// supervisor sets the flag and then reads the slots, so one of them sees the other. A turn of streams that cannot hang need
+// not wake it, except that there is to be a thread for each processor: while one is missing, each job reads the flag.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};

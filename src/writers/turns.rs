@@ -19,29 +19,28 @@ impl Writers {
 
     /// A writer thread: takes what stands on the run queue until it is told to leave.
     ///
-    /// Whoever waits for others must not wait long, so what may take long is done alone, and under the supervisor's eyes. It
-    /// need not be woken for all else, once there are the threads that have a processor each.
+    /// Whoever waits for others must not wait long, so what may take long is done alone, and under the supervisor's eyes: it is
+    /// woken for that. For all else it need not be, once there is a thread for each processor.
     pub(super) fn run(&self, slot: &Arc<Slot>) {
         let (mut group, mut batch) = (Vec::with_capacity(Self::GROUP), Batch::default());
         let mut next = None;
         while let Ok(job) = next.take().map_or_else(|| self.jobs.recv(), Ok) {
             self.turns.fetch_add(1, Relaxed);
             let may_take_long = !matches!(job, Job::Turn(_));
-            if may_take_long {
-                slot.since.store(self.now() << 1, SeqCst);
-            }
+            slot.since.store(self.now() << 1, SeqCst);
             if (may_take_long || !self.has_threads.load(Relaxed))
                 && self.asleep.load(SeqCst)
                 && self.asleep.swap(false, SeqCst)
             {
-                self.look();
+                self.wake_supervisor();
             }
             match job {
                 Job::Turn(queue) => next = self.gather(queue, &mut group, &mut batch),
-                Job::Alone(queue) => {
-                    let turn = self.begin(queue, true, &mut batch);
-                    group.extend(turn.unwrap_or_else(|_| unreachable!("BUG: it is alone")));
-                }
+                Job::Alone(queue) => match self.begin(queue, true, &mut batch) {
+                    Begun::Turn(turn) => group.push(turn),
+                    Begun::Waits => {}
+                    Begun::Alone(_) => unreachable!("BUG: it is alone"),
+                },
                 Job::End(turn) => self.end(*turn),
                 Job::Leave => break,
             }
@@ -54,7 +53,7 @@ impl Writers {
         threads.leaving -= 1;
         self.has_threads.store(threads.slots.len() >= self.processors, Relaxed);
         drop(threads);
-        self.look();
+        self.wake_supervisor();
     }
 
     /// Begins the turns of a few streams that keep nobody waiting, and returns what else was taken from the run queue.
@@ -66,8 +65,9 @@ impl Writers {
         let mut queue = first;
         loop {
             match self.begin(queue, false, batch) {
-                Ok(turn) => group.extend(turn),
-                Err(queue) => return Some(Job::Alone(queue)),
+                Begun::Turn(turn) => group.push(turn),
+                Begun::Waits => {}
+                Begun::Alone(queue) => return Some(Job::Alone(queue)),
             }
             if group.len() == Self::GROUP || batch.bytes().len() >= Subscription::BATCH {
                 return None;
@@ -115,20 +115,20 @@ impl Writers {
         next.into_iter().for_each(|queue| self.put_job(Job::Alone(queue)));
     }
 
-    /// Begins a stream's turn: appends what is to be written to the batch. Nothing comes back for one that has to wait for
-    /// another's; the stream itself, if it has a writer that blocks or the application is to be called, but is not `alone`.
-    fn begin(&self, queue: Arc<Queue>, alone: bool, batch: &mut Batch) -> Result<Option<UnderWay>, Arc<Queue>> {
+    /// Begins a stream's turn: appends what is to be written to the batch. Only one that is `alone` may have a writer that
+    /// blocks, or call the application.
+    fn begin(&self, queue: Arc<Queue>, alone: bool, batch: &mut Batch) -> Begun {
         let stream = Stream::of(&queue);
         let mut place = stream.body.lock();
         let body = place.as_mut().expect("BUG: two turns of one stream at once, or one after the end");
         if !alone && body.may_block() {
             drop(place);
-            return Err(queue);
+            return Begun::Alone(queue);
         }
         // A socket that hangs is shut down when its deadline is over; whatever else hangs can only be waited for.
         let begins = body.is_new && matches!(body.writer, Writer::Blocks(_, None));
         if begins && !self.may_begin(&queue) {
-            return Ok(None);
+            return Begun::Waits;
         }
         body.is_new = false;
         race_window();
@@ -158,13 +158,13 @@ impl Writers {
             if after == After::Call {
                 batch.take_back(bytes);
                 drop(place);
-                return Err(queue);
+                return Begun::Alone(queue);
             }
             body.head = Box::default();
             after
         };
         drop(place);
-        Ok(Some(UnderWay { queue, bytes, after, begins, failed, has: Has::Nothing }))
+        Begun::Turn(UnderWay { queue, bytes, after, begins, failed, has: Has::Nothing })
     }
 
     /// Writes what is to be written, as far as the writer takes it.
@@ -268,13 +268,15 @@ impl Writers {
             Writer::Parks(writer) => writer.is_over(took_all),
         }
         drop_caught(subscription);
+        // Whoever else still holds the queue is to drop nothing of the application's with it.
+        queue.throw_away();
         if let Some(on_end) = on_end {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause))) {
                 drop_caught(payload);
             }
         }
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
-            self.look();
+            self.wake_supervisor();
         }
     }
 }
@@ -299,6 +301,15 @@ enum Has {
     Written,
     /// The socket takes no more for now.
     ToWait,
+}
+
+/// What has become of a stream that was taken from the run queue.
+enum Begun {
+    Turn(UnderWay),
+    /// Another's first turn is to be over before its own.
+    Waits,
+    /// It must be alone.
+    Alone(Arc<Queue>),
 }
 
 /// Writes as much as the writer takes without blocking.
