@@ -453,8 +453,8 @@ impl Queue {
         self.cut.load(SeqCst)
     }
 
-    /// Drops what a cut queue holds, so that its memory is back even while the reader hangs in a write, and
-    /// wakes the reader. Nothing is pushed any more: the subscriber has left the registry.
+    /// Drops what a queue holds whose stream is cut or over, so that its memory is back even while the reader hangs in a
+    /// write, and wakes the reader, if there is one. Nothing is pushed any more: the subscriber has left the registry.
     ///
     /// The reader may take items at the same time, and so see one behind some that were dropped here. It
     /// delivers none of them, because it looks at `cut` after each take: the flag was set before the first
@@ -632,9 +632,13 @@ pub(crate) fn race_window() {
 mod tests {
     use super::*;
 
+    fn queue() -> Arc<Queue> {
+        Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }))
+    }
+
     #[test]
     fn a_cut_queue_gives_nothing_but_its_end() {
-        let queue = Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }));
+        let queue = queue();
         assert!(queue.push(Item::Frame(event::heartbeat())).is_none());
         queue.end(EndCause::QueueFull);
         queue.cut();
@@ -660,7 +664,7 @@ mod tests {
 
     /// A queue of a stream that is handed over, in which `before` items waited already.
     fn handed_over(before: u32) -> Arc<Queue> {
-        let queue = Arc::new(Queue::new(QueueBounds { frames: 1_000, bytes: 100_000, overflow: Overflow::Disconnect }));
+        let queue = queue();
         (0..before).for_each(|n| assert!(queue.push(numbered(n)).is_none()));
         queue.hand_over(Arc::new(Woken(AtomicU8::new(0))), Box::new(()), None);
         queue
@@ -716,7 +720,7 @@ mod tests {
     fn room_wakes_a_parked_stream_once_whenever_it_comes() {
         for room_comes in 0..4 {
             let (parking, woken) = (Parking::new(), Arc::new(Woken(AtomicU8::new(0))));
-            let queue = Arc::new(Queue::new(QueueBounds { frames: 1, bytes: 1, overflow: Overflow::Disconnect }));
+            let queue = queue();
             queue.hand_over(Arc::clone(&woken) as Arc<dyn RunQueue>, Box::new(()), None);
             parking.is_for(Arc::downgrade(&queue));
             let mut would_block = true;

@@ -354,12 +354,10 @@ impl Subscription {
         // stream because of the time does so once.
         if let Some(expires) = self.expires {
             let now = Instant::now();
-            if expires <= now {
-                if !may_call {
-                    return After::Call;
-                }
-                self.expire(now);
+            if !may_call && expires <= now {
+                return After::Call;
             }
+            self.expire(now);
         }
         let empty = batch.len();
         let after = self.drain(batch, empty, may_call);
