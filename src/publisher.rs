@@ -17,12 +17,13 @@ use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::OpenError;
 use crate::event::Event;
 use crate::history::Resumed;
-use crate::queue::{Item, Properties, Queue, QueueBounds, Render, drop_caught};
+use crate::queue::{Item, Properties, Queue, Render, drop_caught};
 use crate::registry::{Draft, Hooks, Published, Registry};
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
 use crate::subscription::{Owner, Parts, Runner, SubscriberId, Subscription};
 use crate::writers::Writers;
 
+use builders::Settings;
 pub use builders::{PublisherBuilder, SubscriptionBuilder};
 
 /// The sending half: publishes events to all who have subscribed.
@@ -63,9 +64,7 @@ struct Core {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
     writers: Arc<Writers>,
-    heartbeat: Option<Duration>,
-    lifetime: Option<Duration>,
-    queue: QueueBounds,
+    settings: Settings,
 }
 
 impl Deref for Handles {
@@ -440,7 +439,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// A subscription that nothing can be published to and that ends after this frame.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn detached(&self, frame: crate::event::Frame) -> Subscription {
-        let queue = Arc::new(Queue::new(self.core.queue));
+        let queue = Arc::new(Queue::new(self.core.settings.queue));
         queue.end(EndCause::Closed);
         let to_wake = queue.push(Item::End);
         debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");

@@ -19,13 +19,31 @@ use crate::stats::{Counters, EndCause};
 use crate::subscription::{Parts, Subscription};
 use crate::writers::Writers;
 
+/// What a publisher's streams have in common, unless one is given its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) queue: QueueBounds,
+    heartbeat: Option<Duration>,
+    lifetime: Option<Duration>,
+}
+
+impl Settings {
+    /// Their names, and whether they are zero, which none may be: queue_frames, queue_bytes, heartbeat, max_lifetime.
+    fn are_zero(&self) -> [(&'static str, bool); 4] {
+        [
+            ("queue_frames", self.queue.frames == 0),
+            ("queue_bytes", self.queue.bytes == 0),
+            ("heartbeat", self.heartbeat == Some(Duration::ZERO)),
+            ("max_lifetime", self.lifetime == Some(Duration::ZERO)),
+        ]
+    }
+}
+
 /// The settings of a [`Publisher`]; from [`Publisher::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct PublisherBuilder<P = ()> {
     limits: Limits,
-    queue: QueueBounds,
-    heartbeat: Option<Duration>,
-    lifetime: Option<Duration>,
+    settings: Settings,
     on_open: Option<Box<OnOpen<P>>>,
     on_end: Option<Box<OnEnd<P>>>,
     history: Option<History>,
@@ -45,9 +63,11 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                 of_channel: usize::MAX,
                 of_key: usize::MAX,
             },
-            queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
-            heartbeat: Some(Duration::from_secs(15)),
-            lifetime: None,
+            settings: Settings {
+                queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
+                heartbeat: Some(Duration::from_secs(15)),
+                lifetime: None,
+            },
             on_open: None,
             on_end: None,
             history: None,
@@ -99,7 +119,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
     /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
     pub fn queue_frames(mut self, frames: usize) -> Self {
-        self.queue.frames = frames;
+        self.settings.queue.frames = frames;
         self
     }
 
@@ -108,13 +128,13 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// One frame that is larger is let into an empty queue all the same. A closure counts by its own size,
     /// without what its captures own elsewhere. Initial data does not count.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
-        self.queue.bytes = bytes;
+        self.settings.queue.bytes = bytes;
         self
     }
 
     /// What happens when an event does not fit into a subscriber's queue. Defaults to [`Overflow::Disconnect`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.queue.overflow = overflow;
+        self.settings.queue.overflow = overflow;
         self
     }
 
@@ -123,7 +143,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// What is queued then is delivered. With a history the client misses nothing.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.lifetime = lifetime.into();
+        self.settings.lifetime = lifetime.into();
         self
     }
 
@@ -172,7 +192,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// most do so after a minute or less.
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.heartbeat = interval.into();
+        self.settings.heartbeat = interval.into();
         self
     }
 
@@ -213,22 +233,21 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// [`BuildError`] names the setting that is zero.
     pub fn build(self) -> Result<Publisher<P>, BuildError> {
         let Limits { subscribers, channels, channel_name, of_channel, of_key } = self.limits;
-        let queue = self.queue;
-        let is_something = |duration: Option<Duration>| usize::from(duration != Some(Duration::ZERO));
+        let [frames, bytes, heartbeat, lifetime] = self.settings.are_zero();
         let settings = [
-            ("max_subscribers", subscribers),
-            ("max_channels", channels),
-            ("max_channel_name", channel_name),
-            ("max_subscribers_per_channel", of_channel),
-            ("max_subscribers_per_key", of_key),
-            ("queue_frames", queue.frames),
-            ("queue_bytes", queue.bytes),
-            ("max_writer_threads", self.writer_threads),
-            ("writer_stack", self.writer_stack),
-            ("heartbeat", is_something(self.heartbeat)),
-            ("max_lifetime", is_something(self.lifetime)),
+            ("max_subscribers", subscribers == 0),
+            ("max_channels", channels == 0),
+            ("max_channel_name", channel_name == 0),
+            ("max_subscribers_per_channel", of_channel == 0),
+            ("max_subscribers_per_key", of_key == 0),
+            frames,
+            bytes,
+            ("max_writer_threads", self.writer_threads == 0),
+            ("writer_stack", self.writer_stack == 0),
+            heartbeat,
+            lifetime,
         ];
-        if let Some(&(setting, _)) = settings.iter().find(|(_, value)| *value == 0) {
+        if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError { setting });
         }
         if let Some(history) = &self.history {
@@ -242,14 +261,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&notices));
         let registry = Arc::new(registry);
         let writers = Writers::new(self.writer_threads, self.writer_stack, notices);
-        let core = Arc::new(Core {
-            registry,
-            counters,
-            writers,
-            heartbeat: self.heartbeat,
-            lifetime: self.lifetime,
-            queue: self.queue,
-        });
+        let core = Arc::new(Core { registry, counters, writers, settings: self.settings });
         let weak = Arc::downgrade(&core);
         let core = Arc::new(Handles(core));
         if let Some(hooks) = hooks {
@@ -263,9 +275,9 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PublisherBuilder")
             .field("limits", &self.limits)
-            .field("queue", &self.queue)
-            .field("heartbeat", &self.heartbeat)
-            .field("max_lifetime", &self.lifetime)
+            .field("queue", &self.settings.queue)
+            .field("heartbeat", &self.settings.heartbeat)
+            .field("max_lifetime", &self.settings.lifetime)
             .field("history", &self.history)
             .field("max_writer_threads", &self.writer_threads)
             .field("writer_stack", &self.writer_stack)
@@ -283,9 +295,7 @@ pub struct SubscriptionBuilder<'p, P> {
     last_event_id: Option<String>,
     after: Option<String>,
     replay_last: Option<usize>,
-    heartbeat: Option<Duration>,
-    lifetime: Option<Duration>,
-    queue: QueueBounds,
+    settings: Settings,
     key: Option<Arc<str>>,
 }
 
@@ -303,9 +313,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             last_event_id: None,
             after: None,
             replay_last: None,
-            heartbeat: publisher.core.heartbeat,
-            lifetime: publisher.core.lifetime,
-            queue: publisher.core.queue,
+            settings: publisher.core.settings,
             key: None,
         }
     }
@@ -405,32 +413,32 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// [publisher's](PublisherBuilder::heartbeat).
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.heartbeat = interval.into();
+        self.settings.heartbeat = interval.into();
         self
     }
 
     /// How many frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_frames).
     pub fn queue_frames(mut self, frames: usize) -> Self {
-        self.queue.frames = frames;
+        self.settings.queue.frames = frames;
         self
     }
 
     /// How many bytes of frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_bytes).
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
-        self.queue.bytes = bytes;
+        self.settings.queue.bytes = bytes;
         self
     }
 
     /// What happens when an event does not fit into its queue. Defaults to the [publisher's](PublisherBuilder::overflow).
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.queue.overflow = overflow;
+        self.settings.queue.overflow = overflow;
         self
     }
 
     /// After how long it ends; `None` for never. Defaults to the [publisher's](PublisherBuilder::max_lifetime), where it
     /// is explained.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.lifetime = lifetime.into();
+        self.settings.lifetime = lifetime.into();
         self
     }
 
@@ -448,20 +456,17 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// [`OpenError`] says which bound it would cross; nothing was registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
-        let Self { heartbeat, lifetime, queue: bounds, key, .. } = self;
-        if heartbeat == Some(Duration::ZERO) {
+        let Self { settings, key, .. } = self;
+        let [frames, bytes, (_, is_heartbeat_zero), max_lifetime] = settings.are_zero();
+        if is_heartbeat_zero {
             return Err(OpenError::ZeroHeartbeat);
         }
-        let settings = [
-            ("queue_frames", bounds.frames == 0),
-            ("queue_bytes", bounds.bytes == 0),
-            ("max_lifetime", lifetime == Some(Duration::ZERO)),
-        ];
-        if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
+        if let Some((setting, _)) = [frames, bytes, max_lifetime].into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(OpenError::Zero { setting });
         }
         let core = &publisher.core;
         let properties: Properties = Arc::new(properties);
+        let Settings { queue: bounds, heartbeat, lifetime } = settings;
         let queue = Arc::new(Queue::new(bounds));
         let wish = match (last_event_id.or(after), replay_last) {
             (Some(id), _) => Wish::After(id),
@@ -490,7 +495,7 @@ impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {
         f.debug_struct("SubscriptionBuilder")
             .field("channels", &self.channels)
             .field("initial_data", &self.first.len())
-            .field("heartbeat", &self.heartbeat)
+            .field("heartbeat", &self.settings.heartbeat)
             .finish_non_exhaustive()
     }
 }
