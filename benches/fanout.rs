@@ -394,6 +394,15 @@ mod bench {
         fn slowest(&self) -> u64 {
             self.clients.iter().map(|client| client.bytes / FRAME as u64).min().unwrap_or(0)
         }
+
+        /// Reads until all have as much, so that the ages of what comes then can be told.
+        fn catch_up(&mut self) -> io::Result<()> {
+            while self.frames() != self.slowest() * self.clients.len() as u64 {
+                self.read(Duration::from_millis(10), None)?;
+            }
+            self.clients.iter_mut().for_each(|client| client.partial.clear());
+            Ok(())
+        }
     }
 
     impl Client {
@@ -611,6 +620,16 @@ mod bench {
         Ok(socket)
     }
 
+    /// Publishes 20 events and reads for 50 ms.
+    fn burst_20(server: &mut Server, clients: &mut Clients) -> io::Result<()> {
+        writeln!(server.commands, "burst 20")?;
+        let pause = Instant::now() + Duration::from_millis(50);
+        while Instant::now() < pause {
+            clients.read(Duration::from_millis(10), None)?;
+        }
+        Ok(())
+    }
+
     /// The latencies of 500 streams of an `EventServer`, and of 500 of another among 1,000 clients who send heads that never
     /// end, 1,000 who never read, and 5,000 who hang up with a reset. In turn, for the same reason as `beside_the_loop`: of
     /// all pairs the one in the middle, by the ratio of their 99th of a hundred. Shorter than the 10 s that a head may take.
@@ -628,16 +647,9 @@ mod bench {
             std::thread::sleep(Duration::from_millis(1));
         }
         for _ in 0..20 {
-            writeln!(server.commands, "burst 20")?;
-            let pause = Instant::now() + Duration::from_millis(50);
-            while Instant::now() < pause {
-                clients.read(Duration::from_millis(10), None)?;
-            }
+            burst_20(&mut server, &mut clients)?;
         }
-        while clients.frames() != clients.slowest() * 500 {
-            clients.read(Duration::from_millis(10), None)?;
-        }
-        clients.clients.iter_mut().for_each(|client| client.partial.clear());
+        clients.catch_up()?;
         progress(
             "500 streams of a server among slow heads, resets, and those that never read, and 500 of a quiet one in turn",
         );
@@ -704,25 +716,14 @@ mod bench {
         }
         progress("900 streams and 100 that never read, until these are full");
         while server.report()?.writers < 100 && before_this_time(deadline)? {
-            writeln!(server.commands, "burst 20")?;
-            let pause = Instant::now() + Duration::from_millis(50);
-            while Instant::now() < pause {
-                clients.read(Duration::from_millis(10), None)?;
-            }
+            burst_20(&mut server, &mut clients)?;
         }
-        while clients.frames() != clients.slowest() * 900 {
-            clients.read(Duration::from_millis(10), None)?;
-        }
-        clients.clients.iter_mut().for_each(|client| client.partial.clear());
+        clients.catch_up()?;
         progress("900 streams and 100 that hang");
         rows.push(("and 100 that hang", paced(&mut server, &mut clients, RATE, PACED)?.1));
         progress("900 streams and 100 that are ended");
         while server.report()?.streams > 900 && before_this_time(deadline)? {
-            writeln!(server.commands, "burst 20")?;
-            let pause = Instant::now() + Duration::from_millis(50);
-            while Instant::now() < pause {
-                clients.read(Duration::from_millis(10), None)?;
-            }
+            burst_20(&mut server, &mut clients)?;
         }
         rows.push(("when those are ended", paced(&mut server, &mut clients, RATE, PACED)?.1));
         drop(stalled);
