@@ -61,7 +61,8 @@ mod server {
 
     use crate::shared::data;
 
-    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
 
     /// Who delivers.
     #[derive(Clone)]
@@ -522,7 +523,7 @@ mod bench {
     }
 
     fn first(mode: &str) -> &'static str {
-        if mode == "server" { ":\n\n" } else { "" }
+        if mode == "server" { ":\n" } else { "" }
     }
 
     /// How long it takes until so many streams, opened at once, have their heads, and what each takes when it has had an
@@ -605,7 +606,7 @@ mod bench {
         let before = server.report()?;
         // Whose connections go on after the stream, so that tiny_http has a thread for each.
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        let _clients = Clients::connect_with(request, address, STREAMS, "00000003\r\n:\n\n\r\n")?;
+        let _clients = Clients::connect_with(request, address, STREAMS, "00000002\r\n:\n\r\n")?;
         let after = server.report()?;
         Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
     }

@@ -28,10 +28,10 @@ const MAX_ID: usize = 128;
 /// use server_sent_events::Event;
 /// use std::time::Duration;
 ///
-/// let event = Event::new("1 of 3\n2 of 3").event("progress")?.id("job-7")?.retry(Duration::from_secs(2))?;
+/// let event = Event::new("1 of 3\n2 of 3").event("progress")?.id("job-7/3")?.retry(Duration::from_secs(2))?;
 /// assert_eq!(
 ///     event.encode().as_ref() as &str,
-///     "event: progress\nretry: 2000\ndata: 1 of 3\ndata: 2 of 3\nid: job-7\n\n",
+///     "event: progress\nretry: 2000\ndata: 1 of 3\ndata: 2 of 3\nid: job-7/3\n\n",
 /// );
 /// # Ok::<(), server_sent_events::EventError>(())
 /// ```
@@ -61,11 +61,12 @@ impl Event {
 
     /// A comment: it crosses the wire and fires nothing in the browser.
     ///
-    /// Every text is allowed; each of its lines becomes a comment line.
+    /// Every text is allowed. Each of its lines becomes a comment line. A comment with no other field has no blank line,
+    /// because several client libraries fire an empty message for each blank line.
     ///
     /// ```
     /// # use server_sent_events::Event;
-    /// assert_eq!(&*Event::comment("still\nhere").encode(), ": still\n: here\n\n");
+    /// assert_eq!(&*Event::comment("still\nhere").encode(), ": still\n: here\n");
     /// ```
     pub fn comment(text: impl Into<String>) -> Self {
         Self { comment: Some(text.into()), ..Self::EMPTY }
@@ -112,6 +113,11 @@ impl Event {
     /// Sets the event's id, which the browser sends back as `Last-Event-ID` when it reconnects.
     ///
     /// Setting it again replaces it.
+    ///
+    /// With a [history](crate::History), an id must be unique in the channels of a subscriber, for as long as clients may
+    /// return with it: it says where a client was, not what the event is about. So the events of one job need an id each.
+    /// Of several events with the same id the oldest counts: a replay then repeats events, and loses none. Once that one is
+    /// evicted, the answer is a gap.
     ///
     /// # Errors
     ///
@@ -183,22 +189,19 @@ impl Event {
         self
     }
 
-    /// The event as it crosses the wire: lines of `field: value`, closed by a blank line.
+    /// Returns the event as it crosses the wire: lines of `field: value`, closed by a blank line. A comment with no other
+    /// field has no blank line.
     ///
     /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
     pub fn encode(&self) -> Frame {
-        let mut text = self.encode_fields(0);
-        self.push_id(&mut text);
-        text.push('\n');
-        Frame(Arc::new(text))
+        let mut frame = Frame::new(self.encode_fields());
+        frame.seal(self.own_id(), 0);
+        frame
     }
 
-    /// Encodes all but the id and the blank line, which [`Frame::seal`] adds. An id of its own it has already.
+    /// Encodes all but the id and the blank line, which [`Frame::seal`] adds.
     pub(crate) fn encode_unsealed(&self) -> Frame {
-        // Ours are 40 bytes at the most: an epoch of 19, and a sequence.
-        let mut text = self.encode_fields("id: \n\n".len() + 40);
-        self.push_id(&mut text);
-        Frame(Arc::new(text))
+        Frame::new(self.encode_fields())
     }
 
     /// Its own id, and whether it is an event at all and no comment.
@@ -225,18 +228,12 @@ impl Event {
         self
     }
 
-    // Last, so that an id known only later can be added behind all that was encoded before.
-    fn push_id(&self, out: &mut String) {
-        if let Some(id) = &self.id {
-            push_line(out, "id", id);
-        }
-    }
-
-    fn encode_fields(&self, spare: usize) -> String {
+    fn encode_fields(&self) -> String {
+        // Ours are 40 bytes at the most: an epoch of 19, and a sequence.
+        let id_len = "id: \n\n".len() + self.id.as_ref().map_or(40, String::len);
         let text_len = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 16);
-        let mut out = String::with_capacity(
-            32 + spare + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event) + text_len(&self.id),
-        );
+        let mut out =
+            String::with_capacity(32 + id_len + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event));
         for line in self.comment.iter().flat_map(|text| lines(text)) {
             push_line(&mut out, "", line);
         }
@@ -253,39 +250,59 @@ impl Event {
     }
 }
 
-/// The shortest comment there is, one for the whole program: what a silent stream is sent, and what a response
-/// begins with, since some proxies hold its head back until the first byte of the body.
-pub(crate) fn heartbeat() -> Frame {
-    static HEARTBEAT: LazyLock<Frame> = LazyLock::new(|| Frame(Arc::new(":\n\n".into())));
-    HEARTBEAT.clone()
+/// How the comment looks that a silent stream is sent, and with which a response begins.
+///
+/// The choice concerns clients that do not follow the standard, in which both fire nothing (WHATWG HTML 9.2.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HeartbeatStyle {
+    /// One comment line, `:` and a line feed. The default: several client libraries fire an empty message for each blank
+    /// line, among them `@microsoft/fetch-event-source`, httpx-sse, and the Python clients of OpenAI and Anthropic.
+    #[default]
+    Line,
+    /// A comment line and a blank line, for gateways and old clients that forward nothing before a blank line.
+    Block,
 }
 
-/// What takes the place of an event that a subscriber lost: the page can tell, and fetch what it misses.
-pub(crate) fn gap(id: Option<&str>) -> Frame {
-    gap_event("{\"lost\":1}".into(), id)
+/// Returns the shortest comment of this style. Each is shared by the whole program.
+///
+/// A silent stream is sent it, and a response begins with it, because some proxies hold back its head until the first byte
+/// of the body.
+pub(crate) fn heartbeat(style: HeartbeatStyle) -> Frame {
+    static LINE: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n".into()));
+    static BLOCK: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n\n".into()));
+    match style {
+        HeartbeatStyle::Line => LINE.clone(),
+        HeartbeatStyle::Block => BLOCK.clone(),
+    }
 }
 
-/// What tells a subscriber that what it asks for is not there any more.
-pub(crate) fn gap_between(from: &str, to: &str) -> Frame {
+/// Returns the event that takes the place of one whose closure panicked, with the lost event's id.
+pub(crate) fn gap_in_place(id: Option<&str>) -> Event {
+    Event { id: id.map(str::to_owned), ..gap_event("{\"lost\":1}".into()) }
+}
+
+/// Returns the event that reports what the history no longer holds between these ids.
+pub(crate) fn gap_between(from: &str, to: &str) -> Event {
     // What a client says may be anything; only what could be an id is told back.
     let could_be_one = (1..=MAX_ID).contains(&from.len()) && from.bytes().all(|byte| byte.is_ascii_graphic());
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
     let from = if could_be_one { format!("\"{escaped}\"") } else { "null".into() };
-    gap_event(format!("{{\"from\":{from},\"to\":\"{to}\"}}"), None)
+    gap_event(format!("{{\"from\":{from},\"to\":\"{to}\"}}"))
 }
 
-/// What tells a subscriber how many events its queue has lost before the next one.
+/// Returns the frame that reports how many events a queue has lost before the next one.
 pub(crate) fn gap_of(lost: u64) -> Frame {
-    gap_event(format!("{{\"lost\":{lost}}}"), None)
+    gap_event(format!("{{\"lost\":{lost}}}")).encode()
 }
 
-fn gap_event(data: String, id: Option<&str>) -> Frame {
-    Event { data: Some(data), event: Some("gap".into()), id: id.map(str::to_owned), ..Event::EMPTY }.encode()
+fn gap_event(data: String) -> Event {
+    Event { data: Some(data), event: Some("gap".into()), ..Event::EMPTY }
 }
 
-/// An id without an event: the browser goes on from there, and fires nothing.
+/// Returns a block with an id and no data: a browser resumes from there, and fires nothing.
 pub(crate) fn id_alone(id: &str) -> Frame {
-    Frame(Arc::new(format!("id: {id}\n\n")))
+    Frame::new(format!("id: {id}\n\n"))
 }
 
 /// One line of the wire. Always with the space: the parser takes one away, so without it data that begins
@@ -339,7 +356,7 @@ from_text! {
     fmt::Arguments<'_> => |text| fmt::format(text),
 }
 
-/// One encoded event or comment, as it crosses the wire: it ends with a blank line.
+/// One encoded event or comment, as it crosses the wire. An event ends with a blank line, a comment with its last line.
 ///
 /// A frame is shared: however many subscribers wait for it, its text is in memory once, and cloning it
 /// copies nothing. It dereferences to `str`.
@@ -357,25 +374,52 @@ from_text! {
 /// ```
 // A thin pointer, and the text's buffer behind it: an `Arc<str>` would be one hop less, but two words in
 // every queue of every subscriber, and one copy of the text for each event.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Frame(Arc<String>);
+#[derive(Clone)]
+pub struct Frame(Arc<Encoded>);
+
+struct Encoded {
+    text: String,
+    /// Its place in the history; 0 if it has none.
+    sequence: u64,
+}
 
 impl Frame {
+    fn new(text: String) -> Self {
+        Self(Arc::new(Encoded { text, sequence: 0 }))
+    }
+
     /// Adds the id and the blank line to an unsealed frame, which has room for both.
-    pub(crate) fn seal(&mut self, id: Option<&str>) {
-        let text = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
+    pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
+        let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
         if let Some(id) = id {
-            push_line(text, "id", id);
+            push_line(&mut frame.text, "id", id);
         }
-        text.push('\n');
+        // A comment's lines mean nothing to a parser, so there is nothing to close behind them.
+        if frame.text.lines().any(|line| !line.starts_with(':')) {
+            frame.text.push('\n');
+        }
+        frame.sequence = sequence;
+    }
+
+    /// Returns the place in the history of the event that it carries; 0 if it has none.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.0.sequence
     }
 }
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Frame {}
 
 impl Deref for Frame {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        &self.0.text
     }
 }
 
@@ -393,7 +437,10 @@ impl AsRef<[u8]> for Frame {
 
 impl From<Frame> for String {
     fn from(frame: Frame) -> Self {
-        Arc::unwrap_or_clone(frame.0)
+        match Arc::try_unwrap(frame.0) {
+            Ok(encoded) => encoded.text,
+            Err(shared) => shared.text.clone(),
+        }
     }
 }
 

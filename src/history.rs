@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::BuildError;
-use crate::event::{self, Event, Frame};
+use crate::event::{self, Event};
 
 /// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
 /// nothing.
@@ -50,6 +50,7 @@ pub struct History {
     max_bytes: usize,
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     gap: Gap,
+    announce_ids: bool,
 }
 
 /// What a subscriber is sent that asks for more than there is.
@@ -70,6 +71,7 @@ impl History {
             max_bytes: 64 * 1024 * 1024,
             clock: Arc::new(move || start.elapsed()),
             gap: Gap::Ours,
+            announce_ids: true,
         }
     }
 
@@ -92,7 +94,7 @@ impl History {
     /// How many bytes all channels keep together; the oldest events go first, wherever they are. Defaults to 64 MiB.
     ///
     /// Counted are, for each event, its text (a closure: its own size) and 384 bytes, 48 for each of its channels, and
-    /// 128 and its length for an own id; for each channel its name and 256 bytes. Channels that have lost all their
+    /// for an own id its length and 128 for each of its channels; for each channel its name and 256 bytes. Channels that have lost all their
     /// events are remembered in at most a sixteenth of it.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -112,6 +114,26 @@ impl History {
     /// history's), and the one behind which its replay begins.
     pub fn gap_event(mut self, event: impl Into<Option<Event>>) -> Self {
         self.gap = event.into().map_or(Gap::Nothing, Gap::Event);
+        self
+    }
+
+    /// Sets whether streams carry blocks with an id and no event. Defaults to `true`.
+    ///
+    /// Such a block comes at the start of a stream that begins with neither a gap nor initial data, and in place of a
+    /// heartbeat if newer events were published since the last id that the stream was sent. So a client that has seen no
+    /// event yet, or is in a quiet channel, can resume all the same. A browser fires nothing for them (WHATWG HTML 9.2.6);
+    /// some client libraries fire an empty message, which `false` spares them.
+    ///
+    /// ```
+    /// use server_sent_events::{History, Publisher};
+    ///
+    /// let publisher = Publisher::<()>::builder().history(History::new().announce_ids(false)).build()?;
+    /// let mut subscription = publisher.subscribe()?;
+    /// assert!(subscription.try_next().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn announce_ids(mut self, announce: bool) -> Self {
+        self.announce_ids = announce;
         self
     }
 
@@ -140,6 +162,7 @@ impl fmt::Debug for History {
             .field("events", &self.events)
             .field("max_age", &self.max_age)
             .field("max_bytes", &self.max_bytes)
+            .field("announce_ids", &self.announce_ids)
             .finish_non_exhaustive()
     }
 }
@@ -152,8 +175,10 @@ pub(crate) fn id(epoch: &str, sequence: u64) -> String {
 /// What one event is kept as.
 struct Entry<T> {
     item: T,
-    /// The channels whose rings name it, which get fewer as they lose it.
-    channels: Vec<Arc<str>>,
+    /// The channels that it was published to.
+    channels: Box<[Arc<str>]>,
+    /// How many of their rings still hold it.
+    rings: usize,
     own_id: Option<Arc<str>>,
     size: usize,
     at: Duration,
@@ -164,6 +189,15 @@ struct Ring {
     sequences: VecDeque<u64>,
     /// The highest sequence that it has lost.
     floor: u64,
+    own_ids: HashMap<Arc<str>, OwnId>,
+}
+
+/// The events of one channel that have the same id, given by the application.
+#[derive(Clone, Copy)]
+struct OwnId {
+    /// `None` once it is evicted: then nobody knows which of them a client saw.
+    oldest: Option<u64>,
+    newest: u64,
 }
 
 /// The memory itself, of items of some kind.
@@ -175,7 +209,6 @@ pub(crate) struct Past<T> {
     sequence: u64,
     entries: BTreeMap<u64, Entry<T>>,
     rings: BTreeMap<Arc<str>, Ring>,
-    own_ids: HashMap<Arc<str>, u64>,
     tombstones: BTreeMap<Arc<str>, u64>,
     lowest_tombstones: BTreeSet<(u64, Arc<str>)>,
     tombstone_bytes: usize,
@@ -201,7 +234,6 @@ impl<T: Clone> Past<T> {
             sequence: 0,
             entries: BTreeMap::new(),
             rings: BTreeMap::new(),
-            own_ids: HashMap::new(),
             tombstones: BTreeMap::new(),
             lowest_tombstones: BTreeSet::new(),
             tombstone_bytes: 0,
@@ -224,13 +256,18 @@ impl<T: Clone> Past<T> {
         self.rings.get(channel).map_or(0, |ring| ring.sequences.len())
     }
 
-    /// What tells a subscriber that something between these ids is not there any more.
-    pub(crate) fn gap(&self, from: &str, to: &str) -> Option<Frame> {
+    /// Returns the event that reports a gap between these ids, if there is to be one.
+    pub(crate) fn gap(&self, from: &str, to: &str) -> Option<Event> {
         match &self.settings.gap {
             Gap::Ours => Some(event::gap_between(from, to)),
-            Gap::Event(event) => Some(event.encode()),
+            Gap::Event(event) => Some(event.clone()),
             Gap::Nothing => None,
         }
+    }
+
+    /// Returns whether blocks that carry an id and no event are sent.
+    pub(crate) fn announces_ids(&self) -> bool {
+        self.settings.announce_ids
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -242,12 +279,22 @@ impl<T: Clone> Past<T> {
         id(&self.epoch, sequence)
     }
 
-    /// The sequence of the event with this id: its own id, if it has one, else one of ours. `None` if it is of
-    /// another epoch, of the future, or of nobody's.
-    pub(crate) fn place(&self, id: &str) -> Option<u64> {
-        if let Some(sequence) = self.own_ids.get(id) {
-            return Some(*sequence);
+    /// Returns the sequence of the event with this id, for a subscriber of these channels. `None` if the id is of another
+    /// epoch, of the future, unknown in these channels, or the first event that had it there is evicted.
+    ///
+    /// Of several events with this id the oldest counts: a replay may repeat, but never lose.
+    pub(crate) fn sequence_of(&self, id: &str, channels: &[Arc<str>]) -> Option<u64> {
+        let mut oldest = self.generated_sequence(id);
+        for channel in channels {
+            let Some(own) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
+            let sequence = own.oldest?;
+            oldest = Some(oldest.map_or(sequence, |oldest| oldest.min(sequence)));
         }
+        oldest
+    }
+
+    /// Returns the sequence in an id that the history gave.
+    fn generated_sequence(&self, id: &str) -> Option<u64> {
         let sequence = id.strip_prefix(&self.epoch)?.strip_prefix('-')?.parse().ok()?;
         // Written back, so that `+7` and `007` are nobody's.
         (sequence <= self.sequence && self.id(sequence) == id).then_some(sequence)
@@ -264,28 +311,32 @@ impl<T: Clone> Past<T> {
     ) -> u64 {
         self.sequence += 1;
         let sequence = self.sequence;
+        if channels.is_empty() {
+            // No ring would ever evict it.
+            evicted.push(item);
+            return sequence;
+        }
         let at = (self.settings.clock)();
-        let channels: Vec<Arc<str>> = channels.iter().map(|channel| self.ring(channel)).collect();
+        let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ring(channel)).collect();
         for channel in &channels {
-            let ring = self.rings.get_mut(channel).expect("BUG: made a line above");
+            let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
             ring.sequences.push_back(sequence);
+            if let Some(id) = &own_id {
+                let first = OwnId { oldest: Some(sequence), newest: sequence };
+                ring.own_ids.entry(Arc::clone(id)).or_insert(first).newest = sequence;
+            }
             if ring.sequences.len() > self.settings.events {
-                let oldest = *ring.sequences.front().expect("BUG: it has more than one");
-                self.lose(channel, oldest, evicted);
+                self.evict_from(channel, evicted);
             }
         }
-        if let Some(own_id) = &own_id {
-            self.own_ids.insert(Arc::clone(own_id), sequence);
-        }
-        let size = size
-            + Self::ENTRY
-            + channels.len() * Self::ENTRY_CHANNEL
-            + own_id.as_ref().map_or(0, |id| Self::OWN_ID + id.len());
+        let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
+        let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
         self.bytes += size;
-        self.entries.insert(sequence, Entry { item, channels, own_id, size, at });
+        let rings = channels.len();
+        self.entries.insert(sequence, Entry { item, channels, rings, own_id, size, at });
         self.expire(evicted);
         while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
-            self.lose_oldest(evicted);
+            self.evict_oldest(evicted);
         }
         sequence
     }
@@ -295,7 +346,7 @@ impl<T: Clone> Past<T> {
         let Some(max_age) = self.settings.max_age else { return };
         let now = (self.settings.clock)();
         while self.entries.first_key_value().is_some_and(|(_, entry)| now.saturating_sub(entry.at) > max_age) {
-            self.lose_oldest(evicted);
+            self.evict_oldest(evicted);
         }
     }
 
@@ -331,15 +382,31 @@ impl<T: Clone> Past<T> {
         events
     }
 
-    /// The sequence behind which these channels have so many events, or fewer if they have no more.
-    pub(crate) fn before_last(&self, channels: &[Arc<str>], events: usize) -> u64 {
+    /// Returns the sequence behind which these channels hold so many events, and whether they have lost one that was to be
+    /// among them.
+    pub(crate) fn before_last(&self, channels: &[Arc<str>], events: usize) -> (u64, bool) {
         let rings = channels.iter().filter_map(|channel| self.rings.get(channel));
-        let newest: BTreeSet<u64> = rings.flat_map(|ring| ring.sequences.iter().rev().take(events)).copied().collect();
-        match newest.iter().rev().nth(events.saturating_sub(1)) {
-            _ if events == 0 => self.sequence,
-            Some(first) => first - 1,
-            None => newest.first().map_or(self.sequence, |first| first - 1),
+        let mut older: Vec<_> = rings.map(|ring| ring.sequences.iter().rev()).collect();
+        let mut heads = BinaryHeap::with_capacity(older.len());
+        for (ring, sequences) in older.iter_mut().enumerate() {
+            heads.extend(sequences.next().map(|next| (*next, ring)));
         }
+        let (mut first, mut found) = (None, 0);
+        while let Some((next, ring)) = heads.pop() {
+            heads.extend(older[ring].next().map(|next| (*next, ring)));
+            if first == Some(next) {
+                continue;
+            }
+            if found == events {
+                break;
+            }
+            first = Some(next);
+            found += 1;
+        }
+        let cursor = first.map_or(self.sequence, |first| first - 1);
+        // Where fewer are held than wished for, whatever was lost was wished for.
+        let newest_unwanted = if found < events { 0 } else { cursor };
+        (cursor, channels.iter().any(|channel| self.floor(channel) > newest_unwanted))
     }
 
     /// The ring of this channel, which is made if there is none, with the floor that it had before.
@@ -354,46 +421,56 @@ impl<T: Clone> Past<T> {
         }
         let name: Arc<str> = channel.into();
         self.bytes += Self::CHANNEL + name.len();
-        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor });
+        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new() });
         name
     }
 
     /// Takes the oldest event out of all its channels.
-    fn lose_oldest(&mut self, evicted: &mut Vec<T>) {
+    fn evict_oldest(&mut self, evicted: &mut Vec<T>) {
         let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
-        for channel in entry.channels.clone() {
-            self.lose(&channel, sequence, evicted);
+        // One whose ring was full has lost it before.
+        let holds_it = |channel: &&Arc<str>| {
+            self.rings.get(*channel).is_some_and(|ring| ring.sequences.front() == Some(&sequence))
+        };
+        let channels: Vec<Arc<str>> = entry.channels.iter().filter(holds_it).cloned().collect();
+        for channel in channels {
+            self.evict_from(&channel, evicted);
         }
     }
 
-    /// Takes the oldest event of this channel out of it, and lets it go if that was its last.
-    fn lose(&mut self, channel: &Arc<str>, sequence: u64, evicted: &mut Vec<T>) {
-        let ring = self.rings.get_mut(channel).expect("BUG: an entry names a ring that is gone");
-        let front = ring.sequences.pop_front();
-        debug_assert_eq!(front, Some(sequence), "BUG: a ring lost another event than its oldest");
+    /// Takes the oldest event of this channel out of it, and drops the event if that was the last ring to hold it.
+    fn evict_from(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
+        let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
         ring.floor = sequence;
-        // What it took at its longest is not counted any more.
+        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
+        entry.rings -= 1;
+        if let Some(id) = &entry.own_id {
+            let own = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
+            own.oldest = None;
+            if own.newest == sequence {
+                ring.own_ids.remove(id);
+            }
+        }
+        if entry.rings == 0 {
+            let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
+            self.bytes -= entry.size;
+            evicted.push(entry.item);
+        }
+        // What they took at their longest is not counted any more.
         if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
             ring.sequences.shrink_to(ring.sequences.len() * 2);
         }
-        if ring.sequences.is_empty() {
-            self.bury(channel, sequence);
+        if ring.own_ids.capacity() > 32 && ring.own_ids.len() < ring.own_ids.capacity() / 4 {
+            ring.own_ids.shrink_to(ring.own_ids.len() * 2);
         }
-        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an entry that is gone");
-        entry.channels.retain(|other| other != channel);
-        if entry.channels.is_empty() {
-            let entry = self.entries.remove(&sequence).expect("BUG: it was there a moment ago");
-            self.bytes -= entry.size;
-            // Of two equal ones the newer has taken the name over.
-            if let Some(id) = entry.own_id.filter(|id| self.own_ids.get(id) == Some(&sequence)) {
-                self.own_ids.remove(&id);
-            }
-            evicted.push(entry.item);
+        if ring.sequences.is_empty() {
+            self.retire_channel(channel, sequence);
         }
     }
 
     /// A channel has lost its last event: what stays is its floor.
-    fn bury(&mut self, channel: &Arc<str>, floor: u64) {
+    fn retire_channel(&mut self, channel: &Arc<str>, floor: u64) {
         self.rings.remove(channel);
         self.bytes -= Self::CHANNEL + channel.len();
         self.tombstones.insert(Arc::clone(channel), floor);

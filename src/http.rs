@@ -92,7 +92,7 @@ impl Headers {
         let replaced = |name| self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let ours = DEFAULTS.into_iter().filter(move |&(name, _)| !replaced(name));
         let own = self.0.iter().map(|(name, value)| (&**name, &**value));
-        [("Content-Type", "text/event-stream")].into_iter().chain(ours).chain(own)
+        [("Content-Type", "text/event-stream; charset=utf-8")].into_iter().chain(ours).chain(own)
     }
 }
 

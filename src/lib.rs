@@ -138,7 +138,7 @@
 //! # let mut client = TcpStream::connect(listener.local_addr()?)?;
 //! let publisher = Publisher::new();
 //! let (mut connection, _) = listener.accept()?;
-//! connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")?;
+//! connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")?;
 //! publisher.subscribe()?.hand_over(connection)?;
 //! publisher.publish("hello");
 //! # publisher.close();
@@ -245,11 +245,13 @@ mod writers;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
 pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
-pub use event::{Event, Frame};
+pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumed};
 pub use http::Headers;
 pub use overflow::Overflow;
-pub use publisher::{Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher};
+pub use publisher::{
+    PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher,
+};
 pub use reader::Reader;
 pub use stats::{ChannelStats, EndCause, Ended, Kept, Stats};
 pub use subscription::{Subscription, SubscriptionHandle};

@@ -16,6 +16,7 @@ pub(crate) struct Notices {
     slow: Kind,
     no_thread: Kind,
     refused: Kind,
+    unusable_field: Kind,
     #[cfg(feature = "server")]
     no_accept: Kind,
 }
@@ -27,6 +28,7 @@ impl Notices {
             slow: Kind::default(),
             no_thread: Kind::default(),
             refused: Kind::default(),
+            unusable_field: Kind::default(),
             #[cfg(feature = "server")]
             no_accept: Kind::default(),
         }
@@ -51,6 +53,15 @@ impl Notices {
     pub(crate) fn no_accept(&self, error: &io::Error) {
         if let Some(times) = self.no_accept.happened(1, self.start) {
             warn(format_args!("{times} times no connection could be accepted, and it is tried again: {error}"));
+        }
+    }
+
+    /// An event of a closure had a field that cannot be used.
+    pub(crate) fn unusable_field(&self) {
+        if let Some(times) = self.unusable_field.happened(1, self.start) {
+            warn(format_args!(
+                "ignored an id or a key in {times} events of closures given to publish_with: use PublishOptions"
+            ));
         }
     }
 

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
-use crate::error::OpenError;
+use crate::error::{EventError, OpenError};
 use crate::event::Event;
 use crate::history::Resumed;
 use crate::queue::{Item, Properties, Queue, Render, drop_caught};
-use crate::registry::{Draft, Hooks, Published, Registry};
+use crate::registry::{Hooks, NewEvent, Published, Registry};
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
 use crate::subscription::{Owner, Parts, Runner, SubscriberId, Subscription};
 use crate::writers::Writers;
@@ -88,6 +88,7 @@ impl Core {
             first: VecDeque::new(),
             resumed: Resumed::NotAsked,
             heartbeat: None,
+            style: self.settings.style,
             lifetime: None,
             key: None,
             counters: Arc::clone(&self.counters),
@@ -123,7 +124,7 @@ impl<P: Send + Sync + 'static> HooksOf<P> {
         let Some(core) = handles else { return };
         let publisher = Publisher { core, properties: PhantomData };
         let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
-        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(&**properties), &names));
+        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(properties.as_any()), &names));
         if let Err(payload) = catch_unwind(call) {
             drop_caught(payload);
         }
@@ -208,7 +209,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             let event = event.into();
             let item = Item::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
             let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
-            Draft { item, own_id, key, is_comment: event.is_comment() }
+            NewEvent { item, own_id, key, is_comment: event.is_comment() }
         })
     }
 
@@ -218,6 +219,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
     /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
     /// and [`Stats::panicked`](crate::Stats::panicked) counts it.
+    ///
+    /// The queues and the history take the event before the closure makes it. So a [key](Event::key) that the closure sets is
+    /// not used, and neither is an [id](Event::id) where there is a history, which gives the event another. Each is logged
+    /// and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)); give them with
+    /// [`publish_with_options`](Self::publish_with_options). Without a history the closure's id is sent.
     ///
     /// ```
     /// use server_sent_events::{Event, Publisher};
@@ -239,23 +245,52 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     where
         F: Fn(&P) -> Option<Event> + Send + Sync + 'static,
     {
+        self.publish_with_options(channels, PublishOptions::new(), closure)
+    }
+
+    /// [`publish_with`](Self::publish_with) with an id of the application's, or a key.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, Overflow, PublishOptions, Publisher};
+    ///
+    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::Latest).build()?;
+    /// let mut metric = publisher.subscription(true).open()?;
+    /// for celsius in [20, 21] {
+    ///     publisher.publish_with_options("default channel", PublishOptions::new().key("kitchen"), move |metric: &bool| {
+    ///         Some(Event::new(if *metric { format!("{celsius} C") } else { format!("{} F", celsius * 9 / 5 + 32) }))
+    ///     });
+    /// }
+    /// assert_eq!(metric.try_next()?, "data: 21 C\n\n");
+    /// assert!(metric.try_next().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn publish_with_options<By, F>(
+        &self,
+        channels: impl Channels<By>,
+        options: PublishOptions,
+        closure: F,
+    ) -> Receipt
+    where
+        F: Fn(&P) -> Option<Event> + Send + Sync + 'static,
+    {
         let closure = move |properties: &dyn Any| closure(of_this_type(properties));
-        self.send(channels, || Draft {
-            item: Item::Render(Arc::new(Render::new(closure))),
-            own_id: None,
-            key: None,
+        let PublishOptions { id, key } = options;
+        self.send(channels, || NewEvent {
+            own_id: id.as_deref().map(Into::into),
+            item: Item::Render(Arc::new(Render::new(closure, id, key.is_some()))),
+            key,
             is_comment: false,
         })
     }
 
-    fn send<By>(&self, channels: impl Channels<By>, draft: impl FnOnce() -> Draft) -> Receipt {
+    fn send<By>(&self, channels: impl Channels<By>, new_event: impl FnOnce() -> NewEvent) -> Receipt {
         let registry = &self.core.registry;
         channels.with_names(|names| {
             // What is kept is encoded even if nobody listens.
             if !registry.has_history() && !registry.is_heard(names) {
                 return Receipt { queued: 0, id: None };
             }
-            let mut next = (draft(), None);
+            let mut next = (new_event(), None);
             loop {
                 match registry.publish(names, next.0, next.1) {
                     Ok((Published { queued, id }, afterwards)) => {
@@ -263,9 +298,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                         return Receipt { queued, id };
                     }
                     Err(waits) => {
-                        let (draft, ticket) = *waits;
+                        let (new_event, ticket) = *waits;
                         ticket.wait();
-                        next = (draft, Some(ticket));
+                        next = (new_event, Some(ticket));
                     }
                 }
             }
@@ -311,10 +346,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     pub fn subscribers<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
         let subscribers = channels.with_names(|names| self.core.registry.subscribers(names));
-        subscribers
-            .into_iter()
-            .map(|(_, properties)| properties.downcast().expect("BUG: properties of another type"))
-            .collect()
+        subscribers.iter().map(|(_, properties)| properties.downcast()).collect()
     }
 
     /// Takes the subscribers for which the filter says `true` out of these channels; returns how many.
@@ -334,7 +366,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let registry = &self.core.registry;
         channels.with_names(|names| {
             let mut chosen = registry.subscribers(names);
-            chosen.retain(|(_, properties)| filter(of_this_type(&**properties)));
+            chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
             let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
             let (count, afterwards) = registry.unsubscribe(names, &ids);
             afterwards.finish();
@@ -361,7 +393,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     pub fn disconnect(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
         let registry = &self.core.registry;
         let mut chosen = registry.everybody();
-        chosen.retain(|(_, properties)| filter(of_this_type(&**properties)));
+        chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
         chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Cut, true)).count()
     }
 
@@ -444,7 +476,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let to_wake = queue.push(Item::End);
         debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");
         let nobody: Weak<dyn Owner> = Weak::<Registry>::new();
-        let parts = self.core.subscription(SubscriberId(0), Arc::new(()), queue);
+        let parts = self.core.subscription(SubscriberId(0), Properties::new(()), queue);
         Subscription::new(Parts { owner: nobody, first: [Item::Frame(frame)].into(), ..parts })
     }
 
@@ -551,6 +583,44 @@ impl Receipt {
     /// without a history.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+}
+
+/// What an event of [`publish_with_options`](Publisher::publish_with_options) carries for all subscribers.
+///
+/// ```
+/// use server_sent_events::PublishOptions;
+///
+/// let options = PublishOptions::new().id("job-7/3")?.key("job-7");
+/// # Ok::<(), server_sent_events::EventError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "options do nothing until they are given to `publish_with_options`"]
+pub struct PublishOptions {
+    id: Option<String>,
+    key: Option<Arc<str>>,
+}
+
+impl PublishOptions {
+    /// Creates options with neither an id nor a key.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the event's id, as [`Event::id`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Event::id`].
+    pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
+        self.id = Event::comment("").id(id)?.own_id().map(str::to_owned);
+        Ok(self)
+    }
+
+    /// Sets what the event is about, as [`Event::key`] does.
+    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.key = Some(key.into());
+        self
     }
 }
 

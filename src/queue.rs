@@ -15,7 +15,30 @@ use crate::overflow::{Overflow, Shelf};
 use crate::stats::{Counters, EndCause};
 
 /// What the application says about one subscriber, without its type: only `publisher.rs` knows that.
-pub(crate) type Properties = Arc<dyn Any + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Properties(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Properties {
+    pub(crate) fn new(properties: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(properties)))
+    }
+
+    pub(crate) fn as_any(&self) -> &dyn Any {
+        &**self.0.as_ref().expect("BUG: properties are taken out only to be dropped")
+    }
+
+    pub(crate) fn downcast<P: Any + Send + Sync>(&self) -> Arc<P> {
+        let properties = self.0.clone().expect("BUG: properties are taken out only to be dropped");
+        properties.downcast().expect("BUG: properties of another type")
+    }
+}
+
+impl Drop for Properties {
+    /// The last reference may be dropped by a server's thread, or by another thread's `publish`.
+    fn drop(&mut self) {
+        drop_caught(self.0.take());
+    }
+}
 
 /// What `publish_with` was given, without the properties' type.
 type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
@@ -26,36 +49,49 @@ pub(crate) struct Render {
     /// Always there, until it is dropped.
     closure: Option<Box<Closure>>,
     size: usize,
-    /// The id that the history gave the event.
+    /// The event's id: the one that was published with it, or the history's.
     id: Option<String>,
+    /// Its place in the history; 0 if it has none.
+    sequence: u64,
+    /// A key was published with it.
+    has_key: bool,
 }
 
 impl Render {
-    pub(crate) fn new<F>(closure: F) -> Self
+    /// `id` is used where no history gives it another.
+    pub(crate) fn new<F>(closure: F, id: Option<String>, has_key: bool) -> Self
     where
         F: Fn(&dyn Any) -> Option<Event> + Send + Sync + 'static,
     {
         // What the closure's captures own elsewhere cannot be known; the bound by frames holds for those.
         let size = size_of::<Self>() + size_of::<F>();
-        Self { closure: Some(Box::new(closure)), size, id: None }
+        Self { closure: Some(Box::new(closure)), size, id, sequence: 0, has_key }
     }
 
-    /// `None` skips the subscriber. A panic costs it this event, of which the frame then tells it.
+    /// Renders the event for these properties; `None` skips the subscriber. A panic costs it this event, and the frame
+    /// reports that.
     pub(crate) fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
         let closure = self.closure.as_deref().expect("BUG: a closure is taken out only to be dropped");
         // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
         // being `Sync`; nothing of ours is borrowed mutably across the call.
-        match catch_unwind(AssertUnwindSafe(|| closure(&**properties))) {
-            Ok(event) => event.map(|event| match &self.id {
-                Some(id) => event.with_id(id).encode(),
-                None => event.encode(),
-            }),
+        let event = match catch_unwind(AssertUnwindSafe(|| closure(properties.as_any()))) {
+            Ok(event) => event?,
             Err(payload) => {
                 counters.count_panicked();
                 drop_caught(payload);
-                Some(event::gap(self.id.as_deref()))
+                event::gap_in_place(self.id.as_deref())
             }
+        };
+        // The history and the queues were given the event before the closure made it.
+        let loses_id = self.id.is_some() && event.own_id().is_some_and(|own| Some(own) != self.id.as_deref());
+        let loses_key = !self.has_key && event.own_key().is_some();
+        if loses_id || loses_key {
+            counters.count_unusable_field();
         }
+        let id = self.id.as_deref().or(event.own_id());
+        let mut frame = event.encode_unsealed();
+        frame.seal(id, self.sequence);
+        Some(frame)
     }
 }
 
@@ -98,13 +134,14 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// Gives the event its id, which is known under the lock only; an unsealed frame that has its own keeps it.
-    pub(crate) fn seal(&mut self, id: Option<&str>) {
+    /// Gives the event its id and its place in the history, which are known under the lock only.
+    pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
         match self {
-            Self::Frame(frame) => frame.seal(id),
+            Self::Frame(frame) => frame.seal(id, sequence),
             Self::Render(render) => {
                 let render = Arc::get_mut(render).expect("BUG: a closure was shared before it had its id");
                 render.id = id.map(str::to_owned);
+                render.sequence = sequence;
             }
             Self::Shelved | Self::Gap(_) | Self::End => unreachable!("BUG: it has no id"),
         }
@@ -639,7 +676,7 @@ mod tests {
     #[test]
     fn a_cut_queue_gives_nothing_but_its_end() {
         let queue = queue();
-        assert!(queue.push(Item::Frame(event::heartbeat())).is_none());
+        assert!(queue.push(numbered(0)).is_none());
         queue.end(EndCause::QueueFull);
         queue.cut();
         assert!(matches!(queue.take(Wait::Not), Some((0, Item::End))), "delivered from a queue that was thrown away");

@@ -164,11 +164,10 @@ fn fill(bytes: &mut Vec<u8>, size: usize) {
     match size {
         0 => {}
         1 => bytes.push(b'\n'),
-        2 => bytes.extend_from_slice(b":\n"),
         size => {
             bytes.push(b':');
-            bytes.resize(bytes.len() + size - 3, b' ');
-            bytes.extend_from_slice(b"\n\n");
+            bytes.resize(bytes.len() + size - 2, b' ');
+            bytes.push(b'\n');
         }
     }
 }

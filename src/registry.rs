@@ -31,7 +31,8 @@
 mod tickets;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -40,7 +41,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::OpenError;
-use crate::event::{self, Frame};
+use crate::event::{self, Event, Frame};
 use crate::history::{self, History, Past, Resumed};
 use crate::notices::Notices;
 use crate::queue::{Full, Item, Properties, Queue, wake};
@@ -58,6 +59,7 @@ pub(crate) struct Registry {
     committed: AtomicU64,
     /// The first half of every id, if there is a history.
     epoch: Option<String>,
+    announces_ids: bool,
     hooks: Option<Arc<dyn Hooks>>,
     notices: Arc<Notices>,
     /// Told when the last subscription is dropped.
@@ -136,9 +138,45 @@ pub(crate) struct Afterwards {
     wake: Vec<Arc<Queue>>,
 }
 
+thread_local! {
+    /// What a call of `finish` on this thread still has to do; `None` while there is none.
+    static UNFINISHED: RefCell<Option<VecDeque<Afterwards>>> = const { RefCell::new(None) };
+}
+
 impl Afterwards {
-    pub(crate) fn finish(self) {
-        wake(self.wake);
+    /// Wakes streams, and runs what is the application's: hooks, and the `Drop` of properties and closures.
+    ///
+    /// That may publish, which may end further subscribers, whose hooks may publish again: so the outermost call on a
+    /// thread works off a list, and a call from within leaves its work there. The stack does not grow with it.
+    pub(crate) fn finish(mut self) {
+        wake(std::mem::take(&mut self.wake));
+        let is_outermost = UNFINISHED.try_with(|unfinished| match &mut *unfinished.borrow_mut() {
+            Some(list) => {
+                list.push_back(std::mem::take(&mut self));
+                false
+            }
+            outermost => {
+                *outermost = Some(VecDeque::new());
+                true
+            }
+        });
+        match is_outermost {
+            Ok(false) => {}
+            Ok(true) => {
+                let mut next = Some(self);
+                while let Some(afterwards) = next {
+                    afterwards.call_application();
+                    next = UNFINISHED.with_borrow_mut(|list| list.as_mut().and_then(VecDeque::pop_front));
+                }
+                UNFINISHED.set(None);
+            }
+            // The thread is about to end, and its list is gone.
+            Err(_) => self.call_application(),
+        }
+    }
+
+    /// A panic in what is the application's is caught where it is called, so that the rest is done all the same.
+    fn call_application(self) {
         for queue in &self.cut {
             queue.throw_away();
         }
@@ -157,7 +195,7 @@ impl Afterwards {
 }
 
 /// What is to be published.
-pub(crate) struct Draft {
+pub(crate) struct NewEvent {
     /// Not sealed yet, if there is a history.
     pub(crate) item: Item,
     pub(crate) own_id: Option<Arc<str>>,
@@ -182,13 +220,50 @@ pub(crate) enum Wish {
     Last(usize),
 }
 
+impl Wish {
+    /// The id that a client came with; empty if it came with none.
+    fn id(&self) -> &str {
+        if let Self::After(id) = self { id } else { "" }
+    }
+}
+
 /// What a subscription begins with.
 pub(crate) struct Beginning {
     pub(crate) id: SubscriberId,
     pub(crate) resumed: Resumed,
-    /// The id to start from, and the gap.
-    pub(crate) first: Vec<Frame>,
+    /// `None` without a history.
+    pub(crate) start: Option<StartId>,
     pub(crate) replay: Vec<Item>,
+}
+
+/// Where a stream of a history begins.
+pub(crate) struct StartId {
+    /// What the client is to hold as its last event id before its first event.
+    id: String,
+    /// Everything up to here the client has, or has been told that it is lost.
+    pub(crate) sequence: u64,
+    gap: Option<Event>,
+    announces: bool,
+}
+
+impl StartId {
+    /// Returns the first frames of a stream that begins here, with this initial data.
+    ///
+    /// A connection that breaks behind the start id resumes from there, as one that has seen all before. So the id comes with
+    /// the last block that such a client must have seen: of the initial data, or the gap. Where there is neither, it
+    /// comes alone.
+    pub(crate) fn frames(self, initial_data: Vec<Event>) -> Vec<Frame> {
+        let mut events: Vec<Event> = self.gap.into_iter().chain(initial_data).collect();
+        match events.pop() {
+            Some(last) => {
+                let last = if last.own_id().is_some() { last } else { last.with_id(&self.id) };
+                events.push(last);
+                events.iter().map(Event::encode).collect()
+            }
+            None if self.announces => vec![event::id_alone(&self.id)],
+            None => Vec::new(),
+        }
+    }
 }
 
 impl Registry {
@@ -209,8 +284,10 @@ impl Registry {
     ) -> Self {
         let past = history.map(Past::new);
         let epoch = past.as_ref().map(|past| past.epoch().to_owned());
+        let announces_ids = past.as_ref().is_some_and(Past::announces_ids);
         let state = Mutex::new(State { past, ..State::default() });
-        Self { state, limits, counters, committed: AtomicU64::new(0), epoch, hooks, notices, empty: Condvar::new() }
+        let (committed, empty) = (AtomicU64::new(0), Condvar::new());
+        Self { state, limits, counters, committed, epoch, announces_ids, hooks, notices, empty }
     }
 
     fn afterwards(&self) -> Afterwards {
@@ -268,8 +345,7 @@ impl Registry {
                 past.expire(&mut evicted);
                 let start = start.get_or_insert_with(|| Start::find(past, channels, wish));
                 // Between two slices something may have left that was still to come.
-                let known = start.cursor.max(start.floor);
-                start.is_gap |= channels.iter().any(|channel| past.floor(channel) > known);
+                start.is_gap |= channels.iter().any(|channel| past.floor(channel) > start.cursor);
                 let most = if slice < Self::SLICES { Self::SLICE } else { usize::MAX };
                 let newer = past.after(channels, start.cursor, most);
                 let is_last = newer.len() < most;
@@ -284,20 +360,17 @@ impl Registry {
                 }
             }
             let id = state.add(channels, properties, queue, key);
-            let first = match (&start, &state.past) {
-                (Some(start), Some(past)) => {
-                    let gap = start.is_gap.then(|| past.gap(start.asked_for(wish), &start.id)).flatten();
-                    [event::id_alone(&start.id)].into_iter().chain(gap).collect()
-                }
-                _ => Vec::new(),
-            };
             let events = replay.len();
-            let resumed = match start {
+            let resumed = match &start {
                 Some(Start { is_gap: true, .. }) => Resumed::Gap { events },
                 Some(Start { was_asked: true, .. }) => Resumed::Complete { events },
                 _ => Resumed::NotAsked,
             };
-            return Ok(Beginning { id, resumed, first, replay });
+            let start = start.zip(state.past.as_ref()).map(|(Start { id, begins_behind, is_gap, .. }, past)| {
+                let gap = is_gap.then(|| past.gap(wish.id(), &id)).flatten();
+                StartId { id, sequence: begins_behind, gap, announces: past.announces_ids() }
+            });
+            return Ok(Beginning { id, resumed, start, replay });
         }
         unreachable!("BUG: the last slice has no end")
     }
@@ -321,13 +394,13 @@ impl Registry {
     /// Gives the event its id, keeps it, and queues it for every subscriber of these channels, each named once; a
     /// subscriber of several gets it once. One whose queue is full ends at once.
     ///
-    /// If it has to wait for room, nothing is done, and the draft comes back with a ticket for another try.
+    /// If it has to wait for room, nothing is done, and the event comes back with a ticket for another try.
     pub(crate) fn publish(
         &self,
         channels: &[&str],
-        draft: Draft,
+        new_event: NewEvent,
         ticket: Option<Ticket>,
-    ) -> Result<(Published, Afterwards), Box<(Draft, Ticket)>> {
+    ) -> Result<(Published, Afterwards), Box<(NewEvent, Ticket)>> {
         let mut queued = 0;
         let mut full = Vec::new();
         let mut dropped = Vec::new();
@@ -339,19 +412,20 @@ impl Registry {
         if state.blocking > 0 || ticket.is_some() {
             // With the id that it will have, or one more: it would be full by that.
             let id = state.past.as_ref().map_or(0, |past| "id: \n\n".len() + past.id(past.sequence() + 1).len());
-            if let Some(ticket) = state.waits_for_room(channels, draft.item.size() + id, ticket, &mut beyond) {
+            if let Some(ticket) = state.waits_for_room(channels, new_event.item.size() + id, ticket, &mut beyond) {
                 drop(state);
-                return Err(Box::new((draft, ticket)));
+                return Err(Box::new((new_event, ticket)));
             }
         }
-        let Draft { mut item, own_id, key, is_comment } = draft;
+        let NewEvent { mut item, own_id, key, is_comment } = new_event;
         let mut id = None;
         if let Some(past) = &mut state.past {
             if is_comment {
-                item.seal(None);
+                item.seal(None, 0);
             } else {
-                let ours = past.id(past.sequence() + 1);
-                item.seal(Some(&*ours).filter(|_| own_id.is_none()));
+                let sequence = past.sequence() + 1;
+                let ours = past.id(sequence);
+                item.seal(Some(own_id.as_deref().unwrap_or(&ours)), sequence);
                 id = Some(own_id.as_deref().map_or(ours, str::to_owned));
                 past.append(channels, item.clone(), item.size(), own_id, &mut afterwards.evicted);
             }
@@ -404,17 +478,18 @@ impl Registry {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        ids.into_iter().map(|id| (id, Arc::clone(&state.subscribers[&id].properties))).collect()
+        ids.into_iter().map(|id| (id, state.subscribers[&id].properties.clone())).collect()
     }
 
     /// Takes these subscribers out of these channels; one that is in no channel any more ends after what is
     /// queued for it. Returns how many of them were in one of the channels.
     pub(crate) fn unsubscribe(&self, channels: &[&str], subscribers: &[SubscriberId]) -> (usize, Afterwards) {
         let mut afterwards = self.afterwards();
+        let channels: HashSet<&str> = channels.iter().copied().collect();
         let mut state = self.state.lock();
         let mut left = 0;
         for &id in subscribers {
-            left += usize::from(self.leave_channels(&mut state, channels, id, &mut afterwards) > 0);
+            left += usize::from(self.leave_channels(&mut state, &channels, id, &mut afterwards) > 0);
         }
         (left, afterwards)
     }
@@ -423,13 +498,13 @@ impl Registry {
     fn leave_channels(
         &self,
         state: &mut State,
-        channels: &[&str],
+        channels: &HashSet<&str>,
         id: SubscriberId,
         afterwards: &mut Afterwards,
     ) -> usize {
         // It may have left while the application's filter looked at it.
         let Some(subscriber) = state.subscribers.get_mut(&id) else { return 0 };
-        let stays = |channel: &Arc<str>| !channels.contains(&&**channel);
+        let stays = |channel: &Arc<str>| !channels.contains(&**channel);
         let before = subscriber.channels.len();
         if !subscriber.channels.iter().any(stays) {
             let mut subscriber = state.remove(id).expect("BUG: it was there a moment ago");
@@ -438,12 +513,13 @@ impl Registry {
             afterwards.left.push(subscriber);
             return before;
         }
-        subscriber.channels.retain(stays);
+        let left: Vec<Arc<str>> = subscriber.channels.extract_if(.., |channel| !stays(channel)).collect();
         // Who publishes where it is no more need not wait for it.
         subscriber.wake_publishers();
-        let after = subscriber.channels.len();
-        channels.iter().for_each(|channel| state.leave_channel(channel, id));
-        before - after
+        for channel in &left {
+            state.leave_channel(channel, id);
+        }
+        left.len()
     }
 
     /// Ends every subscriber after what is queued for it.
@@ -491,7 +567,7 @@ impl Registry {
     /// The subscribers with their properties, the oldest first.
     pub(crate) fn everybody(&self) -> Vec<(SubscriberId, Properties)> {
         let state = self.state.lock();
-        state.subscribers.iter().map(|(id, subscriber)| (*id, Arc::clone(&subscriber.properties))).collect()
+        state.subscribers.iter().map(|(id, subscriber)| (*id, subscriber.properties.clone())).collect()
     }
 
     /// What is known of one channel now.
@@ -544,10 +620,10 @@ struct Start {
     /// It has asked for something.
     was_asked: bool,
     is_gap: bool,
-    /// The replay begins behind this sequence; later, what of it is taken already.
+    /// The replay begins behind this sequence.
+    begins_behind: u64,
+    /// What of the replay is taken already: up to this sequence.
     cursor: u64,
-    /// The highest sequence that its channels had lost when it began: that is judged once, by its wish.
-    floor: u64,
     /// The id that the client holds before its first event: nothing newer is missing from its replay.
     id: String,
 }
@@ -555,26 +631,22 @@ struct Start {
 impl Start {
     fn find(past: &Past<Item>, channels: &[Arc<str>], wish: &Wish) -> Self {
         let floors = || channels.iter().map(|channel| past.floor(channel));
-        let floor = floors().max().unwrap_or(0);
-        let (cursor, id) = match wish {
-            Wish::Nothing => (past.sequence(), None),
-            Wish::Last(events) => (past.before_last(channels, *events), None),
-            Wish::After(id) => match past.place(id) {
-                Some(place) if floor <= place => (place, Some(id.clone())),
+        let (cursor, is_gap) = match wish {
+            Wish::Nothing => (past.sequence(), false),
+            Wish::Last(events) => past.before_last(channels, *events),
+            Wish::After(id) => match past.sequence_of(id, channels) {
+                Some(sequence) if floors().all(|floor| floor <= sequence) => (sequence, false),
                 // The lowest floor: from there on, what is not replayed is known to be lost. A higher one would be
                 // above events of another channel that are still there.
-                place => {
-                    let cursor = place.unwrap_or(0).max(floors().min().unwrap_or(0));
-                    return Self { was_asked: true, is_gap: true, cursor, floor, id: past.id(cursor) };
-                }
+                sequence => (sequence.unwrap_or(0).max(floors().min().unwrap_or(0)), true),
             },
         };
+        let id = match wish {
+            Wish::After(id) if !is_gap => id.clone(),
+            _ => past.id(cursor),
+        };
         let was_asked = !matches!(wish, Wish::Nothing);
-        Self { was_asked, is_gap: false, cursor, floor, id: id.unwrap_or_else(|| past.id(cursor)) }
-    }
-
-    fn asked_for<'w>(&self, wish: &'w Wish) -> &'w str {
-        if let Wish::After(id) = wish { id } else { "" }
+        Self { was_asked, is_gap, begins_behind: cursor, cursor, id }
     }
 }
 
@@ -583,8 +655,10 @@ impl Owner for Registry {
         self.take_out(id, cause, self.state.lock());
     }
 
-    fn newest_id(&self) -> Option<String> {
-        Registry::newest_id(self)
+    fn newest_announced(&self, than: u64) -> Option<(u64, String)> {
+        let newest = self.committed.load(SeqCst);
+        let epoch = self.epoch.as_ref().filter(|_| self.announces_ids && newest > than)?;
+        Some((newest, history::id(epoch, newest)))
     }
 
     fn dropped(&self, id: SubscriberId, key: Option<&str>) {
@@ -630,8 +704,9 @@ impl Owner for Registry {
     fn enter(&self, id: SubscriberId, channels: &[&str]) -> Result<usize, OpenError> {
         let mut state = self.state.lock();
         let Some(subscriber) = state.subscribers.get(&id) else { return Ok(0) };
-        let is_new = |channel: &&str| !subscriber.channels.iter().any(|own| **own == **channel);
-        let new: Vec<Arc<str>> = channels.iter().copied().filter(is_new).map(Arc::from).collect();
+        let own: HashSet<&str> = subscriber.channels.iter().map(|own| &**own).collect();
+        let new: Vec<Arc<str>> =
+            channels.iter().filter(|channel| !own.contains(**channel)).map(|&channel| channel.into()).collect();
         let all = subscriber.channels.len() + new.len();
         if all > self.limits.channels {
             return Err(OpenError::TooManyChannels { given: all, limit: self.limits.channels });
@@ -644,7 +719,8 @@ impl Owner for Registry {
 
     fn exit(&self, id: SubscriberId, channels: &[&str]) -> usize {
         let mut afterwards = self.afterwards();
-        let left = self.leave_channels(&mut self.state.lock(), channels, id, &mut afterwards);
+        let channels: HashSet<&str> = channels.iter().copied().collect();
+        let left = self.leave_channels(&mut self.state.lock(), &channels, id, &mut afterwards);
         afterwards.finish();
         left
     }
@@ -690,7 +766,7 @@ impl State {
         let id = SubscriberId(self.last_id);
         self.open.insert(id, Arc::downgrade(queue));
         self.blocking += usize::from(queue.blocks().is_some());
-        let (queue, properties) = (Arc::clone(queue), Arc::clone(properties));
+        let (queue, properties) = (Arc::clone(queue), properties.clone());
         let subscriber =
             Subscriber { queue, properties, channels: Vec::new(), publishers: BTreeMap::new(), held: None };
         self.subscribers.insert(id, subscriber);

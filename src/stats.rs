@@ -1,7 +1,10 @@
 //! Counters, and one snapshot of them.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::notices::Notices;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +82,10 @@ pub struct Stats {
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) panicked, each of
     /// which cost one subscriber one event.
     pub panicked: u64,
+    /// How often an event of a closure given to [`publish_with`](crate::Publisher::publish_with) carried a key, or in place
+    /// of the history's id one of its own. Neither is used: see
+    /// [`PublishOptions`](crate::PublishOptions).
+    pub unusable_fields: u64,
     /// Streams that ended, by their cause.
     pub ended: Ended,
     /// What the [history](crate::History) holds; nothing without one.
@@ -142,8 +149,9 @@ pub struct ChannelStats {
 /// Relaxed throughout: each is a number of its own. What makes a snapshot consistent is that all but those of
 /// the subscribers change under the registry's lock, where the snapshot is taken too; and an event is counted as queued
 /// there before any subscriber can count it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
+    notices: Arc<Notices>,
     published: AtomicU64,
     queued: AtomicU64,
     delivered: AtomicU64,
@@ -151,6 +159,7 @@ pub(crate) struct Counters {
     lost: AtomicU64,
     refused: AtomicU64,
     panicked: AtomicU64,
+    unusable_fields: AtomicU64,
     closed: AtomicU64,
     unsubscribed: AtomicU64,
     queue_full: AtomicU64,
@@ -162,6 +171,29 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Counts from 0, and logs there what an operator must know.
+    pub(crate) fn new(notices: Arc<Notices>) -> Self {
+        Self {
+            notices,
+            published: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            unusable_fields: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            unsubscribed: AtomicU64::new(0),
+            queue_full: AtomicU64::new(0),
+            disconnected: AtomicU64::new(0),
+            write_timed_out: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn count_published(&self, queued: usize, dropped: usize) {
         self.published.fetch_add(1, Relaxed);
         self.queued.fetch_add(queued as u64, Relaxed);
@@ -189,6 +221,11 @@ impl Counters {
         self.panicked.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn count_unusable_field(&self) {
+        self.unusable_fields.fetch_add(1, Relaxed);
+        self.notices.unusable_field();
+    }
+
     pub(crate) fn count_ended(&self, cause: EndCause) {
         let counter = match cause {
             EndCause::Closed => &self.closed,
@@ -214,6 +251,7 @@ impl Counters {
             dropped: self.lost.load(Relaxed),
             refused: self.refused.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
+            unusable_fields: self.unusable_fields.load(Relaxed),
             ended: Ended {
                 closed: self.closed.load(Relaxed),
                 unsubscribed: self.unsubscribed.load(Relaxed),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::channels::Channels;
 use crate::error::{NextTimeoutError, OpenError, TryNextError};
-use crate::event::{self, Frame};
+use crate::event::{self, Frame, HeartbeatStyle};
 use crate::history::Resumed;
 use crate::queue::{Item, NonBlocking, Properties, Queue, Wait, race_window};
 use crate::stats::{Counters, EndCause};
@@ -27,9 +27,9 @@ pub(crate) trait Owner: Send + Sync {
     /// and the cause stays what it was.
     fn leave(&self, subscriber: SubscriberId, cause: EndCause);
 
-    /// The id of the newest event, if there is a history: a subscriber that then sees its queue empty has had all
-    /// that is not newer. Takes no lock.
-    fn newest_id(&self) -> Option<String>;
+    /// Returns the sequence and the id of the newest event, if it is newer than this and ids are announced: a subscriber
+    /// that then sees its queue empty has been sent everything up to it. Takes no lock.
+    fn newest_announced(&self, than: u64) -> Option<(u64, String)>;
 
     /// Does the same as `leave` for one whose subscription is dropped, which makes room for another, also of its key.
     /// Called exactly once.
@@ -122,6 +122,9 @@ pub struct Subscription {
     /// The reader has seen the end; why, the queue says.
     ended: bool,
     heartbeat: Option<Duration>,
+    style: HeartbeatStyle,
+    /// The highest place in the history that the stream was sent in any form.
+    sent: u64,
     owner: Weak<dyn Owner>,
     runner: Arc<dyn Runner>,
     id: SubscriberId,
@@ -141,6 +144,7 @@ pub(crate) struct Parts {
     pub(crate) first: VecDeque<Item>,
     pub(crate) resumed: Resumed,
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) style: HeartbeatStyle,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) counters: Arc<Counters>,
@@ -168,7 +172,8 @@ impl Subscription {
     const ITEMS: usize = 1_024;
 
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { owner, runner, id, properties, queue, first, resumed, heartbeat, lifetime, key, counters } = parts;
+        let Parts { owner, runner, id, properties, queue, first, resumed, heartbeat, style, lifetime, key, counters } =
+            parts;
         let taken = Instant::now();
         Self {
             owner,
@@ -180,6 +185,8 @@ impl Subscription {
             aside: None,
             resumed,
             heartbeat,
+            style,
+            sent: 0,
             expires: lifetime.and_then(|lifetime| taken.checked_add(lifetime)),
             key,
             on_their_way: 0,
@@ -365,11 +372,10 @@ impl Subscription {
         if !is_silent || self.heartbeat_due().is_none_or(|due| due > Instant::now()) {
             return after;
         }
-        // Made first: the id in it is one up to which everything was queued, before the queue is seen empty.
-        let heartbeat = self.heartbeat_frame();
+        let heartbeat = self.make_heartbeat();
         let after = self.drain(batch, empty, may_call);
         if after == After::Nothing && batch.len() == empty {
-            batch.extend_from_slice(heartbeat.as_bytes());
+            batch.extend_from_slice(self.send_heartbeat(heartbeat).as_bytes());
         }
         after
     }
@@ -430,15 +436,16 @@ impl Subscription {
         }
     }
 
-    /// What comes before the queue.
-    pub(crate) fn begin(&mut self, first: VecDeque<Item>) {
+    /// Sets what comes before the queue, and up to which place in the history the client has everything.
+    pub(crate) fn begin(&mut self, first: VecDeque<Item>, sent: u64) {
         self.first = first;
+        self.sent = sent;
     }
 
-    /// Puts a frame before all others.
+    /// Puts a comment before everything else: some proxies hold back a response's head until its body has begun.
     #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
-    pub(crate) fn begin_with(&mut self, frame: Frame) {
-        self.first.push_front(Item::Frame(frame));
+    pub(crate) fn begin_with_comment(&mut self) {
+        self.first.push_front(Item::Frame(event::heartbeat(self.style)));
     }
 
     /// Leaves the publisher: the stream ends at once, for this reason unless it has ended for another.
@@ -464,11 +471,19 @@ impl Subscription {
         Arc::clone(&self.runner)
     }
 
-    /// With a history the id of the newest event, as a block without data: the client goes on from there if it has to
-    /// reconnect, so that one in a quiet channel does not fall behind what the history holds.
-    fn heartbeat_frame(&self) -> Frame {
-        let newest = self.owner.upgrade().and_then(|owner| owner.newest_id());
-        newest.map_or_else(event::heartbeat, |id| event::id_alone(&id))
+    /// Makes the heartbeat, before the queue is seen empty: then the stream has been sent everything up to the id in it.
+    ///
+    /// With a history, that is the id of the newest event, as a block without data, if the stream was not sent it yet: so a
+    /// client in a quiet channel does not fall behind what the history holds.
+    fn make_heartbeat(&self) -> (u64, Frame) {
+        let newest = self.owner.upgrade().and_then(|owner| owner.newest_announced(self.sent));
+        newest.map_or_else(|| (0, event::heartbeat(self.style)), |(sequence, id)| (sequence, event::id_alone(&id)))
+    }
+
+    /// Notes that the heartbeat is sent.
+    fn send_heartbeat(&mut self, (sequence, frame): (u64, Frame)) -> Frame {
+        self.sent = self.sent.max(sequence);
+        frame
     }
 
     fn heartbeat_due(&self) -> Option<Instant> {
@@ -509,10 +524,10 @@ impl Subscription {
             }
             // Both asked after a skipped event too: one that is skipped again and again is silent all the same.
             if due.is_some_and(|due| due <= now) {
-                let heartbeat = self.heartbeat_frame();
+                let heartbeat = self.make_heartbeat();
                 let frame = match self.next_now() {
                     Err(Nothing::More) => return Err(Nothing::More),
-                    Err(Nothing::Yet) => heartbeat,
+                    Err(Nothing::Yet) => self.send_heartbeat(heartbeat),
                     Ok(Some(frame)) => frame,
                     Ok(None) => continue,
                 };
@@ -538,9 +553,12 @@ impl Subscription {
             return Err(Nothing::More);
         }
         let frame = match self.first.pop_front() {
-            Some(Item::Frame(frame)) => Some(frame),
+            Some(Item::Frame(frame)) => Some(self.send(frame)),
             // A replay is not live: it is no delivery of what was queued.
-            Some(Item::Render(render)) => render.frame(&self.properties, &self.counters),
+            Some(Item::Render(render)) => {
+                let frame = render.frame(&self.properties, &self.counters);
+                frame.map(|frame| self.send(frame))
+            }
             Some(item) => self.open(item),
             None => {
                 let item = self.take(Wait::Not).ok_or(Nothing::Yet)?;
@@ -572,12 +590,18 @@ impl Subscription {
         Some(taken)
     }
 
+    /// Notes that the frame is sent.
+    fn send(&mut self, frame: Frame) -> Frame {
+        self.sent = self.sent.max(frame.sequence());
+        frame
+    }
+
     /// What an item is for this subscriber: nothing if it is skipped, or the end.
     fn open(&mut self, item: Item) -> Option<Frame> {
         match item {
             Item::Frame(frame) => {
                 self.on_their_way += 1;
-                Some(frame)
+                Some(self.send(frame))
             }
             Item::Render(render) => {
                 let frame = render.frame(&self.properties, &self.counters);
@@ -585,7 +609,7 @@ impl Subscription {
                     Some(_) => self.on_their_way += 1,
                     None => self.counters.count_skipped(),
                 }
-                frame
+                frame.map(|frame| self.send(frame))
             }
             Item::Gap(lost) => Some(event::gap_of(lost)),
             Item::Shelved => None,

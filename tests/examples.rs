@@ -481,7 +481,7 @@ fn hub_serves_its_streams_on_a_second_address_too() {
     let streams = hub.says("streams on ");
     assert!(get(&hub.url).1.contains(&format!("streamsPort = '{}'", streams.rsplit(':').next().unwrap())));
     let mut events = Events::get(&format!("{streams}/a%2Cb,c"));
-    events.gets(":\n\n");
+    events.gets(":\n");
     let start = events.next_frame().unwrap();
     assert!(start.starts_with("id: "), "{start}");
     assert_eq!(post(&format!("{}/a%2Cb", hub.url), "through the other door").0, 204);
@@ -507,14 +507,14 @@ fn hub_tells_a_gap_once_after_a_restart() {
     post(&format!("{}/c", after.url), "two");
     let reconnect = |id: &str| Events::get(&format!("{}/c?lastEventId={id}", after.url));
     let mut client = reconnect(&id);
-    client.gets(":\n\n");
+    client.gets(":\n");
     let id = client.next_frame().unwrap().strip_prefix("id: ").unwrap().trim().to_owned();
     assert!(client.next_frame().unwrap().starts_with("event: gap\n"));
     assert!(client.next_frame().unwrap().starts_with("data: two\n"));
     drop(client);
 
     let mut client = reconnect(&id);
-    client.gets(":\n\n");
+    client.gets(":\n");
     client.gets(&format!("id: {id}\n\n"));
     assert!(client.next_frame().unwrap().starts_with("data: two\n"), "told once");
     post(&format!("{}/c", after.url), "three");

@@ -300,7 +300,7 @@ fn a_silent_stream_is_sent_heartbeats_and_a_busy_one_is_not() {
     open("never").heartbeat(None).open().unwrap().hand_over(never.clone()).unwrap();
     eventually("five heartbeats", || {
         publisher.publish_to("busy", "x");
-        silent.text() == ":\n\n".repeat(5)
+        silent.text() == ":\n".repeat(5)
     });
     assert!(busy.text().split_inclusive("\n\n").all(|frame| frame == "data: x\n\n"));
     assert_eq!(never.text(), "");

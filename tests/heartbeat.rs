@@ -5,9 +5,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ends, gets, gets_data, gets_nothing};
-use server_sent_events::{EndCause, Event, NextTimeoutError, Publisher, Subscription};
+use server_sent_events::{EndCause, Event, HeartbeatStyle, NextTimeoutError, Publisher, Subscription};
 
-const HEARTBEAT: &str = ":\n\n";
+const HEARTBEAT: &str = ":\n";
 const SHORT: Duration = Duration::from_millis(20);
 
 fn with_heartbeat(interval: impl Into<Option<Duration>>) -> (Publisher, Subscription) {
@@ -95,4 +95,12 @@ fn an_interval_that_no_clock_can_count_is_never() {
     publisher.publish("1");
     assert_eq!(subscription.next_timeout(Duration::MAX).unwrap(), "data: 1\n\n");
     gets_nothing(&mut subscription);
+}
+
+#[test]
+fn it_may_be_a_block_of_its_own_for_those_who_wait_for_a_blank_line() {
+    let publisher = Publisher::<()>::builder().heartbeat(SHORT).heartbeat_style(HeartbeatStyle::Block).build().unwrap();
+    assert_eq!(publisher.subscribe().unwrap().next().unwrap(), ":\n\n");
+    let builder = publisher.subscription(()).heartbeat_style(HeartbeatStyle::Line);
+    assert_eq!(builder.open().unwrap().next().unwrap(), HEARTBEAT);
 }

@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use common::parsed;
-use server_sent_events::{Event, EventError, History, Publisher, Resumed, Subscription};
+use server_sent_events::{Event, History, Publisher, Resumed, Subscription};
 
 fn with(history: History) -> Publisher {
     Publisher::<()>::builder().history(history).heartbeat(None).build().unwrap()
@@ -234,24 +235,70 @@ fn what_leaves_between_two_slices_of_a_replay_is_told() {
     assert!(told.len() > 1 && told.len() < 1_000, "{} events came before the rest was gone", told.len());
 }
 
+fn own(data: &str, id: &str) -> Event {
+    Event::new(data).id(id).unwrap()
+}
+
 #[test]
-fn an_own_id_stays_and_is_found_again_the_newest_of_two() -> Result<(), EventError> {
-    let publisher = with(History::new().events(3));
-    let own = |data: &str, id: &str| Event::new(data).id(id);
-    assert_eq!(publisher.publish(own("1", "x")?).id(), Some("x"));
+fn an_own_id_is_sent_and_found_again() {
+    let publisher = with(History::new());
+    let mut subscription = publisher.subscribe().unwrap();
+    assert_eq!(publisher.publish(own("1", "x")).id(), Some("x"));
+    assert!(text(&mut subscription).ends_with("data: 1\nid: x\n\n"));
     publisher.publish("2");
     assert_eq!(replay(&publisher, ["default channel"], "x"), ["2"]);
-    publisher.publish(own("3", "x")?);
-    assert_eq!(replay(&publisher, ["default channel"], "x"), [""; 0]);
-    publisher.publish("4");
-    assert_eq!(replay(&publisher, ["default channel"], "x"), ["4"], "the first of the two was evicted, the second not");
-    publisher.publish("5");
-    publisher.publish("6");
-    assert_eq!(replay(&publisher, ["default channel"], "x"), ["GAP", "4", "5", "6"]);
-    let mut subscription = publisher.subscribe().unwrap();
-    publisher.publish(own("7", "y")?);
-    assert!(text(&mut subscription).ends_with("data: 7\nid: y\n\n"));
-    Ok(())
+}
+
+/// Of two equal ids nobody knows which event a client saw: what lies between must not be skipped.
+#[test]
+fn of_equal_own_ids_the_oldest_counts_and_once_it_is_evicted_the_answer_is_a_gap() {
+    let publisher = with(History::new().events(3));
+    for event in [own("1", "x"), own("2", "y"), own("3", "x")] {
+        publisher.publish_to("a", event);
+    }
+    assert_eq!(replay(&publisher, ["a"], "x"), ["2", "3"]);
+    publisher.publish_to("a", "4");
+    assert_eq!(replay(&publisher, ["a"], "x"), ["GAP", "2", "3", "4"], "the first of the two was evicted");
+    publisher.publish_to("a", own("5", "x"));
+    publisher.publish_to("a", own("6", "y"));
+    assert_eq!(replay(&publisher, ["a"], "x"), ["GAP", "4", "5", "6"], "it is equal to the second");
+    assert_eq!(
+        replay(&publisher, ["a"], "y"),
+        [""; 0],
+        "the only one that is held, and the first was evicted long ago"
+    );
+}
+
+#[test]
+fn an_own_id_counts_in_the_channels_of_the_subscriber_only() {
+    let publisher = with(History::new());
+    for (job, steps) in [("job 1", 6), ("job 2", 4)] {
+        for step in 1..=steps {
+            publisher.publish_to(job, own(&format!("{job}, step {step}"), &step.to_string()));
+        }
+    }
+    assert_eq!(replay(&publisher, ["job 1"], "3"), ["job 1, step 4", "job 1, step 5", "job 1, step 6"]);
+    assert_eq!(replay(&publisher, ["job 2"], "3"), ["job 2, step 4"]);
+    assert_eq!(replay(&publisher, ["job 3"], "3"), ["GAP"], "nobody published it there");
+    let both = replay(&publisher, ["job 1", "job 2"], "3");
+    assert_eq!(both.len(), 7, "from the older of the two on: {both:?}");
+}
+
+#[test]
+fn an_own_id_that_looks_like_one_of_the_history_never_skips_an_event() {
+    let (publisher, ids) = published(3);
+    publisher.publish_to("a", own("4", &ids[0]));
+    assert_eq!(replay(&publisher, ["a"], &ids[0]), ["data 2", "data 3", "4"]);
+}
+
+#[test]
+fn what_is_published_to_no_channel_is_not_kept() {
+    let publisher = with(History::new().max_bytes(2_000));
+    for _ in 0..10 {
+        publisher.publish_to([""; 0], "x".repeat(300));
+        publisher.publish_to("a", "x".repeat(300));
+    }
+    assert!(publisher.stats().history.events < 4);
 }
 
 #[test]
@@ -263,7 +310,7 @@ fn every_event_has_an_id_and_a_comment_has_none_and_is_not_kept() {
     assert_eq!(publisher.publish(Event::comment("c")).id(), None);
     let with_type = publisher.publish(Event::new("2").event("t").unwrap()).id().unwrap().to_owned();
     assert_eq!(publisher.last_event_id().as_deref(), Some(&*with_type));
-    let expected = format!("id: {start}\n\ndata: 1\nid: {id}\n\n: c\n\nevent: t\ndata: 2\nid: {with_type}\n\n");
+    let expected = format!("id: {start}\n\ndata: 1\nid: {id}\n\n: c\nevent: t\ndata: 2\nid: {with_type}\n\n");
     assert_eq!(text(&mut subscription), expected);
     assert_eq!(replay(&publisher, ["default channel"], start), ["1", "2"]);
     assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -280,7 +327,7 @@ fn without_a_history_there_are_no_ids_and_nothing_is_kept() {
 }
 
 #[test]
-fn the_order_is_start_id_gap_initial_data_replay_live() {
+fn the_order_is_gap_initial_data_replay_live_and_the_start_id_comes_with_the_last_of_the_first_two() {
     let (publisher, ids) = published(6);
     let open = |id: &str| {
         let builder = publisher.subscription(()).channels("a").last_event_id(id.to_owned()).initial_data(["first"]);
@@ -292,21 +339,64 @@ fn the_order_is_start_id_gap_initial_data_replay_live() {
     let floor = id_of(&ids[0], 2);
     let from = &ids[0];
     let begins = format!(
-        "id: {floor}\n\nevent: gap\ndata: {{\"from\":\"{from}\",\"to\":\"{floor}\"}}\n\ndata: first\n\n\
-         data: Gap {{ events: 4 }}\n\ndata: data 3\nid: {}\n\n",
+        "event: gap\ndata: {{\"from\":\"{from}\",\"to\":\"{floor}\"}}\n\ndata: first\n\n\
+         data: Gap {{ events: 4 }}\nid: {floor}\n\ndata: data 3\nid: {}\n\n",
         ids[2]
     );
     assert!(gap.starts_with(&begins), "{gap}");
     assert!(parsed(&gap).last().unwrap().data == "live");
     let complete = open(&ids[5]);
-    assert!(complete.starts_with(&format!("id: {}\n\ndata: first\n\ndata: Complete {{ events: 1 }}\n\n", ids[5])));
+    assert!(complete.starts_with(&format!("data: first\n\ndata: Complete {{ events: 1 }}\nid: {}\n\n", ids[5])));
+}
+
+/// What a client holds as its last event id when its connection breaks behind each of the first blocks.
+fn ids_after_each_block(stream: &str) -> Vec<Option<String>> {
+    let mut id = None;
+    let mut ids = Vec::new();
+    for block in stream.split_terminator("\n\n") {
+        id = block.lines().find_map(|line| line.strip_prefix("id: ")).map(str::to_owned).or(id);
+        ids.push(id.clone());
+    }
+    ids
+}
+
+#[test]
+fn no_break_leaves_a_client_with_the_start_id_and_without_the_gap_or_the_snapshot() {
+    for gap_event in [None, Some(Event::new("reload, please").event("stale").unwrap())] {
+        let history = History::new().events(2);
+        let publisher = with(match gap_event.clone() {
+            Some(event) => history.gap_event(event),
+            None => history,
+        });
+        for n in 0..5 {
+            publisher.publish(n.to_string());
+        }
+        let mut with_gap = publisher.subscription(()).last_event_id("?".to_owned()).open().unwrap();
+        let stream = text(&mut with_gap);
+        assert!(stream.starts_with("event: "), "{stream}");
+        assert!(ids_after_each_block(&stream)[0].is_some(), "{stream}");
+        let builder = publisher.subscription(()).last_event_id("?".to_owned());
+        let mut with_both = builder.initial_data(["snapshot 1", "snapshot 2"]).open().unwrap();
+        let stream = text(&mut with_both);
+        let ids = ids_after_each_block(&stream);
+        assert_eq!((&ids[..2], ids[2].is_some()), (&[None, None][..], true), "{stream}");
+        let mut with_snapshot = publisher.subscription(()).initial_data(["snapshot 1", "snapshot 2"]).open().unwrap();
+        let stream = text(&mut with_snapshot);
+        let ids = ids_after_each_block(&stream);
+        assert_eq!(
+            (ids.len(), &ids[0], ids[1].as_deref()),
+            (2, &None, publisher.last_event_id().as_deref()),
+            "{stream}"
+        );
+    }
 }
 
 #[test]
 fn the_gap_event_may_be_another_or_none() {
     let mine = with(History::new().gap_event(Event::new("reload, please").event("stale").unwrap()));
     let mut subscription = mine.subscription(()).last_event_id("?".to_owned()).open().unwrap();
-    assert!(text(&mut subscription).ends_with("event: stale\ndata: reload, please\n\n"));
+    let start = mine.last_event_id().unwrap();
+    assert_eq!(text(&mut subscription), format!("event: stale\ndata: reload, please\nid: {start}\n\n"));
     let none = with(History::new().gap_event(None));
     let mut subscription = none.subscription(()).last_event_id("?".to_owned()).open().unwrap();
     assert_eq!(subscription.resumed(), Resumed::Gap { events: 0 });
@@ -335,20 +425,67 @@ fn the_last_n_for_those_who_come_without_an_id() {
         )
     };
     assert_eq!(last(2), (Resumed::Complete { events: 2 }, vec!["data 5".into(), "data 6".into()]));
-    assert_eq!(last(0).1, [""; 0]);
-    assert_eq!(last(100).1.len(), 4);
+    assert_eq!(last(4).0, Resumed::Complete { events: 4 });
+    assert_eq!(last(0), (Resumed::Complete { events: 0 }, vec![]));
     let both = publisher.subscription(()).channels("a").replay_last(3).last_event_id(ids[5].clone()).open().unwrap();
     assert_eq!(both.resumed(), Resumed::Complete { events: 0 }, "who has an id needs no wish");
 }
 
 #[test]
-fn the_last_n_are_no_gap_however_much_a_busy_channel_has_lost() {
-    let (publisher, _) = published(1);
-    for n in 0..20 {
+fn the_last_n_are_a_gap_if_one_of_them_is_lost() {
+    let (publisher, _) = published(6);
+    let last = |channels: &[&str], events: usize| {
+        publisher.subscription(()).channels(channels).replay_last(events).open().unwrap().resumed()
+    };
+    assert_eq!(last(&["a"], 20_000), Resumed::Gap { events: 4 });
+    for n in 0..5 {
         publisher.publish_to("busy", n.to_string());
     }
-    let builder = publisher.subscription(()).channels(["a", "busy"]).replay_last(100);
-    assert_eq!(builder.open().unwrap().resumed(), Resumed::Complete { events: 5 });
+    assert_eq!(last(&["a", "busy"], 4), Resumed::Complete { events: 4 });
+    assert_eq!(
+        last(&["a", "busy"], 5),
+        Resumed::Gap { events: 5 },
+        "the fifth of them was the first of the busy channel"
+    );
+    publisher.publish_to("quiet", "1");
+    assert_eq!(last(&["quiet"], 20_000), Resumed::Complete { events: 1 }, "it has lost nothing");
+}
+
+/// The channel that had lost the most hid what another one lost meanwhile.
+#[test]
+fn what_leaves_one_of_several_channels_between_two_slices_is_told() {
+    let looks = Arc::new(AtomicU64::new(u64::MAX));
+    let (countdown, sequence) = (Arc::clone(&looks), Arc::new(AtomicU64::new(0)));
+    let published = Arc::clone(&sequence);
+    // Event 1,000 and those before it are 11 s older than the others. They become too old after so many looks.
+    let clock = move || {
+        let now = if published.load(SeqCst) < 1_000 { 0 } else { 11 };
+        let later = match countdown.load(SeqCst) {
+            0 => 5,
+            left => {
+                countdown.store(left.saturating_sub(1), SeqCst);
+                0
+            }
+        };
+        Duration::from_secs(now + later)
+    };
+    let publisher = with(History::new().events(3_000).max_age(Duration::from_secs(15)).clock(clock));
+    for n in 1..=3_000 {
+        publisher.publish_to("b", n.to_string());
+        sequence.store(n, SeqCst);
+    }
+    let start = publisher.last_event_id();
+    for n in 3_001..=6_400 {
+        publisher.publish_to("a", n.to_string());
+    }
+    looks.store(1, SeqCst);
+    let mut subscription = publisher.subscription(()).channels(["a", "b"]).replay_last(6_000).open().unwrap();
+    assert_eq!(looks.load(SeqCst), 0, "the clock did not move between two slices");
+    let events: Vec<String> = parsed(&text(&mut subscription)).into_iter().map(|event| event.data).collect();
+    assert!(matches!(subscription.resumed(), Resumed::Gap { .. }), "{:?}", subscription.resumed());
+    assert!(events[0].starts_with("{\"from\":null"), "{}", events[0]);
+    assert!(!events.contains(&"500".to_owned()), "the hole");
+    assert!(start.is_some() && events.contains(&"6400".to_owned()));
 }
 
 #[test]
@@ -397,13 +534,13 @@ fn a_replay_larger_than_the_queue_works() {
     assert!(all.iter().map(|data| data.parse::<usize>().unwrap()).eq(0..5_000));
 }
 
+fn with_heartbeat(history: History) -> Publisher {
+    Publisher::<()>::builder().history(history).heartbeat(Duration::from_millis(20)).build().unwrap()
+}
+
 #[test]
-fn a_heartbeat_is_the_newest_id_so_that_a_quiet_client_does_not_grow_old() {
-    let publisher = Publisher::<()>::builder()
-        .history(History::new().events(4))
-        .heartbeat(Duration::from_millis(20))
-        .build()
-        .unwrap();
+fn a_heartbeat_carries_the_newest_id_so_that_a_quiet_client_does_not_grow_old() {
+    let publisher = with_heartbeat(History::new().events(4));
     let mut quiet = publisher.subscription(()).channels("quiet").open().unwrap();
     assert_eq!(quiet.next().unwrap(), format!("id: {}\n\n", publisher.last_event_id().unwrap()));
     (0..20).for_each(|n| drop(publisher.publish_to("busy", n.to_string())));
@@ -411,6 +548,62 @@ fn a_heartbeat_is_the_newest_id_so_that_a_quiet_client_does_not_grow_old() {
     assert_eq!(quiet.next().unwrap(), format!("id: {id}\n\n"));
     assert_eq!(replay(&publisher, ["quiet", "busy"], id), [""; 0]);
     assert_eq!(parsed(&format!("id: {}\n\n", "x")), [], "it fires nothing");
+}
+
+/// Each blank line is an empty message for some clients, so there is none without a reason.
+#[test]
+fn a_heartbeat_carries_an_id_only_if_the_stream_was_not_sent_it_in_any_form() {
+    let publisher = with_heartbeat(History::new());
+    let open = || publisher.subscription(()).channels("a").open().unwrap();
+    let id_block = || format!("id: {}\n\n", publisher.last_event_id().unwrap());
+    let is_skipped = || drop(publisher.publish_with("a", |()| None));
+    let (mut next, mut body) = (open(), BufReader::new(open().into_reader()));
+    let mut both_get = |expected: &str| {
+        assert_eq!(next.next().unwrap(), expected);
+        let mut bytes = vec![0; expected.len()];
+        body.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    };
+    both_get(&id_block());
+    both_get(":\n");
+    both_get(":\n");
+    publisher.publish_to("another", "x");
+    both_get(&id_block());
+    both_get(":\n");
+    publisher.publish_to("a", "1");
+    both_get(&format!("data: 1\nid: {}\n\n", publisher.last_event_id().unwrap()));
+    both_get(":\n");
+    publisher.publish_to("a", own("2", "mine"));
+    both_get("data: 2\nid: mine\n\n");
+    both_get(":\n");
+    is_skipped();
+    both_get(&id_block());
+    publisher.publish_to("a", Event::comment("c"));
+    both_get(": c\n");
+    both_get(":\n");
+}
+
+#[test]
+fn a_client_that_resumes_is_told_no_id_before_a_newer_event() {
+    let publisher = with_heartbeat(History::new());
+    publisher.publish("1");
+    publisher.publish(own("2", "mine"));
+    let mut subscription = publisher.subscription(()).last_event_id("mine".to_owned()).open().unwrap();
+    assert_eq!(subscription.next().unwrap(), "id: mine\n\n");
+    assert_eq!(subscription.next().unwrap(), ":\n");
+    assert_eq!(subscription.next().unwrap(), ":\n");
+}
+
+#[test]
+fn blocks_with_an_id_alone_can_be_turned_off() {
+    let publisher = with_heartbeat(History::new().announce_ids(false));
+    let mut quiet = publisher.subscription(()).channels("quiet").open().unwrap();
+    publisher.publish_to("busy", "x");
+    assert_eq!(quiet.next().unwrap(), ":\n");
+    let id = publisher.publish_to("quiet", "1").id().unwrap().to_owned();
+    assert_eq!(quiet.next().unwrap(), format!("data: 1\nid: {id}\n\n"));
+    let mut late = publisher.subscription(()).channels("quiet").last_event_id("?".to_owned()).open().unwrap();
+    assert!(late.next().unwrap().contains("\nid: "), "a gap carries its id all the same");
 }
 
 #[test]

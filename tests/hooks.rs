@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, eventually, seed};
-use server_sent_events::{EndCause, OpenError, Publisher, PublisherBuilder};
+use server_sent_events::{EndCause, History, OpenError, Publisher, PublisherBuilder, Subscription};
 
 /// What the hooks were called with, in that order: who, in which channels, and why it ended.
 type Calls = Arc<Mutex<Vec<(String, String, Option<EndCause>)>>>;
@@ -197,4 +199,104 @@ fn the_end_is_told_also_when_the_last_handle_goes_at_the_same_moment() {
         dropping.join().unwrap();
         assert_eq!(calls.lock().unwrap().len(), 2, "round {round}");
     }
+}
+
+thread_local! {
+    /// How many calls of the application's code this thread is in.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts how deep the calls nest in which `act` is.
+fn nested(deepest: &AtomicUsize, act: impl FnOnce()) {
+    DEPTH.set(DEPTH.get() + 1);
+    deepest.fetch_max(DEPTH.get(), SeqCst);
+    act();
+    DEPTH.set(DEPTH.get() - 1);
+}
+
+const CHAIN: usize = 1_000;
+
+#[test]
+fn hooks_that_publish_do_not_nest_however_many_subscribers_that_ends() {
+    let _watchdog = Watchdog::new("hooks that publish", PATIENCE * 3);
+    let (deepest, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (deepest_seen, called) = (Arc::clone(&deepest), Arc::clone(&calls));
+    let publisher = Publisher::<()>::builder()
+        .on_end(move |publisher, (), _, _| {
+            called.fetch_add(1, SeqCst);
+            nested(&deepest_seen, || drop(publisher.publish("somebody has left")));
+        })
+        .build()
+        .unwrap();
+    // Each event ends one: the first has room for one, the next for two.
+    let open = |n: usize| publisher.subscription(()).queue_frames(n + 1).open().unwrap();
+    let _subscribers: Vec<Subscription> = (0..CHAIN).map(open).collect();
+    publisher.publish("1");
+    publisher.publish("2");
+    assert_eq!((calls.load(SeqCst), deepest.load(SeqCst)), (CHAIN, 1));
+}
+
+/// Publishes when it is dropped.
+struct Farewell {
+    publisher: Publisher,
+    deepest: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, SeqCst);
+        nested(&self.deepest, || drop(self.publisher.publish("one was evicted")));
+    }
+}
+
+#[test]
+fn closures_that_publish_when_they_are_dropped_do_not_nest_however_many_that_evicts() {
+    let _watchdog = Watchdog::new("drops that publish", PATIENCE * 3);
+    let (deepest, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let publisher = Publisher::<()>::builder().history(History::new().events(CHAIN)).build().unwrap();
+    for _ in 0..CHAIN {
+        let (deepest, dropped) = (Arc::clone(&deepest), Arc::clone(&dropped));
+        let farewell = Farewell { publisher: publisher.clone(), deepest, dropped };
+        publisher.publish_with("default channel", move |()| {
+            let _captured = &farewell;
+            None
+        });
+    }
+    publisher.publish("this evicts the first of them");
+    assert_eq!((dropped.load(SeqCst), deepest.load(SeqCst)), (CHAIN, 1));
+}
+
+struct PanicsWhenDropped(bool);
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        if self.0 {
+            panic!("properties that panic when they are dropped");
+        }
+    }
+}
+
+#[test]
+fn properties_that_panic_when_they_are_dropped_cost_nobody_else_a_hook() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = Arc::clone(&calls);
+    let publisher = Publisher::builder()
+        .queue_frames(1)
+        .on_end(move |_, _: &PanicsWhenDropped, _, _| {
+            called.fetch_add(1, SeqCst);
+        })
+        .build()
+        .unwrap();
+    let subscribers: Vec<Subscription> = [false, true, true, false]
+        .map(|panics| publisher.subscription(PanicsWhenDropped(panics)).open().unwrap())
+        .into();
+    publisher.publish("1");
+    assert_eq!(publisher.publish("2").queued(), 0, "all of them were full");
+    assert_eq!(calls.load(SeqCst), 4);
+    drop(subscribers);
+    let one = publisher.subscription(PanicsWhenDropped(true)).open().unwrap();
+    drop(one);
+    assert_eq!(publisher.disconnect(|_| true), 0);
+    assert_eq!((calls.load(SeqCst), publisher.stats().subscribers), (5, 0));
 }

@@ -70,7 +70,7 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         "the turns of streams: what is to be written is put together, written, and looked for again, for several at a time",
         &["subscription", "queue", "http", "stats"],
     ),
-    ("stats.rs", "counters, and one snapshot of them", &[]),
+    ("stats.rs", "counters, and one snapshot of them", &["notices"]),
     (
         "http.rs",
         "the HTTP words every server shares: head, headers, chunked framing, Last-Event-ID",

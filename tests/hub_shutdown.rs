@@ -108,7 +108,7 @@ fn hub_turns_new_clients_away_while_it_ends_and_ends_at_once_when_it_is_told_aga
 
     // Status 200, or an EventSource would give up.
     let mut late = ureq::get(format!("{}/c", hub.url)).call().unwrap();
-    assert_eq!(late.headers()["content-type"], "text/event-stream");
+    assert_eq!(late.headers()["content-type"], "text/event-stream; charset=utf-8");
     let stream = late.body_mut().read_to_string().unwrap();
     assert!(retry(&stream).is_some_and(|retry| (5_000..=10_000).contains(&retry)), "{stream}");
     assert!(!stream.contains("id: ") && !stream.contains("data: "), "{stream}");

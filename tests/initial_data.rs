@@ -52,5 +52,5 @@ fn whole_events_with_type_and_id() {
     let event = Event::new("x").event("snapshot").unwrap().id("7").unwrap();
     let mut subscription = publisher.subscription(()).initial_data([event, Event::comment("c")]).open().unwrap();
     gets(&mut subscription, "event: snapshot\ndata: x\nid: 7\n\n");
-    gets(&mut subscription, ": c\n\n");
+    gets(&mut subscription, ": c\n");
 }

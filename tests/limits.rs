@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::subscriber;
-use server_sent_events::{OpenError, Publisher};
+use std::time::Duration;
+
+use common::{Watchdog, subscriber};
+use server_sent_events::{History, OpenError, Publisher};
 
 fn opens(publisher: &Publisher, channels: impl IntoIterator<Item = String>) -> Result<(), OpenError> {
     publisher.subscription(()).channels(channels).open().map(drop)
@@ -116,4 +118,31 @@ fn what_was_refused_leaves_nothing_behind() {
     let stats = publisher.stats();
     assert_eq!((stats.subscribers, stats.channels), (1, 1));
     assert_eq!(publisher.publish_to("news", "nobody").queued(), 0);
+}
+
+/// Each of these took minutes when its work grew with the square of the channels; it stands still for everybody meanwhile.
+#[test]
+fn what_is_done_for_many_channels_at_once_grows_with_their_number_only() {
+    const MANY: usize = 60_000;
+    let _watchdog = Watchdog::new("many channels at once", Duration::from_secs(60));
+    let names: Vec<String> = (0..MANY).map(|n| format!("channel {n}")).collect();
+    let history = History::new().events(1).max_bytes(45_000_000);
+    let publisher = Publisher::<()>::builder().history(history).max_channels(MANY).build().unwrap();
+    for _ in 0..3 {
+        publisher.publish_to(&names, "in each of them");
+    }
+    assert_eq!(publisher.stats().history.events, 1, "each evicts the one before from all its channels");
+    publisher.publish_to("one more", "x".repeat(30_000_000));
+    assert_eq!(publisher.stats().history.channels, 1, "the oldest was evicted from all its channels");
+
+    let mut subscription = publisher.subscription(()).channels(&names).open().unwrap();
+    let handle = subscription.handle();
+    assert_eq!(handle.leave(&names[1..]), MANY - 1);
+    assert_eq!(handle.join(&names), Ok(MANY - 1));
+    assert_eq!(publisher.unsubscribe(&names[1..], |()| true), 1);
+    publisher.publish_to(&names, "in one of them");
+    assert!(subscription.next().unwrap().starts_with("id: "));
+    assert!(subscription.next().unwrap().starts_with("data: in one of them\n"));
+    publisher.unsubscribe(&names, |()| true);
+    assert_eq!(subscription.next(), None);
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{gets, gets_data, gets_nothing, publisher};
-use server_sent_events::{Event, Publisher};
+use server_sent_events::{Event, History, Overflow, PublishOptions, Publisher, Resumed};
 
 struct User {
     name: &'static str,
@@ -157,4 +157,56 @@ fn a_closure_nobody_needs_is_dropped_uncalled() {
         unreachable!("nobody listens")
     });
     assert_eq!(Arc::strong_count(&capture), 1);
+}
+
+#[test]
+fn a_closure_that_is_published_with_a_key_is_kept_to_the_latest() {
+    let publisher = Publisher::<User>::builder().overflow(Overflow::Latest).queue_frames(2).build().unwrap();
+    let mut ada = publisher.subscription(ADA).open().unwrap();
+    for n in 0..100 {
+        let options = PublishOptions::new().key("room");
+        publisher.publish_with_options("default channel", options, move |user| {
+            Some(Event::new(format!("{} {n}", user.name)))
+        });
+    }
+    gets_data(&mut ada, "Ada 99");
+    gets_nothing(&mut ada);
+    assert_eq!(publisher.stats().unusable_fields, 0);
+}
+
+#[test]
+fn a_client_resumes_behind_the_id_that_a_closure_was_published_with() {
+    let publisher = Publisher::<User>::builder().history(History::new()).build().unwrap();
+    for n in 1..=3 {
+        let options = PublishOptions::new().id(format!("step-{n}")).unwrap();
+        let receipt = publisher.publish_with_options("default channel", options, move |user| {
+            Some(Event::new(format!("{} {n}", user.name)))
+        });
+        assert_eq!(receipt.id(), Some(&*format!("step-{n}")));
+    }
+    let mut ada = publisher.subscription(ADA).last_event_id("step-1".to_owned()).open().unwrap();
+    assert_eq!(ada.resumed(), Resumed::Complete { events: 2 });
+    gets(&mut ada, "id: step-1\n\n");
+    gets(&mut ada, "data: Ada 2\nid: step-2\n\n");
+    gets(&mut ada, "data: Ada 3\nid: step-3\n\n");
+}
+
+#[test]
+fn an_id_or_a_key_that_a_closure_sets_is_counted_where_it_cannot_be_used() {
+    let publish = |publisher: &Publisher<User>, event: fn() -> Event| {
+        let mut ada = publisher.subscription(ADA).open().unwrap();
+        publisher.publish_with("default channel", move |_: &User| Some(event()));
+        let frames: String = std::iter::from_fn(|| ada.try_next().ok()).collect();
+        (frames, publisher.stats().unusable_fields)
+    };
+    let with_id = || Event::new("1").id("mine").unwrap();
+    let without_history = publisher::<User>();
+    assert_eq!(publish(&without_history, with_id), ("data: 1\nid: mine\n\n".into(), 0));
+    assert_eq!(publish(&without_history, || Event::new("1").key("k")).1, 1);
+
+    let with_history = Publisher::<User>::builder().history(History::new()).build().unwrap();
+    let (frames, counted) = publish(&with_history, with_id);
+    assert!(!frames.contains("mine") && frames.contains(&format!("id: {}", with_history.last_event_id().unwrap())));
+    assert_eq!(counted, 1);
+    assert_eq!(publish(&with_history, || Event::new("1")).1, 1, "an event without either counts for nothing");
 }

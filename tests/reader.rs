@@ -55,10 +55,10 @@ fn it_waits_for_an_event() {
 fn a_silent_body_has_heartbeats() {
     let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(5)).build().unwrap();
     let mut body = body(&publisher);
-    assert_eq!(read(&mut body), ":\n\n");
+    assert_eq!(read(&mut body), ":\n");
     let mut filled = publisher.subscribe().unwrap().into_reader().fill_to(10);
-    assert_eq!(read(&mut filled), ":\n\n");
-    assert_eq!(read(&mut filled), ":     \n\n");
+    assert_eq!(read(&mut filled), ":\n");
+    assert_eq!(read(&mut filled), ":       \n");
 }
 
 #[test]

@@ -21,12 +21,14 @@ thread_local! {
 struct Caller {
     publisher: WeakPublisher<Caller>,
     closes: bool,
+    /// It was made by a call: one that called too would make another, without an end.
+    is_silent: bool,
     calls: Arc<AtomicUsize>,
 }
 
 impl Caller {
     fn call(&self) {
-        if INSIDE.replace(true) {
+        if self.is_silent || INSIDE.replace(true) {
             return;
         }
         if let Some(publisher) = self.publisher.upgrade() {
@@ -50,7 +52,8 @@ impl Caller {
 impl Clone for Caller {
     fn clone(&self) -> Self {
         self.call();
-        Self { publisher: self.publisher.clone(), closes: self.closes, calls: Arc::clone(&self.calls) }
+        let is_silent = INSIDE.get();
+        Self { publisher: self.publisher.clone(), closes: self.closes, is_silent, calls: Arc::clone(&self.calls) }
     }
 }
 
@@ -85,13 +88,14 @@ impl Scene {
     fn new() -> Self {
         let publisher = Publisher::builder().queue_frames(4).max_subscribers(3).build().unwrap();
         let calls = Arc::default();
-        let caller = Caller { publisher: publisher.downgrade(), closes: false, calls: Arc::clone(&calls) };
+        let caller =
+            Caller { publisher: publisher.downgrade(), closes: false, is_silent: false, calls: Arc::clone(&calls) };
         let subscription = publisher.subscription(caller).channels(["a", "b"]).open().unwrap();
         Self { publisher, subscription, calls }
     }
 
     fn caller(&self) -> Caller {
-        Caller { publisher: self.publisher.downgrade(), closes: true, calls: Arc::clone(&self.calls) }
+        Caller { publisher: self.publisher.downgrade(), closes: true, is_silent: false, calls: Arc::clone(&self.calls) }
     }
 }
 
@@ -187,7 +191,8 @@ fn closures_that_the_history_lets_go() {
     let history = history.clock(move || Duration::from_secs(clock.load(SeqCst) as u64));
     let publisher = Publisher::<Caller>::builder().history(history).build().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
-    let caller = || Caller { publisher: publisher.downgrade(), closes: true, calls: Arc::clone(&calls) };
+    let caller =
+        || Caller { publisher: publisher.downgrade(), closes: true, is_silent: false, calls: Arc::clone(&calls) };
     let publish = || {
         let caller = caller();
         publisher.publish_with("kept", move |_: &Caller| {
@@ -226,8 +231,12 @@ fn properties_that_are_dropped() {
     });
     calls_back("by a full house", |scene| {
         // Not one that closes: the house would never be full.
-        let caller =
-            || Caller { publisher: scene.publisher.downgrade(), closes: false, calls: Arc::clone(&scene.calls) };
+        let caller = || Caller {
+            publisher: scene.publisher.downgrade(),
+            closes: false,
+            is_silent: false,
+            calls: Arc::clone(&scene.calls),
+        };
         let open = |_| scene.publisher.subscription(caller()).channels("b").open();
         let opened: Vec<_> = (0..5).map(open).collect();
         assert!(opened.last().unwrap().is_err());

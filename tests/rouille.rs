@@ -110,7 +110,7 @@ fn the_head_and_the_first_comment_come_at_once() {
     let head = client.reads_head();
     assert_eq!(head.status(), "HTTP/1.1 200 OK");
     for (name, value) in [
-        ("Content-Type", "text/event-stream"),
+        ("Content-Type", "text/event-stream; charset=utf-8"),
         ("Cache-Control", "no-cache, no-transform"),
         ("X-Accel-Buffering", "no"),
         ("Content-Encoding", "identity"),
@@ -118,7 +118,7 @@ fn the_head_and_the_first_comment_come_at_once() {
     ] {
         assert_eq!(head.values(name), [value], "{name}");
     }
-    client.reads("2000\r\n:\n\n");
+    client.reads("2000\r\n:\n");
     publisher.close();
 }
 
@@ -128,7 +128,7 @@ fn each_event_arrives_without_waiting_for_the_next_and_the_end_is_seen() {
     let server = Server::bodies(&publisher);
     let start = Instant::now();
     let mut events = server.events("/");
-    gets(&mut events, ":\n\n");
+    gets(&mut events, ":\n");
     println!("first byte after {:?}", start.elapsed());
     for n in 0..20 {
         let start = Instant::now();
@@ -151,7 +151,7 @@ fn a_client_that_comes_back_misses_nothing() {
     let mut client = server.send(&format!("GET / HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {first}\r\n\r\n"));
     client.reads_until(&format!(":\n\nid: {first}\n\ndata: missed\nid: "));
     let mut events = server.events(&format!("/?lastEventId={first}"));
-    gets(&mut events, ":\n\n");
+    gets(&mut events, ":\n");
     gets(&mut events, &format!("id: {first}\n\n"));
     assert!(next_event(&mut events).unwrap().starts_with("data: missed\n"));
     publisher.close();
@@ -162,13 +162,13 @@ fn head_gets_the_head_alone_and_leaves_nobody_behind() {
     let publisher = publisher();
     let server = Server::bodies(&publisher);
     let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream; charset=utf-8"]);
     client.reads_the_end();
     eventually("the subscriber has gone", || publisher.stats().subscribers == 0);
 
     let server = Server::upgrades(&publisher);
     let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream; charset=utf-8"]);
     client.reads_the_end();
     eventually("the subscriber has gone", || publisher.stats().subscribers == 0);
 }
@@ -202,7 +202,7 @@ fn compression_keeps_its_hands_off() {
         Server::new(move |request| rouille::content_encoding::apply(request, from.subscribe().unwrap().into_rouille()));
     let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip, br\r\n\r\n");
     assert_eq!(client.reads_head().values("Content-Encoding"), ["identity"]);
-    client.reads("2000\r\n:\n\n");
+    client.reads("2000\r\n:\n");
     publisher.close();
 }
 
@@ -259,8 +259,8 @@ fn an_upgrade_holds_no_thread_and_adds_no_byte() {
     let server = Server::upgrades(&publisher);
     let mut clients: Vec<Client> = (0..10).map(|_| server.send(GET)).collect();
     for client in &mut clients {
-        assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
-        client.reads(":\n\n");
+        assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream; charset=utf-8"]);
+        client.reads(":\n");
     }
     // The one thread of the pool answers others meanwhile.
     server.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n").reads_until("page");
@@ -279,10 +279,10 @@ fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
     let mut clients = ["HTTP/1.1\r\nHost: x\r\nConnection: close", "HTTP/1.0"]
         .map(|version| server.send(&format!("GET / {version}\r\n\r\n")));
     for client in &mut clients {
-        client.reads_until(":\n\n");
+        client.reads_until(":\n");
     }
     let mut keeps_alive = server.send(GET);
-    keeps_alive.reads_until(":\n\n");
+    keeps_alive.reads_until(":\n");
     publisher.publish("last");
     publisher.close();
     for client in &mut clients {
@@ -302,7 +302,7 @@ fn the_example_tells_every_viewer_of_each_visit() {
     assert!(page().contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| Events::get(&format!("{}/visits", visits.url)));
     for viewer in &mut viewers {
-        gets(viewer, ":\n\n");
+        gets(viewer, ":\n");
         gets(viewer, "data: 1 visits so far\n\n");
     }
     page();
@@ -318,7 +318,7 @@ fn clients_that_leave_and_streams_that_close_give_back_their_threads() {
     let connect = || {
         let mut client = visits.connect();
         client.send("GET /visits HTTP/1.1\r\nHost: x\r\n\r\n");
-        client.reads_until(":\n\n");
+        client.reads_until(":\n");
         client
     };
     let before = (count("task"), count("fd"));
@@ -344,9 +344,9 @@ fn a_client_that_does_not_read_is_ended_and_its_queue_given_back() {
     let publisher = builder().queue_frames(100).build().unwrap();
     let server = Server::bodies(&publisher);
     let mut stalled = server.send(GET);
-    stalled.reads_until(":\n\n");
+    stalled.reads_until(":\n");
     let mut healthy = server.events("/");
-    gets(&mut healthy, ":\n\n");
+    gets(&mut healthy, ":\n");
     let data = "x".repeat(100_000);
     let start = Instant::now();
     while publisher.stats().ended.queue_full == 0 {

@@ -54,7 +54,7 @@ fn the_head_is_that_of_an_event_stream() {
     let head = head_of_a_stream(GET);
     assert_eq!(head.status(), "HTTP/1.1 200 OK");
     for (name, value) in [
-        ("Content-Type", "text/event-stream"),
+        ("Content-Type", "text/event-stream; charset=utf-8"),
         ("Cache-Control", "no-cache, no-transform"),
         ("X-Accel-Buffering", "no"),
         ("Transfer-Encoding", "chunked"),
@@ -94,7 +94,7 @@ fn a_real_client_reads_it_and_a_megabyte_too() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let mut events = Events::get(&format!("http://{}/", server.local_addr()));
-    events.gets(":\n\n");
+    events.gets(":\n");
     let large = "x".repeat(1_000_000);
     publisher.publish(&large);
     events.gets(&format!("data: {large}\n\n"));
@@ -114,7 +114,7 @@ fn head_gets_the_head_alone_and_its_subscription_ends() {
     let streams = publisher.clone();
     let server = answers(move |_| streams.subscription(()).initial_data(["secret"]).open().into());
     let said = said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
     eventually("its subscription is gone", || publisher.stats().subscribers == 0);
 }
 
@@ -140,7 +140,7 @@ fn busy_sends_clients_away_to_come_back_at_different_times() {
     let server = answers(|_| Answer::Busy);
     let retry = || {
         let said = said(server.local_addr(), GET);
-        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream")));
+        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
         let retry = said.body.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n"));
         retry.expect(&said.body).parse::<u32>().unwrap()
     };
@@ -303,7 +303,7 @@ fn a_client_that_comes_back_resumes() {
     let server = streams(&publisher);
     let url = format!("http://{}/", server.local_addr());
     let mut before = Events::get(&url);
-    before.gets(":\n\n");
+    before.gets(":\n");
     before.next_frame().unwrap();
     publisher.publish("one");
     let frame = before.next_frame().unwrap();
@@ -311,7 +311,7 @@ fn a_client_that_comes_back_resumes() {
     drop(before);
     publisher.publish("two");
     let mut after = Events::get(&format!("{url}?lastEventId={id}"));
-    after.gets(":\n\n");
+    after.gets(":\n");
     after.gets(&format!("id: {id}\n\n"));
     assert!(after.next_frame().unwrap().starts_with("data: two\n"));
 }

@@ -86,7 +86,7 @@ fn t2_http_1_0_gets_no_chunks_and_ends_by_close() {
         let mut client = send(server.local_addr(), "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
         let head = client.reads_head();
         assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
-        client.reads(":\n\n");
+        client.reads(":\n");
         publisher.publish("hello");
         client.reads("data: hello\n\n");
         publisher.close();
@@ -103,7 +103,7 @@ fn t2_http_1_0_gets_no_chunks_and_ends_by_close() {
 fn t3_head_gets_the_head_alone_and_its_subscription_ends() {
     holds(|address, _| {
         let said = said(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream")));
+        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
     });
 }
 

@@ -13,7 +13,7 @@ use server_sent_events::{Event, Headers, Publisher};
 use tiny_http::{Response, TestRequest};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-const FIRST_CHUNK: &str = "00000003\r\n:\n\n\r\n";
+const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
 const LAST_CHUNK: &str = "0\r\n\r\n";
 
 /// A publisher whose subscribers are asked after 20 ms whether they are still there.
@@ -35,7 +35,7 @@ fn the_head_is_that_of_an_event_stream() {
     let head = server.send(GET).reads_head();
     assert_eq!(head.status(), "HTTP/1.1 200 OK");
     for (name, value) in [
-        ("Content-Type", "text/event-stream"),
+        ("Content-Type", "text/event-stream; charset=utf-8"),
         ("Cache-Control", "no-cache, no-transform"),
         ("X-Accel-Buffering", "no"),
         ("Transfer-Encoding", "chunked"),
@@ -106,7 +106,7 @@ fn http_1_0_gets_no_chunks_and_ends_by_close() {
     let mut client = server.send("GET / HTTP/1.0\r\n\r\n");
     let head = client.reads_head();
     assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
-    client.reads(":\n\n");
+    client.reads(":\n");
     publisher.publish("hello");
     client.reads("data: hello\n\n");
     publisher.close();
@@ -118,7 +118,7 @@ fn head_gets_the_head_alone() {
     let publisher = Publisher::new();
     let server = Running::streams(&publisher);
     let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream"]);
+    assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream; charset=utf-8"]);
     eventually("its subscription is gone", || publisher.stats().subscribers == 0);
     client.send(GET);
     assert_eq!(client.reads_head().status(), "HTTP/1.1 200 OK");
@@ -182,7 +182,7 @@ fn a_chunk_may_be_larger_than_65535_bytes() {
     let publisher = Publisher::new();
     let server = Running::streams(&publisher);
     let mut events = server.events();
-    events.gets(":\n\n");
+    events.gets(":\n");
     let large = "x".repeat(1_000_000);
     publisher.publish(&large);
     events.gets(&format!("data: {large}\n\n"));
@@ -220,7 +220,7 @@ fn all_clients_reconnect_in_the_same_instant_many() {
     for _ in 0..20 {
         let mut events = server.events();
         let frame = events.next_frame().unwrap();
-        assert_eq!(frame, ":\n\n");
+        assert_eq!(frame, ":\n");
         let frame = events.next_frame().unwrap();
         let retry = frame.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
         let retry = retry.parse::<u32>().unwrap();
@@ -241,7 +241,7 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
         streams.subscription(()).channels([channel]).limit_key("one").respond(request).unwrap();
     });
     let mut inside = server.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
-    inside.reads_until(":\n\n");
+    inside.reads_until(":\n");
     let mut second = server.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(second.reads_head().status(), "HTTP/1.1 200 OK");
     second.reads_until(": busy\nretry: ");
@@ -258,7 +258,10 @@ fn a_refusal_has_the_head_of_a_stream_and_its_end() {
     let server = Running::new(move |request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
     let mut client = server.send(GET);
     let head = client.reads_head();
-    assert_eq!((head.status(), head.values("Content-Type")), ("HTTP/1.1 200 OK", vec!["text/event-stream"]));
+    assert_eq!(
+        (head.status(), head.values("Content-Type")),
+        ("HTTP/1.1 200 OK", vec!["text/event-stream; charset=utf-8"])
+    );
     client.reads_until(LAST_CHUNK);
 }
 
@@ -297,7 +300,7 @@ fn a_client_that_does_not_read_is_ended_and_the_others_miss_nothing() {
     let server = Running::streams(&publisher);
     let _stalled = opened(&server);
     let mut healthy = server.events();
-    healthy.gets(":\n\n");
+    healthy.gets(":\n");
     let kibibyte = "x".repeat(1_024);
     for n in 0..20_000 {
         publisher.publish(format!("{n} {kibibyte}"));

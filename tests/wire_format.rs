@@ -34,8 +34,8 @@ fn the_fields_and_their_order() {
     encodes(Event::new("hello").event("greeting").unwrap(), "event: greeting\ndata: hello\n\n");
     encodes(Event::new("hello").id("7").unwrap(), "data: hello\nid: 7\n\n");
     encodes(Event::new("hello").retry(Duration::from_millis(1_500)).unwrap(), "retry: 1500\ndata: hello\n\n");
-    encodes(Event::comment("hello"), ": hello\n\n");
-    encodes(Event::comment("three\rlines\r\nhere"), ": three\n: lines\n: here\n\n");
+    encodes(Event::comment("hello"), ": hello\n");
+    encodes(Event::comment("three\rlines\r\nhere"), ": three\n: lines\n: here\n");
     encodes(Event::comment("id: 7\n\ndata: forged"), ": id: 7\n: \n: data: forged\n\n");
 }
 

@@ -54,7 +54,6 @@ use std::time::Duration;
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
 use crate::adapter::knocker::Knocker;
-use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::SubscriptionBuilder;
 use crate::reader::Reader;
@@ -88,7 +87,7 @@ impl Subscription {
 
     /// [`into_rouille`](Self::into_rouille) with further headers.
     pub fn into_rouille_with(mut self, headers: &Headers) -> Response {
-        self.begin_with(event::heartbeat());
+        self.begin_with_comment();
         response(headers, ResponseBody::from_reader(Body(self.into_reader().fill_to(COLLECTED))))
     }
 
@@ -125,7 +124,7 @@ impl Subscription {
         if request.method() == "HEAD" {
             return head;
         }
-        self.begin_with(event::heartbeat());
+        self.begin_with_comment();
         Response { upgrade: Some(Box::new(HandOver(Some(self)))), ..head }
     }
 }

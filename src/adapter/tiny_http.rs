@@ -53,7 +53,6 @@ use std::time::{Duration, SystemTime};
 use tiny_http::{Method, Request, Response};
 
 use crate::adapter::knocker::Knocker;
-use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
 use crate::sockets;
@@ -106,7 +105,7 @@ impl Subscription {
             self.queue().cut();
             chunked = false;
         } else {
-            self.begin_with(event::heartbeat());
+            self.begin_with_comment();
         }
         let writer = Box::new(LazyWriter::Request(Some(request)));
         let to = Output { writer: Writer::Blocks(writer, None), deadline: None, head, chunked, on_end: None };

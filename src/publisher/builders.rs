@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Core, Handles, HooksOf, OnEnd, OnOpen, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{BuildError, OpenError};
-use crate::event::{Event, Frame};
+use crate::event::{Event, HeartbeatStyle};
 use crate::history::{History, Resumed};
 use crate::notices::Notices;
 use crate::overflow::Overflow;
@@ -24,6 +24,7 @@ use crate::writers::Writers;
 pub(super) struct Settings {
     pub(super) queue: QueueBounds,
     heartbeat: Option<Duration>,
+    pub(super) style: HeartbeatStyle,
     lifetime: Option<Duration>,
 }
 
@@ -66,6 +67,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             settings: Settings {
                 queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
                 heartbeat: Some(Duration::from_secs(15)),
+                style: HeartbeatStyle::default(),
                 lifetime: None,
             },
             on_open: None,
@@ -196,6 +198,12 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// Sets how heartbeats look. Defaults to [`HeartbeatStyle::Line`].
+    pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
+        self.settings.style = style;
+        self
+    }
+
     /// Keeps what is published, so that a client which reconnects misses nothing. Defaults to keeping nothing.
     ///
     /// With a history every event has an id, and every stream begins with one.
@@ -253,7 +261,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         if let Some(history) = &self.history {
             history.check()?;
         }
-        let (counters, notices) = (Arc::new(Counters::default()), Arc::new(Notices::new()));
+        let notices = Arc::new(Notices::new());
+        let counters = Arc::new(Counters::new(Arc::clone(&notices)));
         let Self { on_open, on_end, .. } = self;
         let has_hooks = on_open.is_some() || on_end.is_some();
         let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
@@ -300,7 +309,7 @@ pub struct SubscriptionBuilder<'p, P> {
 }
 
 /// Makes initial data, once it is known how the subscription begins.
-type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Frame> + 'p>;
+type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Event> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// With what the publisher's builder was told.
@@ -335,8 +344,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// [`open`](Self::open): what is published in between is in neither. Where they are a snapshot of something
     /// that changes, hold the lock under which it is changed and published until this is open.
     pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
-        let frames: Vec<Frame> = events.into_iter().map(|event| event.into().encode()).collect();
-        self.first.push(Box::new(|_| frames));
+        let events: Vec<Event> = events.into_iter().map(Into::into).collect();
+        self.first.push(Box::new(|_| events));
         self
     }
 
@@ -363,7 +372,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     where
         I: IntoIterator<Item: Into<Event>>,
     {
-        self.first.push(Box::new(|resumed| make(resumed).into_iter().map(|event| event.into().encode()).collect()));
+        self.first.push(Box::new(|resumed| make(resumed).into_iter().map(Into::into).collect()));
         self
     }
 
@@ -417,6 +426,12 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
+    /// Sets how the stream's heartbeats look. Defaults to the [publisher's](PublisherBuilder::heartbeat_style).
+    pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
+        self.settings.style = style;
+        self
+    }
+
     /// How many frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_frames).
     pub fn queue_frames(mut self, frames: usize) -> Self {
         self.settings.queue.frames = frames;
@@ -465,8 +480,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             return Err(OpenError::Zero { setting });
         }
         let core = &publisher.core;
-        let properties: Properties = Arc::new(properties);
-        let Settings { queue: bounds, heartbeat, lifetime } = settings;
+        let properties = Properties::new(properties);
+        let Settings { queue: bounds, heartbeat, style, lifetime } = settings;
         let queue = Arc::new(Queue::new(bounds));
         let wish = match (last_event_id.or(after), replay_last) {
             (Some(id), _) => Wish::After(id),
@@ -474,18 +489,21 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             (None, None) => Wish::Nothing,
         };
         let joined = core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish);
-        let Beginning { id, resumed, first: beginning, replay } =
-            joined.inspect_err(|error| core.registry.refused(error))?;
-        let parts = core.subscription(id, Arc::clone(&properties), Arc::clone(&queue));
+        let Beginning { id, resumed, start, replay } = joined.inspect_err(|error| core.registry.refused(error))?;
+        let parts = core.subscription(id, properties.clone(), Arc::clone(&queue));
         // All of them open at once after a restart: they should not all end at once.
         let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);
         let lifetime = lifetime.map(|lifetime| lifetime.min(Duration::from_secs(u64::from(u32::MAX))).mul_f64(share));
         // From here on a panic of the application's drops the subscription, which leaves the registry.
-        let mut subscription = Subscription::new(Parts { resumed, heartbeat, lifetime, key, ..parts });
+        let mut subscription = Subscription::new(Parts { resumed, heartbeat, style, lifetime, key, ..parts });
         core.registry.opened(&queue, &properties, &channels);
-        let initial_data = first.into_iter().flat_map(|make| make(resumed)).collect::<Vec<Frame>>();
-        let frames = beginning.into_iter().chain(initial_data).map(Item::Frame);
-        subscription.begin(frames.chain(replay).collect());
+        let initial_data: Vec<Event> = first.into_iter().flat_map(|make| make(resumed)).collect();
+        let sent = start.as_ref().map_or(0, |start| start.sequence);
+        let frames = match start {
+            Some(start) => start.frames(initial_data),
+            None => initial_data.iter().map(Event::encode).collect(),
+        };
+        subscription.begin(frames.into_iter().map(Item::Frame).chain(replay).collect(), sent);
         Ok(subscription)
     }
 }

@@ -28,7 +28,6 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::answers::{busy, cors, message, stream_head};
 use super::head::{self, Head};
 use super::{Answer, Request, Rules};
-use crate::event;
 use crate::notices::Notices;
 use crate::queue::{NonBlocking, Parking, drop_caught};
 use crate::subscription::{Output, SubscriptionHandle, Writer};
@@ -616,7 +615,7 @@ fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
         }
         Answer::Stream(mut subscription) => {
             mailbox.send(Message::Streams(token, subscription.handle()));
-            subscription.begin_with(event::heartbeat());
+            subscription.begin_with_comment();
             let chunked = !request.is_http_1_0;
             let writer = Writer::Parks(Arc::clone(&peer) as Arc<dyn NonBlocking>);
             let to = Output { writer, deadline: None, head: stream_head(&cors, chunked), chunked, on_end: None };

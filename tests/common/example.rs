@@ -46,7 +46,7 @@ impl Example {
 
     pub fn events(&self, path: &str) -> Events {
         let mut events = Events::get(&format!("{}{path}", self.url));
-        events.gets(":\n\n");
+        events.gets(":\n");
         events
     }
 

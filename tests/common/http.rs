@@ -220,7 +220,7 @@ impl Events {
     #[track_caller]
     pub fn get(url: &str) -> Self {
         let response = ureq::get(url).call().unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         Self(Box::new(BufReader::new(response.into_body().into_reader())))
     }
 
