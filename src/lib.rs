@@ -244,6 +244,8 @@ mod subscription;
 mod writers;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+pub use error::BodyError;
 pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
 pub use event::{Event, Frame};
 pub use history::{History, Resumed};

@@ -8,13 +8,12 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
-use common::eventually;
 use common::example::Example;
 use common::http::{Client, Events};
+use common::{PATIENCE, bodies, eventually};
 use rouille::{Request, Response};
-use server_sent_events::adapter::rouille::{last_event_id, refuse, server};
-use server_sent_events::{Headers, History, Publisher, PublisherBuilder};
+use server_sent_events::adapter::rouille::{last_event_id, read_body, refuse, server};
+use server_sent_events::{BodyError, Headers, History, Publisher, PublisherBuilder};
 
 /// A server whose requests are answered by this function, stopped at the end.
 struct Server {
@@ -237,6 +236,33 @@ fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
     let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!(client.reads_head().status(), "HTTP/1.1 400 Bad Request");
     client.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
+}
+
+/// A server that sends back each body it reads.
+fn echoes() -> Server {
+    Server::new(|request| match read_body(request, bodies::MAX_BODY) {
+        Ok(body) => Response::text(String::from_utf8(body).unwrap()),
+        Err(error) => Response::text(error.to_string()).with_status_code(error.status()),
+    })
+}
+
+#[test]
+fn a_body_is_read_whole_or_rejected() {
+    let server = echoes();
+    let connect = || Client::connect(server.address);
+    bodies::are_read_to_their_announced_length(connect);
+    bodies::that_end_early_are_rejected(connect);
+    bodies::of_no_valid_length_are_rejected(connect);
+    bodies::are_asked_for_if_the_client_waits_for_that(connect);
+}
+
+#[test]
+fn a_body_that_was_taken_is_not_mistaken_for_an_empty_one() {
+    let headers = vec![("Content-Length".into(), "5".into())];
+    let request = Request::fake_http("POST", "/", headers, b"hello".to_vec());
+    assert_eq!(read_body(&request, 5), Ok(b"hello".to_vec()));
+    let error = read_body(&request, 5).unwrap_err();
+    assert_eq!((error.status(), error), (500, BodyError::AlreadyTaken));
 }
 
 #[test]

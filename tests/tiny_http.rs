@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::http::{Client, Running};
-use common::{PATIENCE, Watchdog, eventually};
-use server_sent_events::adapter::tiny_http::{Server, last_event_id};
+use common::{PATIENCE, Watchdog, bodies, eventually};
+use server_sent_events::adapter::tiny_http::{Server, last_event_id, read_body};
 use server_sent_events::{Event, Headers, Publisher};
 use tiny_http::{Response, TestRequest};
 
@@ -209,6 +209,42 @@ fn the_last_event_id() {
     assert_eq!(id(request().with_header(header(""))).as_deref(), Some("from query x"));
     assert_eq!(id(TestRequest::new().with_path("/?lastEventId=")), None);
     assert_eq!(id(TestRequest::new().with_path("/?lastEventId=%ff")).as_deref(), Some("\u{fffd}"));
+}
+
+/// A server that sends back each body it reads.
+fn echoes() -> Running {
+    Running::new(|mut request| {
+        let (status, text) = match read_body(&mut request, bodies::MAX_BODY) {
+            Ok(body) => (200, String::from_utf8(body).unwrap()),
+            Err(error) => (error.status(), error.to_string()),
+        };
+        request.respond(Response::from_string(text).with_status_code(status)).unwrap();
+    })
+}
+
+/// Java's HttpClient and `curl --http2` offer HTTP/2 on each plain request, and then the body never ended.
+#[test]
+fn a_body_is_read_to_its_announced_length_whatever_the_connection_is_for() {
+    let server = echoes();
+    bodies::are_read_to_their_announced_length(|| server.connect());
+}
+
+#[test]
+fn a_body_that_ends_early_is_rejected_whole() {
+    let server = echoes();
+    bodies::that_end_early_are_rejected(|| server.connect());
+}
+
+#[test]
+fn a_body_of_no_valid_length_is_rejected_before_it_is_read() {
+    let server = echoes();
+    bodies::of_no_valid_length_are_rejected(|| server.connect());
+}
+
+#[test]
+fn a_body_that_waits_to_be_asked_for_is_asked_for() {
+    let server = echoes();
+    bodies::are_asked_for_if_the_client_waits_for_that(|| server.connect());
 }
 
 #[test]

@@ -15,7 +15,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ use tiny_http::{Header, Method, Request, Response};
 /// A name longer than this breaks the page.
 const MAX_NAME: usize = 40;
 /// A longer form is refused.
-const MAX_FORM: u64 = 16 * 1024;
+const MAX_FORM: usize = 16 * 1024;
 /// What is kept for tabs that reconnect. A history does not count what a closure holds, so the two bound its memory
 /// together: 64 MiB. More than a queue and the kernels of both ends hold, so that a slow tab misses nothing either.
 const KEPT: usize = 4_096;
@@ -127,11 +127,10 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/publish") => {
-            let mut form = Vec::new();
-            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
-            if form.len() as u64 > MAX_FORM {
-                return refuse(request, 413, "the form is larger than 16 KiB");
-            }
+            let form = match sse::read_body(&mut request, MAX_FORM) {
+                Ok(form) => form,
+                Err(error) => return refuse(request, error.status(), &error.to_string()),
+            };
             match publish(chat, &fields(&form)) {
                 Ok(()) => request.respond(Response::empty(204)),
                 Err(reason) => refuse(request, 400, &reason),

@@ -23,7 +23,7 @@
 //! ```
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ mod statistics;
 mod streams;
 
 /// A longer body is refused.
-const MAX_BODY: u64 = 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
 /// The bytes of a channel's name; a longer one is refused.
 const MAX_CHANNEL: usize = 256;
 /// Descriptors for everything that is no stream.
@@ -157,14 +157,10 @@ fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result
             Err(error) => refuse(request, 400, &error.to_string()),
         };
     }
-    if request.body_length().is_some_and(|length| length as u64 > MAX_BODY) {
-        return refuse(request, 413, "the body is larger than 1 MiB");
-    }
-    let mut body = Vec::new();
-    request.as_reader().take(MAX_BODY + 1).read_to_end(&mut body)?;
-    if body.len() as u64 > MAX_BODY {
-        return refuse(request, 413, "the body is larger than 1 MiB");
-    }
+    let body = match sse::read_body(&mut request, MAX_BODY) {
+        Ok(body) => body,
+        Err(error) => return refuse(request, error.status(), &error.to_string()),
+    };
     match event(body, query) {
         Ok(event) => {
             let queued = publisher.publish_to(&channels, event).queued();

@@ -19,7 +19,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,7 @@ const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// A longer name breaks the page.
 const MAX_NAME: usize = 60;
 /// A longer form is refused.
-const MAX_FORM: u64 = 64 * 1024;
+const MAX_FORM: usize = 64 * 1024;
 /// How long the streams may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -182,11 +182,10 @@ fn answer(jobs: &Jobs, mut request: Request) -> io::Result<()> {
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/jobs") => {
-            let mut form = Vec::new();
-            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
-            if form.len() as u64 > MAX_FORM {
-                return refuse(request, 413, "the form is larger than 64 KiB");
-            }
+            let form = match sse::read_body(&mut request, MAX_FORM) {
+                Ok(form) => form,
+                Err(error) => return refuse(request, error.status(), &error.to_string()),
+            };
             let name = match name(&fields(&form)) {
                 Ok(name) => name,
                 Err(reason) => return refuse(request, 400, &reason),

@@ -33,6 +33,12 @@
 //! stream and is given back. The thread itself waits until the operating system gives the connection up: rouille binds
 //! its own listener, on which no time limit can be set, and keeps the connection to itself.
 //!
+//! # Bodies of requests
+//!
+//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
+//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. rouille's own
+//! functions that read a body (`rouille::input`) use that reader. Chunked bodies are answered with status 411.
+//!
 //! # What it cannot promise
 //!
 //! rouille stands on `tiny_http`, so what a stranger can do to that, with an announced body or half a request, holds here
@@ -53,7 +59,9 @@ use std::time::Duration;
 
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
+use crate::adapter::body;
 use crate::adapter::knocker::Knocker;
+use crate::error::BodyError;
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::SubscriptionBuilder;
@@ -229,6 +237,40 @@ pub fn refuse(retry: Duration) -> Response {
 /// ```
 pub fn last_event_id(request: &Request) -> Option<String> {
     http::last_event_id(request.header(LAST_EVENT_ID), request.raw_url())
+}
+
+/// Reads the body of the request, whole, or rejects it.
+///
+/// Reads as much as `Content-Length` announces and no more. With [`Request::data`](rouille::Request::data) alone, a body
+/// never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each plain
+/// request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty body.
+/// The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
+///
+/// Blocks until the body or the end of the connection has arrived.
+///
+/// # Errors
+///
+/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
+/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because the server
+/// below rouille does not report whether it is whole. The last two are rejected before any of the body is read.
+/// [`BodyError::AlreadyTaken`] (500) if `Request::data` was called before.
+///
+/// ```
+/// use rouille::Request;
+/// use server_sent_events::{BodyError, adapter::rouille::read_body};
+///
+/// let request = |length: &str| {
+///     Request::fake_http("POST", "/", vec![("Content-Length".into(), length.into())], b"hello".to_vec())
+/// };
+/// assert_eq!(read_body(&request("5"), 100), Ok(b"hello".to_vec()));
+/// assert_eq!(read_body(&request("6"), 100), Err(BodyError::Incomplete { received: 5, announced: 6 }));
+/// assert_eq!(read_body(&request("5"), 4), Err(BodyError::TooLarge { limit: 4 }));
+/// ```
+pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+    match body::length(request.headers(), max_bytes)? {
+        0 => Ok(Vec::new()),
+        length => body::read(request.data().ok_or(BodyError::AlreadyTaken)?, length),
+    }
 }
 
 /// A response with the headers of an event stream.

@@ -19,6 +19,12 @@
 //! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
 //! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
 //!
+//! # Bodies of requests
+//!
+//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
+//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. Chunked bodies are
+//! answered with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
+//!
 //! # What it cannot promise
 //!
 //! `tiny_http` 0.12 is a server for a trusted network, and some of that cannot be mended from outside. On the
@@ -52,7 +58,9 @@ use std::time::{Duration, SystemTime};
 
 use tiny_http::{Method, Request, Response};
 
+use crate::adapter::body;
 use crate::adapter::knocker::Knocker;
+use crate::error::BodyError;
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
@@ -250,6 +258,47 @@ impl Write for LazyWriter {
 pub fn last_event_id(request: &Request) -> Option<String> {
     let header = request.headers().iter().find(|header| header.field.equiv(LAST_EVENT_ID));
     http::last_event_id(header.map(|header| header.value.as_str()), request.url())
+}
+
+/// Reads the body of the request, whole, or rejects it.
+///
+/// Reads as much as `Content-Length` announces and no more. With [`Request::as_reader`](tiny_http::Request::as_reader)
+/// alone, a body never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each
+/// plain request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty
+/// body. The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
+///
+/// Blocks until the body or the end of the connection has arrived.
+///
+/// # Errors
+///
+/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
+/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because
+/// `tiny_http` does not report whether it is whole. The last two are rejected before any of the body is read.
+///
+/// ```no_run
+/// use server_sent_events::{Publisher, adapter::tiny_http::{Server, read_body}};
+/// use tiny_http::Response;
+///
+/// let publisher = Publisher::new();
+/// for mut request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+///     match read_body(&mut request, 64 * 1024) {
+///         Ok(body) => {
+///             publisher.publish(String::from_utf8_lossy(&body));
+///             request.respond(Response::empty(204))?;
+///         }
+///         Err(error) => {
+///             request.respond(Response::from_string(error.to_string()).with_status_code(error.status()))?;
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_body(request: &mut Request, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+    let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
+    match body::length(headers, max_bytes)? {
+        0 => Ok(Vec::new()),
+        length => body::read(request.as_reader(), length),
+    }
 }
 
 /// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
