@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use common::example::Example;
+use common::example::{Example, broken_pipe, built_examples};
 use common::http::Client;
 use common::{PATIENCE, eventually};
 
@@ -135,4 +135,16 @@ fn hub_waits_for_those_who_hang_no_longer_than_its_grace() {
     let mut stream = Vec::new();
     let _ = hangs.read_to_end(&mut stream);
     assert!(stream.len() < 1024 * 1024 && !stream.ends_with(b"0\r\n\r\n"), "{}", stream.len());
+}
+
+/// What it reports about them is no reason not to end.
+#[test]
+fn hub_ends_in_good_order_when_its_log_cannot_be_written() {
+    let mut command = Command::new(built_examples().join("hub"));
+    command.stderr(broken_pipe());
+    let mut hub = Example::run(command);
+    let _hangs = client_that_hangs(&hub);
+    is_told_to_end(&hub, "-TERM");
+    let status = has_ended(&mut hub);
+    assert!(status.success(), "{status}");
 }

@@ -31,6 +31,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
+
 /// A name longer than this breaks the page.
 const MAX_NAME: usize = 40;
 /// A longer form is refused.
@@ -64,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // A hook runs on whatever thread opened or ended a stream, however that came about: it does no more than tell.
     let (opened, changes) = channel();
@@ -101,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&chat, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.

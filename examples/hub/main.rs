@@ -38,6 +38,8 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
 mod statistics;
 #[cfg(feature = "server")]
 mod streams;
@@ -62,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each stream, and without a free one it accepts nobody ever again.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
@@ -84,7 +86,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(not(feature = "server"))]
     let streams_port = String::new();
     #[cfg(feature = "server")]
-    streams.iter().for_each(|streams| println!("streams on http://{}", streams.local_addr()));
+    if let Some(streams) = &streams {
+        output::say(format_args!("streams on http://{}", streams.local_addr()));
+    }
     #[cfg(not(feature = "server"))]
     if std::env::args().nth(2).is_some() {
         return Err("a second address needs `--features server`".into());
@@ -109,7 +113,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&publisher, &page, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.
@@ -125,7 +129,7 @@ fn shut_down(publisher: &Publisher) {
     let farewell = Event::new("the hub ends").event("shutdown").expect("a plain word");
     let cut = publisher.shutdown_with(Shutdown::new(GRACE).farewell(farewell));
     if cut > 0 {
-        eprintln!("cut off, since they took too long: {cut}");
+        output::log(format_args!("disconnected {cut} streams: they took longer than {GRACE:?}"));
     }
 }
 

@@ -35,6 +35,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
+
 /// How many jobs run at once.
 const WORKERS: usize = 3;
 /// How many more may wait.
@@ -132,7 +135,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
     let history = History::new().events(KEPT).max_bytes(MAX_KEPT_BYTES);
@@ -160,7 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&jobs, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.
