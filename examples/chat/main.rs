@@ -60,9 +60,10 @@ enum Change {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    // With an exit code, because process 1 of a container ignores the default action of a signal.
     let told_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
