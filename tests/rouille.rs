@@ -12,7 +12,7 @@ use common::example::Example;
 use common::http::{Client, Events};
 use common::{PATIENCE, bodies, eventually};
 use rouille::{Request, Response};
-use server_sent_events::adapter::rouille::{last_event_id, read_body, refuse, server};
+use server_sent_events::adapter::rouille::{last_event_id, read_body, respond_busy, respond_busy_with, server};
 use server_sent_events::{BodyError, Headers, History, Publisher, PublisherBuilder};
 
 /// A server whose requests are answered by this function, stopped at the end.
@@ -39,7 +39,7 @@ impl Server {
         let publisher = publisher.clone();
         Self::new(move |request| match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
             Ok(subscription) => subscription.into_rouille(),
-            Err(_full) => refuse(Duration::from_secs(5)),
+            Err(_full) => respond_busy(Duration::from_secs(5)),
         })
     }
 
@@ -227,6 +227,33 @@ fn a_full_house_sends_its_clients_away_for_a_while() {
     let frame = events.next_frame().unwrap();
     assert!(frame.starts_with(": busy\nretry: "), "{frame}");
     events.ends();
+}
+
+/// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
+#[test]
+fn headers_for_the_stream_are_on_the_refusal_too() {
+    let publisher = builder().max_subscribers(1).max_channel_name(9).build().unwrap();
+    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let respond = |channel: &str| {
+        let request = Request::fake_http("GET", "/", vec![], vec![]);
+        publisher.subscription(()).channels([channel]).respond_to_with(&request, &headers)
+    };
+    let responses = [
+        (respond("too long for it"), 400, "text/plain; charset=utf-8"),
+        (respond("stream"), 200, "text/event-stream"),
+        (respond_busy_with(Duration::from_secs(1), &headers), 200, "text/event-stream"),
+    ];
+    // The first stream is still there.
+    let full = (respond("stream"), 200, "text/event-stream");
+    assert_eq!(publisher.stats().refused, 2);
+    for (response, status, content_type) in responses.into_iter().chain([full]) {
+        let values = |name: &str| -> Vec<_> {
+            response.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
+        };
+        assert_eq!(response.status_code, status);
+        assert_eq!(values("Content-Type"), [content_type]);
+        assert_eq!(values("Access-Control-Allow-Origin"), ["https://example.org"]);
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn head_gets_no_body_whatever_the_stream_holds() {
         client.reads_head();
         client.reads("HTTP/1.1 200 OK\r\n");
     };
-    head(|publisher, request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
+    head(|publisher, request| publisher.respond_busy(request, Duration::from_secs(1)).unwrap());
     head(|publisher, request| {
         let subscription = publisher.subscription(()).initial_data(["secret"]).open().unwrap();
         publisher.publish("secret");
@@ -288,10 +288,48 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
     assert_eq!(publisher.stats().refused, 2);
 }
 
+/// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
+#[test]
+fn headers_for_the_stream_are_on_the_refusal_too() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name(9).build().unwrap();
+    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let headers = headers.with("Access-Control-Allow-Credentials", "true").unwrap();
+    let server = Running::new(move |request| match request.url() {
+        "/busy" => publisher.respond_busy_with(request, Duration::from_secs(1), &headers).unwrap(),
+        path => {
+            let channel = path.to_owned();
+            publisher.subscription(()).channels([channel]).respond_with(request, &headers).unwrap();
+        }
+    });
+    // Each stays connected, so that the first stream does.
+    let mut clients = Vec::new();
+    for (path, status, text) in [
+        ("/too/long/for/it", 400, "the name of a channel is 16 bytes long: at most 9 are allowed"),
+        ("/stream", 200, FIRST_CHUNK),
+        ("/stream", 200, ": busy\nretry: "),
+        ("/busy", 200, ": busy\nretry: "),
+    ] {
+        for method in ["HEAD", "GET"].iter().skip(usize::from(path == "/stream")) {
+            let mut client =
+                server.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\nOrigin: https://example.org\r\n\r\n"));
+            let head = client.reads_head();
+            assert!(head.status().starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {}", head.0);
+            assert_eq!(head.values("Access-Control-Allow-Origin"), ["https://example.org"], "{method} {path}");
+            assert_eq!(head.values("Access-Control-Allow-Credentials"), ["true"], "{method} {path}");
+            let content_type = if status == 200 { "text/event-stream" } else { "text/plain; charset=UTF-8" };
+            assert_eq!(head.values("Content-Type"), [content_type], "{path}");
+            if *method == "GET" {
+                client.reads_until(text);
+            }
+            clients.push(client);
+        }
+    }
+}
+
 #[test]
 fn a_refusal_has_the_head_of_a_stream_and_its_end() {
     let publisher = Publisher::new();
-    let server = Running::new(move |request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
+    let server = Running::new(move |request| publisher.respond_busy(request, Duration::from_secs(1)).unwrap());
     let mut client = server.send(GET);
     let head = client.reads_head();
     assert_eq!((head.status(), head.values("Content-Type")), ("HTTP/1.1 200 OK", vec!["text/event-stream"]));

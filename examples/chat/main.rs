@@ -153,7 +153,7 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
     match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
         Ok(subscription) => subscription.respond(request),
-        Err(_full) => chat.refuse(request, Duration::from_secs(5)),
+        Err(_full) => chat.respond_busy(request, Duration::from_secs(5)),
     }
 }
 

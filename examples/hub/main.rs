@@ -158,7 +158,7 @@ fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result
     if reads {
         return match publisher.subscription(()).channels(&channels).last_event_id_of(&request).open() {
             Ok(subscription) => subscription.respond(request),
-            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
+            Err(error) if error.is_temporary() => publisher.respond_busy(request, Duration::from_secs(5)),
             Err(error) => refuse(request, 400, &error.to_string()),
         };
     }

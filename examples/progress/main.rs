@@ -213,7 +213,7 @@ fn subscribe(publisher: &Publisher, job: Option<u64>, request: Request) -> io::R
     let channel = job.map_or(ALL_JOBS.into(), channel_of);
     match publisher.subscription(()).channels(&channel).last_event_id_of(&request).replay_last(KEPT).open() {
         Ok(subscription) => subscription.respond(request),
-        Err(_full) => publisher.refuse(request, Duration::from_secs(5)),
+        Err(_full) => publisher.respond_busy(request, Duration::from_secs(5)),
     }
 }
 

@@ -80,12 +80,12 @@ impl Subscription {
     /// body, and ends the stream when the client has gone ([`EndCause::Dropped`](crate::EndCause::Dropped)).
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{refuse, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
     /// let server = server("127.0.0.1:5000", move |_request| match publisher.subscribe() {
     ///     Ok(subscription) => subscription.into_rouille(),
-    ///     Err(_full) => refuse(Duration::from_secs(5)),
+    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
     /// })?;
     /// server.run();
     /// # Ok::<(), std::io::Error>(())
@@ -113,12 +113,12 @@ impl Subscription {
     /// be started, the stream is over after its head.
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{refuse, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
     /// let server = server("127.0.0.1:5000", move |request| match publisher.subscribe() {
     ///     Ok(subscription) => subscription.into_rouille_upgrade(request),
-    ///     Err(_full) => refuse(Duration::from_secs(5)),
+    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
     /// })?;
     /// server.pool_size(8).run();
     /// # Ok::<(), std::io::Error>(())
@@ -142,8 +142,8 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// Opens it and makes the response whose body is its stream; with a [history](crate::History) the client goes on from
     /// the last event id that it says.
     ///
-    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [refusal](refuse)
-    /// for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
+    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [busy
+    /// response](respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
     /// is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// ```no_run
@@ -156,10 +156,31 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn respond_to(self, request: &Request) -> Response {
+        self.respond_to_with(request, &Headers::new())
+    }
+
+    /// [`respond_to`](Self::respond_to) with further headers, which each response carries: the stream, the busy response,
+    /// and the one with status 400.
+    ///
+    /// ```no_run
+    /// # use server_sent_events::{Headers, Publisher, adapter::rouille::server};
+    /// # let publisher = Publisher::new();
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let server = server("127.0.0.1:5000", move |request| {
+    ///     publisher.subscription(()).channels("news").respond_to_with(request, &headers)
+    /// })?;
+    /// server.run();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_to_with(self, request: &Request, headers: &Headers) -> Response {
         match self.last_event_id(last_event_id(request)).open() {
-            Ok(subscription) => subscription.into_rouille(),
-            Err(error) if error.is_temporary() => refuse(Duration::from_secs(5)),
-            Err(error) => Response::text(error.to_string()).with_status_code(400),
+            Ok(subscription) => subscription.into_rouille_with(headers),
+            Err(error) if error.is_temporary() => respond_busy_with(Duration::from_secs(5), headers),
+            Err(error) => {
+                let mut response = Response::text(error.to_string()).with_status_code(400);
+                response.headers.extend(headers.own().map(owned));
+                response
+            }
         }
     }
 }
@@ -214,13 +235,19 @@ where
 /// status such as 503 would make it give up for good.
 ///
 /// ```
-/// use server_sent_events::adapter::rouille::refuse;
+/// use server_sent_events::adapter::rouille::respond_busy;
 /// use std::time::Duration;
 ///
-/// assert_eq!(refuse(Duration::from_secs(5)).status_code, 200);
+/// assert_eq!(respond_busy(Duration::from_secs(5)).status_code, 200);
 /// ```
-pub fn refuse(retry: Duration) -> Response {
-    response(&Headers::new(), ResponseBody::from_string(http::busy(retry)))
+pub fn respond_busy(retry: Duration) -> Response {
+    respond_busy_with(retry, &Headers::new())
+}
+
+/// [`respond_busy`] with further headers. Give it those of the streams: without its CORS headers a browser hides the
+/// response from a page of another origin, and does not reconnect.
+pub fn respond_busy_with(retry: Duration, headers: &Headers) -> Response {
+    response(headers, ResponseBody::from_string(http::busy(retry)))
 }
 
 /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
@@ -275,10 +302,14 @@ pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyErr
 
 /// A response with the headers of an event stream.
 fn response(headers: &Headers, data: ResponseBody) -> Response {
-    let owned = |text: &str| Cow::Owned(text.to_owned());
     let identity = ("Content-Encoding".into(), "identity".into());
-    let all = headers.all().map(|(name, value)| (owned(name), owned(value)));
-    Response { status_code: 200, headers: all.chain([identity]).collect(), data, upgrade: None }
+    let headers = headers.all().map(owned).chain([identity]).collect();
+    Response { status_code: 200, headers, data, upgrade: None }
+}
+
+/// A header as rouille takes it.
+fn owned((name, value): (&str, &str)) -> (Cow<'static, str>, Cow<'static, str>) {
+    (name.to_owned().into(), value.to_owned().into())
 }
 
 /// The body as rouille reads it.

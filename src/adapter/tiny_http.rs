@@ -38,7 +38,7 @@
 //! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
 //!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
 //!   its first flush. As many such requests as there are answering threads stop the program. Where the answer is a
-//!   stream or a [refusal](crate::Publisher::refuse), it is a writer thread that waits: a quarter of them at the most,
+//!   stream or a [busy response](crate::Publisher::respond_busy), it is a writer thread that waits: a quarter of them at the most,
 //!   and then no further stream begins, while those that run go on;
 //! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
 //!   ends in `HTTP/2.0`.
@@ -50,23 +50,22 @@
 //! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
-use tiny_http::{Method, Request, Response};
+use tiny_http::{Header, Method, Request, Response};
 
 use crate::adapter::body;
-use crate::adapter::knocker::Knocker;
 use crate::error::BodyError;
 use crate::event;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
-use crate::sockets;
 use crate::stats::EndCause;
 use crate::subscription::{Output, Subscription, Writer};
+
+mod server;
+
+pub use server::{IncomingRequests, Server};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
@@ -102,7 +101,7 @@ impl Subscription {
     /// ```
     pub fn respond_with(mut self, request: Request, headers: &Headers) -> io::Result<()> {
         let mut chunked = *request.http_version() >= (1, 1);
-        let says_close = |header: &tiny_http::Header| {
+        let says_close = |header: &Header| {
             header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
         };
         let keep_alive = !request.headers().iter().any(says_close);
@@ -141,17 +140,27 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     match publisher.subscribe() {
     ///         Ok(subscription) => subscription.respond(request)?,
-    ///         Err(_full) => publisher.refuse(request, Duration::from_secs(5))?,
+    ///         Err(_full) => publisher.respond_busy(request, Duration::from_secs(5))?,
     ///     }
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn refuse(&self, request: Request, retry: Duration) -> io::Result<()> {
-        self.detached(http::busy(retry)).respond(request)
+    pub fn respond_busy(&self, request: Request, retry: Duration) -> io::Result<()> {
+        self.respond_busy_with(request, retry, &Headers::new())
+    }
+
+    /// [`respond_busy`](Self::respond_busy) with further headers. Give it those of the streams: without its CORS headers a
+    /// browser hides the response from a page of another origin, and does not reconnect.
+    ///
+    /// # Errors
+    ///
+    /// As [`respond_busy`](Self::respond_busy).
+    pub fn respond_busy_with(&self, request: Request, retry: Duration, headers: &Headers) -> io::Result<()> {
+        self.detached(http::busy(retry)).respond_with(request, headers)
     }
 
     /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
-    /// is full, with a [refusal](Self::refuse) for 5 seconds; returns at once. With a [history](crate::History) the
+    /// is full, with a [busy response](Self::respond_busy) for 5 seconds; returns at once. With a [history](crate::History) the
     /// client goes on from the last event id that it says.
     ///
     /// # Errors
@@ -170,7 +179,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// last event id that it says. Returns at once.
     ///
     /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a
-    /// [refusal](Publisher::refuse) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
+    /// [busy response](Publisher::respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
     /// is the request's fault: it is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// # Errors
@@ -189,11 +198,38 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond(self, request: Request) -> io::Result<()> {
+        self.respond_with(request, &Headers::new())
+    }
+
+    /// [`respond`](Self::respond) with further headers, which each response carries: the stream, the busy response, and the
+    /// one with status 400.
+    ///
+    /// # Errors
+    ///
+    /// As [`respond`](Self::respond).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     publisher.subscription(()).channels("news").respond_with(request, &headers)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_with(self, request: Request, headers: &Headers) -> io::Result<()> {
         let publisher = self.publisher();
         match self.last_event_id_of(&request).open() {
-            Ok(subscription) => subscription.respond(request),
-            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
-            Err(error) => request.respond(Response::from_string(error.to_string()).with_status_code(400)),
+            Ok(subscription) => subscription.respond_with(request, headers),
+            Err(error) if error.is_temporary() => publisher.respond_busy_with(request, Duration::from_secs(5), headers),
+            Err(error) => {
+                let mut response = Response::from_string(error.to_string()).with_status_code(400);
+                for (name, value) in headers.own() {
+                    response.add_header(Header::from_bytes(name, value).expect("BUG: a header was not checked"));
+                }
+                request.respond(response)
+            }
         }
     }
 
@@ -298,115 +334,5 @@ pub fn read_body(request: &mut Request, max_bytes: usize) -> Result<Vec<u8>, Bod
     match body::length(headers, max_bytes)? {
         0 => Ok(Vec::new()),
         length => body::read(request.as_reader(), length),
-    }
-}
-
-/// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
-///
-/// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
-///
-/// | option | value | why |
-/// |---|---|---|
-/// | backlog | 4,096 | all pages reconnect at once after a restart; 128 connections would wait, the others time out |
-/// | `TCP_NODELAY` | on | an event is not held back for the acknowledgement of the one before |
-/// | keep-alive | after 60 s, then each 15 s | finds peers that are gone without a word |
-/// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a peer that acknowledges nothing fails after that |
-/// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and so gets less stale |
-///
-/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can
-/// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
-/// opened together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as
-/// long as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
-/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
-/// idle server costs nothing.
-pub struct Server {
-    /// Dropped first: the knocking has ended before the server does.
-    knocker: Knocker,
-    server: tiny_http::Server,
-}
-
-impl Server {
-    /// Binds to the first of these addresses that can be bound; port 0 takes a free one.
-    ///
-    /// # Errors
-    ///
-    /// What the operating system says of the last address, or that a thread cannot be started.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let listener = sockets::listen_on(address, sockets::Options::default())?;
-        let knocker = Knocker::start(listener.local_addr()?)?;
-        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { knocker, server })
-    }
-
-    /// The address it listens on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.server_addr().to_ip().expect("BUG: bound to an IP address")
-    }
-
-    /// Blocks until a request has come, as [`tiny_http::Server::recv`].
-    ///
-    /// # Errors
-    ///
-    /// When the server was [unblocked](tiny_http::Server::unblock), or says that it accepts no connections any more;
-    /// without a free descriptor it mostly stops without saying so.
-    pub fn recv(&self) -> io::Result<Request> {
-        let request = self.server.recv()?;
-        self.knocker.request_came();
-        Ok(request)
-    }
-
-    /// A request, if one comes within this time, as [`tiny_http::Server::recv_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// When the server accepts no connections any more.
-    pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
-        let request = self.server.recv_timeout(timeout)?;
-        request.iter().for_each(|_| self.knocker.request_came());
-        Ok(request)
-    }
-
-    /// A request, if one has come already, as [`tiny_http::Server::try_recv`].
-    ///
-    /// # Errors
-    ///
-    /// When the server accepts no connections any more.
-    pub fn try_recv(&self) -> io::Result<Option<Request>> {
-        let request = self.server.try_recv()?;
-        request.iter().for_each(|_| self.knocker.request_came());
-        Ok(request)
-    }
-
-    /// Blocks for each request, and ends when [`recv`](Self::recv) gives an error.
-    pub fn incoming_requests(&self) -> IncomingRequests<'_> {
-        IncomingRequests { server: self }
-    }
-}
-
-impl Deref for Server {
-    type Target = tiny_http::Server;
-
-    fn deref(&self) -> &tiny_http::Server {
-        &self.server
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
-    }
-}
-
-/// Blocks for each request; from [`Server::incoming_requests`].
-#[derive(Debug)]
-pub struct IncomingRequests<'a> {
-    server: &'a Server,
-}
-
-impl Iterator for IncomingRequests<'_> {
-    type Item = Request;
-
-    fn next(&mut self) -> Option<Request> {
-        self.server.recv().ok()
     }
 }
