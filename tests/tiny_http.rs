@@ -424,6 +424,29 @@ fn streams_opened_at_once_all_get_their_first_comment() {
     }
 }
 
+/// The first `curl -N` shows an event: the stream is there before the event is published.
+#[test]
+fn the_program_of_the_readme_shows_an_event_to_its_first_client() {
+    let publisher = Publisher::new();
+    let server = Running::new(move |request| {
+        let news = format!("somebody asked for {}", request.url());
+        publisher.respond(request).unwrap();
+        publisher.publish(news);
+    });
+    server.events().gets(":\n\n");
+    server.send(GET).reads_until("data: somebody asked for /\n\n");
+
+    let lines = [
+        "let news = format!(\"somebody asked for {}\", request.url());",
+        "publisher.respond(request)?;",
+        "publisher.publish(news);",
+    ];
+    for text in [include_str!("../README.md"), include_str!("../src/lib.rs")] {
+        let code: Vec<&str> = text.lines().map(|line| line.trim_start_matches("//!").trim()).collect();
+        assert!(code.windows(3).any(|code| code == lines), "the program in the documentation is another one");
+    }
+}
+
 #[test]
 fn a_server_that_is_dropped_gives_its_port_back() {
     let server = Server::bind("127.0.0.1:0").unwrap();
