@@ -11,6 +11,9 @@
 //! Each channel keeps its last 8,192 events, 64 MiB in all, for clients that reconnect. No channel can have the name
 //! `stats`, however it is written: to watch it or to publish to it is refused.
 //!
+//! A body may have 1 MiB, and that much may wait for each stream too: two bodies of 600 KB at once can disconnect every
+//! stream of their channel; a browser then resumes. For bodies that large, set `queue_bytes` to four times `MAX_BODY`.
+//!
 //! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it says goodbye to every stream with an event of type `shutdown` and a
 //! time of its own after which to come back, and ends within some seconds. Told again, it ends at once.
 //!
