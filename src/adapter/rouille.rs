@@ -47,6 +47,10 @@
 //! up, after a quarter of an hour; and no more than 128 connections wait to be accepted, the others try again a second
 //! later. For more than a few hundred streams take the `tiny_http` adapter.
 //!
+//! A request header that is not ASCII (`Cookie: name=Zoë`) makes the server close the connection without an answer, and
+//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
+//! example.
+//!
 //! A client that speaks HTTP/1.0 (nginx does unless it has `proxy_http_version 1.1`) cannot be sent a body of
 //! unknown length. As a body it gets what is there already, up to 1 MiB, and the end: an `EventSource` comes back
 //! after some seconds and, with a [history](crate::History), goes on from there. The upgrade streams to it.

@@ -47,6 +47,10 @@
 //! connections for good, mostly without telling whoever waits for requests. It needs two for each connection, so
 //! keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
 //!
+//! A request header that is not ASCII (`Cookie: name=Zoë`) makes `tiny_http` close the connection without an answer, and
+//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
+//! example.
+//!
 //! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
 
