@@ -163,8 +163,10 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         self.respond_to_with(request, &Headers::new())
     }
 
-    /// [`respond_to`](Self::respond_to) with further headers, which each response carries: the stream, the busy response,
-    /// and the one with status 400.
+    /// Makes the response that [`respond_to`](Self::respond_to) makes, with further headers.
+    ///
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
+    /// another origin reconnect after a busy response.
     ///
     /// ```no_run
     /// # use server_sent_events::{Headers, Publisher, adapter::rouille::server};
@@ -248,8 +250,20 @@ pub fn respond_busy(retry: Duration) -> Response {
     respond_busy_with(retry, &Headers::new())
 }
 
-/// [`respond_busy`] with further headers. Give it those of the streams: without its CORS headers a browser hides the
-/// response from a page of another origin, and does not reconnect.
+/// Makes the response that [`respond_busy`] makes, with further headers.
+///
+/// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
+/// origin, and does not reconnect.
+///
+/// ```
+/// use server_sent_events::{Headers, adapter::rouille::respond_busy_with};
+/// use std::time::Duration;
+///
+/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// let response = respond_busy_with(Duration::from_secs(5), &headers);
+/// assert!(response.headers.iter().any(|(name, _)| name == "Access-Control-Allow-Origin"));
+/// # Ok::<(), server_sent_events::HeaderError>(())
+/// ```
 pub fn respond_busy_with(retry: Duration, headers: &Headers) -> Response {
     response(headers, ResponseBody::from_string(http::busy(retry)))
 }

@@ -153,12 +153,29 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.respond_busy_with(request, retry, &Headers::new())
     }
 
-    /// [`respond_busy`](Self::respond_busy) with further headers. Give it those of the streams: without its CORS headers a
-    /// browser hides the response from a page of another origin, and does not reconnect.
+    /// Answers as [`respond_busy`](Self::respond_busy) does, with further headers. Returns at once.
+    ///
+    /// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
+    /// origin, and does not reconnect.
     ///
     /// # Errors
     ///
     /// As [`respond_busy`](Self::respond_busy).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    /// use std::time::Duration;
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     match publisher.subscribe() {
+    ///         Ok(subscription) => subscription.respond_with(request, &headers)?,
+    ///         Err(_full) => publisher.respond_busy_with(request, Duration::from_secs(5), &headers)?,
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn respond_busy_with(&self, request: Request, retry: Duration, headers: &Headers) -> io::Result<()> {
         self.detached(http::busy(retry)).respond_with(request, headers)
     }
@@ -205,8 +222,10 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         self.respond_with(request, &Headers::new())
     }
 
-    /// [`respond`](Self::respond) with further headers, which each response carries: the stream, the busy response, and the
-    /// one with status 400.
+    /// Answers as [`respond`](Self::respond) does, with further headers. Returns at once.
+    ///
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
+    /// another origin reconnect after a busy response.
     ///
     /// # Errors
     ///
