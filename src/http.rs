@@ -87,6 +87,12 @@ impl Headers {
         Ok(self)
     }
 
+    /// Returns the application's headers alone, for a response that is not a stream.
+    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// All that the response says about its body: what it is, ours, the application's.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         let replaced = |name| self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));

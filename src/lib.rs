@@ -11,7 +11,7 @@
 //!
 //! # Hello, world
 //!
-//! Ten lines of server, and `new EventSource("/")` in a page:
+//! Eleven lines of server, and `new EventSource("/")` in a page:
 //!
 //! ```no_run
 //! # #[cfg(feature = "tiny_http")]
@@ -22,8 +22,9 @@
 //!     let publisher = Publisher::new();
 //!     let server = Server::bind("127.0.0.1:5000")?;
 //!     for request in server.incoming_requests() {
-//!         publisher.publish(format!("somebody asked for {}", request.url()));
+//!         let news = format!("somebody asked for {}", request.url());
 //!         publisher.respond(request)?;
+//!         publisher.publish(news);
 //!     }
 //!     Ok(())
 //! }
@@ -244,6 +245,8 @@ mod subscription;
 mod writers;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+pub use error::BodyError;
 pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
 pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumed};

@@ -582,11 +582,10 @@ impl Subscription {
     /// The next item out of the queue, and how many were lost before it.
     fn take_out(&self, wait: Wait) -> Option<(u64, Item)> {
         let taken = self.queue.take(wait)?;
-        if self.queue.is_awaited() {
-            if let Some(owner) = self.owner.upgrade() {
+        if self.queue.is_awaited()
+            && let Some(owner) = self.owner.upgrade() {
                 owner.made_room(self.id);
             }
-        }
         Some(taken)
     }
 

@@ -4,12 +4,19 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+#[cfg(target_os = "linux")]
+use std::{
+    fs::File,
+    net::{TcpListener, TcpStream},
+};
 
 use common::eventually;
-use common::example::Example;
-use common::example::built_examples;
+#[cfg(target_os = "linux")]
+use common::example::broken_pipe;
+use common::example::{Example, built_examples};
 use common::http::{Client, Events};
 
 /// Status and text of an answer.
@@ -174,7 +181,10 @@ fn chat_says_what_is_wrong() {
     assert_eq!(chat.says("Ada", ""), (400, "the field `message` is missing\n".into()));
     let long = "the username has 41 characters: at most 40 are allowed\n";
     assert_eq!(chat.says(&"ü".repeat(41), "x"), (400, long.into()));
-    assert_eq!(chat.says("Ada", &"x".repeat(16 * 1024)), (413, "the form is larger than 16 KiB\n".into()));
+    assert_eq!(
+        chat.says("Ada", &"x".repeat(16 * 1024)),
+        (413, "body too large: at most 16384 bytes are allowed\n".into())
+    );
     assert_eq!(get(&format!("{}/publish", chat.0.url)).0, 405);
     assert_eq!(get(&format!("{}/nothing", chat.0.url)).0, 404);
 }
@@ -253,7 +263,7 @@ fn progress_says_what_is_wrong() {
     assert_eq!(start_job(&progress, " \n"), (400, "the field `name` is missing\n".into()));
     let long = "the name has 61 characters: at most 60 are allowed\n";
     assert_eq!(start_job(&progress, &"ü".repeat(61)), (400, long.into()));
-    let large = (413, "the form is larger than 64 KiB\n".into());
+    let large = (413, "body too large: at most 65536 bytes are allowed\n".into());
     assert_eq!(start_job(&progress, &"x".repeat(64 * 1024)), large);
     for path in ["/events?job=x", "/?job=x"] {
         assert_eq!(get(&url(path)), (400, "job=x is not a job's number\n".into()));
@@ -317,8 +327,9 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
         400,
         "the body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0",
     );
-    refused(post(&url("/c"), &mebibyte[..]), 413, "the body is larger than 1 MiB");
-    refused(post(&url("/c"), ureq::SendBody::from_reader(&mut &mebibyte[..])), 413, "the body is larger than 1 MiB");
+    refused(post(&url("/c"), &mebibyte[..]), 413, "body too large: at most 1048576 bytes are allowed");
+    let chunked = post(&url("/c"), ureq::SendBody::from_reader(&mut &b"x"[..]));
+    refused(chunked, 411, "chunked body: send a content-length instead");
     let text = "the event type holds '\\n' at byte 1: CR, LF and NUL are not allowed there";
     refused(post(&url("/c?event=a%0Adata:b"), "x"), 400, text);
     refused(post(&url("/c?retry=soon"), "x"), 400, "retry=soon is not a number of ms");
@@ -537,4 +548,143 @@ fn hub_serves_many_publishers_at_once() {
     });
     let frames: BTreeSet<String> = (0..400).map(|_| watcher.next_event()).collect();
     assert_eq!(frames.len(), 400);
+}
+
+/// For hub, chat and progress: where to watch, where to post, and a body with the text that watchers then see.
+const POSTS: [(&str, &str, &str, &str, &str); 3] = [
+    ("hub", "/c", "/c", "hello", "data: hello\n"),
+    ("chat", "/subscribe?username=Bob", "/publish", "username=Ada&message=hello", "\"message\":\"hello\""),
+    ("progress", "/events", "/jobs", "name=hello", "\"name\":\"hello\",\"percent\":0,\"state\":\"queued\""),
+];
+
+/// A connection that has read the head and the beginning of a stream.
+fn watches(example: &Example, path: &str) -> Client {
+    let mut watcher = example.connect();
+    watcher.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    watcher.reads_until(":\n\nid: ");
+    watcher
+}
+
+/// What curl and Java's HttpClient send if they may use HTTP/2. The body must not last as long as the connection.
+#[test]
+fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
+    for (name, stream, path, body, seen) in POSTS {
+        let example = Example::start(name);
+        let mut watcher = watches(&example, stream);
+        // As many as there are threads that answer, and one more.
+        let mut clients: Vec<Client> = (0..5).map(|_| example.connect()).collect();
+        for client in &mut clients {
+            client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"));
+            client.send("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n");
+            client.send(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        }
+        for client in &mut clients {
+            let status = client.reads_head().status().to_owned();
+            assert!(status.starts_with("HTTP/1.1 20"), "{name}: {status}");
+        }
+        let mut stream = String::new();
+        for _ in &clients {
+            stream += &watcher.reads_until(seen);
+        }
+        drop(clients);
+        // Whatever an end of a connection publishes comes before this.
+        let last = body.replace("hello", "the last");
+        assert!(matches!(post(&format!("{}{path}", example.url), &last).0, 201 | 204), "{name}");
+        let until_last = watcher.reads_until(&seen.replace("hello", "the last"));
+        assert!(!until_last.contains(seen), "{name}: {until_last}");
+        assert_eq!(stream.matches(seen).count(), 5, "{name}");
+    }
+}
+
+#[test]
+fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return println!("skipped: there is no curl");
+    }
+    for (name, stream, path, body, seen) in POSTS {
+        let example = Example::start(name);
+        let mut watcher = watches(&example, stream);
+        let mut curl = Command::new("curl");
+        curl.args(["--http2", "--silent", "--show-error", "--fail", "--max-time", "10", "-d", body]);
+        let output = curl.arg(format!("{}{path}", example.url)).output().unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        watcher.reads_until(seen);
+    }
+}
+
+#[test]
+fn half_a_body_is_not_published() {
+    for (name, stream, path, body, seen) in POSTS {
+        let example = Example::start(name);
+        let mut watcher = watches(&example, stream);
+        let half = format!("{}{}", body.replace("hello", "half"), "+".repeat(2_000));
+        for head in [
+            "Content-Length: 5000\r\n",
+            "Content-Length: 5000\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n",
+            "Content-Length: 5000\r\nExpect: 100-continue\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ] {
+            let mut client = example.connect();
+            let chunk = if head.starts_with("Transfer") { "1388\r\n" } else { "" };
+            client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n{chunk}{half}"));
+            client.says_no_more();
+            let response = String::from_utf8(client.reads_all_there_is()).unwrap();
+            let status = if head.starts_with("Transfer") { "HTTP/1.1 411 " } else { "HTTP/1.1 400 " };
+            assert!(response.contains(status), "{name}, {head:?}: {response}");
+        }
+        assert!(matches!(post(&format!("{}{path}", example.url), body).0, 201 | 204), "{name}");
+        let stream = watcher.reads_until(seen);
+        assert!(!stream.contains("half"), "{name}: {stream}");
+    }
+}
+
+/// `println!` and its kin panic if nobody reads the output or the disk is full, and a thread that answers ends with that.
+#[test]
+fn examples_use_no_macro_that_panics_when_output_fails() {
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+        let rust = files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
+        rust.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+    }
+    let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"));
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        for (number, line) in code {
+            for name in ["print!", "println!", "eprint!", "eprintln!", "dbg!"] {
+                assert!(!line.contains(name), "{}:{}: {name}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn examples_serve_whatever_becomes_of_their_output() {
+    let names = ["visits", "chat", "progress", "hub"].into_iter().chain(cfg!(feature = "rouille").then_some("rouille"));
+    for name in names {
+        // Nobody can read where it listens.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(built_examples().join(name));
+        command.arg(address.to_string()).stderr(broken_pipe()).stdout(File::create("/dev/full").unwrap());
+        let mut process = command.spawn().unwrap();
+        eventually("it listens", || {
+            assert!(process.try_wait().unwrap().is_none(), "{name} has ended");
+            TcpStream::connect(address).is_ok()
+        });
+        // More of each than there are threads that answer.
+        for path in ["/publish", "/jobs"].repeat(5) {
+            for text in ["Transfer-Encoding: chunked\r\n\r\nzz", "Content-Length: 5000\r\n\r\nnot all of it"] {
+                let mut client = Client::connect(address);
+                client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\n{text}"));
+                client.says_no_more();
+                client.reads_all_there_is();
+            }
+        }
+        assert_eq!(get(&format!("http://{address}/")).0, 200, "{name}");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
 }

@@ -6,11 +6,10 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use common::example::Example;
+use common::example::{Example, broken_pipe, built_examples};
 use common::http::Client;
 use common::{PATIENCE, eventually};
 
@@ -19,7 +18,11 @@ const GRACE: Duration = Duration::from_secs(5);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 fn is_told_to_end(hub: &Example, signal: &str) {
-    assert!(Command::new("kill").args([signal, &hub.process.id().to_string()]).status().unwrap().success());
+    signals(hub.process.id(), signal);
+}
+
+fn signals(process: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 
 fn has_ended(hub: &mut Example) -> ExitStatus {
@@ -115,7 +118,61 @@ fn hub_turns_new_clients_away_while_it_ends_and_ends_at_once_when_it_is_told_aga
 
     is_told_to_end(&hub, "-TERM");
     let status = has_ended(&mut hub);
-    assert_eq!(status.signal(), Some(15), "{status}");
+    assert_eq!(status.code(), Some(143), "{status}");
+}
+
+/// An example as the first process of a container, which ignores the default action of a signal. Its process is a child
+/// of `unshare`, which passes its exit code on. `None` if this system does not allow that.
+fn as_process_1(name: &str) -> Option<(Example, u32)> {
+    const UNSHARE: [&str; 3] = ["--pid", "--fork", "--kill-child"];
+    match Command::new("unshare").args(UNSHARE).arg("true").output() {
+        Ok(output) if output.status.success() => {}
+        other => {
+            println!("skipped: no namespace of its own for a process: {other:?}");
+            return None;
+        }
+    }
+    let mut command = Command::new("unshare");
+    command.args(UNSHARE).arg(built_examples().join(name));
+    let example = Example::run(command);
+    let unshare = example.process.id();
+    let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+    let process_1 = children.trim().parse().unwrap();
+    Some((example, process_1))
+}
+
+#[test]
+fn hub_as_process_1_ends_with_the_code_of_the_second_signal() {
+    for (second, code) in [("-TERM", 143), ("-INT", 130)] {
+        let Some((mut hub, process_1)) = as_process_1("hub") else { return };
+        let mut watcher = hub.connect();
+        watcher.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+        watcher.reads_until(":\n\nid: ");
+        let _hangs = client_that_hangs(&hub);
+        signals(process_1, "-TERM");
+        watcher.reads_until("\r\n0\r\n\r\n");
+        signals(process_1, second);
+        let status = has_ended(&mut hub);
+        assert_eq!(status.code(), Some(code), "{second}: {status}");
+    }
+}
+
+#[test]
+fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
+    for (name, stream, post) in [("chat", "/subscribe?username=Bob", "/publish"), ("progress", "/events", "/jobs")] {
+        let Some((mut example, process_1)) = as_process_1(name) else { return };
+        let mut watcher = example.connect();
+        watcher.send(&format!("GET {stream} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        watcher.reads_until(":\n\nid: ");
+        // Its body keeps the program for a second more than its streams do.
+        let mut sends_for_ever = example.connect();
+        sends_for_ever.send(&format!("POST {post} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx"));
+        signals(process_1, "-TERM");
+        watcher.reads_until("\r\n0\r\n\r\n");
+        signals(process_1, "-TERM");
+        let status = has_ended(&mut example);
+        assert_eq!(status.code(), Some(143), "{name}: {status}");
+    }
 }
 
 #[test]
@@ -135,4 +192,16 @@ fn hub_waits_for_those_who_hang_no_longer_than_its_grace() {
     let mut stream = Vec::new();
     let _ = hangs.read_to_end(&mut stream);
     assert!(stream.len() < 1024 * 1024 && !stream.ends_with(b"0\r\n\r\n"), "{}", stream.len());
+}
+
+/// What it reports about them is no reason not to end.
+#[test]
+fn hub_ends_in_good_order_when_its_log_cannot_be_written() {
+    let mut command = Command::new(built_examples().join("hub"));
+    command.stderr(broken_pipe());
+    let mut hub = Example::run(command);
+    let _hangs = client_that_hangs(&hub);
+    is_told_to_end(&hub, "-TERM");
+    let status = has_ended(&mut hub);
+    assert!(status.success(), "{status}");
 }

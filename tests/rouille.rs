@@ -8,13 +8,12 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
-use common::eventually;
 use common::example::Example;
 use common::http::{Client, Events};
+use common::{PATIENCE, bodies, eventually};
 use rouille::{Request, Response};
-use server_sent_events::adapter::rouille::{last_event_id, refuse, server};
-use server_sent_events::{Headers, History, Publisher, PublisherBuilder};
+use server_sent_events::adapter::rouille::{last_event_id, read_body, respond_busy, respond_busy_with, server};
+use server_sent_events::{BodyError, Headers, History, Publisher, PublisherBuilder};
 
 /// A server whose requests are answered by this function, stopped at the end.
 struct Server {
@@ -40,7 +39,7 @@ impl Server {
         let publisher = publisher.clone();
         Self::new(move |request| match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
             Ok(subscription) => subscription.into_rouille(),
-            Err(_full) => refuse(Duration::from_secs(5)),
+            Err(_full) => respond_busy(Duration::from_secs(5)),
         })
     }
 
@@ -230,6 +229,33 @@ fn a_full_house_sends_its_clients_away_for_a_while() {
     events.ends();
 }
 
+/// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
+#[test]
+fn headers_for_the_stream_are_on_the_refusal_too() {
+    let publisher = builder().max_subscribers(1).max_channel_name(9).build().unwrap();
+    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let respond = |channel: &str| {
+        let request = Request::fake_http("GET", "/", vec![], vec![]);
+        publisher.subscription(()).channels([channel]).respond_to_with(&request, &headers)
+    };
+    let responses = [
+        (respond("too long for it"), 400, "text/plain; charset=utf-8"),
+        (respond("stream"), 200, "text/event-stream"),
+        (respond_busy_with(Duration::from_secs(1), &headers), 200, "text/event-stream"),
+    ];
+    // The first stream is still there.
+    let full = (respond("stream"), 200, "text/event-stream");
+    assert_eq!(publisher.stats().refused, 2);
+    for (response, status, content_type) in responses.into_iter().chain([full]) {
+        let values = |name: &str| -> Vec<_> {
+            response.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
+        };
+        assert_eq!(response.status_code, status);
+        assert_eq!(values("Content-Type"), [content_type]);
+        assert_eq!(values("Access-Control-Allow-Origin"), ["https://example.org"]);
+    }
+}
+
 #[test]
 fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
     let publisher = builder().max_channel_name(5).build().unwrap();
@@ -237,6 +263,33 @@ fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
     let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!(client.reads_head().status(), "HTTP/1.1 400 Bad Request");
     client.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
+}
+
+/// A server that sends back each body it reads.
+fn echoes() -> Server {
+    Server::new(|request| match read_body(request, bodies::MAX_BODY) {
+        Ok(body) => Response::text(String::from_utf8(body).unwrap()),
+        Err(error) => Response::text(error.to_string()).with_status_code(error.status()),
+    })
+}
+
+#[test]
+fn a_body_is_read_whole_or_rejected() {
+    let server = echoes();
+    let connect = || Client::connect(server.address);
+    bodies::are_read_to_their_announced_length(connect);
+    bodies::that_end_early_are_rejected(connect);
+    bodies::of_no_valid_length_are_rejected(connect);
+    bodies::are_asked_for_if_the_client_waits_for_that(connect);
+}
+
+#[test]
+fn a_body_that_was_taken_is_not_mistaken_for_an_empty_one() {
+    let headers = vec![("Content-Length".into(), "5".into())];
+    let request = Request::fake_http("POST", "/", headers, b"hello".to_vec());
+    assert_eq!(read_body(&request, 5), Ok(b"hello".to_vec()));
+    let error = read_body(&request, 5).unwrap_err();
+    assert_eq!((error.status(), error), (500, BodyError::AlreadyTaken));
 }
 
 #[test]

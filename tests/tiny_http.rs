@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::http::{Client, Running};
-use common::{PATIENCE, Watchdog, eventually};
-use server_sent_events::adapter::tiny_http::{Server, last_event_id};
+use common::{PATIENCE, Watchdog, bodies, eventually};
+use server_sent_events::adapter::tiny_http::{Server, last_event_id, read_body};
 use server_sent_events::{Event, Headers, Publisher};
 use tiny_http::{Response, TestRequest};
 
@@ -134,7 +134,7 @@ fn head_gets_no_body_whatever_the_stream_holds() {
         client.reads_head();
         client.reads("HTTP/1.1 200 OK\r\n");
     };
-    head(|publisher, request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
+    head(|publisher, request| publisher.respond_busy(request, Duration::from_secs(1)).unwrap());
     head(|publisher, request| {
         let subscription = publisher.subscription(()).initial_data(["secret"]).open().unwrap();
         publisher.publish("secret");
@@ -211,6 +211,42 @@ fn the_last_event_id() {
     assert_eq!(id(TestRequest::new().with_path("/?lastEventId=%ff")).as_deref(), Some("\u{fffd}"));
 }
 
+/// A server that sends back each body it reads.
+fn echoes() -> Running {
+    Running::new(|mut request| {
+        let (status, text) = match read_body(&mut request, bodies::MAX_BODY) {
+            Ok(body) => (200, String::from_utf8(body).unwrap()),
+            Err(error) => (error.status(), error.to_string()),
+        };
+        request.respond(Response::from_string(text).with_status_code(status)).unwrap();
+    })
+}
+
+/// Java's HttpClient and `curl --http2` offer HTTP/2 on each plain request, and then the body never ended.
+#[test]
+fn a_body_is_read_to_its_announced_length_whatever_the_connection_is_for() {
+    let server = echoes();
+    bodies::are_read_to_their_announced_length(|| server.connect());
+}
+
+#[test]
+fn a_body_that_ends_early_is_rejected_whole() {
+    let server = echoes();
+    bodies::that_end_early_are_rejected(|| server.connect());
+}
+
+#[test]
+fn a_body_of_no_valid_length_is_rejected_before_it_is_read() {
+    let server = echoes();
+    bodies::of_no_valid_length_are_rejected(|| server.connect());
+}
+
+#[test]
+fn a_body_that_waits_to_be_asked_for_is_asked_for() {
+    let server = echoes();
+    bodies::are_asked_for_if_the_client_waits_for_that(|| server.connect());
+}
+
 #[test]
 fn all_clients_reconnect_in_the_same_instant_many() {
     let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
@@ -252,10 +288,48 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
     assert_eq!(publisher.stats().refused, 2);
 }
 
+/// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
+#[test]
+fn headers_for_the_stream_are_on_the_refusal_too() {
+    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name(9).build().unwrap();
+    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let headers = headers.with("Access-Control-Allow-Credentials", "true").unwrap();
+    let server = Running::new(move |request| match request.url() {
+        "/busy" => publisher.respond_busy_with(request, Duration::from_secs(1), &headers).unwrap(),
+        path => {
+            let channel = path.to_owned();
+            publisher.subscription(()).channels([channel]).respond_with(request, &headers).unwrap();
+        }
+    });
+    // Each stays connected, so that the first stream does.
+    let mut clients = Vec::new();
+    for (path, status, text) in [
+        ("/too/long/for/it", 400, "the name of a channel is 16 bytes long: at most 9 are allowed"),
+        ("/stream", 200, FIRST_CHUNK),
+        ("/stream", 200, ": busy\nretry: "),
+        ("/busy", 200, ": busy\nretry: "),
+    ] {
+        for method in ["HEAD", "GET"].iter().skip(usize::from(path == "/stream")) {
+            let mut client =
+                server.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\nOrigin: https://example.org\r\n\r\n"));
+            let head = client.reads_head();
+            assert!(head.status().starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {}", head.0);
+            assert_eq!(head.values("Access-Control-Allow-Origin"), ["https://example.org"], "{method} {path}");
+            assert_eq!(head.values("Access-Control-Allow-Credentials"), ["true"], "{method} {path}");
+            let content_type = if status == 200 { "text/event-stream" } else { "text/plain; charset=UTF-8" };
+            assert_eq!(head.values("Content-Type"), [content_type], "{path}");
+            if *method == "GET" {
+                client.reads_until(text);
+            }
+            clients.push(client);
+        }
+    }
+}
+
 #[test]
 fn a_refusal_has_the_head_of_a_stream_and_its_end() {
     let publisher = Publisher::new();
-    let server = Running::new(move |request| publisher.refuse(request, Duration::from_secs(1)).unwrap());
+    let server = Running::new(move |request| publisher.respond_busy(request, Duration::from_secs(1)).unwrap());
     let mut client = server.send(GET);
     let head = client.reads_head();
     assert_eq!(
@@ -350,6 +424,29 @@ fn streams_opened_at_once_all_get_their_first_comment() {
         clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
         publisher.close();
         clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));
+    }
+}
+
+/// The first `curl -N` shows an event: the stream is there before the event is published.
+#[test]
+fn the_program_of_the_readme_shows_an_event_to_its_first_client() {
+    let publisher = Publisher::new();
+    let server = Running::new(move |request| {
+        let news = format!("somebody asked for {}", request.url());
+        publisher.respond(request).unwrap();
+        publisher.publish(news);
+    });
+    server.events().gets(":\n\n");
+    server.send(GET).reads_until("data: somebody asked for /\n\n");
+
+    let lines = [
+        "let news = format!(\"somebody asked for {}\", request.url());",
+        "publisher.respond(request)?;",
+        "publisher.publish(news);",
+    ];
+    for text in [include_str!("../README.md"), include_str!("../src/lib.rs")] {
+        let code: Vec<&str> = text.lines().map(|line| line.trim_start_matches("//!").trim()).collect();
+        assert!(code.windows(3).any(|code| code == lines), "the program in the documentation is another one");
     }
 }
 

@@ -15,7 +15,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +31,13 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
+
 /// A name longer than this breaks the page.
 const MAX_NAME: usize = 40;
 /// A longer form is refused.
-const MAX_FORM: u64 = 16 * 1024;
+const MAX_FORM: usize = 16 * 1024;
 /// What is kept for tabs that reconnect. A history does not count what a closure holds, so the two bound its memory
 /// together: 64 MiB. More than a queue and the kernels of both ends hold, so that a slow tab misses nothing either.
 const KEPT: usize = 4_096;
@@ -57,14 +60,15 @@ enum Change {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    // With an exit code, because process 1 of a container ignores the default action of a signal.
     let told_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // A hook runs on whatever thread opened or ended a stream, however that came about: it does no more than tell.
     let (opened, changes) = channel();
@@ -101,7 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&chat, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.
@@ -127,11 +131,10 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/publish") => {
-            let mut form = Vec::new();
-            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
-            if form.len() as u64 > MAX_FORM {
-                return refuse(request, 413, "the form is larger than 16 KiB");
-            }
+            let form = match sse::read_body(&mut request, MAX_FORM) {
+                Ok(form) => form,
+                Err(error) => return refuse(request, error.status(), &error.to_string()),
+            };
             match publish(chat, &fields(&form)) {
                 Ok(()) => request.respond(Response::empty(204)),
                 Err(reason) => refuse(request, 400, &reason),
@@ -150,7 +153,7 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
     match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
         Ok(subscription) => subscription.respond(request),
-        Err(_full) => chat.refuse(request, Duration::from_secs(5)),
+        Err(_full) => chat.respond_busy(request, Duration::from_secs(5)),
     }
 }
 

@@ -11,6 +11,9 @@
 //! Each channel keeps its last 8,192 events, 64 MiB in all, for clients that reconnect. No channel can have the name
 //! `stats`, however it is written: to watch it or to publish to it is refused.
 //!
+//! A body may have 1 MiB, and that much may wait for each stream too: two bodies of 600 KB at once can disconnect every
+//! stream of their channel; a browser then resumes. For bodies that large, set `queue_bytes` to four times `MAX_BODY`.
+//!
 //! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it says goodbye to every stream with an event of type `shutdown` and a
 //! time of its own after which to come back, and ends within some seconds. Told again, it ends at once.
 //!
@@ -23,7 +26,7 @@
 //! ```
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,12 +41,14 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
 mod statistics;
 #[cfg(feature = "server")]
 mod streams;
 
 /// A longer body is refused.
-const MAX_BODY: u64 = 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
 /// The bytes of a channel's name; a longer one is refused.
 const MAX_CHANNEL: usize = 256;
 /// Descriptors for everything that is no stream.
@@ -55,14 +60,15 @@ const STATS: &str = "stats";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    // With an exit code, because process 1 of a container ignores the default action of a signal.
     let told_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each stream, and without a free one it accepts nobody ever again.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
@@ -84,7 +90,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(not(feature = "server"))]
     let streams_port = String::new();
     #[cfg(feature = "server")]
-    streams.iter().for_each(|streams| println!("streams on http://{}", streams.local_addr()));
+    if let Some(streams) = &streams {
+        output::say(format_args!("streams on http://{}", streams.local_addr()));
+    }
     #[cfg(not(feature = "server"))]
     if std::env::args().nth(2).is_some() {
         return Err("a second address needs `--features server`".into());
@@ -109,7 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&publisher, &page, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.
@@ -125,7 +133,7 @@ fn shut_down(publisher: &Publisher) {
     let farewell = Event::new("the hub ends").event("shutdown").expect("a plain word");
     let cut = publisher.shutdown_with(Shutdown::new(GRACE).farewell(farewell));
     if cut > 0 {
-        eprintln!("cut off, since they took too long: {cut}");
+        output::log(format_args!("disconnected {cut} streams: they took longer than {GRACE:?}"));
     }
 }
 
@@ -153,18 +161,14 @@ fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result
     if reads {
         return match publisher.subscription(()).channels(&channels).last_event_id_of(&request).open() {
             Ok(subscription) => subscription.respond(request),
-            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
+            Err(error) if error.is_temporary() => publisher.respond_busy(request, Duration::from_secs(5)),
             Err(error) => refuse(request, 400, &error.to_string()),
         };
     }
-    if request.body_length().is_some_and(|length| length as u64 > MAX_BODY) {
-        return refuse(request, 413, "the body is larger than 1 MiB");
-    }
-    let mut body = Vec::new();
-    request.as_reader().take(MAX_BODY + 1).read_to_end(&mut body)?;
-    if body.len() as u64 > MAX_BODY {
-        return refuse(request, 413, "the body is larger than 1 MiB");
-    }
+    let body = match sse::read_body(&mut request, MAX_BODY) {
+        Ok(body) => body,
+        Err(error) => return refuse(request, error.status(), &error.to_string()),
+    };
     match event(body, query) {
         Ok(event) => {
             let queued = publisher.publish_to(&channels, event).queued();

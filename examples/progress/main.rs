@@ -19,7 +19,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tiny_http::{Header, Method, Request, Response};
 
+#[path = "../common/output.rs"]
+mod output;
+
 /// How many jobs run at once.
 const WORKERS: usize = 3;
 /// How many more may wait.
@@ -47,7 +50,7 @@ const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// A longer name breaks the page.
 const MAX_NAME: usize = 60;
 /// A longer form is refused.
-const MAX_FORM: u64 = 64 * 1024;
+const MAX_FORM: usize = 64 * 1024;
 /// How long the streams may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -125,14 +128,15 @@ impl Jobs {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
+    // With an exit code, because process 1 of a container ignores the default action of a signal.
     let told_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&told_to_end))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
     let history = History::new().events(KEPT).max_bytes(MAX_KEPT_BYTES);
@@ -160,7 +164,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads.spawn(|| {
                 for request in server.incoming_requests() {
                     if let Err(error) = answer(&jobs, request) {
-                        eprintln!("a request got no answer: {error}");
+                        output::log(format_args!("a request got no answer: {error}"));
                     }
                 }
                 // The server is over: the next thread is to see it too.
@@ -182,11 +186,10 @@ fn answer(jobs: &Jobs, mut request: Request) -> io::Result<()> {
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/jobs") => {
-            let mut form = Vec::new();
-            request.as_reader().take(MAX_FORM + 1).read_to_end(&mut form)?;
-            if form.len() as u64 > MAX_FORM {
-                return refuse(request, 413, "the form is larger than 64 KiB");
-            }
+            let form = match sse::read_body(&mut request, MAX_FORM) {
+                Ok(form) => form,
+                Err(error) => return refuse(request, error.status(), &error.to_string()),
+            };
             let name = match name(&fields(&form)) {
                 Ok(name) => name,
                 Err(reason) => return refuse(request, 400, &reason),
@@ -210,7 +213,7 @@ fn subscribe(publisher: &Publisher, job: Option<u64>, request: Request) -> io::R
     let channel = job.map_or(ALL_JOBS.into(), channel_of);
     match publisher.subscription(()).channels(&channel).last_event_id_of(&request).replay_last(KEPT).open() {
         Ok(subscription) => subscription.respond(request),
-        Err(_full) => publisher.refuse(request, Duration::from_secs(5)),
+        Err(_full) => publisher.respond_busy(request, Duration::from_secs(5)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The visits page on rouille: `cargo run --features rouille --example rouille [ADDRESS]`.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use rouille::Response;
@@ -25,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => Response::empty_404(),
     })?;
-    println!("listening on http://{}", server.server_addr());
+    // Not `println!`: it panics if standard output cannot be written.
+    let _ = writeln!(io::stdout(), "listening on http://{}", server.server_addr());
     server.run();
     Ok(())
 }

@@ -5,10 +5,13 @@ use std::error::Error;
 use server_sent_events::{Publisher, adapter::tiny_http as sse};
 use tiny_http::{Header, Response};
 
+#[path = "../common/output.rs"]
+mod output;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    println!("listening on http://{}", server.local_addr());
+    output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
     let publisher = Publisher::<()>::builder().max_subscribers(400).build()?;
@@ -25,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => request.respond(Response::empty(404)),
         };
         if let Err(error) = answered {
-            eprintln!("a request got no answer: {error}");
+            output::log(format_args!("a request got no answer: {error}"));
         }
     }
     Ok(())

@@ -12,6 +12,8 @@
 //! | `rouille`, upgraded | no thread of ours, and one of its server's | only if it asked for `Connection: close` | no: put a proxy in front |
 
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+mod body;
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
 mod knocker;
 #[cfg(feature = "rouille")]
 pub mod rouille;

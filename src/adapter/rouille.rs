@@ -33,6 +33,12 @@
 //! stream and is given back. The thread itself waits until the operating system gives the connection up: rouille binds
 //! its own listener, on which no time limit can be set, and keeps the connection to itself.
 //!
+//! # Bodies of requests
+//!
+//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
+//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. rouille's own
+//! functions that read a body (`rouille::input`) use that reader. Chunked bodies are answered with status 411.
+//!
 //! # What it cannot promise
 //!
 //! rouille stands on `tiny_http`, so what a stranger can do to that, with an announced body or half a request, holds here
@@ -40,6 +46,10 @@
 //! binds the listener itself, a client that vanishes without a word is noticed only when the operating system gives
 //! up, after a quarter of an hour; and no more than 128 connections wait to be accepted, the others try again a second
 //! later. For more than a few hundred streams take the `tiny_http` adapter.
+//!
+//! A request header that is not ASCII (`Cookie: name=Zoë`) makes the server close the connection without an answer, and
+//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
+//! example.
 //!
 //! A client that speaks HTTP/1.0 (nginx does unless it has `proxy_http_version 1.1`) cannot be sent a body of
 //! unknown length. As a body it gets what is there already, up to 1 MiB, and the end: an `EventSource` comes back
@@ -53,7 +63,9 @@ use std::time::Duration;
 
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
+use crate::adapter::body;
 use crate::adapter::knocker::Knocker;
+use crate::error::BodyError;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::SubscriptionBuilder;
 use crate::reader::Reader;
@@ -71,12 +83,12 @@ impl Subscription {
     /// body, and ends the stream when the client has gone ([`EndCause::Dropped`](crate::EndCause::Dropped)).
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{refuse, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
     /// let server = server("127.0.0.1:5000", move |_request| match publisher.subscribe() {
     ///     Ok(subscription) => subscription.into_rouille(),
-    ///     Err(_full) => refuse(Duration::from_secs(5)),
+    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
     /// })?;
     /// server.run();
     /// # Ok::<(), std::io::Error>(())
@@ -104,12 +116,12 @@ impl Subscription {
     /// be started, the stream is over after its head.
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{refuse, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
     /// let server = server("127.0.0.1:5000", move |request| match publisher.subscribe() {
     ///     Ok(subscription) => subscription.into_rouille_upgrade(request),
-    ///     Err(_full) => refuse(Duration::from_secs(5)),
+    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
     /// })?;
     /// server.pool_size(8).run();
     /// # Ok::<(), std::io::Error>(())
@@ -133,8 +145,8 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// Opens it and makes the response whose body is its stream; with a [history](crate::History) the client goes on from
     /// the last event id that it says.
     ///
-    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [refusal](refuse)
-    /// for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
+    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [busy
+    /// response](respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
     /// is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// ```no_run
@@ -147,10 +159,33 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn respond_to(self, request: &Request) -> Response {
+        self.respond_to_with(request, &Headers::new())
+    }
+
+    /// Makes the response that [`respond_to`](Self::respond_to) makes, with further headers.
+    ///
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
+    /// another origin reconnect after a busy response.
+    ///
+    /// ```no_run
+    /// # use server_sent_events::{Headers, Publisher, adapter::rouille::server};
+    /// # let publisher = Publisher::new();
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let server = server("127.0.0.1:5000", move |request| {
+    ///     publisher.subscription(()).channels("news").respond_to_with(request, &headers)
+    /// })?;
+    /// server.run();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_to_with(self, request: &Request, headers: &Headers) -> Response {
         match self.last_event_id(last_event_id(request)).open() {
-            Ok(subscription) => subscription.into_rouille(),
-            Err(error) if error.is_temporary() => refuse(Duration::from_secs(5)),
-            Err(error) => Response::text(error.to_string()).with_status_code(400),
+            Ok(subscription) => subscription.into_rouille_with(headers),
+            Err(error) if error.is_temporary() => respond_busy_with(Duration::from_secs(5), headers),
+            Err(error) => {
+                let mut response = Response::text(error.to_string()).with_status_code(400);
+                response.headers.extend(headers.own().map(owned));
+                response
+            }
         }
     }
 }
@@ -205,13 +240,31 @@ where
 /// status such as 503 would make it give up for good.
 ///
 /// ```
-/// use server_sent_events::adapter::rouille::refuse;
+/// use server_sent_events::adapter::rouille::respond_busy;
 /// use std::time::Duration;
 ///
-/// assert_eq!(refuse(Duration::from_secs(5)).status_code, 200);
+/// assert_eq!(respond_busy(Duration::from_secs(5)).status_code, 200);
 /// ```
-pub fn refuse(retry: Duration) -> Response {
-    response(&Headers::new(), ResponseBody::from_string(http::busy(retry)))
+pub fn respond_busy(retry: Duration) -> Response {
+    respond_busy_with(retry, &Headers::new())
+}
+
+/// Makes the response that [`respond_busy`] makes, with further headers.
+///
+/// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
+/// origin, and does not reconnect.
+///
+/// ```
+/// use server_sent_events::{Headers, adapter::rouille::respond_busy_with};
+/// use std::time::Duration;
+///
+/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// let response = respond_busy_with(Duration::from_secs(5), &headers);
+/// assert!(response.headers.iter().any(|(name, _)| name == "Access-Control-Allow-Origin"));
+/// # Ok::<(), server_sent_events::HeaderError>(())
+/// ```
+pub fn respond_busy_with(retry: Duration, headers: &Headers) -> Response {
+    response(headers, ResponseBody::from_string(http::busy(retry)))
 }
 
 /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
@@ -230,12 +283,50 @@ pub fn last_event_id(request: &Request) -> Option<String> {
     http::last_event_id(request.header(LAST_EVENT_ID), request.raw_url())
 }
 
+/// Reads the body of the request, whole, or rejects it.
+///
+/// Reads as much as `Content-Length` announces and no more. With [`Request::data`](rouille::Request::data) alone, a body
+/// never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each plain
+/// request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty body.
+/// The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
+///
+/// Blocks until the body or the end of the connection has arrived.
+///
+/// # Errors
+///
+/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
+/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because the server
+/// below rouille does not report whether it is whole. The last two are rejected before any of the body is read.
+/// [`BodyError::AlreadyTaken`] (500) if `Request::data` was called before.
+///
+/// ```
+/// use rouille::Request;
+/// use server_sent_events::{BodyError, adapter::rouille::read_body};
+///
+/// let request = |length: &str| {
+///     Request::fake_http("POST", "/", vec![("Content-Length".into(), length.into())], b"hello".to_vec())
+/// };
+/// assert_eq!(read_body(&request("5"), 100), Ok(b"hello".to_vec()));
+/// assert_eq!(read_body(&request("6"), 100), Err(BodyError::Incomplete { received: 5, announced: 6 }));
+/// assert_eq!(read_body(&request("5"), 4), Err(BodyError::TooLarge { limit: 4 }));
+/// ```
+pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+    match body::length(request.headers(), max_bytes)? {
+        0 => Ok(Vec::new()),
+        length => body::read(request.data().ok_or(BodyError::AlreadyTaken)?, length),
+    }
+}
+
 /// A response with the headers of an event stream.
 fn response(headers: &Headers, data: ResponseBody) -> Response {
-    let owned = |text: &str| Cow::Owned(text.to_owned());
     let identity = ("Content-Encoding".into(), "identity".into());
-    let all = headers.all().map(|(name, value)| (owned(name), owned(value)));
-    Response { status_code: 200, headers: all.chain([identity]).collect(), data, upgrade: None }
+    let headers = headers.all().map(owned).chain([identity]).collect();
+    Response { status_code: 200, headers, data, upgrade: None }
+}
+
+/// A header as rouille takes it.
+fn owned((name, value): (&str, &str)) -> (Cow<'static, str>, Cow<'static, str>) {
+    (name.to_owned().into(), value.to_owned().into())
 }
 
 /// The body as rouille reads it.

@@ -19,6 +19,12 @@
 //! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
 //! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
 //!
+//! # Bodies of requests
+//!
+//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
+//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. Chunked bodies are
+//! answered with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
+//!
 //! # What it cannot promise
 //!
 //! `tiny_http` 0.12 is a server for a trusted network, and some of that cannot be mended from outside. On the
@@ -32,7 +38,7 @@
 //! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
 //!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
 //!   its first flush. As many such requests as there are answering threads stop the program. Where the answer is a
-//!   stream or a [refusal](crate::Publisher::refuse), it is a writer thread that waits: a quarter of them at the most,
+//!   stream or a [busy response](crate::Publisher::respond_busy), it is a writer thread that waits: a quarter of them at the most,
 //!   and then no further stream begins, while those that run go on;
 //! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
 //!   ends in `HTTP/2.0`.
@@ -41,23 +47,28 @@
 //! connections for good, mostly without telling whoever waits for requests. It needs two for each connection, so
 //! keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
 //!
+//! A request header that is not ASCII (`Cookie: name=Zoë`) makes `tiny_http` close the connection without an answer, and
+//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
+//! example.
+//!
 //! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
-use tiny_http::{Method, Request, Response};
+use tiny_http::{Header, Method, Request, Response};
 
-use crate::adapter::knocker::Knocker;
+use crate::adapter::body;
+use crate::error::BodyError;
 use crate::http::{self, Headers, LAST_EVENT_ID};
 use crate::publisher::{Publisher, SubscriptionBuilder};
-use crate::sockets;
 use crate::stats::EndCause;
 use crate::subscription::{Output, Subscription, Writer};
+
+mod server;
+
+pub use server::{IncomingRequests, Server};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
@@ -93,7 +104,7 @@ impl Subscription {
     /// ```
     pub fn respond_with(mut self, request: Request, headers: &Headers) -> io::Result<()> {
         let mut chunked = *request.http_version() >= (1, 1);
-        let says_close = |header: &tiny_http::Header| {
+        let says_close = |header: &Header| {
             header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
         };
         let keep_alive = !request.headers().iter().any(says_close);
@@ -132,17 +143,44 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     match publisher.subscribe() {
     ///         Ok(subscription) => subscription.respond(request)?,
-    ///         Err(_full) => publisher.refuse(request, Duration::from_secs(5))?,
+    ///         Err(_full) => publisher.respond_busy(request, Duration::from_secs(5))?,
     ///     }
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn refuse(&self, request: Request, retry: Duration) -> io::Result<()> {
-        self.detached(http::busy(retry)).respond(request)
+    pub fn respond_busy(&self, request: Request, retry: Duration) -> io::Result<()> {
+        self.respond_busy_with(request, retry, &Headers::new())
+    }
+
+    /// Answers as [`respond_busy`](Self::respond_busy) does, with further headers. Returns at once.
+    ///
+    /// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
+    /// origin, and does not reconnect.
+    ///
+    /// # Errors
+    ///
+    /// As [`respond_busy`](Self::respond_busy).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    /// use std::time::Duration;
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     match publisher.subscribe() {
+    ///         Ok(subscription) => subscription.respond_with(request, &headers)?,
+    ///         Err(_full) => publisher.respond_busy_with(request, Duration::from_secs(5), &headers)?,
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_busy_with(&self, request: Request, retry: Duration, headers: &Headers) -> io::Result<()> {
+        self.detached(http::busy(retry)).respond_with(request, headers)
     }
 
     /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
-    /// is full, with a [refusal](Self::refuse) for 5 seconds; returns at once. With a [history](crate::History) the
+    /// is full, with a [busy response](Self::respond_busy) for 5 seconds; returns at once. With a [history](crate::History) the
     /// client goes on from the last event id that it says.
     ///
     /// # Errors
@@ -161,7 +199,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// last event id that it says. Returns at once.
     ///
     /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a
-    /// [refusal](Publisher::refuse) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
+    /// [busy response](Publisher::respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
     /// is the request's fault: it is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// # Errors
@@ -180,11 +218,40 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond(self, request: Request) -> io::Result<()> {
+        self.respond_with(request, &Headers::new())
+    }
+
+    /// Answers as [`respond`](Self::respond) does, with further headers. Returns at once.
+    ///
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
+    /// another origin reconnect after a busy response.
+    ///
+    /// # Errors
+    ///
+    /// As [`respond`](Self::respond).
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    ///
+    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+    ///     publisher.subscription(()).channels("news").respond_with(request, &headers)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn respond_with(self, request: Request, headers: &Headers) -> io::Result<()> {
         let publisher = self.publisher();
         match self.last_event_id_of(&request).open() {
-            Ok(subscription) => subscription.respond(request),
-            Err(error) if error.is_temporary() => publisher.refuse(request, Duration::from_secs(5)),
-            Err(error) => request.respond(Response::from_string(error.to_string()).with_status_code(400)),
+            Ok(subscription) => subscription.respond_with(request, headers),
+            Err(error) if error.is_temporary() => publisher.respond_busy_with(request, Duration::from_secs(5), headers),
+            Err(error) => {
+                let mut response = Response::from_string(error.to_string()).with_status_code(400);
+                for (name, value) in headers.own() {
+                    response.add_header(Header::from_bytes(name, value).expect("BUG: a header was not checked"));
+                }
+                request.respond(response)
+            }
         }
     }
 
@@ -251,112 +318,43 @@ pub fn last_event_id(request: &Request) -> Option<String> {
     http::last_event_id(header.map(|header| header.value.as_str()), request.url())
 }
 
-/// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
+/// Reads the body of the request, whole, or rejects it.
 ///
-/// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
+/// Reads as much as `Content-Length` announces and no more. With [`Request::as_reader`](tiny_http::Request::as_reader)
+/// alone, a body never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each
+/// plain request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty
+/// body. The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
 ///
-/// | option | value | why |
-/// |---|---|---|
-/// | backlog | 4,096 | all pages reconnect at once after a restart; 128 connections would wait, the others time out |
-/// | `TCP_NODELAY` | on | an event is not held back for the acknowledgement of the one before |
-/// | keep-alive | after 60 s, then each 15 s | finds peers that are gone without a word |
-/// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a peer that acknowledges nothing fails after that |
-/// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and so gets less stale |
+/// Blocks until the body or the end of the connection has arrived.
 ///
-/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can
-/// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
-/// opened together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as
-/// long as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
-/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
-/// idle server costs nothing.
-pub struct Server {
-    /// Dropped first: the knocking has ended before the server does.
-    knocker: Knocker,
-    server: tiny_http::Server,
-}
-
-impl Server {
-    /// Binds to the first of these addresses that can be bound; port 0 takes a free one.
-    ///
-    /// # Errors
-    ///
-    /// What the operating system says of the last address, or that a thread cannot be started.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let listener = sockets::listen_on(address, sockets::Options::default())?;
-        let knocker = Knocker::start(listener.local_addr()?)?;
-        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { knocker, server })
-    }
-
-    /// The address it listens on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.server_addr().to_ip().expect("BUG: bound to an IP address")
-    }
-
-    /// Blocks until a request has come, as [`tiny_http::Server::recv`].
-    ///
-    /// # Errors
-    ///
-    /// When the server was [unblocked](tiny_http::Server::unblock), or says that it accepts no connections any more;
-    /// without a free descriptor it mostly stops without saying so.
-    pub fn recv(&self) -> io::Result<Request> {
-        let request = self.server.recv()?;
-        self.knocker.request_came();
-        Ok(request)
-    }
-
-    /// A request, if one comes within this time, as [`tiny_http::Server::recv_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// When the server accepts no connections any more.
-    pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
-        let request = self.server.recv_timeout(timeout)?;
-        request.iter().for_each(|_| self.knocker.request_came());
-        Ok(request)
-    }
-
-    /// A request, if one has come already, as [`tiny_http::Server::try_recv`].
-    ///
-    /// # Errors
-    ///
-    /// When the server accepts no connections any more.
-    pub fn try_recv(&self) -> io::Result<Option<Request>> {
-        let request = self.server.try_recv()?;
-        request.iter().for_each(|_| self.knocker.request_came());
-        Ok(request)
-    }
-
-    /// Blocks for each request, and ends when [`recv`](Self::recv) gives an error.
-    pub fn incoming_requests(&self) -> IncomingRequests<'_> {
-        IncomingRequests { server: self }
-    }
-}
-
-impl Deref for Server {
-    type Target = tiny_http::Server;
-
-    fn deref(&self) -> &tiny_http::Server {
-        &self.server
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
-    }
-}
-
-/// Blocks for each request; from [`Server::incoming_requests`].
-#[derive(Debug)]
-pub struct IncomingRequests<'a> {
-    server: &'a Server,
-}
-
-impl Iterator for IncomingRequests<'_> {
-    type Item = Request;
-
-    fn next(&mut self) -> Option<Request> {
-        self.server.recv().ok()
+/// # Errors
+///
+/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
+/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because
+/// `tiny_http` does not report whether it is whole. The last two are rejected before any of the body is read.
+///
+/// ```no_run
+/// use server_sent_events::{Publisher, adapter::tiny_http::{Server, read_body}};
+/// use tiny_http::Response;
+///
+/// let publisher = Publisher::new();
+/// for mut request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
+///     match read_body(&mut request, 64 * 1024) {
+///         Ok(body) => {
+///             publisher.publish(String::from_utf8_lossy(&body));
+///             request.respond(Response::empty(204))?;
+///         }
+///         Err(error) => {
+///             request.respond(Response::from_string(error.to_string()).with_status_code(error.status()))?;
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_body(request: &mut Request, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+    let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
+    match body::length(headers, max_bytes)? {
+        0 => Ok(Vec::new()),
+        length => body::read(request.as_reader(), length),
     }
 }

@@ -125,10 +125,29 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// How many bytes of frames may wait for one subscriber. Defaults to 1 MiB.
+    /// Sets how many bytes of frames may wait for one subscriber. Defaults to 1 MiB.
     ///
-    /// One frame that is larger is let into an empty queue all the same. A closure counts by its own size,
-    /// without what its captures own elsewhere. Initial data does not count.
+    /// A frame larger than this still fits into an empty queue. A closure counts by its own size, without what its
+    /// captures own elsewhere. Initial data does not count.
+    ///
+    /// Events that are published at the same moment must fit together, however fast a client reads. At the default, two
+    /// events of 600 KB at once can disconnect **every** subscriber. If events can be large, set this to the sum of those
+    /// that can come together, and at least to twice the largest. A queue shares its frames with all others; only a
+    /// client that is slow keeps them longer.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// let large = "x".repeat(600_000);
+    /// for (bytes, subscribers) in [(1024 * 1024, 0), (4 * 1024 * 1024, 1)] {
+    ///     let publisher = Publisher::<()>::builder().queue_bytes(bytes).build()?;
+    ///     let _subscription = publisher.subscribe()?;
+    ///     publisher.publish(&large);
+    ///     publisher.publish(&large);
+    ///     assert_eq!(publisher.stats().subscribers, subscribers);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.settings.queue.bytes = bytes;
         self

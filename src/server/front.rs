@@ -257,11 +257,10 @@ impl Front {
             }
             let now = Instant::now();
             self.look_at_the_clock(now);
-            if let Some(stops) = self.stops {
-                if self.connections.is_empty() || stops <= now {
+            if let Some(stops) = self.stops
+                && (self.connections.is_empty() || stops <= now) {
                     return Ok(());
                 }
-            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 
 use super::http::{Client, Events};
@@ -60,6 +60,15 @@ impl Drop for Example {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+/// A pipe whose reader is gone: each write to it fails.
+#[cfg(unix)]
+pub fn broken_pipe() -> ChildStdin {
+    let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+    let writer = reader.stdin.take().unwrap();
+    reader.wait().unwrap();
+    writer
 }
 
 /// The folder of the examples, as they stand now: `cargo test --test examples` alone would not build them.

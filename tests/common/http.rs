@@ -39,7 +39,7 @@ impl Running {
         let publisher = publisher.clone();
         Self::new(move |request| match publisher.subscribe() {
             Ok(subscription) => subscription.respond(request).unwrap(),
-            Err(_) => publisher.refuse(request, std::time::Duration::from_secs(5)).unwrap(),
+            Err(_) => publisher.respond_busy(request, std::time::Duration::from_secs(5)).unwrap(),
         })
     }
 

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 #[cfg(feature = "tiny_http")]
+pub mod bodies;
+#[cfg(feature = "tiny_http")]
 pub mod example;
 #[cfg(any(feature = "tiny_http", feature = "server"))]
 pub mod http;
