@@ -288,9 +288,12 @@ impl Stream {
             Way::Http2 => "http/2 200",
         };
         let head = head.to_ascii_lowercase();
-        assert!(head.starts_with(status) && head.contains("content-type: text/event-stream\n"), "{head}");
-        let (moment, comment) = stream.next_frame().expect("the first comment");
-        assert_eq!(comment, ":\n");
+        assert!(
+            head.starts_with(status) && head.contains("content-type: text/event-stream; charset=utf-8\n"),
+            "{head}"
+        );
+        let (moment, comment) = stream.next_line().expect("the first comment");
+        assert_eq!(comment, ":");
         let (_, start) = stream.next_frame().expect("the start id");
         assert!(start.starts_with("id: "), "{start}");
         (stream, head, moment)
@@ -301,12 +304,21 @@ impl Stream {
     pub fn next_frame(&mut self) -> Option<(Instant, String)> {
         let mut frame = String::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok((moment, line)) if line.trim_end().is_empty() => return Some((moment, frame)),
-                Ok((_, line)) => frame += &format!("{}\n", line.trim_end()),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => panic!("nothing within {PATIENCE:?}, after {frame:?}"),
+            let (moment, line) = self.next_line()?;
+            if line.is_empty() {
+                return Some((moment, frame));
             }
+            frame += &format!("{line}\n");
+        }
+    }
+
+    /// The next line, without white space at its end, and when it came; `None` at the end.
+    #[track_caller]
+    fn next_line(&mut self) -> Option<(Instant, String)> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok((moment, line)) => Some((moment, line.trim_end().to_owned())),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing within {PATIENCE:?}"),
         }
     }
 

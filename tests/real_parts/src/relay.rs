@@ -17,9 +17,18 @@ pub struct Relay {
 #[derive(Default)]
 struct State {
     holds: bool,
-    cuts_within: Option<String>,
+    cuts_at: Option<(String, Cut)>,
     cut: Option<Instant>,
     visits: Vec<Visit>,
+}
+
+/// Where a connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Before the last byte of a frame.
+    Within,
+    /// After a frame.
+    After,
 }
 
 /// A connection that came, and what it began with.
@@ -30,6 +39,9 @@ pub struct Visit {
     pub head: String,
     /// The first bytes of the answer.
     pub answer: String,
+    /// The number of comments without text and of ids without an event that were passed on: a stream's first bytes, and its
+    /// heartbeats.
+    pub heartbeats: usize,
 }
 
 impl Visit {
@@ -71,12 +83,17 @@ impl Relay {
 
     /// Breaks the connection, once, before the last byte of the frame that holds this text.
     pub fn cuts_within(&self, text: &str) {
+        self.cuts(Cut::Within, text);
+    }
+
+    /// Breaks the connection, once, at the frame that holds this text.
+    pub fn cuts(&self, at: Cut, text: &str) {
         let mut state = self.state();
-        state.cuts_within = Some(text.to_owned());
+        state.cuts_at = Some((text.to_owned(), at));
         state.cut = None;
     }
 
-    /// When it was about to break the connection, as `cuts_within` wanted; `None` as long as it was not.
+    /// When it was about to break the connection, as `cuts` wanted; `None` as long as it was not.
     pub fn cut(&self) -> Option<Instant> {
         self.state().cut
     }
@@ -93,7 +110,7 @@ impl Relay {
             client.read_exact(&mut byte)?;
             head.push(byte[0]);
         }
-        let visit = Visit { at, head: String::from_utf8(head.clone()).unwrap(), answer: String::new() };
+        let visit = Visit { at, head: String::from_utf8(head.clone()).unwrap(), answer: String::new(), heartbeats: 0 };
         let mut state = self.state();
         let number = state.visits.len();
         state.visits.push(visit);
@@ -117,6 +134,7 @@ impl Relay {
         let mut buffer = vec![0; 64 * 1024];
         let mut frame = Vec::new();
         loop {
+            let mut heartbeats = 0;
             let read = server.read(&mut buffer)?;
             if read == 0 {
                 return Ok(());
@@ -126,24 +144,27 @@ impl Relay {
             for (at, byte) in buffer[..read].iter().enumerate() {
                 if *byte == b'\n' && frame.ends_with(b"\n") {
                     let text = String::from_utf8_lossy(&frame);
-                    if state.cuts_within.as_deref().is_some_and(|within| text.contains(within)) {
-                        pass = at;
-                        state.cuts_within = None;
+                    if let Some((_, cut)) = state.cuts_at.take_if(|(part, _)| text.contains(&**part)) {
+                        pass = if cut == Cut::Within { at } else { at + 1 };
                         state.cut = Some(Instant::now());
                         break;
                     }
+                    let has = |field| text.lines().any(|line| line.starts_with(field));
+                    heartbeats += usize::from(has("id: ") && !has("data: "));
                     frame.clear();
                 } else {
                     frame.push(*byte);
+                    heartbeats += usize::from(frame == b":\n" || frame.ends_with(b"\n:\n"));
                 }
             }
             drop(state);
             client.write_all(&buffer[..pass])?;
             // After it was passed on: who sees it here may cut, and it has arrived all the same.
             let mut state = self.state();
-            let answer = &mut state.visits[number].answer;
-            if answer.len() < 1024 {
-                answer.push_str(&String::from_utf8_lossy(&buffer[..pass]));
+            let visit = &mut state.visits[number];
+            visit.heartbeats += heartbeats;
+            if visit.answer.len() < 1024 {
+                visit.answer.push_str(&String::from_utf8_lossy(&buffer[..pass]));
             }
             drop(state);
             if pass < read {

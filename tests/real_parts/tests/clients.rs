@@ -3,16 +3,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use real_parts::client::Client;
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Events;
 use real_parts::common::{PATIENCE, eventually, parsed};
 use real_parts::installed::{node, python, spawn};
 use real_parts::relay::Relay;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Type and data of what is published. What arrives has a line feed for each CR, LF and CRLF, and is the same else.
 const EVENTS: &[(&str, &str)] = &[
@@ -126,65 +125,27 @@ fn rust_eventsource_client() -> Kind {
     }
 }
 
-/// A client at work, killed at the end.
-struct Client {
-    process: Child,
-    events: Receiver<Arrived>,
+/// Starts a client that reads the stream at this URL.
+#[track_caller]
+fn start(kind: &Kind, url: &str) -> Client {
+    Client::start((kind.command)().arg(url).args(TYPES))
 }
 
-impl Client {
-    #[track_caller]
-    fn start(kind: &Kind, url: &str) -> Self {
-        let mut process = spawn((kind.command)().arg(url).args(TYPES));
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, events) = channel();
-        thread::spawn(move || {
-            for line in output.lines() {
-                let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
-                let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-                let _ = sender.send(Arrived { kind: field("type"), data: field("data"), id: field("id") });
-            }
-        });
-        Self { process, events }
-    }
-
-    /// It must not end, but for a tool that is missing.
-    #[track_caller]
-    fn runs(&mut self) {
-        let ended = self.process.try_wait().unwrap();
-        assert_eq!(ended, None, "the client has ended: see what it says above; tests/run installs what it needs");
-    }
-
-    #[track_caller]
-    fn gets(&mut self, expected: &Arrived) {
-        match self.events.recv_timeout(PATIENCE) {
-            Ok(event) => assert_eq!(event, *expected),
-            Err(error) => {
-                // Its output ends just before the process does.
-                eventually("the client is there, or gone", || {
-                    error == RecvTimeoutError::Timeout || self.process.try_wait().unwrap().is_some()
-                });
-                self.runs();
-                panic!("the client has not told of {expected:?}");
-            }
-        }
-    }
-
-    /// Waits until it has come so often.
-    #[track_caller]
-    fn comes(&mut self, relay: &Relay, times: usize) {
-        eventually("the client comes", || {
-            self.runs();
-            relay.visits().len() >= times
-        });
-    }
+/// The next message that the client receives is this one.
+#[track_caller]
+fn gets(client: &mut Client, expected: &Arrived) {
+    let message = client.next(expected);
+    let field = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(Arrived { kind: field("type"), data: field("data"), id: field("id") }, *expected);
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
+/// Waits until it has come so often.
+#[track_caller]
+fn comes(client: &mut Client, relay: &Relay, times: usize) {
+    eventually("the client comes", || {
+        client.runs();
+        relay.visits().len() >= times
+    });
 }
 
 /// hub, somebody who watches it without a break and so knows the ids, and the way by which the client comes.
@@ -284,17 +245,17 @@ fn address(hub: &Example) -> SocketAddr {
 
 fn gets_all_and_resumes(kind: Kind) {
     let mut scene = Scene::new(&kind);
-    let mut client = Client::start(&kind, &scene.url());
+    let mut client = start(&kind, &scene.url());
     let first = scene.first(&mut client);
-    client.gets(&first);
+    gets(&mut client, &first);
     assert_eq!(scene.came_with(), None);
     for event in scene.publishes_all(EVENTS) {
-        client.gets(&event);
+        gets(&mut client, &event);
     }
     let long = scene.publishes("/c", &format!("{}\n{}", "long, ".repeat(20_000), "ü".repeat(50_000))).1;
-    client.gets(&long);
+    gets(&mut client, &long);
     let last = scene.publishes(&format!("/c?retry={}", kind.retry), "with a retry time").1;
-    client.gets(&last);
+    gets(&mut client, &last);
 
     // The connection breaks within an event, and hub goes on.
     scene.relay.cuts_within("cut off");
@@ -302,23 +263,23 @@ fn gets_all_and_resumes(kind: Kind) {
     let cut_off = scene.publishes("/d", "cut off").1;
     let missed = scene.publishes_all(MISSED);
     eventually("the connection is cut", || scene.relay.cut().is_some());
-    client.comes(&scene.relay, 2);
+    comes(&mut client, &scene.relay, 2);
     assert_eq!(scene.came_with(), Some(last.id));
     let away = scene.relay.visits()[1].at - scene.relay.cut().unwrap();
     assert!(away >= Duration::from_millis((kind.waits)(kind.retry)), "it came back after {away:?}");
     scene.relay.lets_go();
-    client.gets(&cut_off);
+    gets(&mut client, &cut_off);
     for event in missed {
-        client.gets(&event);
+        gets(&mut client, &event);
     }
     let last = scene.publishes("/d?retry=20", "live again").1;
-    client.gets(&last);
+    gets(&mut client, &last);
 
     // hub itself goes, and with it its memory.
     scene.hub.process.kill().unwrap();
     scene.hub.process.wait().unwrap();
     // That is how it finds hub gone.
-    client.comes(&scene.relay, 3);
+    comes(&mut client, &scene.relay, 3);
     scene.restarts_hub();
     let after = [scene.publishes("/c", "after the restart").1, scene.publishes("/d", "and once more").1];
     let to = format!("{}-0", after[0].id.split_once('-').unwrap().0);
@@ -327,35 +288,35 @@ fn gets_all_and_resumes(kind: Kind) {
         data: json!({ "from": &last.id, "to": &to }).to_string(),
         id: if kind.gives_id_alone { to } else { last.id.clone() },
     };
-    client.gets(&gap);
+    gets(&mut client, &gap);
     assert_eq!(scene.came_with(), Some(last.id));
     for event in after {
-        client.gets(&event);
+        gets(&mut client, &event);
     }
-    client.gets(&scene.publishes(CHANNELS, "live for good").1);
+    gets(&mut client, &scene.publishes(CHANNELS, "live for good").1);
 }
 
 /// hub begins each stream with an id, for those that break off before their first event.
 fn resumes_before_its_first_event(kind: Kind) {
     let mut scene = Scene::new(&kind);
-    let mut client = Client::start(&kind, &scene.url());
-    client.comes(&scene.relay, 1);
+    let mut client = start(&kind, &scene.url());
+    comes(&mut client, &scene.relay, 1);
     eventually("its stream begins", || scene.started(1).is_some());
 
     scene.relay.cuts_within("cut off");
     scene.relay.holds();
     let cut_off = scene.publishes("/c", "cut off").1;
-    client.comes(&scene.relay, 2);
+    comes(&mut client, &scene.relay, 2);
     let came_with = scene.came_with();
     scene.relay.lets_go();
     if kind.resumes_after_id_alone {
         assert_eq!(came_with, Some(scene.started(1).unwrap()));
-        client.gets(&cut_off);
+        gets(&mut client, &cut_off);
     } else {
         assert_eq!(came_with, None);
         eventually("its stream begins", || scene.started(2).is_some());
     }
-    client.gets(&scene.publishes("/d", "live").1);
+    gets(&mut client, &scene.publishes("/d", "live").1);
 }
 
 #[test]
@@ -486,7 +447,7 @@ fn curl_sees_each_byte_and_resumes_by_header_and_by_query() {
         let header = format!("Last-Event-ID: {id}");
         for arguments in [&["--header", &header, &url][..], &[&format!("{url}?lastEventId={id}")]] {
             let mut curl = watch(arguments);
-            curl.reads(&format!(":\n\nid: {id}\n\n"));
+            curl.reads(&format!(":\nid: {id}\n\n"));
             for (frame, id) in &frames[seen..] {
                 curl.reads(frame);
                 let got = curl.reads_line();
