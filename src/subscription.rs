@@ -583,9 +583,10 @@ impl Subscription {
     fn take_out(&self, wait: Wait) -> Option<(u64, Item)> {
         let taken = self.queue.take(wait)?;
         if self.queue.is_awaited()
-            && let Some(owner) = self.owner.upgrade() {
-                owner.made_room(self.id);
-            }
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.made_room(self.id);
+        }
         Some(taken)
     }
 

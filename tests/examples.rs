@@ -338,6 +338,8 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
     refused(post(&url("/c?kind=x"), "x"), 400, "\"kind\" is unknown: `event` and `retry` are allowed");
     refused(post(&url("/"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
     refused(post(&url("/c,"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
+    let many = format!("/{}", vec!["c"; 65].join(","));
+    refused(post(&url(&many), "x"), 400, "the path names 65 channels: at most 64 are allowed");
     refused(post(&url("/%ff"), "x"), 400, "the channel's name is not UTF-8");
     let long = "x".repeat(257);
     let text = "a channel's name is 257 bytes long: at most 256 are allowed";

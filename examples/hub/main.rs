@@ -51,6 +51,8 @@ mod streams;
 const MAX_BODY: usize = 1024 * 1024;
 /// The bytes of a channel's name; a longer one is refused.
 const MAX_CHANNEL: usize = 256;
+/// The channels of one stream or one post; each costs the post some work while all other posts wait.
+const MAX_CHANNELS: usize = 64;
 /// Descriptors for everything that is no stream.
 const SPARE_DESCRIPTORS: u64 = 200;
 /// How long the goodbye may take.
@@ -76,6 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let publisher = Publisher::builder()
         .max_subscribers(streams as usize)
         .max_channel_name(MAX_CHANNEL)
+        .max_channels(MAX_CHANNELS)
         .history(History::new())
         .build()?;
 
@@ -185,6 +188,9 @@ fn channels(path: &str) -> Result<Vec<String>, String> {
     let names = path.trim_start_matches('/').split(',').map(|name| percent_decode_str(name).decode_utf8());
     let channels: Result<Vec<String>, _> = names.map(|name| name.map(String::from)).collect();
     let channels = channels.map_err(|_| "the channel's name is not UTF-8")?;
+    if channels.len() > MAX_CHANNELS {
+        return Err(format!("the path names {} channels: at most {MAX_CHANNELS} are allowed", channels.len()));
+    }
     if channels.iter().any(|channel| channel == STATS) {
         return Err("no channel can have the name `stats`: GET /stats has the statistics".into());
     }

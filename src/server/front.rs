@@ -258,9 +258,10 @@ impl Front {
             let now = Instant::now();
             self.look_at_the_clock(now);
             if let Some(stops) = self.stops
-                && (self.connections.is_empty() || stops <= now) {
-                    return Ok(());
-                }
+                && (self.connections.is_empty() || stops <= now)
+            {
+                return Ok(());
+            }
         }
     }
 

@@ -271,9 +271,10 @@ impl Writers {
         // Whoever else still holds the queue is to drop nothing of the application's with it.
         queue.throw_away();
         if let Some(on_end) = on_end
-            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause))) {
-                drop_caught(payload);
-            }
+            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause)))
+        {
+            drop_caught(payload);
+        }
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
             self.wake_supervisor();
         }
