@@ -58,6 +58,8 @@
 mod answers;
 mod front;
 mod head;
+mod policy;
+mod quota;
 
 use std::fmt;
 use std::io;
@@ -74,6 +76,7 @@ use crate::subscription::Subscription;
 
 use front::{Front, Mailbox, Message};
 pub use head::Request;
+use policy::{Policy, PolicySettings};
 
 /// What the closure given to [`EventServer::serve`] answers.
 #[derive(Debug)]
@@ -113,10 +116,7 @@ impl From<Result<Subscription, OpenError>> for Answer {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct EventServerBuilder {
-    origins: Vec<String>,
-    credentials: bool,
-    hosts: Option<Vec<String>>,
-    any_host: bool,
+    policy: PolicySettings,
     max_streams: Option<usize>,
     per_address: usize,
     answering_threads: usize,
@@ -126,34 +126,60 @@ pub struct EventServerBuilder {
 }
 
 impl EventServerBuilder {
-    /// Pages of this origin (`https://example.org`, as browsers write it) may read the streams. More may be allowed.
+    /// Allows pages of this origin (CORS) to read the streams.
     ///
-    /// By default none but the server's own may (CORS). Once one is allowed, a request that comes from another is answered
-    /// with 403.
+    /// The origin is what the browser sends: `scheme://host[:port]`, such as `https://example.org`, `tauri://localhost`
+    /// or `chrome-extension://ID`. Call it once per origin. Defaults to none. As soon as one is allowed, a request of any
+    /// other origin is answered with 403, except for the server's own: the one whose host and port are those of the `Host`
+    /// header.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
+        self.policy.origins.push(origin.into());
         self
     }
 
-    /// Such pages may send cookies along (`new EventSource(url, { withCredentials: true })`). Defaults to not.
+    /// Allows the origin `null`: pages from files, `data:` URLs and sandboxed frames, of whatever site.
+    pub fn allow_null_origin(mut self) -> Self {
+        self.policy.allow_null_origin = true;
+        self
+    }
+
+    /// Allows pages of the allowed origins to send cookies (`new EventSource(url, { withCredentials: true })`). Defaults to
+    /// not.
     pub fn allow_credentials(mut self) -> Self {
-        self.credentials = true;
+        self.policy.allow_credentials = true;
         self
     }
 
-    /// Requests to this host are answered, whatever the port. More may be allowed; others get a 403.
+    /// Allows pages of the allowed origins to send this request header, such as `Authorization`.
     ///
-    /// Against DNS rebinding, by which a stranger's page reaches a server that only this machine or network can. Defaults
-    /// to `localhost`, `127.0.0.1` and `[::1]` for a server that is bound to the loopback, which stay allowed, and to any
-    /// host for others.
-    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
-        self.hosts.get_or_insert_default().push(host.into());
+    /// A browser asks first (a preflight) for all but a few plain headers. Call it once per header. `Last-Event-ID` and
+    /// `Cache-Control` are always allowed.
+    ///
+    /// ```
+    /// use server_sent_events::server::EventServer;
+    ///
+    /// let settings = EventServer::builder().allow_origin("https://example.org").allow_header("Authorization");
+    /// let server = settings.bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn allow_header(mut self, name: impl Into<String>) -> Self {
+        self.policy.headers.push(name.into());
         self
     }
 
-    /// Requests to any host are answered, also by a server that is bound to the loopback.
+    /// Allows requests to this host, whatever the port. Other hosts are answered with 403.
+    ///
+    /// This stops DNS rebinding, by which a stranger's page reaches a server that only this machine or network can reach.
+    /// Call it once per host. The address that the server is bound to is always allowed, and on the loopback also
+    /// `localhost`, `127.0.0.1` and `[::1]`. Defaults to these on the loopback, and to any host elsewhere.
+    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
+        self.policy.hosts.push(host.into());
+        self
+    }
+
+    /// Allows requests to any host, also on the loopback.
     pub fn allow_any_host(mut self) -> Self {
-        self.any_host = true;
+        self.policy.allow_any_host = true;
         self
     }
 
@@ -165,7 +191,7 @@ impl EventServerBuilder {
     }
 
     /// How many streams one address may have at once; above it, it is told to come back later. Defaults to no bound: behind a
-    /// proxy all have one address.
+    /// proxy all have one address. An IPv6 client counts by its /64, which it usually has to itself.
     pub fn max_streams_per_address(mut self, streams: usize) -> Self {
         self.per_address = streams;
         self
@@ -215,7 +241,7 @@ impl EventServerBuilder {
     /// # Errors
     ///
     /// What the operating system says of the last address; [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that
-    /// is zero, and for an origin that is not one, such as `*`: a page is allowed by its name.
+    /// is zero, for an origin that no browser sends, such as `*`, and for a header name that is not a token.
     pub fn bind(self, address: impl ToSocketAddrs) -> io::Result<EventServer> {
         let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         let settings = [
@@ -228,32 +254,20 @@ impl EventServerBuilder {
         if let Some((setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
             return refuse(format!("{setting} is 0: it must be more than that"));
         }
-        let is_origin = |origin: &&String| {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            host.is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c == '/' || !c.is_ascii_graphic()))
-        };
-        if let Some(origin) = self.origins.iter().find(|origin| !is_origin(origin)) {
-            return refuse(format!("{origin:?} is no origin: `https://HOST` or `http://HOST:PORT` is, without a path"));
-        }
         let listener = sockets::listen_on(address, self.sockets)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let policy = match self.policy.build(address) {
+            Ok(policy) => policy,
+            Err(reason) => return refuse(reason),
+        };
         let max_streams = self.max_streams.unwrap_or_else(|| {
             // One for each stream, and some for all else.
             let limit = usize::try_from(open_files()).unwrap_or(usize::MAX);
             limit.saturating_sub((limit / 4).min(64)).max(1)
         });
-        let is_loopback = address.ip().is_loopback();
-        let own = ["localhost", "127.0.0.1", "[::1]"].map(String::from).into_iter().filter(|_| is_loopback);
-        let hosts = match (self.any_host, self.hosts) {
-            (true, _) => None,
-            (false, None) => Some(own.collect::<Vec<_>>()).filter(|own| !own.is_empty()),
-            (false, Some(hosts)) => Some(hosts.into_iter().chain(own).collect()),
-        };
         let rules = Rules {
-            origins: self.origins,
-            credentials: self.credentials,
-            hosts,
+            policy,
             max_streams,
             per_address: self.per_address,
             answering_threads: self.answering_threads,
@@ -280,10 +294,7 @@ fn open_files() -> u64 {
 /// What a server keeps to.
 #[derive(Debug)]
 struct Rules {
-    origins: Vec<String>,
-    credentials: bool,
-    /// `None` for any.
-    hosts: Option<Vec<String>>,
+    policy: Policy,
     max_streams: usize,
     per_address: usize,
     answering_threads: usize,
@@ -322,10 +333,7 @@ impl EventServer {
     /// ```
     pub fn builder() -> EventServerBuilder {
         EventServerBuilder {
-            origins: Vec::new(),
-            credentials: false,
-            hosts: None,
-            any_host: false,
+            policy: PolicySettings::default(),
             max_streams: None,
             per_address: usize::MAX,
             answering_threads: 4,

@@ -87,6 +87,8 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         &["notices", "queue", "subscription", "event"],
     ),
     ("server/answers.rs", "what is answered besides the events: heads of streams, and short texts", &["http"]),
+    ("server/policy.rs", "the rules a request must pass before it is answered: Host, Origin (CORS), method", &[]),
+    ("server/quota.rs", "which client an address stands for, when streams are counted", &[]),
     ("server/head.rs", "one request: read strictly, so that nobody reads it in another way", &["http"]),
     ("sockets.rs", "listening sockets with the options that event streams need", &[]),
     ("adapter/mod.rs", "index of the adapters, and what each can and cannot promise", &[]),

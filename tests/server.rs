@@ -565,7 +565,7 @@ fn settings_that_make_no_sense_are_refused() {
     refused(new().write_deadline(Duration::ZERO));
     refused(new().head_deadline(Duration::ZERO));
     for origin in ["*", "null", "", "example.org", "https://", "https://a/", "https://a b", "https://a\r\nX: y"] {
-        assert!(refused(new().allow_origin(origin)).contains("is no origin"), "{origin}");
+        assert!(refused(new().allow_origin(origin)).starts_with("invalid origin "), "{origin}");
     }
     assert!(EventServer::bind("300.0.0.1:0").is_err());
 }

@@ -2,15 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Rules;
 use crate::http::{self, Headers};
-
-/// The headers that let a page of another origin read the answer.
-pub(super) fn cors(origin: Option<&str>, rules: &Rules) -> String {
-    let Some(origin) = origin else { return String::new() };
-    let credentials = if rules.credentials { "Access-Control-Allow-Credentials: true\r\n" } else { "" };
-    format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n{credentials}")
-}
 
 pub(super) fn stream_head(cors: &str, chunked: bool) -> Vec<u8> {
     let date = httpdate::fmt_http_date(SystemTime::now());

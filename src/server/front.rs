@@ -25,8 +25,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::answers::{busy, cors, message, stream_head};
+use super::answers::{busy, message, stream_head};
 use super::head::{self, Head};
+use super::policy::Verdict;
+use super::quota::client;
 use super::{Answer, Request, Rules};
 use crate::event;
 use crate::notices::Notices;
@@ -90,7 +92,8 @@ impl fmt::Debug for Mailbox {
 struct Job {
     token: usize,
     request: Request,
-    origin: Option<String>,
+    /// Header lines for the response.
+    cors: String,
     peer: Arc<Peer>,
 }
 
@@ -140,7 +143,7 @@ enum State {
 pub(super) struct Front {
     poll: Poll,
     listener: Option<TcpListener>,
-    rules: Arc<Rules>,
+    rules: Rules,
     mailbox: Arc<Mailbox>,
     inbox: Receiver<Message>,
     jobs: Option<Sender<Job>>,
@@ -185,7 +188,7 @@ impl Front {
         Ok(Self {
             poll,
             listener: Some(listener),
-            rules: Arc::new(rules),
+            rules,
             mailbox,
             inbox,
             jobs: Some(jobs),
@@ -210,9 +213,9 @@ impl Front {
         let mut threads = Vec::new();
         for _ in 0..self.rules.answering_threads {
             let (jobs, closure) = (self.to_answer.clone(), Arc::clone(&closure));
-            let (rules, mailbox) = (Arc::clone(&self.rules), Arc::clone(&self.mailbox));
+            let mailbox = Arc::clone(&self.mailbox);
             let thread = thread::Builder::new().name("sse answers".into());
-            threads.push(thread.spawn(move || jobs.iter().for_each(|job| answer(job, &*closure, &rules, &mailbox)))?);
+            threads.push(thread.spawn(move || jobs.iter().for_each(|job| answer(job, &*closure, &mailbox)))?);
         }
         let result = self.watch();
         let left: Vec<usize> = self.connections.keys().copied().collect();
@@ -472,43 +475,22 @@ impl Front {
     fn ask(&mut self, token: usize, request: Request) {
         let connection = self.connections.get_mut(&token).expect("BUG: it was there a moment ago");
         let is_head = request.method == "HEAD";
-        let host = request.header("Host").map(|host| match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-            _ => host,
-        });
-        let is_own = |own: &String| host.is_some_and(|host| host.eq_ignore_ascii_case(own));
-        if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.iter().any(is_own)) {
-            return self.say(token, message(403, "", "this server does not answer to that Host", !is_head));
-        }
-        let origin = request.header("Origin").map(str::to_owned).filter(|_| !self.rules.origins.is_empty());
-        if origin.as_ref().is_some_and(|origin| !self.rules.origins.contains(origin)) {
-            return self.say(token, message(403, "", "pages of that Origin may not read this stream", !is_head));
-        }
-        let has_cors = !self.rules.origins.is_empty();
-        let allow = if has_cors { "Allow: GET, HEAD, OPTIONS\r\n" } else { "Allow: GET, HEAD\r\n" };
-        match request.method() {
-            "GET" | "HEAD" => {}
-            "OPTIONS" if has_cors => {
-                let allows = "Access-Control-Allow-Methods: GET, HEAD\r\n\
-                    Access-Control-Allow-Headers: Last-Event-ID, Cache-Control\r\n\
-                    Access-Control-Max-Age: 86400\r\n";
-                let allows = if origin.is_some() { allows } else { "" };
-                let cors = cors(origin.as_deref(), &self.rules);
-                return self.say(token, message(204, &format!("{allow}{allows}{cors}"), "", true));
+        let cors = match self.rules.policy.check(&request) {
+            Verdict::Allow { headers } => headers,
+            Verdict::Respond { status, headers, text } => {
+                return self.say(token, message(status, &headers, text, !is_head));
             }
-            _ => return self.say(token, message(405, allow, "this server has event streams to GET", true)),
-        }
-        let count = self.addresses.get(&connection.address.ip()).copied().unwrap_or(0);
+        };
+        let count = self.addresses.get(&client(connection.address.ip())).copied().unwrap_or(0);
         if self.streams >= self.rules.max_streams || count >= self.rules.per_address {
-            let busy = busy(&cors(origin.as_deref(), &self.rules), is_head);
-            return self.say(token, busy);
+            return self.say(token, busy(&cors, is_head));
         }
         connection.counts = true;
         connection.state = State::Answering(None);
         self.streams += 1;
-        *self.addresses.entry(connection.address.ip()).or_default() += 1;
+        *self.addresses.entry(client(connection.address.ip())).or_default() += 1;
         if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(Job { token, request, origin, peer: Arc::clone(&connection.peer) });
+            let _ = jobs.send(Job { token, request, cors, peer: Arc::clone(&connection.peer) });
         }
     }
 
@@ -516,7 +498,7 @@ impl Front {
     fn refuse(&mut self, token: usize, status: u16, reason: &str) {
         let state = self.connections.get(&token).map(|connection| &connection.state);
         let is_head = matches!(state, Some(State::Reading(bytes)) if bytes.starts_with(b"HEAD "));
-        self.say(token, message(status, "", reason, !is_head));
+        self.say(token, message(status, self.rules.policy.vary(), reason, !is_head));
     }
 
     /// Writes a short answer, as far as the socket takes it now.
@@ -574,7 +556,7 @@ impl Front {
             return;
         }
         self.streams -= 1;
-        let address = connection.address.ip();
+        let address = client(connection.address.ip());
         let count = self.addresses.get_mut(&address).expect("BUG: an address that nobody counted");
         *count -= 1;
         if *count == 0 {
@@ -601,13 +583,12 @@ impl Front {
 }
 
 /// Calls the closure, and sends its answer on the way.
-fn answer(job: Job, closure: &Closure, rules: &Rules, mailbox: &Arc<Mailbox>) {
-    let Job { token, request, origin, peer } = job;
+fn answer(job: Job, closure: &Closure, mailbox: &Arc<Mailbox>) {
+    let Job { token, request, cors, peer } = job;
     let answer = catch_unwind(AssertUnwindSafe(|| closure(&request))).unwrap_or_else(|payload| {
         drop_caught(payload);
         Answer::Status(500, "the program failed".into())
     });
-    let cors = cors(origin.as_deref(), rules);
     let is_head = request.method == "HEAD";
     let says = match answer {
         Answer::Stream(subscription) if is_head => {
