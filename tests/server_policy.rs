@@ -168,7 +168,7 @@ fn stream_from(from: &str, to: SocketAddr) -> Client {
 #[test]
 #[cfg(target_os = "linux")]
 fn ipv4_clients_of_an_ipv6_server_are_counted_each() {
-    let server = bound_to("[::]:0", EventServer::builder().max_streams_per_address(1));
+    let server = bound_to("[::]:0", EventServer::builder().max_streams_per_ip(1));
     let address = SocketAddr::from(([127, 0, 0, 1], server.local_addr().port()));
     let mut first = stream_from("127.0.0.1:0", address);
     first.reads(FIRST_CHUNK);
