@@ -45,6 +45,10 @@
 //! threads call the handler. One more ends the streams of lost connections, and with it runs `on_end` hooks. The publisher's
 //! writer threads write. Several publishers can share one server.
 //!
+//! A client that closes its connection is noticed at once, one that takes no data after the
+//! [write timeout](EventServerBuilder::write_timeout), which any progress restarts. One that vanishes from the network is
+//! noticed when TCP gives up on what is written, on Linux after about 15 minutes.
+//!
 //! # What it accepts
 //!
 //! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within 10 s,
@@ -255,6 +259,8 @@ impl RunningServer {
 
     /// Stops the server as [`StopHandle::stop`] does, and waits until it has ended.
     ///
+    /// It waits for handlers and `on_end` hooks that still run: neither may call this, or drop the server.
+    ///
     /// # Errors
     ///
     /// Returns the error that had ended the server before.
@@ -274,5 +280,21 @@ impl Drop for RunningServer {
         self.stop_handle.stop();
         // The error has been logged.
         let _ = self.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_that_ended_a_server_is_returned() {
+        let ended = || {
+            let EventServer { local_addr, notifier, .. } = EventServer::bind("127.0.0.1:0").unwrap();
+            let thread = thread::spawn(|| Err(io::Error::other("as it should")));
+            RunningServer { local_addr, stop_handle: StopHandle { notifier }, thread: Some(thread) }
+        };
+        assert_eq!(ended().join().unwrap_err().to_string(), "as it should");
+        assert_eq!(ended().stop().unwrap_err().to_string(), "as it should");
     }
 }

@@ -14,11 +14,18 @@ pub(crate) struct Options {
     /// The bytes in it that may be unsent (Linux).
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
     pub(crate) notsent_lowat: u32,
+    /// How long sent data may stay unacknowledged (Linux).
+    ///
+    /// It is for servers that write from a thread which may block. A server that watches its sockets must not set it: if
+    /// the client's window is below one segment, Linux counts from the first such moment on, whatever the client
+    /// acknowledges since, and so resets a client that reads slowly but steadily.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+    pub(crate) user_timeout: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { send_buffer_size: None, notsent_lowat: 64 * 1024 }
+        Self { send_buffer_size: None, notsent_lowat: 64 * 1024, user_timeout: Some(Duration::from_secs(30)) }
     }
 }
 
@@ -48,7 +55,9 @@ fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        if let Some(timeout) = options.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
         socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     }
     if let Some(bytes) = options.send_buffer_size {
@@ -86,6 +95,14 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         has_the_options(SockRef::from(&listener));
         has_the_options(SockRef::from(&listener.accept().unwrap().0));
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn without_a_user_timeout_the_kernel_resets_no_slow_reader() {
+        let options = Options { user_timeout: None, ..Options::default() };
+        let listener = listen(([127, 0, 0, 1], 0).into(), options).unwrap();
+        assert_eq!(SockRef::from(&listener).tcp_user_timeout().unwrap(), None);
     }
 
     #[test]

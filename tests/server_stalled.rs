@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::http::Client;
 use common::server::{held, is_back_at, opened, serve, stalled};
 use common::{eventually, seed};
-use server_sent_events::server::{EventServer, EventServerBuilder};
+use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 use server_sent_events::{Publisher, PublisherBuilder};
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -252,4 +252,63 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
     }
     drop(EventServer::bind("127.0.0.1:0").unwrap());
     assert!(is_back_at(before));
+}
+
+/// A server that answers with a text of this many bytes.
+fn text_of(bytes: usize, settings: EventServerBuilder) -> RunningServer {
+    settings.bind("127.0.0.1:0").unwrap().spawn(move |_| Response::status(200, "x".repeat(bytes))).unwrap()
+}
+
+#[test]
+fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
+    let _alone = alone();
+    let server = text_of(300_000, small().write_timeout(Duration::from_secs(1)));
+    let mut client = stalled(server.local_addr());
+    let (start, mut read, mut buffer) = (Instant::now(), 0, vec![0; 5_000]);
+    loop {
+        let count = client.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        read += count;
+        // A slow reader; three times as long as the server waits without progress.
+        std::thread::sleep(Duration::from_micros(10 * count as u64));
+    }
+    println!("{read} bytes in {:?}", start.elapsed());
+    assert!(read > 300_000 && start.elapsed() > Duration::from_secs(3), "{read} bytes in {:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_text_is_disconnected_in_time() {
+    let _alone = alone();
+    let server = text_of(3_000_000, small().write_timeout(Duration::from_secs(1)));
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is connected", || held().1 == before + 2);
+    let start = Instant::now();
+    eventually("only the client's own descriptor is left", || held().1 == before + 1);
+    assert!((500..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    drop(client);
+}
+
+/// With `TCP_USER_TIMEOUT` the kernel resets it after 30 s, so this takes longer and runs with `HOSTILE=1` only.
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_never_disconnected() {
+    if std::env::var_os("HOSTILE").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(EventServer::builder(), &publisher);
+    let mut client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 4);
+    let (start, mut buffer) = (Instant::now(), vec![0; 1_000]);
+    while start.elapsed() < Duration::from_secs(75) {
+        let count = client.read(&mut buffer).unwrap();
+        assert!(count > 0, "disconnected after {:?}", start.elapsed());
+        // 20 KB/s.
+        std::thread::sleep(Duration::from_micros(50 * count as u64));
+    }
+    assert_eq!(publisher.stats().subscribers, 1);
 }

@@ -34,7 +34,8 @@ impl EventServerBuilder {
             handler_threads: 4,
             write_timeout: Duration::from_secs(30),
             header_read_timeout: Duration::from_secs(10),
-            sockets: Options::default(),
+            // The event loop has a timeout of its own, which any progress restarts.
+            sockets: Options { user_timeout: None, ..Options::default() },
         }
     }
 
