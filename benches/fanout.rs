@@ -154,7 +154,7 @@ mod server {
 
     fn serve_event_server(delivery: &Delivery) -> io::Result<()> {
         let Delivery::Published(publisher) = delivery.clone() else { unreachable!("the loop has its own server") };
-        let server = EventServer::builder().send_buffer(64 * 1024).bind("127.0.0.1:0")?;
+        let server = EventServer::builder().send_buffer_size(64 * 1024).bind("127.0.0.1:0")?;
         println!("{}", server.local_addr());
         thread::spawn(move || server.serve(move |_| publisher.subscribe()).unwrap());
         Ok(())

@@ -44,7 +44,7 @@ use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
 use crate::history::{self, History, Past, Resumed};
 use crate::notices::Notices;
-use crate::queue::{Full, Item, Properties, Queue, wake};
+use crate::queue::{Full, Item, Properties, Queue, drop_caught, wake};
 use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
 use crate::subscription::{Owner, SubscriberId};
 
@@ -185,10 +185,12 @@ impl Afterwards {
             notices.slow(self.left.iter().filter(is_slow).count());
         }
         // The last of what is held may go with it: the hooks have been called then.
-        for Subscriber { queue, properties, channels, held: _held, .. } in self.left {
+        for Subscriber { queue, properties, channels, held, .. } in self.left {
             if let Some(hooks) = self.hooks.as_ref().filter(|_| queue.ends_after_it_opened()) {
                 hooks.ended(&properties, &channels, queue.ending().expect("BUG: it has left without a cause"));
             }
+            // A `Drop` that panics must keep no hook of the others from being called, and end no thread but its own.
+            drop_caught((properties, held));
         }
         drop(self.evicted);
     }

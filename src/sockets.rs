@@ -6,19 +6,26 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-/// What may be chosen.
+/// The options that can be chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// The kernel's buffer for what is sent, if it is not to choose it itself.
-    pub(crate) send_buffer: Option<usize>,
-    /// How much of that may not have been sent (Linux).
+    /// The size of the kernel's buffer for sent data; `None` leaves it to the kernel.
+    pub(crate) send_buffer_size: Option<usize>,
+    /// The bytes in it that may be unsent (Linux).
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
-    pub(crate) not_sent: u32,
+    pub(crate) notsent_lowat: u32,
+    /// How long sent data may stay unacknowledged (Linux).
+    ///
+    /// It is for servers that write from a thread which may block. A server that watches its sockets must not set it: if
+    /// the client's window is below one segment, Linux counts from the first such moment on, whatever the client
+    /// acknowledges since, and so resets a client that reads slowly but steadily.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+    pub(crate) user_timeout: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { send_buffer: None, not_sent: 64 * 1024 }
+        Self { send_buffer_size: None, notsent_lowat: 64 * 1024, user_timeout: Some(Duration::from_secs(30)) }
     }
 }
 
@@ -48,10 +55,12 @@ fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
-        socket.set_tcp_notsent_lowat(options.not_sent)?;
+        if let Some(timeout) = options.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     }
-    if let Some(bytes) = options.send_buffer {
+    if let Some(bytes) = options.send_buffer_size {
         socket.set_send_buffer_size(bytes)?;
     }
     socket.bind(&address.into())?;
@@ -86,6 +95,14 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         has_the_options(SockRef::from(&listener));
         has_the_options(SockRef::from(&listener.accept().unwrap().0));
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn without_a_user_timeout_the_kernel_resets_no_slow_reader() {
+        let options = Options { user_timeout: None, ..Options::default() };
+        let listener = listen(([127, 0, 0, 1], 0).into(), options).unwrap();
+        assert_eq!(SockRef::from(&listener).tcp_user_timeout().unwrap(), None);
     }
 
     #[test]

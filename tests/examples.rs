@@ -430,7 +430,7 @@ fn hub_serves_300_streams_that_open_at_once() {
     }
     for client in &mut clients {
         client.reads_head();
-        client.reads_until(":\n\nid: ");
+        client.reads_until(":\nid: ");
     }
     assert_eq!(post(&format!("{}/all", hub.url), "hello").0, 204);
     for client in &mut clients {
@@ -563,7 +563,7 @@ const POSTS: [(&str, &str, &str, &str, &str); 3] = [
 fn watches(example: &Example, path: &str) -> Client {
     let mut watcher = example.connect();
     watcher.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
-    watcher.reads_until(":\n\nid: ");
+    watcher.reads_until(":\nid: ");
     watcher
 }
 

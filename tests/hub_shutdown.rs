@@ -68,7 +68,7 @@ fn hub_sends_2000_streams_home_within_its_grace_each_with_a_time_of_its_own() {
         client.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     for client in &mut clients {
-        client.reads_until(":\n\nid: ");
+        client.reads_until(":\nid: ");
     }
     let last_words = ureq::post(format!("{}/c", hub.url)).send("the last words").unwrap();
     assert_eq!(watchers(&last_words), STREAMS);
@@ -104,7 +104,7 @@ fn hub_turns_new_clients_away_while_it_ends_and_ends_at_once_when_it_is_told_aga
     let mut hub = Example::start("hub");
     let mut watcher = hub.connect();
     watcher.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
-    watcher.reads_until(":\n\nid: ");
+    watcher.reads_until(":\nid: ");
     let _hangs = client_that_hangs(&hub);
     is_told_to_end(&hub, "-INT");
     watcher.reads_until("\r\n0\r\n\r\n");
@@ -147,7 +147,7 @@ fn hub_as_process_1_ends_with_the_code_of_the_second_signal() {
         let Some((mut hub, process_1)) = as_process_1("hub") else { return };
         let mut watcher = hub.connect();
         watcher.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
-        watcher.reads_until(":\n\nid: ");
+        watcher.reads_until(":\nid: ");
         let _hangs = client_that_hangs(&hub);
         signals(process_1, "-TERM");
         watcher.reads_until("\r\n0\r\n\r\n");
@@ -163,7 +163,7 @@ fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
         let Some((mut example, process_1)) = as_process_1(name) else { return };
         let mut watcher = example.connect();
         watcher.send(&format!("GET {stream} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        watcher.reads_until(":\n\nid: ");
+        watcher.reads_until(":\nid: ");
         // Its body keeps the program for a second more than its streams do.
         let mut sends_for_ever = example.connect();
         sends_for_ever.send(&format!("POST {post} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx"));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::http::Client;
 use common::server::{held, is_back_at, opened, serve, stalled};
 use common::{eventually, seed};
-use server_sent_events::server::{EventServer, EventServerBuilder};
+use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 use server_sent_events::{Publisher, PublisherBuilder};
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -26,7 +26,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// The kernel takes as little as it can.
 fn small() -> EventServerBuilder {
-    EventServer::builder().send_buffer(4_096).not_sent_low_water(4_096)
+    EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096)
 }
 
 fn patient() -> PublisherBuilder<()> {
@@ -44,10 +44,10 @@ fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
     text
 }
 
-/// The front, those that answer, the supervisor, a writer for each processor; and a few, since a turn that a busy machine
-/// does not get to looks like one that hangs.
+/// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
+/// more, since on a busy machine a thread that does not run looks like one that is blocked.
 fn most_threads_there_may_be() -> usize {
-    1 + 4 + 1 + std::thread::available_parallelism().unwrap().get() + 4
+    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get() + 4
 }
 
 /// What the chunks hold, up to the last.
@@ -142,7 +142,7 @@ fn at_a_full_queue_the_socket_is_closed_at_once() {
 fn past_the_write_deadline_it_ends_as_timed_out() {
     let _alone = alone();
     let publisher = patient().build().unwrap();
-    let server = serve(small().write_deadline(Duration::from_secs(1)), &publisher);
+    let server = serve(small().write_timeout(Duration::from_secs(1)), &publisher);
     let quiet = opened(server.local_addr());
     let before = held().1;
     let client = stalled(server.local_addr());
@@ -163,7 +163,7 @@ fn past_the_write_deadline_it_ends_as_timed_out() {
 fn a_quiet_stream_is_not_timed_out() {
     let _alone = alone();
     let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
-    let server = serve(small().write_deadline(Duration::from_millis(1)), &publisher);
+    let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
     let mut quiet = opened(server.local_addr());
     // As long as it takes to time another one out.
     let other = stalled(server.local_addr());
@@ -207,7 +207,7 @@ fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
     eventually("it is subscribed", || publisher.stats().subscribers == 1);
     publish_megabytes(&publisher, 1);
     let start = Instant::now();
-    server.stop();
+    server.stop().unwrap();
     println!("stopped after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     drop(client);
@@ -227,7 +227,7 @@ fn a_publisher_that_shuts_down_cuts_stalled_clients_off() {
     assert_eq!(publisher.shutdown(Duration::from_millis(100)), 1);
     drop(publisher);
     let start = Instant::now();
-    server.stop();
+    server.stop().unwrap();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     drop(client);
     eventually("threads and descriptors are where they were", || is_back_at(before));
@@ -246,10 +246,69 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
         let stops = std::thread::spawn(move || server.stop());
         clients.iter_mut().for_each(|client| drop(client.reads_until("data: bye\n\n\r\n0\r\n\r\n")));
         drop((clients, half));
-        stops.join().unwrap();
+        stops.join().unwrap().unwrap();
         drop(publisher);
         eventually("threads and descriptors are where they were", || is_back_at(before));
     }
     drop(EventServer::bind("127.0.0.1:0").unwrap());
     assert!(is_back_at(before));
+}
+
+/// A server that answers with a text of this many bytes.
+fn text_of(bytes: usize, settings: EventServerBuilder) -> RunningServer {
+    settings.bind("127.0.0.1:0").unwrap().spawn(move |_| Response::status(200, "x".repeat(bytes))).unwrap()
+}
+
+#[test]
+fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
+    let _alone = alone();
+    let server = text_of(300_000, small().write_timeout(Duration::from_secs(1)));
+    let mut client = stalled(server.local_addr());
+    let (start, mut read, mut buffer) = (Instant::now(), 0, vec![0; 5_000]);
+    loop {
+        let count = client.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        read += count;
+        // A slow reader; three times as long as the server waits without progress.
+        std::thread::sleep(Duration::from_micros(10 * count as u64));
+    }
+    println!("{read} bytes in {:?}", start.elapsed());
+    assert!(read > 300_000 && start.elapsed() > Duration::from_secs(3), "{read} bytes in {:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_text_is_disconnected_in_time() {
+    let _alone = alone();
+    let server = text_of(3_000_000, small().write_timeout(Duration::from_secs(1)));
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is connected", || held().1 == before + 2);
+    let start = Instant::now();
+    eventually("only the client's own descriptor is left", || held().1 == before + 1);
+    assert!((500..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    drop(client);
+}
+
+/// With `TCP_USER_TIMEOUT` the kernel resets it after 30 s, so this takes longer and runs with `HOSTILE=1` only.
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_never_disconnected() {
+    if std::env::var_os("HOSTILE").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(EventServer::builder(), &publisher);
+    let mut client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 4);
+    let (start, mut buffer) = (Instant::now(), vec![0; 1_000]);
+    while start.elapsed() < Duration::from_secs(75) {
+        let count = client.read(&mut buffer).unwrap();
+        assert!(count > 0, "disconnected after {:?}", start.elapsed());
+        // 20 KB/s.
+        std::thread::sleep(Duration::from_micros(50 * count as u64));
+    }
+    assert_eq!(publisher.stats().subscribers, 1);
 }

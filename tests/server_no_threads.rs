@@ -1,0 +1,64 @@
+//! EventServer in a process that can start few threads: it runs with all of its threads, or returns the error.
+//!
+//! One test, and a process of its own: the limit is the process's.
+#![cfg(all(feature = "server", target_os = "linux", target_pointer_width = "64"))]
+
+mod common;
+
+use std::io;
+use std::process::Command;
+
+use common::eventually;
+use common::server::{GET, held, said};
+use rlimit::Resource;
+use server_sent_events::server::{EventServer, Response};
+
+const FEW_THREADS: &str = "STARTS_WITH_FEW_THREADS";
+
+/// The stack of each thread: far more than anything else needs, so that a limit of the address space limits threads.
+const STACK: u64 = 1 << 30;
+
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Not a test but in the process that the other starts.
+#[test]
+fn starts_with_few_threads() {
+    if std::env::var_os(FEW_THREADS).is_none() {
+        return;
+    }
+    let (_, hard) = Resource::AS.get().unwrap();
+    // The event loop, two handlers, and the thread that ends streams.
+    let needed = 4;
+    for threads in 0..=needed {
+        let server = EventServer::builder().handler_threads(2).bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr();
+        Resource::AS.set(address_space() + threads * STACK + STACK * 2 / 3, hard).unwrap();
+        let spawned = server.spawn(|_| Response::do_not_reconnect());
+        Resource::AS.set(hard, hard).unwrap();
+        match spawned {
+            Ok(server) => {
+                assert_eq!(threads, needed, "it started with {threads} threads");
+                assert_eq!(said(address, GET).status, 204);
+                server.stop().unwrap();
+            }
+            Err(error) => {
+                assert!(threads < needed, "{error}");
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                // The port is free, too.
+                EventServer::bind(address).unwrap();
+            }
+        }
+        eventually("no thread is left", || held().0 == 0);
+    }
+}
+
+#[test]
+fn a_server_that_cannot_start_all_its_threads_is_an_error() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["starts_with_few_threads", "--exact", "--nocapture"]).env(FEW_THREADS, "1");
+    let output = command.env("RUST_MIN_STACK", STACK.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
