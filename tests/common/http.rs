@@ -224,10 +224,11 @@ impl Events {
         Self(Box::new(BufReader::new(response.into_body().into_reader())))
     }
 
-    /// The next frame; `None` when the body has ended as it should.
+    /// The next frame, or the next line of a comment; `None` when the body has ended as it should.
     pub fn next_frame(&mut self) -> Option<String> {
         let mut frame = String::new();
-        while !frame.ends_with("\n\n") {
+        let is_whole = |frame: &str| frame.ends_with("\n\n") || frame.starts_with(':') && frame.ends_with('\n');
+        while !is_whole(&frame) {
             if self.0.read_line(&mut frame).unwrap() == 0 {
                 assert_eq!(frame, "", "the stream ended within a frame");
                 return None;
