@@ -148,7 +148,7 @@ fn a_client_that_comes_back_misses_nothing() {
     publisher.publish("missed");
     let server = Server::bodies(&publisher);
     let mut client = server.send(&format!("GET / HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {first}\r\n\r\n"));
-    client.reads_until(&format!(":\n\nid: {first}\n\ndata: missed\nid: "));
+    client.reads_until(&format!(":\nid: {first}\n\ndata: missed\nid: "));
     let mut events = server.events(&format!("/?lastEventId={first}"));
     gets(&mut events, ":\n");
     gets(&mut events, &format!("id: {first}\n\n"));
@@ -183,7 +183,7 @@ fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
         for version in ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\nTE: identity\r\n"] {
             let mut client = server.send(&format!("GET / {version}Host: x\r\nLast-Event-ID: {id}\r\n\r\n"));
             assert_eq!(client.reads_head().values("Transfer-Encoding"), [""; 0]);
-            client.reads(&format!(":\n\nid: {id}\n\ndata: {n}\nid: "));
+            client.reads(&format!(":\nid: {id}\n\ndata: {n}\nid: "));
             let newest = publisher.last_event_id().unwrap();
             client.reads(&format!("{newest}\n\n"));
             client.reads_the_end();
@@ -240,11 +240,11 @@ fn headers_for_the_stream_are_on_the_refusal_too() {
     };
     let responses = [
         (respond("too long for it"), 400, "text/plain; charset=utf-8"),
-        (respond("stream"), 200, "text/event-stream"),
-        (respond_busy_with(Duration::from_secs(1), &headers), 200, "text/event-stream"),
+        (respond("stream"), 200, "text/event-stream; charset=utf-8"),
+        (respond_busy_with(Duration::from_secs(1), &headers), 200, "text/event-stream; charset=utf-8"),
     ];
     // The first stream is still there.
-    let full = (respond("stream"), 200, "text/event-stream");
+    let full = (respond("stream"), 200, "text/event-stream; charset=utf-8");
     assert_eq!(publisher.stats().refused, 2);
     for (response, status, content_type) in responses.into_iter().chain([full]) {
         let values = |name: &str| -> Vec<_> {

@@ -70,7 +70,7 @@ fn what_waits_together_is_one_chunk() {
     });
     let mut client = server.send(GET);
     client.reads_head();
-    client.reads("0000001e\r\n:\n\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
+    client.reads("0000001d\r\n:\ndata: 0\n\ndata: 1\n\ndata: 2\n\n\r\n");
 }
 
 #[test]
@@ -316,7 +316,8 @@ fn headers_for_the_stream_are_on_the_refusal_too() {
             assert!(head.status().starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {}", head.0);
             assert_eq!(head.values("Access-Control-Allow-Origin"), ["https://example.org"], "{method} {path}");
             assert_eq!(head.values("Access-Control-Allow-Credentials"), ["true"], "{method} {path}");
-            let content_type = if status == 200 { "text/event-stream" } else { "text/plain; charset=UTF-8" };
+            let content_type =
+                if status == 200 { "text/event-stream; charset=utf-8" } else { "text/plain; charset=UTF-8" };
             assert_eq!(head.values("Content-Type"), [content_type], "{path}");
             if *method == "GET" {
                 client.reads_until(text);
@@ -436,7 +437,7 @@ fn the_program_of_the_readme_shows_an_event_to_its_first_client() {
         publisher.respond(request).unwrap();
         publisher.publish(news);
     });
-    server.events().gets(":\n\n");
+    server.events().gets(":\n");
     server.send(GET).reads_until("data: somebody asked for /\n\n");
 
     let lines = [

@@ -224,10 +224,13 @@ impl Events {
         Self(Box::new(BufReader::new(response.into_body().into_reader())))
     }
 
-    /// The next frame, or the next line of a comment; `None` when the body has ended as it should.
+    /// The next frame, or the next heartbeat; `None` when the body has ended as it should.
     pub fn next_frame(&mut self) -> Option<String> {
         let mut frame = String::new();
-        let is_whole = |frame: &str| frame.ends_with("\n\n") || frame.starts_with(':') && frame.ends_with('\n');
+        // A comment that says nothing has no blank line behind it.
+        let is_whole = |frame: &str| {
+            frame.ends_with("\n\n") || frame.strip_suffix('\n').is_some_and(|line| line.trim_end() == ":")
+        };
         while !is_whole(&frame) {
             if self.0.read_line(&mut frame).unwrap() == 0 {
                 assert_eq!(frame, "", "the stream ended within a frame");
