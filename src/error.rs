@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A field of an event whose text was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Field {
+pub enum EventField {
     /// The event's type.
     Event,
     /// The event's id.
@@ -28,7 +28,7 @@ pub enum EventError {
     /// A character that this field must not hold.
     Character {
         /// Which field.
-        field: Field,
+        field: EventField,
         /// The first such character.
         character: char,
         /// Where it begins, in bytes.
@@ -51,10 +51,10 @@ pub enum EventError {
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Character { field: Field::Event, character, at } => {
+            Self::Character { field: EventField::Event, character, at } => {
                 write!(f, "the event type holds {character:?} at byte {at}: CR, LF and NUL are not allowed there")
             }
-            Self::Character { field: Field::Id, character, at } => {
+            Self::Character { field: EventField::Id, character, at } => {
                 write!(f, "the id holds {character:?} at byte {at}: only visible ASCII characters are allowed there")
             }
             Self::EmptyId => f.write_str("the id is empty: 1 to 128 visible ASCII characters are allowed"),
@@ -75,28 +75,38 @@ impl Error for EventError {}
 /// ```
 /// use server_sent_events::Publisher;
 ///
-/// let error = Publisher::<()>::builder().queue_frames(0).build().unwrap_err();
-/// assert_eq!(error.to_string(), "queue_frames is 0: it must be more than that");
+/// let error = Publisher::<()>::builder().max_queued_events(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "`max_queued_events` must be greater than 0");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BuildError {
+pub struct InvalidSetting {
     pub(crate) setting: &'static str,
 }
 
-impl BuildError {
+impl InvalidSetting {
+    pub(crate) fn new(setting: &'static str) -> Self {
+        Self { setting }
+    }
+
     /// The name of the setting that was zero.
     pub fn setting(&self) -> &'static str {
         self.setting
     }
 }
 
-impl fmt::Display for BuildError {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is 0: it must be more than that", self.setting)
+        // These two may be absent.
+        let or_none = if matches!(self.setting, "heartbeat" | "max_lifetime" | "max_age" | "write_timeout") {
+            ", or None"
+        } else {
+            ""
+        };
+        write!(f, "`{}` must be greater than 0{or_none}", self.setting)
     }
 }
 
-impl Error for BuildError {}
+impl Error for InvalidSetting {}
 
 /// Why a subscription was not opened: which bound it would have crossed.
 ///
@@ -126,8 +136,8 @@ pub enum OpenError {
         limit: usize,
     },
     /// Too many subscriptions of this key; there may be room again later.
-    TooManyOfKey {
-        /// Which [key](crate::SubscriptionBuilder::limit_key).
+    TooManyPerQuotaKey {
+        /// Which [key](crate::SubscriptionBuilder::quota_key).
         key: String,
         /// How many subscriptions each key may have.
         limit: usize,
@@ -164,8 +174,8 @@ impl OpenError {
     ///
     /// The other errors are the caller's to mend.
     pub fn is_temporary(&self) -> bool {
-        use OpenError::{ShuttingDown, TooManyInChannel, TooManyOfKey, TooManySubscribers};
-        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyOfKey { .. } | ShuttingDown)
+        use OpenError::{ShuttingDown, TooManyInChannel, TooManyPerQuotaKey, TooManySubscribers};
+        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyPerQuotaKey { .. } | ShuttingDown)
     }
 }
 
@@ -178,7 +188,7 @@ impl fmt::Display for OpenError {
             Self::TooManyInChannel { channel, limit } => {
                 write!(f, "the channel {channel:?} has {limit} subscribers: no more are allowed")
             }
-            Self::TooManyOfKey { key, limit } => {
+            Self::TooManyPerQuotaKey { key, limit } => {
                 write!(f, "{key:?} has {limit} subscriptions: no more are allowed")
             }
             Self::ShuttingDown => f.write_str("the publisher is shutting down: no subscription is opened any more"),
@@ -197,23 +207,23 @@ impl fmt::Display for OpenError {
 
 impl Error for OpenError {}
 
-/// Why [`Subscription::try_next`](crate::Subscription::try_next) gave nothing.
+/// Why [`Subscription::try_recv`](crate::Subscription::try_recv) gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryNextError {
+pub enum TryRecvError {
     /// Nothing is queued now; something may be later.
     Empty,
     /// The stream has ended: nothing comes any more.
     Ended,
 }
 
-impl TryNextError {
+impl TryRecvError {
     /// Whether the stream has ended.
     pub fn is_ended(&self) -> bool {
         *self == Self::Ended
     }
 }
 
-impl fmt::Display for TryNextError {
+impl fmt::Display for TryRecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "nothing is queued for this subscription now",
@@ -222,25 +232,25 @@ impl fmt::Display for TryNextError {
     }
 }
 
-impl Error for TryNextError {}
+impl Error for TryRecvError {}
 
-/// Why [`Subscription::next_timeout`](crate::Subscription::next_timeout) gave nothing.
+/// Why [`Subscription::recv_timeout`](crate::Subscription::recv_timeout) gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextTimeoutError {
+pub enum RecvTimeoutError {
     /// Nothing came within the time.
     Timeout,
     /// The stream has ended: nothing comes any more.
     Ended,
 }
 
-impl NextTimeoutError {
+impl RecvTimeoutError {
     /// Whether the stream has ended.
     pub fn is_ended(&self) -> bool {
         *self == Self::Ended
     }
 }
 
-impl fmt::Display for NextTimeoutError {
+impl fmt::Display for RecvTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Timeout => "nothing was queued for this subscription within the time",
@@ -249,14 +259,14 @@ impl fmt::Display for NextTimeoutError {
     }
 }
 
-impl Error for NextTimeoutError {}
+impl Error for RecvTimeoutError {}
 
 /// Why a header of the application's was refused; nothing of it is sent.
 ///
 /// ```
-/// use server_sent_events::Headers;
+/// use server_sent_events::ResponseHeaders;
 ///
-/// let error = Headers::new().with("X-Reason", "two\r\nlines").unwrap_err();
+/// let error = ResponseHeaders::new().with("X-Reason", "two\r\nlines").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     "the value of the header \"X-Reason\" holds '\\r': only visible characters, spaces and tabs are allowed",

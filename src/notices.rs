@@ -73,6 +73,12 @@ impl Notices {
     }
 }
 
+/// Logs that a server ended although nobody stopped it.
+#[cfg(feature = "server")]
+pub(crate) fn server_ended(error: &io::Error) {
+    warn(format_args!("the event server ended: {error}"));
+}
+
 fn warn(text: std::fmt::Arguments<'_>) {
     // The logger is the application's: a panic in it, of which the panic hook has told, must not cost us the thread.
     #[cfg(feature = "log")]

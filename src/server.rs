@@ -1,30 +1,30 @@
-//! EventServer: a strict front for event streams and nothing else.
+//! EventServer: a strict server for event streams and nothing else.
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
-//! use server_sent_events::server::{Answer, EventServer};
+//! use server_sent_events::server::{EventServer, Response};
 //!
 //! let publisher = Publisher::new();
 //! let streams = publisher.clone();
 //! let server = EventServer::bind("127.0.0.1:5000")?.spawn(move |request| match request.path() {
 //!     "/news" => streams.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into(),
-//!     _ => Answer::Status(404, "there is /news".into()),
+//!     _ => Response::status(404, "only /news is here"),
 //! })?;
 //! publisher.publish("hello");
-//! server.stop();
+//! server.stop()?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # When to take which
 //!
-//! * **tiny_http or rouille**, for few streams in a network that you trust: the page and the stream come from one port, and
-//!   one loop answers everything.
-//! * **This server**, for many streams, or for strangers. It answers `GET` with event streams, and short texts, and
-//!   nothing else: pages and what is posted need another server, on another port, or behind the same proxy. A stream costs no
-//!   thread and one descriptor, and a client that stalls costs no thread either.
+//! * **tiny_http or rouille** for few streams in a network you trust: the page and the stream come from one port, and one
+//!   loop answers everything.
+//! * **This server** for many streams, or for the open internet. It answers `GET` with event streams and short texts, and
+//!   nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies one
+//!   descriptor and no thread, even if its client does not read.
 //!
-//! For one public port, have a proxy send the streams' paths here. For nginx, among the README's lines, which say what
-//! `@away` is (`examples/nginx-streams.conf`, tested with `hub` behind it):
+//! For one public port, let a proxy send the streams' paths here. For nginx, among the README's lines, which define
+//! `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
 //!
 //! ```nginx
 //! location /streams/ {
@@ -40,24 +40,33 @@
 //!
 //! # Threads
 //!
-//! One thread accepts connections, reads requests, sees when a client is gone, and wakes streams whose socket has room again.
-//! It never waits for a client. [Four](EventServerBuilder::answering_threads) call the closure. The
-//! publisher's writer threads write. A publisher of its own for each kind of stream is fine: they share the one thread.
+//! One thread is the event loop: it accepts connections, reads requests, notices lost connections, and wakes streams whose
+//! socket has room again. It never waits for a client and runs no code of the application. [Four](EventServerBuilder::handler_threads)
+//! threads call the handler. One more ends the streams of lost connections, and with it runs `on_end` hooks. The publisher's
+//! writer threads write. Several publishers can share one server.
 //!
 //! # What it accepts
 //!
-//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one for each connection, without a body, whose head comes within 10 s, has no more
-//! than 8 KiB and 64 fields, and can be understood in one way only. Everything else is answered with a status and the
-//! connection's end: 400 for what is not well-formed or has a body, 403 for a `Host` or an `Origin` that is not allowed,
-//! 405 for another method, 408 for a head that does not come in time, 431 for one that is too long, 505 for another
-//! version. Whatever a client sends after its request ends its stream, and so does saying that it sends no more.
+//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within 10 s,
+//! have at most 8 KiB and 64 fields, and be understood in one way only. Everything else is answered with a status and the
+//! connection's end: 400 for a malformed request or one with a body, 403 for a `Host` or an `Origin` that is not allowed,
+//! 405 for another method, 408 for a head that does not arrive in time, 431 for one that is too long, 505 for another
+//! version. A byte after the request, or the end of the client's side of the connection, ends the stream.
 //!
-//! Where there are too many connections, or no descriptor is left, and another comes, the oldest that is no stream is hung
-//! up on: heads that do not come keep nobody out.
+//! If the limit of connections or of open files is reached and another client connects, the server closes the oldest
+//! connection that carries no stream. Incomplete requests keep nobody out.
 
-mod answers;
-mod front;
-mod head;
+mod acceptor;
+mod builder;
+mod connection;
+mod deadlines;
+mod event_loop;
+mod handlers;
+mod notifier;
+mod policy;
+mod quota;
+mod request;
+mod response;
 
 use std::fmt;
 use std::io;
@@ -66,252 +75,48 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::Receiver;
 
-use crate::error::OpenError;
-use crate::sockets::{self, Options};
-use crate::subscription::Subscription;
+pub use builder::EventServerBuilder;
+use event_loop::EventLoop;
+use handlers::Handlers;
+use notifier::{Message, Notifier};
+use policy::Policy;
+pub use request::Request;
+pub use response::Response;
 
-use front::{Front, Mailbox, Message};
-pub use head::Request;
-
-/// What the closure given to [`EventServer::serve`] answers.
+/// The checked settings of a server.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Answer {
-    /// The event stream. A `HEAD` request gets its head alone, and the subscription ends.
-    Stream(Subscription),
-    /// The client is to come back later: status 200, a `retry:` between 5 and 10 seconds that differs for each client, and
-    /// the end. A status such as 503 would make an `EventSource` give up for good.
-    Busy,
-    /// The client is not to come back: status 204, after which an `EventSource` does not.
-    Stop,
-    /// Any other status, with a text for people; an `EventSource` does not come back. A status that is none (below 200, or
-    /// over 599) is answered with 500.
-    Status(u16, String),
-}
-
-impl From<Subscription> for Answer {
-    fn from(subscription: Subscription) -> Self {
-        Self::Stream(subscription)
-    }
-}
-
-/// What was not opened is answered by whose fault it is: [`Busy`](Answer::Busy) where there may be room
-/// [later](OpenError::is_temporary), otherwise status 400 with the error's text.
-impl From<Result<Subscription, OpenError>> for Answer {
-    fn from(opened: Result<Subscription, OpenError>) -> Self {
-        match opened {
-            Ok(subscription) => Self::Stream(subscription),
-            Err(error) if error.is_temporary() => Self::Busy,
-            Err(error) => Self::Status(400, error.to_string()),
-        }
-    }
-}
-
-/// The settings of an [`EventServer`]; from [`EventServer::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `bind`"]
-pub struct EventServerBuilder {
-    origins: Vec<String>,
-    credentials: bool,
-    hosts: Option<Vec<String>>,
-    any_host: bool,
-    max_streams: Option<usize>,
-    per_address: usize,
-    answering_threads: usize,
-    write_deadline: Duration,
-    head_deadline: Duration,
-    sockets: Options,
-}
-
-impl EventServerBuilder {
-    /// Pages of this origin (`https://example.org`, as browsers write it) may read the streams. More may be allowed.
-    ///
-    /// By default none but the server's own may (CORS). Once one is allowed, a request that comes from another is answered
-    /// with 403.
-    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
-        self
-    }
-
-    /// Such pages may send cookies along (`new EventSource(url, { withCredentials: true })`). Defaults to not.
-    pub fn allow_credentials(mut self) -> Self {
-        self.credentials = true;
-        self
-    }
-
-    /// Requests to this host are answered, whatever the port. More may be allowed; others get a 403.
-    ///
-    /// Against DNS rebinding, by which a stranger's page reaches a server that only this machine or network can. Defaults
-    /// to `localhost`, `127.0.0.1` and `[::1]` for a server that is bound to the loopback, which stay allowed, and to any
-    /// host for others.
-    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
-        self.hosts.get_or_insert_default().push(host.into());
-        self
-    }
-
-    /// Requests to any host are answered, also by a server that is bound to the loopback.
-    pub fn allow_any_host(mut self) -> Self {
-        self.any_host = true;
-        self
-    }
-
-    /// How many streams there may be at once; above it, clients are told to come back later. Defaults to what the limit of
-    /// open files allows, which is raised as far as the system lets it, with 64 to spare.
-    pub fn max_streams(mut self, streams: usize) -> Self {
-        self.max_streams = Some(streams);
-        self
-    }
-
-    /// How many streams one address may have at once; above it, it is told to come back later. Defaults to no bound: behind a
-    /// proxy all have one address.
-    pub fn max_streams_per_address(mut self, streams: usize) -> Self {
-        self.per_address = streams;
-        self
-    }
-
-    /// How many threads call the closure. Defaults to 4.
-    pub fn answering_threads(mut self, threads: usize) -> Self {
-        self.answering_threads = threads;
-        self
-    }
-
-    /// How long a stream may wait for its socket to take anything; past it, it ends with
-    /// [`EndCause::WriteTimedOut`](crate::EndCause::WriteTimedOut). Defaults to 30 s; looked at each second.
-    pub fn write_deadline(mut self, deadline: Duration) -> Self {
-        self.write_deadline = deadline;
-        self
-    }
-
-    /// How long a client may take to send its request, from its connection on. Defaults to 10 s.
-    pub fn head_deadline(mut self, deadline: Duration) -> Self {
-        self.head_deadline = deadline;
-        self
-    }
-
-    /// How many bytes the kernel keeps for a client that reads slowly (`SO_SNDBUF`; Linux doubles it). Defaults to what
-    /// the kernel chooses, up to some 4 MiB.
-    ///
-    /// What is in there is on its way and cannot be taken back: the smaller it is, the sooner a slow client is found, and
-    /// the less stale is what it reads; the larger, the faster a client far away can be.
-    pub fn send_buffer(mut self, bytes: usize) -> Self {
-        self.sockets.send_buffer = Some(bytes);
-        self
-    }
-
-    /// How many bytes the kernel takes that it cannot send yet (`TCP_NOTSENT_LOWAT`, on Linux). Defaults to 64 KiB.
-    ///
-    /// As [`send_buffer`](Self::send_buffer), but it leaves fast clients their window: what is sent and not acknowledged
-    /// does not count.
-    pub fn not_sent_low_water(mut self, bytes: u32) -> Self {
-        self.sockets.not_sent = bytes;
-        self
-    }
-
-    /// Binds to the first of these addresses that can be bound; port 0 takes a free one. Nobody is answered before
-    /// [`serve`](EventServer::serve) or [`spawn`](EventServer::spawn).
-    ///
-    /// # Errors
-    ///
-    /// What the operating system says of the last address; [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that
-    /// is zero, and for an origin that is not one, such as `*`: a page is allowed by its name.
-    pub fn bind(self, address: impl ToSocketAddrs) -> io::Result<EventServer> {
-        let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-        let settings = [
-            ("max_streams", self.max_streams == Some(0)),
-            ("max_streams_per_address", self.per_address == 0),
-            ("answering_threads", self.answering_threads == 0),
-            ("write_deadline", self.write_deadline.is_zero()),
-            ("head_deadline", self.head_deadline.is_zero()),
-        ];
-        if let Some((setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
-            return refuse(format!("{setting} is 0: it must be more than that"));
-        }
-        let is_origin = |origin: &&String| {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            host.is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c == '/' || !c.is_ascii_graphic()))
-        };
-        if let Some(origin) = self.origins.iter().find(|origin| !is_origin(origin)) {
-            return refuse(format!("{origin:?} is no origin: `https://HOST` or `http://HOST:PORT` is, without a path"));
-        }
-        let listener = sockets::listen_on(address, self.sockets)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let max_streams = self.max_streams.unwrap_or_else(|| {
-            // One for each stream, and some for all else.
-            let limit = usize::try_from(open_files()).unwrap_or(usize::MAX);
-            limit.saturating_sub((limit / 4).min(64)).max(1)
-        });
-        let is_loopback = address.ip().is_loopback();
-        let own = ["localhost", "127.0.0.1", "[::1]"].map(String::from).into_iter().filter(|_| is_loopback);
-        let hosts = match (self.any_host, self.hosts) {
-            (true, _) => None,
-            (false, None) => Some(own.collect::<Vec<_>>()).filter(|own| !own.is_empty()),
-            (false, Some(hosts)) => Some(hosts.into_iter().chain(own).collect()),
-        };
-        let rules = Rules {
-            origins: self.origins,
-            credentials: self.credentials,
-            hosts,
-            max_streams,
-            per_address: self.per_address,
-            answering_threads: self.answering_threads,
-            write_deadline: self.write_deadline,
-            head_deadline: self.head_deadline,
-        };
-        let poll = mio::Poll::new()?;
-        let (messages, inbox) = unbounded();
-        let mailbox = Arc::new(Mailbox::new(messages, mio::Waker::new(poll.registry(), front::MAIL)?));
-        let listener = mio::net::TcpListener::from_std(listener);
-        Ok(EventServer { listener, address, poll, rules, mailbox, inbox })
-    }
-}
-
-/// The limit of open files, raised as far as the system lets it.
-fn open_files() -> u64 {
-    #[cfg(unix)]
-    return rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
-    // Elsewhere there is none that matters.
-    #[cfg(not(unix))]
-    return 65_536;
-}
-
-/// What a server keeps to.
-#[derive(Debug)]
-struct Rules {
-    origins: Vec<String>,
-    credentials: bool,
-    /// `None` for any.
-    hosts: Option<Vec<String>>,
+struct Config {
+    policy: Policy,
     max_streams: usize,
-    per_address: usize,
-    answering_threads: usize,
-    write_deadline: Duration,
-    head_deadline: Duration,
+    max_streams_per_ip: usize,
+    handler_threads: usize,
+    write_timeout: Duration,
+    header_read_timeout: Duration,
 }
 
 /// A server of event streams and nothing else; see the [module](self).
 pub struct EventServer {
     listener: mio::net::TcpListener,
-    address: SocketAddr,
+    local_addr: SocketAddr,
     poll: mio::Poll,
-    rules: Rules,
-    mailbox: Arc<Mailbox>,
+    config: Config,
+    notifier: Arc<Notifier>,
     inbox: Receiver<Message>,
 }
 
 impl EventServer {
-    /// A server with the default settings.
+    /// Binds a server with the default settings.
     ///
     /// # Errors
     ///
-    /// What the operating system says of the last address.
+    /// Returns the operating system's error for the last address.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Self::builder().bind(address)
     }
 
-    /// A server whose settings are chosen one by one.
+    /// Returns a builder for a server with other settings.
     ///
     /// ```
     /// use server_sent_events::server::EventServer;
@@ -321,119 +126,153 @@ impl EventServer {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder() -> EventServerBuilder {
-        EventServerBuilder {
-            origins: Vec::new(),
-            credentials: false,
-            hosts: None,
-            any_host: false,
-            max_streams: None,
-            per_address: usize::MAX,
-            answering_threads: 4,
-            write_deadline: Duration::from_secs(30),
-            head_deadline: Duration::from_secs(10),
-            sockets: Options::default(),
-        }
+        EventServerBuilder::new()
     }
 
-    /// The address it listens on.
+    /// Returns the address the server is bound to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.local_addr
     }
 
-    /// What stops it from another thread.
-    pub fn stopper(&self) -> Stopper {
-        Stopper { mailbox: Arc::clone(&self.mailbox) }
+    /// Returns a handle that stops the server from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { notifier: Arc::clone(&self.notifier) }
     }
 
-    /// Answers requests on this thread, until it is [stopped](Self::stopper).
+    /// Answers requests on this thread until the server is [stopped](Self::stop_handle).
     ///
-    /// The closure is called for each request, by one of a few [threads](EventServerBuilder::answering_threads). It may block
-    /// a little: as many requests as there are such threads wait for it, while streams go on. A panic in it costs that
-    /// request a 500 and nothing else.
+    /// Each request is given to the handler on one of a few [threads](EventServerBuilder::handler_threads). The handler may
+    /// block for a short time: other requests wait then if all these threads are busy, but streams go on. It is not called
+    /// for a client that has gone meanwhile. If it panics, its request is answered with 500.
     ///
     /// # Errors
     ///
-    /// When a thread cannot be started, or the operating system fails to say which sockets are ready.
-    pub fn serve<A>(self, answer: impl Fn(&Request) -> A + Send + Sync + 'static) -> io::Result<()>
+    /// Returns the operating system's error if a thread cannot be started, before any request is answered, or if it does not
+    /// report which sockets are ready.
+    pub fn serve<R>(self, handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> io::Result<()>
     where
-        A: Into<Answer>,
+        R: Into<Response>,
     {
-        let Self { listener, poll, rules, mailbox, inbox, .. } = self;
-        Front::new(poll, listener, rules, mailbox, inbox)?
-            .run(Arc::new(move |request: &Request| answer(request).into()))
+        self.start(handler)?.run()
     }
 
     /// Answers requests on a thread of its own, as [`serve`](Self::serve) does.
     ///
     /// # Errors
     ///
-    /// When that thread cannot be started.
-    pub fn spawn<A>(self, answer: impl Fn(&Request) -> A + Send + Sync + 'static) -> io::Result<RunningServer>
+    /// Returns the operating system's error if a thread cannot be started. All of the server's threads run when this returns.
+    pub fn spawn<R>(self, handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> io::Result<RunningServer>
     where
-        A: Into<Answer>,
+        R: Into<Response>,
     {
-        let (address, stopper) = (self.address, self.stopper());
-        let thread = thread::Builder::new().name("sse front".into());
-        let thread = thread.spawn(move || self.serve(answer))?;
-        Ok(RunningServer { address, stopper, thread: Some(thread) })
+        let (local_addr, stop_handle) = (self.local_addr, self.stop_handle());
+        let event_loop = self.start(handler)?;
+        let thread = thread::Builder::new().name("sse event loop".into()).spawn(move || event_loop.run())?;
+        Ok(RunningServer { local_addr, stop_handle, thread: Some(thread) })
+    }
+
+    /// Starts all threads but the event loop's.
+    fn start<R>(self, handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> io::Result<EventLoop>
+    where
+        R: Into<Response>,
+    {
+        let Self { listener, poll, config, notifier, inbox, .. } = self;
+        let handlers =
+            Handlers::start(config.handler_threads, Arc::new(move |request: &Request| handler(request).into()))?;
+        EventLoop::new(poll, listener, config, notifier, inbox, handlers)
     }
 }
 
 impl fmt::Debug for EventServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventServer").field("local_addr", &self.address).finish_non_exhaustive()
+        f.debug_struct("EventServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
 }
 
-/// Stops an [`EventServer`] from any thread; from [`EventServer::stopper`].
+/// Stops an [`EventServer`] from any thread; from [`EventServer::stop_handle`].
 #[derive(Clone, Debug)]
-pub struct Stopper {
-    mailbox: Arc<Mailbox>,
+pub struct StopHandle {
+    notifier: Arc<Notifier>,
 }
 
-impl Stopper {
-    /// Has the server stop, and does not wait for it: it accepts nobody any more, and ends its streams after what is queued
-    /// for them; after five seconds it hangs up on those that have not taken that.
+impl StopHandle {
+    /// Stops the server, without waiting for it.
     ///
-    /// To say goodbye first, and to have clients come back at different times, [shut the publisher
-    /// down](crate::Publisher::shutdown) before.
+    /// The server accepts no further connection and ends its streams after their queued events. After five seconds it
+    /// closes the connections that have not taken them. To send a farewell first, and to spread the reconnections,
+    /// [shut the publisher down](crate::Publisher::shutdown) before.
     pub fn stop(&self) {
-        self.mailbox.send(Message::Stop);
+        self.notifier.send(Message::Stop);
     }
 }
 
-/// A server that runs on a thread of its own, stopped when it is dropped; from [`EventServer::spawn`].
+/// A server that runs on a thread of its own; from [`EventServer::spawn`]. Dropping it stops the server and waits for it.
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct RunningServer {
-    address: SocketAddr,
-    stopper: Stopper,
+    local_addr: SocketAddr,
+    stop_handle: StopHandle,
+    /// `None` once it is joined.
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl RunningServer {
-    /// The address it listens on.
+    /// Returns the address the server is bound to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.local_addr
     }
 
-    /// What stops it from another thread.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+    /// Returns a handle that stops the server from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop_handle.clone()
     }
 
-    /// Stops the server, as [`Stopper::stop`] does, and waits until it has. So does dropping it.
-    pub fn stop(self) {
-        drop(self);
+    /// Returns whether the server still answers requests, or is not yet finished with stopping.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Waits until the server ends: because it is [stopped](Self::stop_handle), or because of an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that ended the server without a stop. The feature `log` logs it too.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    /// use server_sent_events::server::EventServer;
+    ///
+    /// let publisher = Publisher::new();
+    /// let server = EventServer::bind("127.0.0.1:0")?.spawn(move |_| publisher.subscribe())?;
+    /// let stop_handle = server.stop_handle();
+    /// std::thread::spawn(move || stop_handle.stop());
+    /// server.join()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn join(mut self) -> io::Result<()> {
+        self.wait()
+    }
+
+    /// Stops the server as [`StopHandle::stop`] does, and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that had ended the server before.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.stop_handle.stop();
+        self.wait()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("BUG: the event loop panicked")))
     }
 }
 
 impl Drop for RunningServer {
     fn drop(&mut self) {
-        self.stopper.stop();
-        if let Some(thread) = self.thread.take() {
-            // What it failed with, or panicked over, has ended it all the same.
-            let _ = thread.join();
-        }
+        self.stop_handle.stop();
+        // The error has been logged.
+        let _ = self.wait();
     }
 }

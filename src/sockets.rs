@@ -6,19 +6,19 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-/// What may be chosen.
+/// The options that can be chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// The kernel's buffer for what is sent, if it is not to choose it itself.
-    pub(crate) send_buffer: Option<usize>,
-    /// How much of that may not have been sent (Linux).
+    /// The size of the kernel's buffer for sent data; `None` leaves it to the kernel.
+    pub(crate) send_buffer_size: Option<usize>,
+    /// The bytes in it that may be unsent (Linux).
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
-    pub(crate) not_sent: u32,
+    pub(crate) notsent_lowat: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { send_buffer: None, not_sent: 64 * 1024 }
+        Self { send_buffer_size: None, notsent_lowat: 64 * 1024 }
     }
 }
 
@@ -49,9 +49,9 @@ fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
-        socket.set_tcp_notsent_lowat(options.not_sent)?;
+        socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     }
-    if let Some(bytes) = options.send_buffer {
+    if let Some(bytes) = options.send_buffer_size {
         socket.set_send_buffer_size(bytes)?;
     }
     socket.bind(&address.into())?;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use server_sent_events::{Event, Headers, NextTimeoutError, OpenError, Publisher, TryNextError};
+use server_sent_events::{Event, OpenError, Publisher, RecvTimeoutError, ResponseHeaders, TryRecvError};
 
 #[track_caller]
 fn refused<T, E: Display>(result: Result<T, E>, text: &str) {
@@ -53,20 +53,20 @@ fn retry_times() {
 #[test]
 fn settings_with_which_nothing_works() {
     let builder = Publisher::<()>::builder;
-    refused(builder().max_subscribers(0).build(), "max_subscribers is 0: it must be more than that");
-    refused(builder().max_channels(0).build(), "max_channels is 0: it must be more than that");
-    refused(builder().max_channel_name(0).build(), "max_channel_name is 0: it must be more than that");
-    refused(builder().queue_frames(0).build(), "queue_frames is 0: it must be more than that");
-    refused(builder().queue_bytes(0).build(), "queue_bytes is 0: it must be more than that");
-    refused(builder().heartbeat(Duration::ZERO).build(), "heartbeat is 0: it must be more than that");
-    refused(builder().max_writer_threads(0).build(), "max_writer_threads is 0: it must be more than that");
-    refused(builder().writer_stack(0).build(), "writer_stack is 0: it must be more than that");
-    refused(builder().max_lifetime(Duration::ZERO).build(), "max_lifetime is 0: it must be more than that");
-    let text = "max_subscribers_per_channel is 0: it must be more than that";
+    refused(builder().max_subscribers(0).build(), "`max_subscribers` must be greater than 0");
+    refused(builder().max_channels_per_subscriber(0).build(), "`max_channels_per_subscriber` must be greater than 0");
+    refused(builder().max_channel_name_len(0).build(), "`max_channel_name_len` must be greater than 0");
+    refused(builder().max_queued_events(0).build(), "`max_queued_events` must be greater than 0");
+    refused(builder().max_queued_bytes(0).build(), "`max_queued_bytes` must be greater than 0");
+    refused(builder().heartbeat(Duration::ZERO).build(), "`heartbeat` must be greater than 0");
+    refused(builder().max_writer_threads(0).build(), "`max_writer_threads` must be greater than 0");
+    refused(builder().writer_stack_size(0).build(), "`writer_stack_size` must be greater than 0");
+    refused(builder().max_lifetime(Duration::ZERO).build(), "`max_lifetime` must be greater than 0");
+    let text = "`max_subscribers_per_channel` must be greater than 0";
     refused(builder().max_subscribers_per_channel(0).build(), text);
-    let text = "max_subscribers_per_key is 0: it must be more than that";
-    refused(builder().max_subscribers_per_key(0).build(), text);
-    assert_eq!(builder().queue_frames(0).build().unwrap_err().setting(), "queue_frames");
+    let text = "`max_subscribers_per_quota_key` must be greater than 0";
+    refused(builder().max_subscribers_per_quota_key(0).build(), text);
+    assert_eq!(builder().max_queued_events(0).build().unwrap_err().setting(), "max_queued_events");
     assert!(builder().heartbeat(None).build().is_ok());
 }
 
@@ -79,15 +79,15 @@ fn subscriptions_that_cannot_be() {
         open().heartbeat(Duration::ZERO).open(),
         "the heartbeat's interval is 0: it must be more than that, or None",
     );
-    refused(open().queue_frames(0).open(), "queue_frames is 0: it must be more than that");
-    refused(open().queue_bytes(0).open(), "queue_bytes is 0: it must be more than that");
-    refused(open().max_lifetime(Duration::ZERO).open(), "max_lifetime is 0: it must be more than that");
+    refused(open().max_queued_events(0).open(), "`max_queued_events` must be greater than 0");
+    refused(open().max_queued_bytes(0).open(), "`max_queued_bytes` must be greater than 0");
+    refused(open().max_lifetime(Duration::ZERO).open(), "`max_lifetime` must be greater than 0");
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
 #[test]
 fn headers() {
-    let with = |name, value| Headers::new().with(name, value);
+    let with = |name, value| ResponseHeaders::new().with(name, value);
     let name =
         |name: &str| format!("{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed");
     refused(with("", "x"), &name(""));
@@ -108,12 +108,12 @@ fn headers() {
 
 #[test]
 fn what_a_subscription_says_when_there_is_nothing() {
-    refused(Err::<(), _>(TryNextError::Empty), "nothing is queued for this subscription now");
-    refused(Err::<(), _>(TryNextError::Ended), "the event stream has ended");
-    refused(Err::<(), _>(NextTimeoutError::Timeout), "nothing was queued for this subscription within the time");
-    refused(Err::<(), _>(NextTimeoutError::Ended), "the event stream has ended");
-    assert!(TryNextError::Ended.is_ended() && !TryNextError::Empty.is_ended());
-    assert!(NextTimeoutError::Ended.is_ended() && !NextTimeoutError::Timeout.is_ended());
+    refused(Err::<(), _>(TryRecvError::Empty), "nothing is queued for this subscription now");
+    refused(Err::<(), _>(TryRecvError::Ended), "the event stream has ended");
+    refused(Err::<(), _>(RecvTimeoutError::Timeout), "nothing was queued for this subscription within the time");
+    refused(Err::<(), _>(RecvTimeoutError::Ended), "the event stream has ended");
+    assert!(TryRecvError::Ended.is_ended() && !TryRecvError::Empty.is_ended());
+    assert!(RecvTimeoutError::Ended.is_ended() && !RecvTimeoutError::Timeout.is_ended());
 }
 
 #[test]

@@ -396,10 +396,10 @@ fn hub_tells_its_statistics_to_prometheus() {
         "sse_ended_streams_total{cause=\"closed\"} 0",
         "sse_ended_streams_total{cause=\"unsubscribed\"} 0",
         "sse_ended_streams_total{cause=\"queue_full\"} 0",
-        "sse_ended_streams_total{cause=\"disconnected\"} 0",
+        "sse_ended_streams_total{cause=\"connection_lost\"} 0",
         "sse_ended_streams_total{cause=\"write_timed_out\"} 0",
         "sse_ended_streams_total{cause=\"dropped\"} 0",
-        "sse_ended_streams_total{cause=\"cut\"} 0",
+        "sse_ended_streams_total{cause=\"disconnected\"} 0",
         "sse_ended_streams_total{cause=\"expired\"} 0",
         "sse_history_events 2",
         &bytes,
@@ -414,7 +414,7 @@ fn hub_tells_its_statistics_to_prometheus() {
     }
 
     drop(watcher);
-    let left = "\nsse_ended_streams_total{cause=\"disconnected\"} 1\n";
+    let left = "\nsse_ended_streams_total{cause=\"connection_lost\"} 1\n";
     eventually("that the client went away is counted", || {
         post(&url("/a"), "x");
         get(&url("/stats")).1.contains(left)

@@ -76,18 +76,34 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
         "the HTTP words every server shares: head, headers, chunked framing, Last-Event-ID",
         &["event", "error"],
     ),
+    ("server.rs", "EventServer: a strict server for event streams and nothing else", &[]),
+    ("server/builder.rs", "the settings of an EventServer, checked before it is bound", &["sockets", "EndCause"]),
     (
-        "server.rs",
-        "EventServer: a strict front for event streams and nothing else",
-        &["sockets", "subscription", "error"],
-    ),
-    (
-        "server/front.rs",
+        "server/event_loop.rs",
         "the thread that accepts connections, reads requests, and watches sockets",
-        &["notices", "queue", "subscription", "event"],
+        &["notices", "queue"],
     ),
-    ("server/answers.rs", "what is answered besides the events: heads of streams, and short texts", &["http"]),
-    ("server/head.rs", "one request: read strictly, so that nobody reads it in another way", &["http"]),
+    ("server/acceptor.rs", "the listening socket, and the pauses after it has failed", &["notices"]),
+    (
+        "server/connection.rs",
+        "one connection as a state machine: bytes and deadlines in, actions out, without a socket",
+        &["subscription"],
+    ),
+    ("server/deadlines.rs", "points in time at which something is due for a connection, at most one each", &[]),
+    ("server/quota.rs", "how many streams there may be at once, in all and per client", &[]),
+    ("server/policy.rs", "the rules a request must pass before it is answered: Host, Origin (CORS), method", &[]),
+    ("server/request.rs", "one request, parsed strictly, so that nobody can understand it in another way", &["http"]),
+    (
+        "server/handlers.rs",
+        "the threads that run application code: the handler for requests, and what hooks do at a stream's end",
+        &["event", "queue", "stats", "subscription"],
+    ),
+    (
+        "server/notifier.rs",
+        "how handlers and writer threads reach the event loop, and the socket they share with it",
+        &["queue", "subscription"],
+    ),
+    ("server/response.rs", "what the handler answers, and the bytes of a response", &["error", "http", "subscription"]),
     ("sockets.rs", "listening sockets with the options that event streams need", &[]),
     ("adapter/mod.rs", "index of the adapters, and what each can and cannot promise", &[]),
     (
@@ -164,7 +180,17 @@ fn foreign_names_stay_in_their_rooms() {
         let has = |name: &str| code.contains(name);
         // The writers' locks guard threads and turns, those of a queue and its shelf what one subscriber takes from; the order of
         // events hangs on none of them.
-        let locks = ["registry.rs", "writers.rs", "writers/supervisor.rs", "queue.rs", "overflow.rs"].contains(file);
+        // Of the server, calls that wait for a thread, and counts of streams.
+        let locks = [
+            "registry.rs",
+            "writers.rs",
+            "writers/supervisor.rs",
+            "queue.rs",
+            "overflow.rs",
+            "server/handlers.rs",
+            "server/quota.rs",
+        ]
+        .contains(file);
         assert!(locks || !(has("Mutex") || has("RwLock") || has("parking_lot")), "{file} has a lock");
         let sockets = ["sockets.rs", "adapter/knocker.rs"].contains(file);
         assert!(sockets || !has("socket2"), "{file} knows sockets");

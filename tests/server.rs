@@ -13,18 +13,18 @@ use std::time::Duration;
 use common::http::{Client, Events};
 use common::server::{FIRST_CHUNK, GET, LAST_CHUNK, Said, opened, said, send, serve, streams};
 use common::{PATIENCE, eventually};
-use server_sent_events::server::{Answer, EventServer, Request, RunningServer};
+use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{Event, History, Publisher, Shutdown};
 
 /// A server whose closure this is.
 #[track_caller]
-fn answers(closure: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> RunningServer {
+fn answers(closure: impl Fn(&Request) -> Response + Send + Sync + 'static) -> RunningServer {
     EventServer::bind("127.0.0.1:0").unwrap().spawn(closure).unwrap()
 }
 
 /// What a server says to a GET when its closure answers so.
 #[track_caller]
-fn answered(closure: impl Fn() -> Answer + Send + Sync + 'static) -> Said {
+fn answered(closure: impl Fn() -> Response + Send + Sync + 'static) -> Said {
     said(answers(move |_| closure()).local_addr(), GET)
 }
 
@@ -35,7 +35,7 @@ fn seen<T: Send + 'static>(request: &str, look: impl Fn(&Request) -> T + Send + 
     let sees: Mutex<Sender<T>> = Mutex::new(sees);
     let server = answers(move |request| {
         sees.lock().unwrap().send(look(request)).unwrap();
-        Answer::Stop
+        Response::do_not_reconnect()
     });
     assert_eq!(said(server.local_addr(), request).status, 204);
     sight.recv().unwrap()
@@ -121,23 +121,23 @@ fn head_gets_the_head_alone_and_its_subscription_ends() {
 #[test]
 fn head_gets_no_body_whatever_is_answered() {
     for answer in [
-        || Answer::Busy,
-        || Answer::Stop,
-        || Answer::Status(404, "nothing here".into()),
-        || Answer::Status(42, String::new()),
+        || Response::retry_later(),
+        || Response::do_not_reconnect(),
+        || Response::status(404, "nothing here"),
+        || Response::status(42, ""),
         || panic!("as it should"),
-    ] as [fn() -> Answer; 5]
+    ] as [fn() -> Response; 5]
     {
         let server = answers(move |_| answer());
         said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
-    let server = answers(|_| Answer::Stop);
+    let server = answers(|_| Response::do_not_reconnect());
     assert_eq!(said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n").status, 403);
 }
 
 #[test]
 fn busy_sends_clients_away_to_come_back_at_different_times() {
-    let server = answers(|_| Answer::Busy);
+    let server = answers(|_| Response::retry_later());
     let retry = || {
         let said = said(server.local_addr(), GET);
         assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
@@ -151,12 +151,12 @@ fn busy_sends_clients_away_to_come_back_at_different_times() {
 
 #[test]
 fn stop_is_204() {
-    assert_eq!(answered(|| Answer::Stop).status, 204);
+    assert_eq!(answered(Response::do_not_reconnect).status, 204);
 }
 
 #[test]
 fn a_status_comes_with_its_text() {
-    let said = answered(|| Answer::Status(404, "there is /news: \u{e4}".into()));
+    let said = answered(|| Response::status(404, "there is /news: \u{e4}"));
     assert_eq!((said.status, &*said.body), (404, "there is /news: \u{e4}\n"));
     assert_eq!(said.header("Content-Type"), Some("text/plain; charset=utf-8"));
 }
@@ -164,12 +164,12 @@ fn a_status_comes_with_its_text() {
 #[test]
 fn odd_statuses_are_well_formed_too() {
     for status in [200, 204, 205, 304, 418, 451, 599] {
-        assert_eq!(answered(move || Answer::Status(status, "text".into())).status, status);
+        assert_eq!(answered(move || Response::status(status, "text")).status, status);
     }
     for none in [0, 99, 100, 101, 199, 600, 1_000, u16::MAX] {
-        assert_eq!(answered(move || Answer::Status(none, "text".into())).status, 500, "{none}");
+        assert_eq!(answered(move || Response::status(none, "text")).status, 500, "{none}");
     }
-    assert_eq!(answered(|| Answer::Status(404, String::new())).body, "");
+    assert_eq!(answered(|| Response::status(404, "")).body, "");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name(5).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server =
         answers(move |request| streams.subscription(()).channels([request.path().trim_matches('/')]).open().into());
@@ -250,7 +250,7 @@ fn headers_that_are_not_utf_8_are_read_as_far_as_they_are() {
     let sees = Mutex::new(sees);
     let server = answers(move |request| {
         sees.lock().unwrap().send(request.last_event_id().map(str::to_owned)).unwrap();
-        Answer::Stop
+        Response::do_not_reconnect()
     });
     let ask = |value: &[u8]| {
         let request = [b"GET / HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: ", value, b"\r\n\r\n"].concat();
@@ -266,8 +266,8 @@ fn the_peer_is_who_asks() {
     let (sees, sight) = channel();
     let sees = Mutex::new(sees);
     let server = answers(move |request| {
-        sees.lock().unwrap().send(request.peer()).unwrap();
-        Answer::Stop
+        sees.lock().unwrap().send(request.peer_addr()).unwrap();
+        Response::do_not_reconnect()
     });
     let mut client = Client::connect(server.local_addr());
     let own = client.address();
@@ -411,7 +411,7 @@ fn a_client_that_leaves_while_the_closure_looks_at_it_is_no_subscriber() {
     let mut sends_more = ask();
     sends_more.send("x");
     open.store(true, SeqCst);
-    eventually("all have come and gone", || publisher.stats().ended.disconnected == 3);
+    eventually("all have come and gone", || publisher.stats().ended.connection_lost == 3);
     assert_eq!(publisher.stats().subscribers, 0);
     sends_more.reads_all_there_is();
 }
@@ -439,9 +439,9 @@ fn above_max_streams_clients_are_told_to_come_back() {
 }
 
 #[test]
-fn above_max_streams_per_address_that_one_is_told_to_come_back() {
+fn above_max_streams_per_ip_that_one_is_told_to_come_back() {
     let publisher = Publisher::new();
-    let server = serve(EventServer::builder().max_streams_per_address(2), &publisher);
+    let server = serve(EventServer::builder().max_streams_per_ip(2), &publisher);
     let _first = opened(server.local_addr());
     assert_eq!(let_in(&server), 1);
     // Another address of the loopback has room of its own.
@@ -475,7 +475,7 @@ fn stop_ends_streams_after_what_is_queued_and_gives_the_port_back() {
     let mut clients = [(); 3].map(|()| opened(address));
     let half = send(address, "GET / HT");
     publisher.publish("bye");
-    server.stop();
+    server.stop().unwrap();
     for client in &mut clients {
         client.reads(&format!("0000000b\r\ndata: bye\n\n\r\n{LAST_CHUNK}"));
         client.reads_the_end();
@@ -500,20 +500,20 @@ fn dropping_it_stops_it() {
 #[test]
 fn serve_blocks_until_it_is_stopped() {
     let server = EventServer::bind("127.0.0.1:0").unwrap();
-    let (address, stopper) = (server.local_addr(), server.stopper());
-    let thread = thread::spawn(move || server.serve(|_| Answer::Stop));
+    let (address, stop_handle) = (server.local_addr(), server.stop_handle());
+    let thread = thread::spawn(move || server.serve(|_| Response::do_not_reconnect()));
     assert_eq!(said(address, GET).status, 204);
-    stopper.stop();
-    stopper.stop();
+    stop_handle.stop();
+    stop_handle.stop();
     thread.join().unwrap().unwrap();
-    stopper.stop();
+    stop_handle.stop();
 }
 
 #[test]
 fn stopped_before_it_serves_it_serves_nobody() {
     let server = EventServer::bind("127.0.0.1:0").unwrap();
-    server.stopper().stop();
-    server.serve(|_| Answer::Stop).unwrap();
+    server.stop_handle().stop();
+    server.serve(|_| Response::do_not_reconnect()).unwrap();
 }
 
 #[test]
@@ -529,7 +529,7 @@ fn a_request_whose_closure_runs_when_it_stops_is_answered() {
     });
     let mut client = send(server.local_addr(), GET);
     asked.recv().unwrap();
-    server.stopper().stop();
+    server.stop_handle().stop();
     open.store(true, SeqCst);
     client.reads_head();
     client.reads_until("data: hello\n\n\r\n0\r\n\r\n");
@@ -548,7 +548,7 @@ fn a_publisher_shuts_down_and_then_the_server_stops() {
     client.reads_the_end();
     // Who comes now is told to come back.
     assert!(said(server.local_addr(), GET).body.starts_with(": busy\n"));
-    server.stop();
+    server.stop().unwrap();
 }
 
 #[test]
@@ -559,13 +559,13 @@ fn settings_that_make_no_sense_are_refused() {
         error.to_string()
     };
     let new = EventServer::builder;
-    assert_eq!(refused(new().max_streams(0)), "max_streams is 0: it must be more than that");
-    refused(new().max_streams_per_address(0));
-    refused(new().answering_threads(0));
-    refused(new().write_deadline(Duration::ZERO));
-    refused(new().head_deadline(Duration::ZERO));
+    assert_eq!(refused(new().max_streams(0)), "`max_streams` must be greater than 0");
+    refused(new().max_streams_per_ip(0));
+    refused(new().handler_threads(0));
+    refused(new().write_timeout(Duration::ZERO));
+    refused(new().header_read_timeout(Duration::ZERO));
     for origin in ["*", "null", "", "example.org", "https://", "https://a/", "https://a b", "https://a\r\nX: y"] {
-        assert!(refused(new().allow_origin(origin)).contains("is no origin"), "{origin}");
+        assert!(refused(new().allow_origin(origin)).starts_with("invalid origin "), "{origin}");
     }
     assert!(EventServer::bind("300.0.0.1:0").is_err());
 }

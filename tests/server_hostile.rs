@@ -27,10 +27,10 @@ fn alone() -> (MutexGuard<'static, ()>, usize) {
     (alone, if std::env::var_os("HOSTILE").is_some() { 10 } else { 1 })
 }
 
-/// The front, those that answer, the supervisor, a writer for each processor; and a few, since a turn that a busy machine
-/// does not get to looks like one that hangs.
+/// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
+/// more, since on a busy machine a thread that does not run looks like one that is blocked.
 fn most_threads_there_may_be() -> usize {
-    1 + 4 + 1 + thread::available_parallelism().unwrap().get() + 4
+    1 + 4 + 1 + 1 + thread::available_parallelism().unwrap().get() + 4
 }
 
 /// Reads a stream, and sees that nothing is missing and nothing comes twice.
@@ -56,7 +56,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
     let (_alone, times) = alone();
     let _watchdog = Watchdog::new("hostile clients", Duration::from_secs(120));
     let before = held();
-    let publisher = Publisher::<()>::builder().queue_bytes(16 << 20).queue_frames(100_000).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_bytes(16 << 20).max_queued_events(100_000).build().unwrap();
     let server = serve(EventServer::builder(), &publisher);
     let address = server.local_addr();
     let (healthy, events) = (50 * times, 300);
@@ -187,7 +187,7 @@ fn long_heads_that_trickle_hold_up_nobody() {
 fn who_asks_for_nothing_is_hung_up_on_in_time() {
     let (_alone, times) = alone();
     let publisher = Publisher::new();
-    let server = serve(EventServer::builder().head_deadline(Duration::from_millis(300)), &publisher);
+    let server = serve(EventServer::builder().header_read_timeout(Duration::from_millis(300)), &publisher);
     let clients: Vec<Client> = (0..50 * times).map(|_| Client::connect(server.local_addr())).collect();
     for client in clients {
         let mut bytes = Vec::new();

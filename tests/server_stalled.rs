@@ -26,11 +26,11 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// The kernel takes as little as it can.
 fn small() -> EventServerBuilder {
-    EventServer::builder().send_buffer(4_096).not_sent_low_water(4_096)
+    EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096)
 }
 
 fn patient() -> PublisherBuilder<()> {
-    Publisher::<()>::builder().queue_frames(1_000_000).queue_bytes(1 << 30).heartbeat(None)
+    Publisher::<()>::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
 }
 
 /// So much that no kernel takes it for a client who does not read.
@@ -44,10 +44,10 @@ fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
     text
 }
 
-/// The front, those that answer, the supervisor, a writer for each processor; and a few, since a turn that a busy machine
-/// does not get to looks like one that hangs.
+/// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
+/// more, since on a busy machine a thread that does not run looks like one that is blocked.
 fn most_threads_there_may_be() -> usize {
-    1 + 4 + 1 + std::thread::available_parallelism().unwrap().get() + 4
+    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get() + 4
 }
 
 /// What the chunks hold, up to the last.
@@ -142,7 +142,7 @@ fn at_a_full_queue_the_socket_is_closed_at_once() {
 fn past_the_write_deadline_it_ends_as_timed_out() {
     let _alone = alone();
     let publisher = patient().build().unwrap();
-    let server = serve(small().write_deadline(Duration::from_secs(1)), &publisher);
+    let server = serve(small().write_timeout(Duration::from_secs(1)), &publisher);
     let quiet = opened(server.local_addr());
     let before = held().1;
     let client = stalled(server.local_addr());
@@ -163,7 +163,7 @@ fn past_the_write_deadline_it_ends_as_timed_out() {
 fn a_quiet_stream_is_not_timed_out() {
     let _alone = alone();
     let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
-    let server = serve(small().write_deadline(Duration::from_millis(1)), &publisher);
+    let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
     let mut quiet = opened(server.local_addr());
     // As long as it takes to time another one out.
     let other = stalled(server.local_addr());
@@ -207,7 +207,7 @@ fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
     eventually("it is subscribed", || publisher.stats().subscribers == 1);
     publish_megabytes(&publisher, 1);
     let start = Instant::now();
-    server.stop();
+    server.stop().unwrap();
     println!("stopped after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     drop(client);
@@ -227,7 +227,7 @@ fn a_publisher_that_shuts_down_cuts_stalled_clients_off() {
     assert_eq!(publisher.shutdown(Duration::from_millis(100)), 1);
     drop(publisher);
     let start = Instant::now();
-    server.stop();
+    server.stop().unwrap();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     drop(client);
     eventually("threads and descriptors are where they were", || is_back_at(before));
@@ -246,7 +246,7 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
         let stops = std::thread::spawn(move || server.stop());
         clients.iter_mut().for_each(|client| drop(client.reads_until("data: bye\n\n\r\n0\r\n\r\n")));
         drop((clients, half));
-        stops.join().unwrap();
+        stops.join().unwrap().unwrap();
         drop(publisher);
         eventually("threads and descriptors are where they were", || is_back_at(before));
     }

@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let chat = Publisher::builder()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
-        .history(History::new().events(KEPT))
+        .history(History::new().max_events_per_channel(KEPT))
         // An error means that the chat is over.
         .on_open(move |_, user: &User, _| drop(opened.send(Change::Opened(user.name.clone()))))
         .on_end(move |_, user, _, _| drop(ended.send(Change::Ended(user.name.clone()))))
@@ -151,7 +151,7 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
 }
 
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
-    match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
+    match chat.subscription(user).channels("chat").last_event_id_from(&request).open() {
         Ok(subscription) => subscription.respond(request),
         Err(_full) => chat.respond_busy(request, Duration::from_secs(5)),
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 use server_sent_events::Publisher;
-use server_sent_events::server::{Answer, EventServer, EventServerBuilder, RunningServer};
+use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 
 use super::PATIENCE;
 use super::http::Client;
@@ -18,7 +18,7 @@ pub const LAST_CHUNK: &str = "0\r\n\r\n";
 #[track_caller]
 pub fn serve(settings: EventServerBuilder, publisher: &Publisher) -> RunningServer {
     let publisher = publisher.clone();
-    let streams = move |request: &server_sent_events::server::Request| -> Answer {
+    let streams = move |request: &server_sent_events::server::Request| -> Response {
         publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
     };
     settings.bind("127.0.0.1:0").unwrap().spawn(streams).unwrap()

@@ -8,7 +8,7 @@ use real_parts::browser::{Browser, Tab};
 use real_parts::common::eventually;
 use real_parts::common::http::Running;
 use real_parts::relay::Relay;
-use server_sent_events::server::{Answer, EventServer, EventServerBuilder, Request, RunningServer};
+use server_sent_events::server::{EventServer, EventServerBuilder, Request, Response, RunningServer};
 use server_sent_events::{Event, History, Publisher};
 
 /// What serves an empty page, and nothing of ours.
@@ -48,7 +48,7 @@ fn serve(settings: EventServerBuilder, address: &str, publisher: &Publisher) -> 
     let publisher = publisher.clone();
     let (sees, seen) = channel();
     let sees = Mutex::new(sees);
-    let answer = move |request: &Request| -> Answer {
+    let answer = move |request: &Request| -> Response {
         // Whoever does not care has hung up.
         let _ = sees.lock().unwrap().send(request.clone());
         publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
@@ -95,7 +95,7 @@ fn a_page_of_an_allowed_origin_comes_back_to_a_server_that_was_stopped_and_start
     tab.until(OPEN);
     let id = publisher.publish(soon("before")).id().map(str::to_owned);
     tab.until("heard.join() === 'before'");
-    server.stop();
+    server.stop().unwrap();
     publisher.publish("meanwhile");
     tab.until("source.readyState === 0");
     let (_server, seen) = serve(allows(&pages), &address, &publisher);

@@ -1,4 +1,4 @@
-//! One request: read strictly, so that nobody reads it in another way.
+//! One request, parsed strictly, so that nobody can understand it in another way.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -7,182 +7,208 @@ use percent_encoding::percent_decode_str;
 
 use crate::http::{self, LAST_EVENT_ID};
 
-/// A request for an event stream, as the closure given to [`EventServer::serve`](super::EventServer::serve) sees it.
+/// A request for an event stream, as the handler given to [`EventServer::serve`](super::EventServer::serve) sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub(super) method: String,
-    pub(super) is_http_1_0: bool,
+    method: String,
+    is_http_1_0: bool,
     target: String,
     path: String,
     headers: Vec<(String, String)>,
-    peer: SocketAddr,
+    peer_addr: SocketAddr,
     last_event_id: Option<String>,
 }
 
 impl Request {
-    /// `GET` or `HEAD`; others are answered by the server.
+    /// Returns `GET` or `HEAD`. The server answers other methods itself.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// What is asked for, as it was sent: the path and the query.
+    /// Returns the request's target as it was sent: the path and the query.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// The path, percent-decoded, without the query.
+    /// Returns the path, percent-decoded, without the query.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The fields of the query, decoded, in their order.
+    /// Returns the fields of the query, decoded, in their order.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes()).into_owned()
     }
 
-    /// The first field of this name in the query, decoded.
+    /// Returns the first field of this name in the query, decoded.
     pub fn query_value(&self, name: &str) -> Option<String> {
-        self.query().find(|(own, _)| own == name).map(|(_, value)| value)
+        self.query().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
-    /// The first header of this name, in whatever case. What is not UTF-8 in it is replaced by `U+FFFD`.
+    /// Returns the first header of this name, whatever its case. What is not UTF-8 in it is replaced by `U+FFFD`.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The headers, in their order.
+    /// Returns the headers in their order.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Who asks; behind a proxy, the proxy.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// Returns the client's address; behind a proxy, the proxy's.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer_addr
     }
 
-    /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
-    /// `lastEventId` in the query. It is the client's word, of any length and content; an empty one is none.
+    /// Returns the ID of the last event the client saw: from the header `Last-Event-ID`, else from `lastEventId` in the
+    /// query.
+    ///
+    /// The client may send any text of any length. An empty ID counts as none.
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
     }
+
+    pub(super) fn is_http_1_0(&self) -> bool {
+        self.is_http_1_0
+    }
 }
 
-/// What a client's bytes are so far.
+/// What the bytes of a client are so far.
 #[derive(Debug)]
-pub(super) enum Head {
+pub(super) enum Parsed {
     Incomplete,
-    /// Not to be answered but with this status.
-    Bad(u16, &'static str),
-    /// A request, and how many bytes it took.
+    /// Not a request; the status and the reason to answer with.
+    Invalid(u16, &'static str),
+    /// A request, and the number of bytes it took.
     Complete(Request, usize),
 }
 
-/// A longer head is refused.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
+/// The limit of a head's bytes.
+const MAX_HEAD: usize = 8 * 1024;
 
-/// More header fields are refused.
+/// The limit of header fields.
 const MAX_FIELDS: usize = 64;
 
-/// Reads the bytes that a client has sent so far.
-pub(super) fn read(bytes: &[u8], peer: SocketAddr) -> Head {
-    let bad = |reason| Head::Bad(400, reason);
+/// Parses the bytes that a client has sent so far.
+pub(super) fn parse(bytes: &[u8], peer_addr: SocketAddr) -> Parsed {
+    let bad = |reason| Parsed::Invalid(400, reason);
     // A TLS hello begins with 0x16; a method is made of letters (RFC 9110 9.1 allows more, nobody uses it).
     if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
-        return bad("the request begins with no method: this server speaks HTTP/1, without TLS");
+        return bad("the request does not begin with a method; use HTTP/1 without TLS");
     }
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
     let head = &bytes[..end.unwrap_or(bytes.len())];
-    // Line ends that others read in another way (RFC 9112 2.2).
-    let is_bare = |(at, byte): (usize, &u8)| match byte {
-        b'\n' => at == 0 || head[at - 1] != b'\r',
-        b'\r' => head.get(at + 1).is_some_and(|next| *next != b'\n'),
-        _ => false,
-    };
-    if head.iter().enumerate().any(is_bare) {
+    if has_bare_line_end(head) {
         return bad("a line ends with a bare CR or LF");
     }
     if head.len() > MAX_HEAD || (end.is_none() && bytes.len() >= MAX_HEAD) {
-        return Head::Bad(431, "the head is longer than 8 KiB");
+        return Parsed::Invalid(431, "the head is longer than 8 KiB");
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     match (parsed.parse(head), end) {
         (Ok(httparse::Status::Complete(length)), Some(end)) if length == end => {}
-        (Ok(httparse::Status::Partial), None) => return Head::Incomplete,
-        (Ok(_), _) => return bad("the head does not end where its empty line is"),
-        (Err(httparse::Error::TooManyHeaders), _) => return Head::Bad(431, "the head has more than 64 fields"),
+        (Ok(httparse::Status::Partial), None) => return Parsed::Incomplete,
+        (Ok(_), _) => return bad("the head does not end at its empty line"),
+        (Err(httparse::Error::TooManyHeaders), _) => return Parsed::Invalid(431, "the head has more than 64 fields"),
         (Err(httparse::Error::Version), _) if has_version(head) => {
-            return Head::Bad(505, "this server speaks HTTP/1.0 and HTTP/1.1");
+            return Parsed::Invalid(505, "only HTTP/1.0 and HTTP/1.1 are supported");
         }
-        (Err(_), _) => return bad("the head is not well-formed"),
+        (Err(_), _) => return bad("the head is malformed"),
     }
-    request(&parsed, peer).map_or_else(bad, |request| Head::Complete(request, head.len()))
+    request(&parsed, peer_addr).map_or_else(bad, |request| Parsed::Complete(request, head.len()))
 }
 
-/// Whether a version of HTTP stands where the request's version is to stand.
+/// Returns whether a line ends in a way that other parsers understand differently (RFC 9112 2.2).
+fn has_bare_line_end(head: &[u8]) -> bool {
+    let is_bare = |(at, byte): (usize, &u8)| match byte {
+        b'\n' => at == 0 || head[at - 1] != b'\r',
+        b'\r' => head.get(at + 1).is_some_and(|next| *next != b'\n'),
+        _ => false,
+    };
+    head.iter().enumerate().any(is_bare)
+}
+
+/// Returns whether the request line has a version of HTTP in its place.
 fn has_version(head: &[u8]) -> bool {
     head.splitn(3, |byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
-/// Whether there is an answer to this method at all.
-pub(super) fn is_answered(method: &str) -> bool {
+/// Returns whether a request of this method can get another answer than 405.
+pub(super) fn is_supported(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// The request, if there is only one way to understand it.
-fn request(parsed: &httparse::Request<'_, '_>, peer: SocketAddr) -> Result<Request, &'static str> {
+/// Returns the request if there is only one way to understand it.
+fn request(parsed: &httparse::Request<'_, '_>, peer_addr: SocketAddr) -> Result<Request, &'static str> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers: Vec<(String, String)> =
         parsed.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
-    let values = |name: &str| {
-        let fields = headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
-        fields.map(|(_, value)| &**value).collect::<Vec<_>>()
-    };
     let method = parsed.method.unwrap_or_default().to_owned();
     let is_http_1_0 = parsed.version == Some(0);
-    // A body would be taken for the next request by some, and for nothing by others (RFC 9112 11.2).
-    match (&*values("Transfer-Encoding"), &*values("Content-Length")) {
-        ([], [] | ["0"]) => {}
-        // It is refused for its method.
-        ([], [length]) if !is_answered(&method) && length.bytes().all(|digit| digit.is_ascii_digit()) => {}
-        (_, [_, _, ..]) => return Err("the request has several Content-Lengths"),
-        ([], [_]) => return Err("the Content-Length is not 0: the request must have no body"),
-        _ if !is_answered(&method) => {}
-        _ => return Err("the request has a Transfer-Encoding: it must have no body"),
-    }
-    // What a host and a port are made of (RFC 3986 3.2.2), but for the comma, which merges two into one.
-    let is_host =
-        |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte));
-    let host = match &*values("Host") {
-        [] if is_http_1_0 => None,
-        [host] if !host.is_empty() && is_host(host) => Some(*host),
-        _ => return Err("the request needs one Host"),
-    };
-    let mut target = Cow::Borrowed(parsed.path.unwrap_or_default());
-    // A proxy's way to ask (RFC 9112 3.2.2), which every server must understand.
-    let is_http = |scheme: &str| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own));
-    if let Some((_, rest)) = parsed.path.and_then(|path| path.split_once("://")).filter(|(scheme, _)| is_http(scheme)) {
-        let (authority, origin_form) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // Some would go by the one, some by the other.
-        if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
-            return Err("the request's target has another host than Host");
-        }
-        let slash = if origin_form.starts_with('/') { "" } else { "/" };
-        target = Cow::Owned(format!("{slash}{origin_form}"));
-    }
-    let is_all = target == "*" && method == "OPTIONS";
-    if !is_all && !target.starts_with('/') {
-        return Err("the request's target does not begin with a slash");
+    check_has_no_body(&headers, &method)?;
+    let host = host(&headers, is_http_1_0)?;
+    let target = origin_form(parsed.path.unwrap_or_default(), host)?;
+    let is_asterisk = target == "*" && method == "OPTIONS";
+    if !is_asterisk && !target.starts_with('/') {
+        return Err("the target does not begin with a slash");
     }
     if target.contains('#') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the request's target holds a character that must be percent-encoded");
+        return Err("the target has a character that must be percent-encoded");
     }
     let path = target.split_once('?').map_or(&*target, |(path, _)| path);
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| "the request's path is not UTF-8")?.into_owned();
-    let header = values(LAST_EVENT_ID).first().copied();
+    let path = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8")?.into_owned();
+    let header = values(&headers, LAST_EVENT_ID).first().copied();
     let last_event_id = http::last_event_id(header, &target);
-    Ok(Request { method, is_http_1_0, target: target.into_owned(), path, headers, peer, last_event_id })
+    let target = target.into_owned();
+    Ok(Request { method, is_http_1_0, target, path, headers, peer_addr, last_event_id })
+}
+
+/// Returns the values of all headers of this name.
+fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    let fields = headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+    fields.map(|(_, value)| &**value).collect()
+}
+
+/// Checks that the request has no body: some would take it for the next request, and some for nothing (RFC 9112 11.2).
+fn check_has_no_body(headers: &[(String, String)], method: &str) -> Result<(), &'static str> {
+    // Another method is answered with 405, with a body or without.
+    let is_supported = is_supported(method);
+    match (&*values(headers, "Transfer-Encoding"), &*values(headers, "Content-Length")) {
+        ([], [] | ["0"]) => Ok(()),
+        ([], [length]) if !is_supported && length.bytes().all(|digit| digit.is_ascii_digit()) => Ok(()),
+        (_, [_, _, ..]) => Err("the request has several Content-Length headers"),
+        ([], [_]) => Err("the Content-Length is not 0; the request must have no body"),
+        _ if !is_supported => Ok(()),
+        _ => Err("the request has a Transfer-Encoding; it must have no body"),
+    }
+}
+
+/// Returns the value of the `Host` header.
+fn host(headers: &[(String, String)], is_http_1_0: bool) -> Result<Option<&str>, &'static str> {
+    // What a host and a port are made of (RFC 3986 3.2.2), but for the comma, by which some merge two headers.
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
+    match &*values(headers, "Host") {
+        [] if is_http_1_0 => Ok(None),
+        [host] if !host.is_empty() && host.bytes().all(is_host_byte) => Ok(Some(*host)),
+        _ => Err("the request needs exactly one valid Host header"),
+    }
+}
+
+/// Returns the path and the query of a target, which may be a whole URL (RFC 9112 3.2.2).
+fn origin_form<'a>(target: &'a str, host: Option<&str>) -> Result<Cow<'a, str>, &'static str> {
+    let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| is_http(scheme)) else {
+        return Ok(Cow::Borrowed(target));
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // Some go by the one, some by the other.
+    if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
+        return Err("the target and the Host header name different hosts");
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok(Cow::Owned(format!("{slash}{path}")))
 }
 
 #[cfg(test)]
@@ -192,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    fn peer() -> SocketAddr {
+    fn peer_addr() -> SocketAddr {
         ([127, 0, 0, 1], 1).into()
     }
 
@@ -259,7 +285,7 @@ mod tests {
             && if is_1_1 { named("Host") == 1 } else { named("Host") <= 1 }
             && head.len() + 4 <= MAX_HEAD
             && named("Content-Length") <= 1
-            && (named("Transfer-Encoding") == 0 || !is_answered(first[0]))
+            && (named("Transfer-Encoding") == 0 || !is_supported(first[0]))
     }
 
     proptest! {
@@ -272,17 +298,17 @@ mod tests {
         /// However the bytes come, the verdict is the same; and what is a request can be read in one way only.
         #[test]
         fn whole_or_in_parts_a_head_is_read_alike(bytes in heads()) {
-            let whole = read(&bytes, peer());
+            let whole = parse(&bytes, peer_addr());
             // Long ones in larger steps, or a case would take a second.
             let step = if bytes.len() < 256 { 1 } else { bytes.len() / 64 };
             let mut parts = (1..bytes.len()).step_by(step).chain([bytes.len()]);
-            let first = parts.find_map(|length| match read(&bytes[..length], peer()) {
-                Head::Incomplete => None,
+            let first = parts.find_map(|length| match parse(&bytes[..length], peer_addr()) {
+                Parsed::Incomplete => None,
                 verdict => Some((length, verdict)),
             });
             match (whole, first) {
-                (Head::Incomplete, None) | (Head::Bad(..), Some((_, Head::Bad(..)))) => {}
-                (Head::Complete(request, length), Some((came, Head::Complete(same, same_length)))) => {
+                (Parsed::Incomplete, None) | (Parsed::Invalid(..), Some((_, Parsed::Invalid(..)))) => {}
+                (Parsed::Complete(request, length), Some((came, Parsed::Complete(same, same_length)))) => {
                     prop_assert!(length == same_length && came >= length && came < length + step);
                     prop_assert_eq!(format!("{request:?}"), format!("{same:?}"));
                     prop_assert!(is_strict(&bytes[..length]), "{:?}", String::from_utf8_lossy(&bytes));

@@ -1,0 +1,96 @@
+//! The listening socket, and the pauses after it has failed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::notices::Notices;
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts connections.
+pub(super) struct Acceptor {
+    /// `None` once it is closed.
+    listener: Option<TcpListener>,
+    paused_until: Option<Instant>,
+    next_pause: Duration,
+    log: Notices,
+}
+
+/// What an attempt to accept gave.
+pub(super) enum Accepted {
+    Connection(TcpStream, SocketAddr),
+    /// No connection waits.
+    None,
+    /// No descriptor or memory is left for now.
+    Failed(io::Error),
+}
+
+impl Acceptor {
+    pub(super) fn new(mut listener: TcpListener, registry: &Registry, token: Token) -> io::Result<Self> {
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(Self { listener: Some(listener), paused_until: None, next_pause: SHORTEST_PAUSE, log: Notices::new() })
+    }
+
+    pub(super) fn accept(&mut self) -> Accepted {
+        let Some(listener) = &self.listener else { return Accepted::None };
+        loop {
+            match listener.accept() {
+                Ok((socket, peer_addr)) => {
+                    self.next_pause = SHORTEST_PAUSE;
+                    return Accepted::Connection(socket, peer_addr);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Accepted::None,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => return Accepted::Failed(error),
+                },
+            }
+        }
+    }
+
+    /// Pauses after a failure, twice as long each time: the descriptors may be another part's of the program.
+    pub(super) fn back_off(&mut self, error: &io::Error) {
+        self.log.no_accept(error);
+        self.paused_until = Some(Instant::now() + self.next_pause);
+        self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Pauses until a connection closes, or a second is over.
+    pub(super) fn pause(&mut self) {
+        self.paused_until = Some(Instant::now() + LONGEST_PAUSE);
+    }
+
+    /// Accepts again in the next round of the event loop.
+    pub(super) fn resume_soon(&mut self) {
+        self.paused_until = Some(Instant::now());
+    }
+
+    /// Ends a pause, if there is one, in the next round.
+    pub(super) fn end_pause(&mut self) {
+        if self.paused_until.is_some() {
+            self.resume_soon();
+        }
+    }
+
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Ends the pause if its time is over. Returns whether it was.
+    pub(super) fn resume_if_due(&mut self, now: Instant) -> bool {
+        self.paused_until.take_if(|until| *until <= now).is_some()
+    }
+
+    /// Accepts no further connection, and gives the port back.
+    pub(super) fn close(&mut self, registry: &Registry) {
+        if let Some(mut listener) = self.listener.take() {
+            let _ = registry.deregister(&mut listener);
+        }
+        self.paused_until = None;
+    }
+}
