@@ -1,7 +1,7 @@
 //! What a delivery costs: `cargo bench --features server --bench fanout`.
 //!
 //! Starts servers as processes of their own, opens streams to them on loopback, publishes, and prints tables. The
-//! columns: `write_to` on a thread for each stream; `hand_over`, a few threads for all; `server`, the same behind an
+//! columns: `write_to` on a thread for each stream; `write_in_background`, a few threads for all; `server`, the same behind an
 //! `EventServer`, whose sockets do not block; and the physical limit, one thread in a loop that writes the same bytes to
 //! one socket after the other, with nothing else to do.
 //!
@@ -74,7 +74,7 @@ mod server {
     impl Delivery {
         fn publish(&self) {
             match self {
-                Self::Published(publisher) => drop(publisher.publish(data()).queued()),
+                Self::Published(publisher) => drop(publisher.publish(data()).subscribers()),
                 Self::Loop(sockets) => {
                     let frame = Event::new(data()).encode();
                     sockets.lock().unwrap().retain_mut(|socket| socket.write_all(frame.as_bytes()).is_ok());
@@ -127,8 +127,8 @@ mod server {
                     Delivery::Loop(sockets) => sockets.lock().unwrap().push(socket),
                     Delivery::Published(publisher) => {
                         let subscription = publisher.subscribe().unwrap();
-                        if mode == "hand_over" {
-                            subscription.hand_over(socket).unwrap();
+                        if mode == "write_in_background" {
+                            subscription.write_in_background(socket).unwrap();
                         } else {
                             let thread = thread::Builder::new().stack_size(128 * 1024);
                             thread.spawn(move || subscription.write_to(socket)).unwrap();
@@ -210,7 +210,7 @@ mod server {
                 for _ in 0..subscribers {
                     let subscription = publisher.subscribe().unwrap();
                     if handed_over {
-                        subscription.hand_over(io::sink())?;
+                        subscription.write_in_background(io::sink())?;
                     } else {
                         held.push(subscription);
                     }
@@ -226,7 +226,7 @@ mod server {
                         // Not faster than a program that does something else in between.
                         thread::sleep(Duration::from_micros(200 + subscribers as u64));
                     }
-                    held.iter_mut().for_each(|subscription| drop(subscription.try_next_frame()));
+                    held.iter_mut().for_each(|subscription| drop(subscription.try_recv()));
                 }
                 costs.sort_unstable();
                 println!("{handed_over} {subscribers} {}", costs[costs.len() / 2]);
@@ -704,7 +704,7 @@ mod bench {
     fn stalled() -> io::Result<(Stalled, Report, Report)> {
         const RATE: u64 = 100;
         let deadline = Instant::now() + Duration::from_secs(60);
-        let mut server = Server::start("hand_over")?;
+        let mut server = Server::start("write_in_background")?;
         let address = server.answer()?.parse().expect("an address");
         let mut clients = Clients::connect(address, 900, "")?;
         progress("900 streams");
@@ -734,18 +734,18 @@ mod bench {
     pub fn run() -> io::Result<()> {
         let start = Instant::now();
         // Runs beside all others: 1,000 streams that nothing is published to.
-        let mut idle = Server::start("hand_over")?;
+        let mut idle = Server::start("write_in_background")?;
         let idle_address = idle.answer()?.parse().expect("an address");
         let _idle_clients = Clients::connect(idle_address, 1_000, "")?;
         let idle_start = (Instant::now(), idle.report()?.cpu);
 
         let mut rows = Vec::new();
         for streams in [1, 100, 1_000, 5_000] {
-            for mode in ["write_to", "hand_over", "server", "loop"] {
+            for mode in ["write_to", "write_in_background", "server", "loop"] {
                 rows.push(measure(mode, streams)?);
             }
         }
-        let beside_the_loop = [("hand_over", 1_000, 1.3), ("server", 1_000, 1.15), ("server", 5_000, 1.15)]
+        let beside_the_loop = [("write_in_background", 1_000, 1.3), ("server", 1_000, 1.15), ("server", 5_000, 1.15)]
             .map(|(mode, streams, wanted)| (mode, streams, wanted, beside_the_loop(mode, streams)));
         let (stalled, before_stalled, after_stalled) = stalled()?;
         let [quiet, among_hostile] = among_hostile()?;
@@ -790,7 +790,7 @@ mod bench {
                 row.memory,
             );
         }
-        println!("\n| subscribers | publish, iterators | each | publish, handed over | each |");
+        println!("\n| subscribers | publish, iterators | each | publish, in the background | each |");
         println!("|---:|---:|---:|---:|---:|");
         for ((_, subscribers, iterators), (_, _, handed_over)) in publish[..4].iter().zip(&publish[4..]) {
             println!(
@@ -811,15 +811,18 @@ mod bench {
         let row = |mode: &str, streams: usize| {
             rows.iter().find(|row| row.mode == mode && row.streams == streams).expect("it was measured")
         };
-        let (threads, writers) = (row("write_to", 1_000), row("hand_over", 1_000));
+        let (threads, writers) = (row("write_to", 1_000), row("write_in_background", 1_000));
         println!("\nRatios in this run, and what they should be:\n");
         println!(
-            "* 1,000 streams, CPU a delivery, hand_over / write_to: {:.2} (0.6)",
+            "* 1,000 streams, CPU a delivery, write_in_background / write_to: {:.2} (0.6)",
             writers.paced_cpu / threads.paced_cpu
         );
-        println!("* 1,000 streams, p99, hand_over / write_to: {:.2} (0.3)", writers.latency.p99 / threads.latency.p99);
-        let ratio = row("hand_over", 100).saturated / row("write_to", 100).saturated;
-        println!("* 100 streams, saturated, hand_over / write_to: {ratio:.1} (2)");
+        println!(
+            "* 1,000 streams, p99, write_in_background / write_to: {:.2} (0.3)",
+            writers.latency.p99 / threads.latency.p99
+        );
+        let ratio = row("write_in_background", 100).saturated / row("write_to", 100).saturated;
+        println!("* 100 streams, saturated, write_in_background / write_to: {ratio:.1} (2)");
         println!(
             "* 5,000 streams of the tiny_http adapter: {:.1} KiB each (24), {} threads of ours (8), {} of tiny_http's",
             tiny_http_memory,
@@ -827,8 +830,8 @@ mod bench {
             tiny_http.threads - tiny_http.writers,
         );
         println!(
-            "* 5,000 streams handed over: {:.1} KiB each before their first event",
-            row("hand_over", 5_000).idle_memory
+            "* 5,000 streams in the background: {:.1} KiB each before their first event",
+            row("write_in_background", 5_000).idle_memory
         );
         for (mode, streams, wanted, ratios) in beside_the_loop {
             let [low, middle, high] = ratios?;
@@ -847,7 +850,7 @@ mod bench {
             "* p99 of 500 streams of a server among 7,000 that mean harm / without them: {:.2} (1.5)",
             among_hostile.p99 / quiet.p99
         );
-        println!("* publish to 1,000 handed over: {} ns each (250)", publish[6].2 / 1_000);
+        println!("* publish to 1,000 in the background: {} ns each (250)", publish[6].2 / 1_000);
         println!("* p99 of 900 while 100 others hang / without them: {:.2} (1.5)", stalled[1].1.p99 / stalled[0].1.p99);
         println!(
             "* when those are ended: {} threads of ours, {:.1} MiB resident, before they came {:.1} MiB",

@@ -20,7 +20,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::BuildError;
+use crate::error::InvalidSetting;
 use crate::event::{self, Event};
 
 /// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
@@ -33,7 +33,7 @@ use crate::event::{self, Event};
 /// ```
 /// use server_sent_events::{History, Publisher};
 ///
-/// let publisher = Publisher::<()>::builder().history(History::new().events(100)).build()?;
+/// let publisher = Publisher::<()>::builder().history(History::new().max_events_per_channel(100)).build()?;
 /// publisher.publish("one");
 /// let id = publisher.last_event_id().unwrap();
 /// publisher.publish("two");
@@ -75,10 +75,10 @@ impl History {
         }
     }
 
-    /// How many events each channel keeps. Defaults to 8,192.
+    /// Sets how many events each channel keeps. Defaults to 8,192.
     ///
-    /// More than a queue holds, so that a client which was too slow finds all that it has lost.
-    pub fn events(mut self, events: usize) -> Self {
+    /// This is more than a queue holds, so a client that was too slow can resume without a gap.
+    pub fn max_events_per_channel(mut self, events: usize) -> Self {
         self.events = events;
         self
     }
@@ -129,7 +129,7 @@ impl History {
     ///
     /// let publisher = Publisher::<()>::builder().history(History::new().announce_ids(false)).build()?;
     /// let mut subscription = publisher.subscribe()?;
-    /// assert!(subscription.try_next().is_err());
+    /// assert!(subscription.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn announce_ids(mut self, announce: bool) -> Self {
@@ -137,14 +137,14 @@ impl History {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
+    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
         let settings = [
-            ("History::events", self.events == 0),
+            ("History::max_events_per_channel", self.events == 0),
             ("History::max_age", self.max_age == Some(Duration::ZERO)),
             ("History::max_bytes", self.max_bytes == 0),
         ];
         match settings.into_iter().find(|(_, zero)| *zero) {
-            Some((setting, _)) => Err(BuildError { setting }),
+            Some((setting, _)) => Err(InvalidSetting::new(setting)),
             None => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ impl Default for History {
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("History")
-            .field("events", &self.events)
+            .field("max_events_per_channel", &self.events)
             .field("max_age", &self.max_age)
             .field("max_bytes", &self.max_bytes)
             .field("announce_ids", &self.announce_ids)
@@ -485,28 +485,22 @@ impl<T: Clone> Past<T> {
     }
 }
 
-/// How a subscription began, measured by the id that it asked for; from
-/// [`Subscription::resumed`](crate::Subscription::resumed).
+/// How a subscription began, relative to the event ID that it asked for; from
+/// [`Subscription::resumption`](crate::Subscription::resumption).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Resumed {
-    /// It asked for nothing, or there is no history.
-    NotAsked,
-    /// Everything newer than its id was still there, or as many events as it wished for.
-    Complete {
-        /// How many were replayed.
-        events: usize,
-    },
-    /// Something newer than its id is not there any more, or the id is not one of this history's.
-    Gap {
-        /// How many were replayed: all that is still there.
-        events: usize,
-    },
+pub enum Resumption {
+    /// It asked for no past events, or there is no history.
+    NotRequested,
+    /// The history still had every event that it asked for.
+    Complete,
+    /// Events that it asked for were evicted, or its event ID is not one of this history. The rest is replayed.
+    Gap,
 }
 
-impl Resumed {
-    /// Whether the client has all there was up to the live events, so that it needs no snapshot.
+impl Resumption {
+    /// Returns `true` if the client has every event up to the live ones, so that it needs no snapshot.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Complete { .. })
+        matches!(self, Self::Complete)
     }
 }

@@ -50,15 +50,15 @@ const RESERVED: [&str; 9] = [
 /// header of ours replaces it: `Cache-Control` (`no-cache, no-transform`) and `X-Accel-Buffering` (`no`).
 ///
 /// ```
-/// use server_sent_events::Headers;
+/// use server_sent_events::ResponseHeaders;
 ///
-/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
 /// # Ok::<(), server_sent_events::HeaderError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct ResponseHeaders(Vec<(String, String)>);
 
-impl Headers {
+impl ResponseHeaders {
     /// No headers but ours.
     pub fn new() -> Self {
         Self::default()
@@ -106,7 +106,7 @@ impl Headers {
 ///
 /// The end of the body is told by an empty chunk (RFC 9112 7.1), so that the connection may go on; in
 /// HTTP/1.0, which knows no chunks, by the connection's end.
-pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Headers) -> String {
+pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &ResponseHeaders) -> String {
     let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\n");
     for (name, value) in headers.all() {
         head.extend([name, ": ", value, "\r\n"]);

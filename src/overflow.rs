@@ -9,20 +9,21 @@ use parking_lot::Mutex;
 /// What happens when an event does not fit into a subscriber's queue any more.
 ///
 /// Chosen for all by [`PublisherBuilder::overflow`](crate::PublisherBuilder::overflow), and for one subscriber by
-/// [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow). How much fits is said by
-/// [`queue_frames`](crate::PublisherBuilder::queue_frames) and [`queue_bytes`](crate::PublisherBuilder::queue_bytes).
+/// [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow). The limits are
+/// [`max_queued_events`](crate::PublisherBuilder::max_queued_events) and
+/// [`max_queued_bytes`](crate::PublisherBuilder::max_queued_bytes).
 ///
 /// | policy | the publisher | the slow subscriber | for |
 /// |---|---|---|---|
 /// | `Disconnect` | goes on | is ended, and resumes from what it has seen | everything that has a history |
 /// | `DropOldest` | goes on | loses the oldest, and is told how many | logs, samples |
-/// | `Latest` | goes on | keeps the newest of each key | dashboards |
+/// | `LatestPerKey` | goes on | keeps the newest of each key | dashboards |
 /// | `Block` | waits | is waited for, then ended | pipelines within one program |
 ///
 /// ```
 /// use server_sent_events::{Overflow, Publisher};
 ///
-/// let publisher = Publisher::<()>::builder().queue_frames(2).overflow(Overflow::DropOldest).build()?;
+/// let publisher = Publisher::<()>::builder().max_queued_events(2).overflow(Overflow::DropOldest).build()?;
 /// let mut subscription = publisher.subscribe()?;
 /// for n in 0..5 {
 ///     publisher.publish(n.to_string());
@@ -44,7 +45,7 @@ pub enum Overflow {
     /// Of events that were published with the same [key](crate::Event::key) only the newest waits. That is so whether the
     /// queue is full or not; when it is full all the same, of other keys or of events without one, the stream ends as with
     /// `Disconnect`.
-    Latest,
+    LatestPerKey,
     /// [`publish`](crate::Publisher::publish) waits for so long until every such subscriber has room, and then queues
     /// the event for all, these and others, so that all see one order. Who is still full then is ended as with
     /// `Disconnect`.

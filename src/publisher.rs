@@ -16,7 +16,7 @@ use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::error::{EventError, OpenError};
 use crate::event::Event;
-use crate::history::Resumed;
+use crate::history::Resumption;
 use crate::queue::{Item, Properties, Queue, Render, drop_caught};
 use crate::registry::{Hooks, NewEvent, Published, Registry};
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
@@ -33,7 +33,7 @@ pub use builders::{PublisherBuilder, SubscriptionBuilder};
 /// publishes arrives in that order, and all subscribers of a channel see the events of all threads in the same order.
 ///
 /// `P` is what the application says about each subscriber, its properties: a user's name, a language, rights.
-/// [`publish_with`](Self::publish_with) and [`unsubscribe`](Self::unsubscribe) look at it.
+/// [`publish_with`](Self::publish_with) and [`unsubscribe_if`](Self::unsubscribe_if) look at it.
 ///
 /// When the last handle is dropped, every stream ends, as with [`close`](Self::close). Subscriptions keep
 /// no handle alive.
@@ -86,7 +86,7 @@ impl Core {
             properties,
             queue,
             first: VecDeque::new(),
-            resumed: Resumed::NotAsked,
+            resumed: Resumption::NotRequested,
             heartbeat: None,
             style: self.settings.style,
             lifetime: None,
@@ -172,7 +172,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// struct User { name: String }
     /// let publisher = Publisher::<User>::builder().max_subscribers(500).build()?;
-    /// # Ok::<(), server_sent_events::BuildError>(())
+    /// # Ok::<(), server_sent_events::InvalidSetting>(())
     /// ```
     pub fn builder() -> PublisherBuilder<P> {
         PublisherBuilder::new()
@@ -186,7 +186,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
     /// let receipt = publisher.publish("hello");
-    /// assert_eq!(receipt.queued(), 0); // nobody listens
+    /// assert_eq!(receipt.subscribers(), 0); // nobody listens
     /// ```
     pub fn publish(&self, event: impl Into<Event>) -> Receipt {
         self.publish_to::<One>(DEFAULT_CHANNEL, event)
@@ -218,7 +218,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Blocks as [`publish`](Self::publish) does, and does not call the closure: that happens later, once for each
     /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
     /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
-    /// and [`Stats::panicked`](crate::Stats::panicked) counts it.
+    /// and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts it.
     ///
     /// The queues and the history take the event before the closure makes it. So a [key](Event::key) that the closure sets is
     /// not used, and neither is an [id](Event::id) where there is a history, which gives the event another. Each is logged
@@ -237,8 +237,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// publisher.publish_with("default channel", move |user: &User| {
     ///     (user.name != sender).then(|| Event::new(format!("{}, a word from {sender}", user.name)))
     /// });
-    /// assert_eq!(bob.try_next().unwrap(), "data: Bob, a word from Ada\n\n");
-    /// assert!(ada.try_next().is_err());
+    /// assert_eq!(bob.try_recv().unwrap(), "data: Bob, a word from Ada\n\n");
+    /// assert!(ada.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn publish_with<By, F>(&self, channels: impl Channels<By>, closure: F) -> Receipt
@@ -253,15 +253,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// use server_sent_events::{Event, Overflow, PublishOptions, Publisher};
     ///
-    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::Latest).build()?;
+    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::LatestPerKey).build()?;
     /// let mut metric = publisher.subscription(true).open()?;
     /// for celsius in [20, 21] {
     ///     publisher.publish_with_options("default channel", PublishOptions::new().key("kitchen"), move |metric: &bool| {
     ///         Some(Event::new(if *metric { format!("{celsius} C") } else { format!("{} F", celsius * 9 / 5 + 32) }))
     ///     });
     /// }
-    /// assert_eq!(metric.try_next()?, "data: 21 C\n\n");
-    /// assert!(metric.try_next().is_err());
+    /// assert_eq!(metric.try_recv()?, "data: 21 C\n\n");
+    /// assert!(metric.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn publish_with_options<By, F>(
@@ -288,14 +288,14 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         channels.with_names(|names| {
             // What is kept is encoded even if nobody listens.
             if !registry.has_history() && !registry.is_heard(names) {
-                return Receipt { queued: 0, id: None };
+                return Receipt { subscribers: 0, id: None };
             }
             let mut next = (new_event(), None);
             loop {
                 match registry.publish(names, next.0, next.1) {
                     Ok((Published { queued, id }, afterwards)) => {
                         afterwards.finish();
-                        return Receipt { queued, id };
+                        return Receipt { subscribers: queued, id };
                     }
                     Err(waits) => {
                         let (new_event, ticket) = *waits;
@@ -321,6 +321,29 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.subscription(P::default()).open()
     }
 
+    /// Subscribes to these channels with default properties.
+    ///
+    /// Does not block. What is published from now on is queued for the subscription.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if the subscription would exceed a limit, or if there is no channel.
+    ///
+    /// ```
+    /// # let publisher = server_sent_events::Publisher::new();
+    /// let mut subscription = publisher.subscribe_to(["chat", "news"])?;
+    /// publisher.publish("to the default channel");
+    /// publisher.publish_to("chat", "hello");
+    /// assert_eq!(subscription.next().unwrap(), "data: hello\n\n");
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn subscribe_to<By>(&self, channels: impl Channels<By>) -> Result<Subscription, OpenError>
+    where
+        P: Default,
+    {
+        self.subscription(P::default()).channels(channels).open()
+    }
+
     /// A subscriber with these properties, whose channels and initial data are chosen before it is opened.
     ///
     /// ```
@@ -334,17 +357,17 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         SubscriptionBuilder::new(self, properties)
     }
 
-    /// The properties of the subscribers of these channels, each subscriber once, the oldest first.
+    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
     /// let publisher = Publisher::<&str>::builder().build()?;
     /// let _ada = publisher.subscription("Ada").channels("chat").open()?;
-    /// let names: Vec<&str> = publisher.subscribers("chat").iter().map(|name| **name).collect();
+    /// let names: Vec<&str> = publisher.subscriber_properties("chat").iter().map(|name| **name).collect();
     /// assert_eq!(names, ["Ada"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn subscribers<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
+    pub fn subscriber_properties<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
         let subscribers = channels.with_names(|names| self.core.registry.subscribers(names));
         subscribers.iter().map(|(_, properties)| properties.downcast()).collect()
     }
@@ -358,11 +381,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # use server_sent_events::Publisher;
     /// # let publisher = Publisher::new();
     /// let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(publisher.unsubscribe("default channel", |_| true), 1);
+    /// assert_eq!(publisher.unsubscribe_if("default channel", |_| true), 1);
     /// assert_eq!(subscription.next(), None);
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
-    pub fn unsubscribe<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
+    pub fn unsubscribe_if<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
         let registry = &self.core.registry;
         channels.with_names(|names| {
             let mut chosen = registry.subscribers(names);
@@ -385,16 +408,16 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// let publisher = Publisher::<&str>::builder().build()?;
     /// let mut subscription = publisher.subscription("Mallory").channels(["chat", "news"]).open()?;
     /// publisher.publish_to("chat", "a secret");
-    /// assert_eq!(publisher.disconnect(|name| *name == "Mallory"), 1);
+    /// assert_eq!(publisher.disconnect_if(|name| *name == "Mallory"), 1);
     /// assert_eq!(subscription.next(), None);
-    /// assert_eq!(subscription.end_cause(), Some(EndCause::Cut));
+    /// assert_eq!(subscription.end_cause(), Some(EndCause::Disconnected));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn disconnect(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
+    pub fn disconnect_if(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
         let registry = &self.core.registry;
         let mut chosen = registry.everybody();
         chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
-        chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Cut, true)).count()
+        chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Disconnected, true)).count()
     }
 
     /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
@@ -495,10 +518,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// # use server_sent_events::Publisher;
     /// let publisher = Publisher::new();
-    /// let _subscription = publisher.subscription(()).channels("chat").open()?;
+    /// let _subscription = publisher.subscribe_to("chat")?;
     /// publisher.publish_to("chat", "hello");
     /// let chat = publisher.channel_stats("chat");
-    /// assert_eq!((chat.subscribers, chat.waiting), (1, 1));
+    /// assert_eq!((chat.subscribers, chat.queued), (1, 1));
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn channel_stats(&self, channel: &str) -> ChannelStats {
@@ -569,14 +592,14 @@ impl<P> fmt::Debug for WeakPublisher<P> {
 /// What became of a published event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    queued: usize,
+    subscribers: usize,
     id: Option<String>,
 }
 
 impl Receipt {
-    /// For how many subscribers the event was queued; that it was seen, nobody can know.
-    pub fn queued(&self) -> usize {
-        self.queued
+    /// Returns how many subscribers the event was queued for. It does not say whether they receive it.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers
     }
 
     /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment, and
@@ -635,8 +658,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Waits for so long at the most until the streams have ended. No farewell; clients come back after one second, and
-    /// spread over the ten seconds that follow.
+    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s later.
     pub fn new(grace: Duration) -> Self {
         Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
     }
@@ -647,10 +669,12 @@ impl Shutdown {
         self
     }
 
-    /// After how long clients come back at the earliest, and over which time after that they spread: each is told a time
-    /// of its own. Up to 2,147,483,647 ms, about 24 days, together.
-    pub fn retry(mut self, earliest: Duration, spread: Duration) -> Self {
-        (self.retry, self.spread) = (earliest, spread);
+    /// Sets the earliest and the latest reconnection time. Defaults to 1 s and 11 s.
+    ///
+    /// Each client gets a `retry` time of its own between the two, so that they do not all reconnect at once. If `max` is
+    /// less than `min`, all get `min`. No time exceeds 2,147,483,647 ms, about 24 days.
+    pub fn retry_between(mut self, min: Duration, max: Duration) -> Self {
+        (self.retry, self.spread) = (min, max.saturating_sub(min));
         self
     }
 }

@@ -325,7 +325,7 @@ impl Queue {
 
     pub(crate) fn new(bounds: QueueBounds) -> Self {
         let (sender, receiver) = unbounded();
-        let may_lose = matches!(bounds.overflow, Overflow::DropOldest | Overflow::Latest);
+        let may_lose = matches!(bounds.overflow, Overflow::DropOldest | Overflow::LatestPerKey);
         Self {
             sender,
             receiver,

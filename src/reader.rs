@@ -31,7 +31,7 @@ impl Subscription {
 /// 64 KiB that wait are taken out of the queue at once.
 ///
 /// Many servers collect a body in a buffer before they send it on, and an event would wait in there for later ones.
-/// Where that buffer cannot be switched off, [`fill_to`](Self::fill_to) pushes events through it.
+/// Where that buffer cannot be switched off, [`pad_to`](Self::pad_to) pushes events through it.
 ///
 /// Dropping it ends the stream, as dropping the subscription does. That is how a server says that the client has gone.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ impl Reader {
     /// use std::io::Read;
     ///
     /// let publisher = Publisher::new();
-    /// let mut body = publisher.subscribe()?.into_reader().fill_to(100);
+    /// let mut body = publisher.subscribe()?.into_reader().pad_to(100);
     /// publisher.publish("hello");
     /// let mut bytes = [0; 101];
     /// body.read_exact(&mut bytes)?;
     /// assert_eq!(bytes[..15], *b"data: hello\n\n: ");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn fill_to(mut self, size: usize) -> Self {
+    pub fn pad_to(mut self, size: usize) -> Self {
         self.server = Server::new(size);
         self
     }
@@ -114,12 +114,12 @@ impl Reader {
                 (After::End, _) => return,
                 (After::More, _) => continue,
                 (After::Call, _) => unreachable!("BUG: it may call the application"),
-                (After::Nothing, None) => self.subscription.next_frame(),
+                (After::Nothing, None) => self.subscription.recv(),
                 (After::Nothing, Some(due)) if due <= now => {
                     self.comment = self.server.fill_up();
                     return;
                 }
-                (After::Nothing, Some(due)) => self.subscription.next_frame_timeout(due - now).ok(),
+                (After::Nothing, Some(due)) => self.subscription.recv_timeout(due - now).ok(),
             };
             frame.iter().for_each(|frame| self.bytes.extend_from_slice(frame.as_bytes()));
         }

@@ -42,10 +42,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
-use crate::history::{self, History, Past, Resumed};
+use crate::history::{self, History, Past, Resumption};
 use crate::notices::Notices;
 use crate::queue::{Full, Item, Properties, Queue, wake};
-use crate::stats::{ChannelStats, Counters, EndCause, Kept, Stats};
+use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 use crate::subscription::{Owner, SubscriberId};
 
 pub(crate) use tickets::Ticket;
@@ -230,7 +230,7 @@ impl Wish {
 /// What a subscription begins with.
 pub(crate) struct Beginning {
     pub(crate) id: SubscriberId,
-    pub(crate) resumed: Resumed,
+    pub(crate) resumed: Resumption,
     /// `None` without a history.
     pub(crate) start: Option<StartId>,
     pub(crate) replay: Vec<Item>,
@@ -360,11 +360,10 @@ impl Registry {
                 }
             }
             let id = state.add(channels, properties, queue, key);
-            let events = replay.len();
             let resumed = match &start {
-                Some(Start { is_gap: true, .. }) => Resumed::Gap { events },
-                Some(Start { was_asked: true, .. }) => Resumed::Complete { events },
-                _ => Resumed::NotAsked,
+                Some(Start { is_gap: true, .. }) => Resumption::Gap,
+                Some(Start { was_asked: true, .. }) => Resumption::Complete,
+                _ => Resumption::NotRequested,
             };
             let start = start.zip(state.past.as_ref()).map(|(Start { id, begins_behind, is_gap, .. }, past)| {
                 let gap = is_gap.then(|| past.gap(wish.id(), &id)).flatten();
@@ -574,16 +573,20 @@ impl Registry {
     pub(crate) fn channel_stats(&self, channel: &str) -> ChannelStats {
         let state = self.state.lock();
         let members = state.channels.get(channel);
-        let kept = state.past.as_ref().map_or(0, |past| past.kept(channel));
-        let waiting = members.into_iter().flat_map(BTreeMap::values).map(|queue| queue.len()).sum();
-        ChannelStats { subscribers: members.map_or(0, BTreeMap::len), waiting, kept }
+        let history_events = state.past.as_ref().map_or(0, |past| past.kept(channel));
+        let queued = members.into_iter().flat_map(BTreeMap::values).map(|queue| queue.len()).sum();
+        ChannelStats { subscribers: members.map_or(0, BTreeMap::len), queued, history_events }
     }
 
     /// One snapshot of the counters and of what is here now.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
         let (events, bytes, channels) = state.past.as_ref().map(Past::size).unwrap_or_default();
-        self.counters.snapshot(state.subscribers.len(), state.channels.len(), Kept::new(events, bytes, channels))
+        self.counters.snapshot(
+            state.subscribers.len(),
+            state.channels.len(),
+            HistoryStats::new(events, bytes, channels),
+        )
     }
 
     /// Takes the subscriber out, if it is still in, and lets the lock go. Its reader is the caller: it needs no wake-up.
@@ -735,7 +738,7 @@ impl State {
             return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
         }
         if let Some(key) = key.filter(|key| self.keys.get(*key).is_some_and(|count| *count >= limits.of_key)) {
-            return Err(OpenError::TooManyOfKey { key: key.to_string(), limit: limits.of_key });
+            return Err(OpenError::TooManyPerQuotaKey { key: key.to_string(), limit: limits.of_key });
         }
         self.has_place_in(channels, limits)
     }

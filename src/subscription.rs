@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::channels::Channels;
-use crate::error::{NextTimeoutError, OpenError, TryNextError};
+use crate::error::{OpenError, RecvTimeoutError, TryRecvError};
 use crate::event::{self, Frame, HeartbeatStyle};
-use crate::history::Resumed;
+use crate::history::Resumption;
 use crate::queue::{Item, NonBlocking, Properties, Queue, Wait, race_window};
 use crate::stats::{Counters, EndCause};
 
@@ -129,7 +129,7 @@ pub struct Subscription {
     runner: Arc<dyn Runner>,
     id: SubscriberId,
     properties: Properties,
-    resumed: Resumed,
+    resumed: Resumption,
     /// Under which it is counted.
     key: Option<Arc<str>>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Parts {
     pub(crate) properties: Properties,
     pub(crate) queue: Arc<Queue>,
     pub(crate) first: VecDeque<Item>,
-    pub(crate) resumed: Resumed,
+    pub(crate) resumed: Resumption,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) style: HeartbeatStyle,
     pub(crate) lifetime: Option<Duration>,
@@ -196,86 +196,70 @@ impl Subscription {
         }
     }
 
-    /// The next frame without a copy of its text; blocks as the iterator does, `None` when the stream has ended.
+    /// Returns the next frame without copying its text; blocks as the iterator does, and returns `None` at the end of the
+    /// stream.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
     /// # let mut subscription = publisher.subscribe()?;
     /// publisher.publish("hello");
-    /// assert_eq!(subscription.next_frame().unwrap(), "data: hello\n\n");
+    /// assert_eq!(subscription.recv().unwrap(), "data: hello\n\n");
     /// publisher.close();
-    /// assert_eq!(subscription.next_frame(), None);
+    /// assert_eq!(subscription.recv(), None);
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
-    pub fn next_frame(&mut self) -> Option<Frame> {
+    pub fn recv(&mut self) -> Option<Frame> {
         self.next_within(Wait::Forever).ok()
     }
 
-    /// The next frame, if one is there within this time; blocks that long at the most, and while a closure given to
+    /// Returns the next frame; blocks for at most this long, and while a closure given to
     /// [`publish_with`](crate::Publisher::publish_with) runs.
     ///
     /// # Errors
     ///
-    /// Says whether the time is over or the stream.
+    /// Returns [`RecvTimeoutError::Timeout`] if no frame arrives in time, and [`RecvTimeoutError::Ended`] at the end of the
+    /// stream.
     ///
     /// ```
-    /// # use {server_sent_events::{NextTimeoutError, Publisher}, std::time::Duration};
+    /// # use {server_sent_events::{Publisher, RecvTimeoutError}, std::time::Duration};
     /// # let publisher = Publisher::new();
     /// # let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(subscription.next_timeout(Duration::from_millis(1)), Err(NextTimeoutError::Timeout));
+    /// assert_eq!(subscription.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
     /// publisher.publish("hello");
-    /// assert_eq!(subscription.next_timeout(Duration::from_millis(1)).unwrap(), "data: hello\n\n");
+    /// assert_eq!(subscription.recv_timeout(Duration::from_millis(1)).unwrap(), "data: hello\n\n");
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
-    pub fn next_timeout(&mut self, timeout: Duration) -> Result<String, NextTimeoutError> {
-        self.next_frame_timeout(timeout).map(String::from)
-    }
-
-    /// [`next_timeout`](Self::next_timeout) without a copy of the text.
-    ///
-    /// # Errors
-    ///
-    /// Says whether the time is over or the stream.
-    pub fn next_frame_timeout(&mut self, timeout: Duration) -> Result<Frame, NextTimeoutError> {
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Frame, RecvTimeoutError> {
         // A time so long that no clock shows its end is no bound at all.
         let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
         self.next_within(wait).map_err(|nothing| match nothing {
-            Nothing::Yet => NextTimeoutError::Timeout,
-            Nothing::More => NextTimeoutError::Ended,
+            Nothing::Yet => RecvTimeoutError::Timeout,
+            Nothing::More => RecvTimeoutError::Ended,
         })
     }
 
-    /// The next frame, if one is there already; does not wait for one.
+    /// Returns the next frame if one is queued; does not wait for one.
     ///
-    /// Closures given to [`publish_with`](crate::Publisher::publish_with) run in here, also those of events that
-    /// then skip this subscriber.
+    /// Runs the closures given to [`publish_with`](crate::Publisher::publish_with), including those whose events then skip
+    /// this subscriber.
     ///
     /// # Errors
     ///
-    /// Says whether nothing is there yet or the stream has ended.
+    /// Returns [`TryRecvError::Empty`] if no frame is queued, and [`TryRecvError::Ended`] at the end of the stream.
     ///
     /// ```
-    /// # use server_sent_events::{Publisher, TryNextError};
+    /// # use server_sent_events::{Publisher, TryRecvError};
     /// # let publisher = Publisher::new();
     /// # let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(subscription.try_next(), Err(TryNextError::Empty));
+    /// assert_eq!(subscription.try_recv(), Err(TryRecvError::Empty));
     /// publisher.close();
-    /// assert_eq!(subscription.try_next(), Err(TryNextError::Ended));
+    /// assert_eq!(subscription.try_recv(), Err(TryRecvError::Ended));
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
-    pub fn try_next(&mut self) -> Result<String, TryNextError> {
-        self.try_next_frame().map(String::from)
-    }
-
-    /// [`try_next`](Self::try_next) without a copy of the text.
-    ///
-    /// # Errors
-    ///
-    /// Says whether nothing is there yet or the stream has ended.
-    pub fn try_next_frame(&mut self) -> Result<Frame, TryNextError> {
+    pub fn try_recv(&mut self) -> Result<Frame, TryRecvError> {
         self.next_within(Wait::Not).map_err(|nothing| match nothing {
-            Nothing::Yet => TryNextError::Empty,
-            Nothing::More => TryNextError::Ended,
+            Nothing::Yet => TryRecvError::Empty,
+            Nothing::More => TryRecvError::Ended,
         })
     }
 
@@ -284,7 +268,7 @@ impl Subscription {
     /// ```
     /// # use server_sent_events::Publisher;
     /// let publisher = Publisher::new();
-    /// let mut subscription = publisher.subscription(()).channels("lobby").open()?;
+    /// let mut subscription = publisher.subscribe_to("lobby")?;
     /// let handle = subscription.handle();
     ///
     /// handle.join("room 7")?;
@@ -299,8 +283,8 @@ impl Subscription {
         SubscriptionHandle { owner: Weak::clone(&self.owner), id: self.id }
     }
 
-    /// How it began: whether everything newer than the id that it came with was still there.
-    pub fn resumed(&self) -> Resumed {
+    /// Returns how it began: whether the history still had every event that the client missed.
+    pub fn resumption(&self) -> Resumption {
         self.resumed
     }
 
@@ -341,7 +325,7 @@ impl Subscription {
             let after = self.fill(&mut batch, true);
             let written = writer.write_all(&batch).and_then(|()| writer.flush());
             if let Err(error) = written {
-                self.leave(EndCause::Disconnected(error.kind()));
+                self.leave(EndCause::ConnectionLost(error.kind()));
                 return Err(error);
             }
             self.written(Instant::now());
@@ -626,7 +610,7 @@ impl Iterator for Subscription {
 
     /// Blocks until a frame is there; `None` when the stream has ended.
     fn next(&mut self) -> Option<String> {
-        self.next_frame().map(String::from)
+        self.recv().map(String::from)
     }
 }
 
@@ -674,10 +658,10 @@ impl SubscriptionHandle {
         self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Closed, false))
     }
 
-    /// Ends the stream at once, with [`EndCause::Cut`], and throws away what is queued; does not wait. `false`: it has left
+    /// Ends the stream at once, with [`EndCause::Disconnected`], and throws away what is queued; does not wait. `false`: it has left
     /// already.
     pub fn disconnect(&self) -> bool {
-        self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Cut, true))
+        self.owner.upgrade().is_some_and(|owner| owner.end(self.id, EndCause::Disconnected, true))
     }
 }
 
@@ -686,7 +670,7 @@ impl SubscriptionHandle {
     #[cfg(feature = "server")]
     pub(crate) fn peer_has_gone(&self, error: io::ErrorKind) {
         if let Some(owner) = self.owner.upgrade() {
-            owner.end(self.id, EndCause::Disconnected(error), true);
+            owner.end(self.id, EndCause::ConnectionLost(error), true);
         }
     }
 }

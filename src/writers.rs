@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::InvalidSetting;
 use crate::notices::Notices;
 use crate::queue::{Queue, RunQueue, race_window};
 use crate::stats::EndCause;
@@ -56,7 +57,7 @@ impl Subscription {
     /// let (connection, _) = listener.accept()?;
     ///
     /// let publisher = Publisher::new();
-    /// publisher.subscribe()?.hand_over(connection)?;
+    /// publisher.subscribe()?.write_in_background(connection)?;
     /// publisher.publish("hello");
     /// publisher.close();
     ///
@@ -65,22 +66,24 @@ impl Subscription {
     /// assert_eq!(stream, "data: hello\n\n");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn hand_over(self, writer: impl Write + Send + 'static) -> io::Result<()> {
-        self.hand_over_with(writer, HandOver::new())
+    pub fn write_in_background(self, writer: impl Write + Send + 'static) -> io::Result<()> {
+        self.write_in_background_with_options(writer, BackgroundOptions::new())
     }
 
-    /// [`hand_over`](Self::hand_over) with another write deadline, or something to call at the end.
+    /// [`write_in_background`](Self::write_in_background) with another write timeout, or a closure to call at the end.
     ///
     /// # Errors
     ///
-    /// As [`hand_over`](Self::hand_over); and [`InvalidInput`](io::ErrorKind::InvalidInput) for a deadline of zero.
-    pub fn hand_over_with(self, writer: impl Write + Send + 'static, options: HandOver) -> io::Result<()> {
-        let HandOver { deadline, on_end } = options;
+    /// As [`write_in_background`](Self::write_in_background); and [`InvalidInput`](io::ErrorKind::InvalidInput) with an
+    /// [`InvalidSetting`] for a timeout of zero.
+    pub fn write_in_background_with_options(
+        self,
+        writer: impl Write + Send + 'static,
+        options: BackgroundOptions,
+    ) -> io::Result<()> {
+        let BackgroundOptions { deadline, on_end } = options;
         if deadline == Some(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the write deadline is 0: it must be more, or None",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, InvalidSetting::new("write_timeout")));
         }
         // A socket is recognised, so that nobody loses its deadline by calling another method.
         let mut writer = Some(writer);
@@ -97,63 +100,63 @@ impl Subscription {
     }
 }
 
-/// How a subscription is [handed over](Subscription::hand_over_with).
+/// How a subscription is [written in the background](Subscription::write_in_background_with_options).
 ///
 /// ```
-/// use server_sent_events::{EndCause, HandOver, Publisher};
+/// use server_sent_events::{EndCause, BackgroundOptions, Publisher};
 /// use std::{sync::mpsc, time::Duration};
 ///
 /// let (ended, end) = mpsc::channel();
-/// let options = HandOver::new()
-///     .write_deadline(Duration::from_secs(5))
+/// let options = BackgroundOptions::new()
+///     .write_timeout(Duration::from_secs(5))
 ///     .on_end(move |cause| ended.send(cause).unwrap());
 ///
 /// let publisher = Publisher::new();
-/// publisher.subscribe()?.hand_over_with(std::io::sink(), options)?;
+/// publisher.subscribe()?.write_in_background_with_options(std::io::sink(), options)?;
 /// publisher.close();
 /// assert_eq!(end.recv()?, EndCause::Closed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "options do nothing until they are given to `hand_over_with`"]
-pub struct HandOver {
+#[must_use = "options do nothing until they are given to `write_in_background_with_options`"]
+pub struct BackgroundOptions {
     deadline: Option<Duration>,
     on_end: Option<Box<dyn FnOnce(EndCause) + Send>>,
 }
 
-impl HandOver {
-    /// A write deadline of 30 s, and nothing to call.
+impl BackgroundOptions {
+    /// Creates options with a write timeout of 30 s and nothing to call.
     pub fn new() -> Self {
         Self { deadline: Some(Duration::from_secs(30)), on_end: None }
     }
 
-    /// How long one write to a [`TcpStream`] may take; `None` for as long as it likes. Defaults to 30 s.
+    /// Sets how long one write to a [`TcpStream`] may take; `None` for no limit. Defaults to 30 s.
     ///
     /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. From 64 KiB on no
     /// further frame is added to a write. Looked at each 10 ms. Other writers are not concerned.
-    pub fn write_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.deadline = deadline.into();
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.deadline = timeout.into();
         self
     }
 
     /// What is called with the cause once the stream has ended. Setting it again replaces it.
     ///
     /// Called exactly once, on a writer thread, without any lock, when the subscriber has left the publisher
-    /// and the writer is dropped; not if handing over was an error. It may use the publisher. A panic in it is caught.
+    /// and the writer is dropped; not if starting was an error. It may use the publisher. A panic in it is caught.
     pub fn on_end(mut self, closure: impl FnOnce(EndCause) + Send + 'static) -> Self {
         self.on_end = Some(Box::new(closure));
         self
     }
 }
 
-impl Default for HandOver {
+impl Default for BackgroundOptions {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for HandOver {
+impl fmt::Debug for BackgroundOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandOver").field("write_deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("BackgroundOptions").field("write_timeout", &self.deadline).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::Rules;
-use crate::http::{self, Headers};
+use crate::http::{self, ResponseHeaders};
 
 /// The headers that let a page of another origin read the answer.
 pub(super) fn cors(origin: Option<&str>, rules: &Rules) -> String {
@@ -14,7 +14,7 @@ pub(super) fn cors(origin: Option<&str>, rules: &Rules) -> String {
 
 pub(super) fn stream_head(cors: &str, chunked: bool) -> Vec<u8> {
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let head = http::head(chunked, false, &date, &Headers::new());
+    let head = http::head(chunked, false, &date, &ResponseHeaders::new());
     let fields = head.strip_suffix("\r\n").expect("BUG: a head without its empty line");
     format!("{fields}{cors}\r\n").into_bytes()
 }

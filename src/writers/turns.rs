@@ -258,7 +258,11 @@ impl Writers {
         let took_all = failed.is_none();
         if let Some(error) = failed {
             let timed_out = stream.timed_out.load(SeqCst);
-            subscription.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::Disconnected(error.kind()) });
+            subscription.leave(if timed_out {
+                EndCause::WriteTimedOut
+            } else {
+                EndCause::ConnectionLost(error.kind())
+            });
         }
         let cause = queue.ending().expect("BUG: an end without a cause");
         // In this order: when the subscription is gone a shutdown may return, and the program end, and a writer may have
@@ -456,7 +460,7 @@ mod tests {
         inside.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(handle.disconnect());
         goes_on.send(()).unwrap();
-        assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Cut));
+        assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Disconnected));
     }
 
     /// Takes so many bytes and then no more until it may take all, and counts how often that was asked for in vain.

@@ -132,7 +132,7 @@ impl Server {
         let publisher = publisher.clone();
         match front {
             Front::TinyHttp => Self::TinyHttp(Running::new(move |request| {
-                let subscription = publisher.subscription(()).last_event_id_of(&request).open().unwrap();
+                let subscription = publisher.subscription(()).last_event_id_from(&request).open().unwrap();
                 // The client may be gone.
                 let _ = subscription.respond(request);
             })),
