@@ -346,7 +346,7 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
     refused(post(&url(&format!("/{long}")), "x"), 400, text);
     refused(get(&url(&format!("/{long}"))), 400, text);
     let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-    let text = "too many channels (65): subscribe to at most 64";
+    let text = "the path names 65 channels: at most 64 are allowed";
     refused(get(&url(&format!("/{many}"))), 400, text);
     let text = "no channel can have the name `stats`: GET /stats has the statistics";
     refused(post(&url("/stats"), "x"), 400, text);

@@ -64,6 +64,16 @@ fn each_client_is_told_a_time_of_its_own() {
 }
 
 #[test]
+fn a_latest_time_before_the_earliest_counts_as_the_earliest() {
+    let publisher = Publisher::new();
+    let all: Vec<_> = (0..10).map(|_| publisher.subscribe().unwrap()).collect();
+    let readers = thread::spawn(move || all.into_iter().map(|mut one| retry(&mut one)).collect::<Vec<_>>());
+    let shutdown = Shutdown::new(PATIENCE).retry_between(Duration::from_secs(2), Duration::from_secs(1));
+    assert_eq!(publisher.shutdown_with(shutdown), 0);
+    assert_eq!(readers.join().unwrap(), [2_000; 10]);
+}
+
+#[test]
 fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();

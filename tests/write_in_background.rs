@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, eventually, seed};
 use fastrand::Rng;
-use server_sent_events::{BackgroundOptions, EndCause, Event, Publisher, Subscription};
+use server_sent_events::{BackgroundOptions, EndCause, Event, InvalidSetting, Publisher, Subscription};
 
 /// Keeps what is written, for the test to look at.
 #[derive(Clone, Default)]
@@ -205,11 +205,14 @@ fn write_timed_out() {
 }
 
 #[test]
-fn a_deadline_of_zero_is_refused() {
+fn a_write_timeout_of_zero_is_rejected() {
     let publisher = Publisher::new();
     let options = BackgroundOptions::new().write_timeout(Duration::ZERO);
     let error = publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(error.to_string(), "`write_timeout` must be greater than 0, or None");
+    let setting = error.get_ref().and_then(|error| error.downcast_ref::<InvalidSetting>()).map(InvalidSetting::setting);
+    assert_eq!(setting, Some("write_timeout"));
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
