@@ -36,7 +36,7 @@ fn the_fields_and_their_order() {
     encodes(Event::new("hello").retry(Duration::from_millis(1_500)).unwrap(), "retry: 1500\ndata: hello\n\n");
     encodes(Event::comment("hello"), ": hello\n");
     encodes(Event::comment("three\rlines\r\nhere"), ": three\n: lines\n: here\n");
-    encodes(Event::comment("id: 7\n\ndata: forged"), ": id: 7\n: \n: data: forged\n\n");
+    encodes(Event::comment("id: 7\n\ndata: forged"), ": id: 7\n: \n: data: forged\n");
 }
 
 #[test]
