@@ -20,7 +20,7 @@ fn timed(act: impl FnOnce()) -> u64 {
 }
 
 fn publisher(history: Option<History>) -> Publisher {
-    let builder = Publisher::<()>::builder().max_channels(100).heartbeat(None);
+    let builder = Publisher::<()>::builder().max_channels_per_subscriber(100).heartbeat(None);
     match history {
         Some(history) => builder.history(history).build().expect("settings that hold"),
         None => builder.build().expect("settings that hold"),
@@ -38,7 +38,7 @@ fn publish() -> (u64, u64) {
         for which in 0..2 {
             let data = "x".repeat(200);
             times[which].push(timed(|| drop(publishers[which].publish(data))));
-            held[which].iter_mut().for_each(|subscription| drop(subscription.try_next_frame()));
+            held[which].iter_mut().for_each(|subscription| drop(subscription.try_recv()));
         }
     }
     let [without, with] = times.map(|times| middle_and_p99(times).0);
@@ -56,7 +56,7 @@ fn resume(publisher: &Publisher, events: usize) -> (u64, u64) {
         times.push(timed(|| {
             let builder = publisher.subscription(()).channels("channel 7").last_event_id(id);
             let mut subscription = builder.open().expect("room");
-            subscription.try_next_frame().expect("a first frame");
+            subscription.try_recv().expect("a first frame");
         }));
     }
     middle_and_p99(times)

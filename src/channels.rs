@@ -9,7 +9,7 @@ pub const DEFAULT_CHANNEL: &str = "default channel";
 /// One: `"chat"`, `String`, `Arc<str>`, a type of yours that is `AsRef<str>`. Several: arrays, slices,
 /// vectors, sets, iterators of these. Names are compared byte by byte; naming a channel twice is naming it
 /// once. A name of any length may be published to; how long one may be that is subscribed to is a
-/// [setting](crate::PublisherBuilder::max_channel_name).
+/// [setting](crate::PublisherBuilder::max_channel_name_len).
 ///
 /// The parameter `By` tells the two ways apart; it is always inferred. The trait cannot be implemented:
 /// implement `AsRef<str>` or `IntoIterator`.

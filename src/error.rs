@@ -4,23 +4,23 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// A field of an event whose text was refused.
+/// The field of an event whose text was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Field {
+pub enum EventField {
     /// The event's type.
     Event,
     /// The event's id.
     Id,
 }
 
-/// Why an [`Event`](crate::Event) was refused; nothing of it is sent.
+/// Why an [`Event`](crate::Event) was rejected. None of it is sent.
 ///
 /// ```
 /// use server_sent_events::Event;
 ///
 /// let error = Event::new("hi").event("two\nlines").unwrap_err();
-/// assert_eq!(error.to_string(), "the event type holds '\\n' at byte 3: CR, LF and NUL are not allowed there");
+/// assert_eq!(error.to_string(), "invalid character '\\n' at byte 3 of the event type: remove CR, LF and NUL");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,7 +28,7 @@ pub enum EventError {
     /// A character that this field must not hold.
     Character {
         /// Which field.
-        field: Field,
+        field: EventField,
         /// The first such character.
         character: char,
         /// Where it begins, in bytes.
@@ -51,18 +51,18 @@ pub enum EventError {
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Character { field: Field::Event, character, at } => {
-                write!(f, "the event type holds {character:?} at byte {at}: CR, LF and NUL are not allowed there")
+            Self::Character { field: EventField::Event, character, at } => {
+                write!(f, "invalid character {character:?} at byte {at} of the event type: remove CR, LF and NUL")
             }
-            Self::Character { field: Field::Id, character, at } => {
-                write!(f, "the id holds {character:?} at byte {at}: only visible ASCII characters are allowed there")
+            Self::Character { field: EventField::Id, character, at } => {
+                write!(f, "invalid character {character:?} at byte {at} of the event ID: use visible ASCII characters")
             }
-            Self::EmptyId => f.write_str("the id is empty: 1 to 128 visible ASCII characters are allowed"),
+            Self::EmptyId => f.write_str("empty event ID: use 1 to 128 visible ASCII characters"),
             Self::IdTooLong { length } => {
-                write!(f, "the id is {length} bytes long: 1 to 128 visible ASCII characters are allowed")
+                write!(f, "event ID too long ({length} bytes): use at most 128")
             }
             Self::RetryTooLong { retry } => {
-                write!(f, "the retry time is {} ms: at most 2147483647 ms are allowed", retry.as_millis())
+                write!(f, "retry time too long ({} ms): use at most 2147483647 ms", retry.as_millis())
             }
         }
     }
@@ -70,35 +70,44 @@ impl fmt::Display for EventError {
 
 impl Error for EventError {}
 
-/// A setting with which no publisher or subscription can work.
+/// A setting that was zero. No publisher, subscription or background writing can work with it.
 ///
 /// ```
 /// use server_sent_events::Publisher;
 ///
-/// let error = Publisher::<()>::builder().queue_frames(0).build().unwrap_err();
-/// assert_eq!(error.to_string(), "queue_frames is 0: it must be more than that");
+/// let error = Publisher::<()>::builder().max_queued_events(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "`max_queued_events` must be greater than 0");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BuildError {
+pub struct InvalidSetting {
     pub(crate) setting: &'static str,
 }
 
-impl BuildError {
-    /// The name of the setting that was zero.
+impl InvalidSetting {
+    pub(crate) fn new(setting: &'static str) -> Self {
+        Self { setting }
+    }
+
+    /// Returns the name of the setting.
     pub fn setting(&self) -> &'static str {
         self.setting
     }
 }
 
-impl fmt::Display for BuildError {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is 0: it must be more than that", self.setting)
+        write!(f, "`{}` must be greater than 0", self.setting)?;
+        match self.setting {
+            // The settings that take an `Option`.
+            "heartbeat" | "max_lifetime" | "write_timeout" | "History::max_age" => f.write_str(", or None"),
+            _ => Ok(()),
+        }
     }
 }
 
-impl Error for BuildError {}
+impl Error for InvalidSetting {}
 
-/// Why a subscription was not opened: which bound it would have crossed.
+/// Why a subscription was not opened.
 ///
 /// ```
 /// use server_sent_events::{OpenError, Publisher};
@@ -107,29 +116,29 @@ impl Error for BuildError {}
 /// let _first = publisher.subscribe()?;
 /// let error = publisher.subscribe().unwrap_err();
 /// assert_eq!(error, OpenError::TooManySubscribers { limit: 1 });
-/// assert_eq!(error.to_string(), "the publisher has 1 subscribers: no more are allowed");
+/// assert_eq!(error.to_string(), "subscriber limit reached (1)");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The house is full; it may have room again later.
+    /// The publisher has reached its limit of subscribers. A later attempt may succeed.
     TooManySubscribers {
-        /// How many subscribers the publisher allows.
+        /// The limit.
         limit: usize,
     },
-    /// The channel is full; it may have room again later.
+    /// The channel has reached its limit of subscribers. A later attempt may succeed.
     TooManyInChannel {
-        /// Which channel.
+        /// The channel.
         channel: String,
-        /// How many subscribers each channel may have.
+        /// The limit of each channel.
         limit: usize,
     },
-    /// Too many subscriptions of this key; there may be room again later.
-    TooManyOfKey {
-        /// Which [key](crate::SubscriptionBuilder::limit_key).
+    /// The quota key has reached its limit of subscribers. A later attempt may succeed.
+    TooManyPerQuotaKey {
+        /// The [quota key](crate::SubscriptionBuilder::quota_key).
         key: String,
-        /// How many subscriptions each key may have.
+        /// The limit of each quota key.
         limit: usize,
     },
     /// The publisher [shuts down](crate::Publisher::shutdown); its successor may have room.
@@ -150,13 +159,8 @@ pub enum OpenError {
     },
     /// The subscription names no channel, so nothing could ever reach it.
     NoChannels,
-    /// The heartbeat's interval is zero; for none at all, give `None`.
-    ZeroHeartbeat,
-    /// A bound of this subscription's is zero.
-    Zero {
-        /// The name of the setting.
-        setting: &'static str,
-    },
+    /// A setting of the subscription is zero.
+    InvalidSetting(InvalidSetting),
 }
 
 impl OpenError {
@@ -164,8 +168,8 @@ impl OpenError {
     ///
     /// The other errors are the caller's to mend.
     pub fn is_temporary(&self) -> bool {
-        use OpenError::{ShuttingDown, TooManyInChannel, TooManyOfKey, TooManySubscribers};
-        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyOfKey { .. } | ShuttingDown)
+        use OpenError::{ShuttingDown, TooManyInChannel, TooManyPerQuotaKey, TooManySubscribers};
+        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyPerQuotaKey { .. } | ShuttingDown)
     }
 }
 
@@ -173,93 +177,92 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManySubscribers { limit } => {
-                write!(f, "the publisher has {limit} subscribers: no more are allowed")
+                write!(f, "subscriber limit reached ({limit})")
             }
             Self::TooManyInChannel { channel, limit } => {
-                write!(f, "the channel {channel:?} has {limit} subscribers: no more are allowed")
+                write!(f, "subscriber limit of channel {channel:?} reached ({limit})")
             }
-            Self::TooManyOfKey { key, limit } => {
-                write!(f, "{key:?} has {limit} subscriptions: no more are allowed")
+            Self::TooManyPerQuotaKey { key, limit } => {
+                write!(f, "subscriber limit of quota key {key:?} reached ({limit})")
             }
-            Self::ShuttingDown => f.write_str("the publisher is shutting down: no subscription is opened any more"),
+            Self::ShuttingDown => f.write_str("the publisher is shutting down"),
             Self::TooManyChannels { given, limit } => {
-                write!(f, "the subscription names {given} channels: at most {limit} are allowed")
+                write!(f, "too many channels ({given}): subscribe to at most {limit}")
             }
             Self::ChannelNameTooLong { length, limit } => {
-                write!(f, "the name of a channel is {length} bytes long: at most {limit} are allowed")
+                write!(f, "channel name too long ({length} bytes): use at most {limit}")
             }
-            Self::NoChannels => f.write_str("the subscription names no channel: it needs at least one"),
-            Self::Zero { setting } => write!(f, "{setting} is 0: it must be more than that"),
-            Self::ZeroHeartbeat => f.write_str("the heartbeat's interval is 0: it must be more than that, or None"),
+            Self::NoChannels => f.write_str("no channels: subscribe to at least one"),
+            Self::InvalidSetting(error) => error.fmt(f),
         }
     }
 }
 
 impl Error for OpenError {}
 
-/// Why [`Subscription::try_next`](crate::Subscription::try_next) gave nothing.
+/// Why [`Subscription::try_recv`](crate::Subscription::try_recv) returned no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryNextError {
-    /// Nothing is queued now; something may be later.
+pub enum TryRecvError {
+    /// Nothing is queued now. A later call may return a frame.
     Empty,
-    /// The stream has ended: nothing comes any more.
+    /// The stream has ended. No later call returns a frame.
     Ended,
 }
 
-impl TryNextError {
-    /// Whether the stream has ended.
+impl TryRecvError {
+    /// Returns `true` if the stream has ended.
     pub fn is_ended(&self) -> bool {
         *self == Self::Ended
     }
 }
 
-impl fmt::Display for TryNextError {
+impl fmt::Display for TryRecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Empty => "nothing is queued for this subscription now",
-            Self::Ended => "the event stream has ended",
+            Self::Empty => "no event is queued",
+            Self::Ended => "the stream has ended",
         })
     }
 }
 
-impl Error for TryNextError {}
+impl Error for TryRecvError {}
 
-/// Why [`Subscription::next_timeout`](crate::Subscription::next_timeout) gave nothing.
+/// Why [`Subscription::recv_timeout`](crate::Subscription::recv_timeout) returned no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextTimeoutError {
-    /// Nothing came within the time.
+pub enum RecvTimeoutError {
+    /// Nothing was queued before the timeout.
     Timeout,
-    /// The stream has ended: nothing comes any more.
+    /// The stream has ended. No later call returns a frame.
     Ended,
 }
 
-impl NextTimeoutError {
-    /// Whether the stream has ended.
+impl RecvTimeoutError {
+    /// Returns `true` if the stream has ended.
     pub fn is_ended(&self) -> bool {
         *self == Self::Ended
     }
 }
 
-impl fmt::Display for NextTimeoutError {
+impl fmt::Display for RecvTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeout => "nothing was queued for this subscription within the time",
-            Self::Ended => "the event stream has ended",
+            Self::Timeout => "timed out waiting for an event",
+            Self::Ended => "the stream has ended",
         })
     }
 }
 
-impl Error for NextTimeoutError {}
+impl Error for RecvTimeoutError {}
 
-/// Why a header of the application's was refused; nothing of it is sent.
+/// Why a header of the application was rejected. None of it is sent.
 ///
 /// ```
-/// use server_sent_events::Headers;
+/// use server_sent_events::ResponseHeaders;
 ///
-/// let error = Headers::new().with("X-Reason", "two\r\nlines").unwrap_err();
+/// let error = ResponseHeaders::new().with("X-Reason", "two\r\nlines").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "the value of the header \"X-Reason\" holds '\\r': only visible characters, spaces and tabs are allowed",
+///     "invalid character '\\r' in the value of header \"X-Reason\": use visible ASCII characters, spaces and tabs",
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,14 +291,14 @@ impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name { name } => {
-                write!(f, "{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed")
+                write!(f, "invalid header name {name:?}: use letters, digits and !#$%&'*+-.^_`|~")
             }
             Self::Value { name, character } => write!(
                 f,
-                "the value of the header {name:?} holds {character:?}: only visible characters, spaces and tabs are allowed"
+                "invalid character {character:?} in the value of header {name:?}: use visible ASCII characters, spaces and tabs"
             ),
             Self::Reserved { name } => {
-                write!(f, "the header {name:?} describes the event stream itself: it cannot be set")
+                write!(f, "reserved header {name:?}: it describes the event stream itself")
             }
         }
     }
@@ -371,8 +374,8 @@ impl fmt::Display for BodyError {
             Self::Incomplete { received, announced } => {
                 write!(f, "body incomplete: {received} of {announced} bytes arrived")
             }
-            Self::Read(kind) => write!(f, "reading the body failed: {kind}"),
-            Self::AlreadyTaken => f.write_str("the body was taken before: read it once"),
+            Self::Read(kind) => write!(f, "failed to read the body: {kind}"),
+            Self::AlreadyTaken => f.write_str("body already taken: read it once"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::error::{EventError, Field};
+use crate::error::{EventError, EventField};
 
 /// The most milliseconds that a `retry:` field may carry: browsers keep it in a signed 32-bit integer.
 const MAX_RETRY_MS: u128 = i32::MAX as u128;
@@ -105,7 +105,7 @@ impl Event {
     /// ```
     pub fn event(mut self, event: impl Into<String>) -> Result<Self, EventError> {
         let event = event.into();
-        refuse(Field::Event, &event, |character| matches!(character, '\r' | '\n' | '\0'))?;
+        refuse(EventField::Event, &event, |character| matches!(character, '\r' | '\n' | '\0'))?;
         self.event = Some(event);
         Ok(self)
     }
@@ -133,7 +133,7 @@ impl Event {
     /// ```
     pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
         let id = id.into();
-        refuse(Field::Id, &id, |character| !character.is_ascii_graphic())?;
+        refuse(EventField::Id, &id, |character| !character.is_ascii_graphic())?;
         if id.is_empty() {
             return Err(EventError::EmptyId);
         }
@@ -167,15 +167,15 @@ impl Event {
         Ok(self)
     }
 
-    /// Says what the event is about, for subscribers that want the [latest](crate::Overflow::Latest) only: it takes the place
-    /// of what waits for them with the same key.
+    /// Sets what the event is about. For subscribers with [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), it
+    /// replaces a queued event with the same key.
     ///
     /// Any text; it counts towards the queue's bytes. It does not cross the wire, and other subscribers get every event. Setting it again replaces it.
     ///
     /// ```
     /// use server_sent_events::{Event, Overflow, Publisher};
     ///
-    /// let publisher = Publisher::<()>::builder().overflow(Overflow::Latest).build()?;
+    /// let publisher = Publisher::<()>::builder().overflow(Overflow::LatestPerKey).build()?;
     /// let mut subscription = publisher.subscribe()?;
     /// publisher.publish(Event::new("18.5").key("kitchen"));
     /// publisher.publish(Event::new("21.0").key("hall"));
@@ -329,7 +329,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn refuse(field: Field, text: &str, bad: impl Fn(char) -> bool) -> Result<(), EventError> {
+fn refuse(field: EventField, text: &str, bad: impl Fn(char) -> bool) -> Result<(), EventError> {
     match text.char_indices().find(|(_, character)| bad(*character)) {
         Some((at, character)) => Err(EventError::Character { field, character, at }),
         None => Ok(()),
@@ -367,7 +367,7 @@ from_text! {
 /// let publisher = Publisher::new();
 /// let mut subscription = publisher.subscribe()?;
 /// publisher.publish("hello");
-/// let frame = subscription.next_frame().expect("one event waits");
+/// let frame = subscription.recv().expect("one event waits");
 /// assert!(frame.starts_with("data: "));
 /// assert_eq!(frame, "data: hello\n\n");
 /// # Ok::<(), server_sent_events::OpenError>(())

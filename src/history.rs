@@ -20,7 +20,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::BuildError;
+use crate::error::InvalidSetting;
 use crate::event::{self, Event};
 
 /// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
@@ -33,7 +33,7 @@ use crate::event::{self, Event};
 /// ```
 /// use server_sent_events::{History, Publisher};
 ///
-/// let publisher = Publisher::<()>::builder().history(History::new().events(100)).build()?;
+/// let publisher = Publisher::<()>::builder().history(History::new().max_events_per_channel(100)).build()?;
 /// publisher.publish("one");
 /// let id = publisher.last_event_id().unwrap();
 /// publisher.publish("two");
@@ -45,7 +45,7 @@ use crate::event::{self, Event};
 /// ```
 #[derive(Clone)]
 pub struct History {
-    events: usize,
+    max_events_per_channel: usize,
     max_age: Option<Duration>,
     max_bytes: usize,
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -66,7 +66,7 @@ impl History {
     pub fn new() -> Self {
         let start = Instant::now();
         Self {
-            events: 8_192,
+            max_events_per_channel: 8_192,
             max_age: None,
             max_bytes: 64 * 1024 * 1024,
             clock: Arc::new(move || start.elapsed()),
@@ -75,11 +75,11 @@ impl History {
         }
     }
 
-    /// How many events each channel keeps. Defaults to 8,192.
+    /// Sets how many events each channel keeps. Defaults to 8,192.
     ///
-    /// More than a queue holds, so that a client which was too slow finds all that it has lost.
-    pub fn events(mut self, events: usize) -> Self {
-        self.events = events;
+    /// This is more than a queue holds, so a client that was too slow can resume without a gap.
+    pub fn max_events_per_channel(mut self, events: usize) -> Self {
+        self.max_events_per_channel = events;
         self
     }
 
@@ -129,7 +129,7 @@ impl History {
     ///
     /// let publisher = Publisher::<()>::builder().history(History::new().announce_ids(false)).build()?;
     /// let mut subscription = publisher.subscribe()?;
-    /// assert!(subscription.try_next().is_err());
+    /// assert!(subscription.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn announce_ids(mut self, announce: bool) -> Self {
@@ -137,14 +137,14 @@ impl History {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
+    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
         let settings = [
-            ("History::events", self.events == 0),
+            ("History::max_events_per_channel", self.max_events_per_channel == 0),
             ("History::max_age", self.max_age == Some(Duration::ZERO)),
             ("History::max_bytes", self.max_bytes == 0),
         ];
         match settings.into_iter().find(|(_, zero)| *zero) {
-            Some((setting, _)) => Err(BuildError { setting }),
+            Some((setting, _)) => Err(InvalidSetting::new(setting)),
             None => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ impl Default for History {
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("History")
-            .field("events", &self.events)
+            .field("max_events_per_channel", &self.max_events_per_channel)
             .field("max_age", &self.max_age)
             .field("max_bytes", &self.max_bytes)
             .field("announce_ids", &self.announce_ids)
@@ -200,8 +200,28 @@ struct OwnId {
     newest: u64,
 }
 
-/// The memory itself, of items of some kind.
-pub(crate) struct Past<T> {
+/// A channel of which some events are wanted: those with a sequence above `from`, up to `until`.
+pub(crate) struct Span {
+    pub(crate) channel: Arc<str>,
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+}
+
+impl Span {
+    /// Everything above `from`, also what is published later.
+    pub(crate) fn new(channel: &Arc<str>, from: u64) -> Self {
+        Self { channel: Arc::clone(channel), from, until: u64::MAX }
+    }
+
+    /// Returns whether an event may be lost that is wanted and above the cursor, when the channel has this floor.
+    pub(crate) fn is_overtaken(&self, cursor: u64, floor: u64) -> bool {
+        let from = self.from.max(cursor);
+        from < self.until && from < floor
+    }
+}
+
+/// The bounded log itself, of payloads of some kind.
+pub(crate) struct EventLog<T> {
     settings: History,
     /// Tells one run of the program from another.
     epoch: String,
@@ -216,7 +236,11 @@ pub(crate) struct Past<T> {
     bytes: usize,
 }
 
-impl<T: Clone> Past<T> {
+impl<T: Clone> EventLog<T> {
+    /// A slice ends at so many events, or with the one that reaches so many bytes: cloning it must not hold up the others.
+    const SLICE: usize = 256;
+    const SLICE_BYTES: usize = 64 * 1024;
+
     // What the allocations around them take, measured and rounded up: `tests/history_memory.rs` holds them to it.
     const ENTRY: usize = 384;
     const ENTRY_CHANNEL: usize = 48;
@@ -252,7 +276,7 @@ impl<T: Clone> Past<T> {
     }
 
     /// How many of a channel's events are here.
-    pub(crate) fn kept(&self, channel: &str) -> usize {
+    pub(crate) fn channel_events(&self, channel: &str) -> usize {
         self.rings.get(channel).map_or(0, |ring| ring.sequences.len())
     }
 
@@ -325,7 +349,7 @@ impl<T: Clone> Past<T> {
                 let first = OwnId { oldest: Some(sequence), newest: sequence };
                 ring.own_ids.entry(Arc::clone(id)).or_insert(first).newest = sequence;
             }
-            if ring.sequences.len() > self.settings.events {
+            if ring.sequences.len() > self.settings.max_events_per_channel {
                 self.evict_from(channel, evicted);
             }
         }
@@ -356,30 +380,38 @@ impl<T: Clone> Past<T> {
         ring.or_else(|| self.tombstones.get(channel).copied()).unwrap_or(self.horizon)
     }
 
-    /// The first so many events of these channels that are newer, in order, each once.
+    /// Returns the next events above the cursor that are wanted, in order, each once, and whether there are no more.
     ///
     /// Looks at nothing that it does not return: a search in each ring, and a merge.
-    pub(crate) fn after(&self, channels: &[Arc<str>], sequence: u64, most: usize) -> Vec<(u64, T)> {
-        let rings = channels.iter().filter_map(|channel| self.rings.get(channel));
-        let mut newer: Vec<_> = rings
-            .map(|ring| ring.sequences.range(ring.sequences.partition_point(|other| *other <= sequence)..))
+    pub(crate) fn slice(&self, spans: &[Span], cursor: u64) -> (Vec<(u64, T)>, bool) {
+        let mut rings: Vec<_> = spans
+            .iter()
+            .filter_map(|span| {
+                let sequences = &self.rings.get(&span.channel)?.sequences;
+                let first = sequences.partition_point(|sequence| *sequence <= span.from.max(cursor));
+                let end = sequences.partition_point(|sequence| *sequence <= span.until).max(first);
+                Some(sequences.range(first..end))
+            })
             .collect();
-        let mut heads = BinaryHeap::with_capacity(newer.len());
-        for (ring, sequences) in newer.iter_mut().enumerate() {
+        let mut heads = BinaryHeap::with_capacity(rings.len());
+        for (ring, sequences) in rings.iter_mut().enumerate() {
             heads.extend(sequences.next().map(|next| Reverse((*next, ring))));
         }
         let mut events: Vec<(u64, T)> = Vec::new();
+        let mut bytes = 0;
         while let Some(Reverse((next, ring))) = heads.pop() {
-            heads.extend(newer[ring].next().map(|next| Reverse((*next, ring))));
+            heads.extend(rings[ring].next().map(|next| Reverse((*next, ring))));
             if events.last().is_some_and(|(last, _)| *last == next) {
                 continue;
             }
-            if events.len() == most {
-                break;
+            if events.len() == Self::SLICE || bytes >= Self::SLICE_BYTES {
+                return (events, false);
             }
-            events.push((next, self.entries[&next].item.clone()));
+            let entry = &self.entries[&next];
+            bytes += entry.size.saturating_sub(Self::ENTRY);
+            events.push((next, entry.item.clone()));
         }
-        events
+        (events, true)
     }
 
     /// Returns the sequence behind which these channels hold so many events, and whether they have lost one that was to be
@@ -485,28 +517,22 @@ impl<T: Clone> Past<T> {
     }
 }
 
-/// How a subscription began, measured by the id that it asked for; from
-/// [`Subscription::resumed`](crate::Subscription::resumed).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a subscription began, relative to the event ID that it asked for; from
+/// [`Subscription::resumption`](crate::Subscription::resumption).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Resumed {
-    /// It asked for nothing, or there is no history.
-    NotAsked,
-    /// Everything newer than its id was still there, or as many events as it wished for.
-    Complete {
-        /// How many were replayed.
-        events: usize,
-    },
-    /// Something newer than its id is not there any more, or the id is not one of this history's.
-    Gap {
-        /// How many were replayed: all that is still there.
-        events: usize,
-    },
+pub enum Resumption {
+    /// It asked for no past events, or there is no history.
+    NotRequested,
+    /// The history still had every event that it asked for.
+    Complete,
+    /// Events that it asked for were evicted, or its event ID is not one of this history. The rest is replayed.
+    Gap,
 }
 
-impl Resumed {
-    /// Whether the client has all there was up to the live events, so that it needs no snapshot.
+impl Resumption {
+    /// Returns `true` if the client has every event up to the live ones, so that it needs no snapshot.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Complete { .. })
+        matches!(self, Self::Complete)
     }
 }

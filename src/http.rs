@@ -1,8 +1,6 @@
-//! The HTTP words every server shares: head, headers, chunked framing, Last-Event-ID.
+//! The HTTP words every server shares: head, headers, Last-Event-ID.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
-use std::ops::Range;
 use std::time::Duration;
 
 use crate::error::HeaderError;
@@ -50,15 +48,15 @@ const RESERVED: [&str; 9] = [
 /// header of ours replaces it: `Cache-Control` (`no-cache, no-transform`) and `X-Accel-Buffering` (`no`).
 ///
 /// ```
-/// use server_sent_events::Headers;
+/// use server_sent_events::ResponseHeaders;
 ///
-/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
 /// # Ok::<(), server_sent_events::HeaderError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct ResponseHeaders(Vec<(String, String)>);
 
-impl Headers {
+impl ResponseHeaders {
     /// No headers but ours.
     pub fn new() -> Self {
         Self::default()
@@ -106,7 +104,7 @@ impl Headers {
 ///
 /// The end of the body is told by an empty chunk (RFC 9112 7.1), so that the connection may go on; in
 /// HTTP/1.0, which knows no chunks, by the connection's end.
-pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Headers) -> String {
+pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &ResponseHeaders) -> String {
     let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\n");
     for (name, value) in headers.all() {
         head.extend([name, ": ", value, "\r\n"]);
@@ -133,100 +131,9 @@ pub(crate) fn busy(retry: Duration) -> Frame {
     Event::comment("busy").retry(retry).expect("BUG: bounded a line above").encode()
 }
 
-/// The bytes of a few writes, one behind the other in a buffer that is used again and again: what is appended to `body`
-/// becomes one chunk, or stays as it is.
-///
-/// The chunk's size stands in front of it and is not known before it is complete, so a place of fixed width
-/// is kept for it (RFC 9112 7.1 allows leading zeros), and nothing is copied twice.
-#[derive(Default)]
-pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    chunked: bool,
-    /// Where the current write begins.
-    start: usize,
-    /// Where the current chunk's size stands.
-    chunk: usize,
-}
-
-impl Batch {
-    const SIZE: &[u8] = b"00000000\r\n";
-
-    /// More than this is given back: one large event must not stay in memory for ever.
-    const KEPT: usize = 128 * 1024;
-
-    /// Begins another write, with these bytes, which are not part of the body.
-    pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
-        self.start = self.bytes.len();
-        self.bytes.extend_from_slice(head);
-        self.chunked = chunked;
-        self.chunk = self.bytes.len();
-        if chunked {
-            self.bytes.extend_from_slice(Self::SIZE);
-        }
-    }
-
-    /// Where the body's bytes are to be appended.
-    pub(crate) fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
-    /// Where the write stands, complete; with the body's end, if it is the `last`.
-    pub(crate) fn seal(&mut self, last: bool) -> Range<usize> {
-        if self.chunked {
-            match self.bytes.len() - self.chunk - Self::SIZE.len() {
-                // A chunk of size zero would be the end.
-                0 => self.bytes.truncate(self.chunk),
-                size => {
-                    let mut place = &mut self.bytes[self.chunk..];
-                    write!(place, "{size:08x}").expect("BUG: no place for a chunk's size");
-                    self.bytes.extend_from_slice(b"\r\n");
-                }
-            }
-            if last {
-                self.bytes.extend_from_slice(b"0\r\n\r\n");
-            }
-        }
-        self.start..self.bytes.len()
-    }
-
-    /// Undoes a write that began here, the last.
-    pub(crate) fn take_back(&mut self, write: Range<usize>) {
-        self.bytes.truncate(write.start);
-    }
-
-    /// All of them.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Forgets them, and gives back what large ones took.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn sealed(chunked: bool, body: &str, last: bool) -> String {
-        let mut batch = Batch::default();
-        batch.begin(b"HEAD", chunked);
-        batch.body().extend_from_slice(body.as_bytes());
-        let write = batch.seal(last);
-        String::from_utf8(batch.bytes()[write].to_vec()).unwrap()
-    }
-
-    #[test]
-    fn a_batch_is_one_chunk_and_an_empty_one_is_none() {
-        assert_eq!(sealed(true, "0123456789abcdef!", false), "HEAD00000011\r\n0123456789abcdef!\r\n");
-        assert_eq!(sealed(true, "a", true), "HEAD00000001\r\na\r\n0\r\n\r\n");
-        assert_eq!(sealed(true, "", false), "HEAD");
-        assert_eq!(sealed(true, "", true), "HEAD0\r\n\r\n");
-        assert_eq!(sealed(false, "a", true), "HEADa");
-    }
 
     #[test]
     fn busy_clients_do_not_come_back_together() {

@@ -81,13 +81,13 @@
 //! ```
 //! # use server_sent_events::Publisher;
 //! let publisher = Publisher::new();
-//! let mut subscription = publisher.subscription(()).channels(["job 1", "job 2"]).open()?;
+//! let mut subscription = publisher.subscribe_to(["job 1", "job 2"])?;
 //! publisher.publish_to("job 2", "started");
 //! publisher.publish_to("job 3", "started");
 //! publisher.publish_to(["job 1", "job 2"], "paused");
 //! assert_eq!(subscription.next().unwrap(), "data: started\n\n");
 //! assert_eq!(subscription.next().unwrap(), "data: paused\n\n");
-//! assert!(subscription.try_next().is_err());
+//! assert!(subscription.try_recv().is_err());
 //! # Ok::<(), server_sent_events::OpenError>(())
 //! ```
 //!
@@ -106,21 +106,21 @@
 //! With a [`History`] every event has an id, and a client that reconnects says the last one that it saw. It gets what
 //! it has missed, in order, each event once, before the live ones; or an event of type `gap`, if something of that is
 //! gone. [`last_event_id`](SubscriptionBuilder::last_event_id) says where it was,
-//! [`resumed`](Subscription::resumed) how that went.
+//! [`resumption`](Subscription::resumption) how that went.
 //!
 //! ```
-//! use server_sent_events::{History, Publisher, Resumed};
+//! use server_sent_events::{History, Publisher, Resumption};
 //!
 //! let publisher = Publisher::<()>::builder().history(History::new()).build()?;
 //! let id = publisher.publish("seen").id().map(str::to_owned);
 //! publisher.publish("missed");
 //! let subscription = publisher.subscription(()).last_event_id(id).open()?;
-//! assert_eq!(subscription.resumed(), Resumed::Complete { events: 1 });
+//! assert_eq!(subscription.resumption(), Resumption::Complete);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! A page that is rendered together with a stream reads [`Publisher::last_event_id`] first, then its content, and
-//! begins [`after`](SubscriptionBuilder::after) that id; a stream that begins with a snapshot makes it with
+//! [starts after](SubscriptionBuilder::start_after) that id; a stream that begins with a snapshot makes it with
 //! [`initial_data_with`](SubscriptionBuilder::initial_data_with), for those who need one.
 //!
 //! # Four ways to the client
@@ -129,8 +129,8 @@
 //! * [`into_reader`](Subscription::into_reader): a body that is read, for a server that wants one, and pushes events
 //!   through a server that collects bytes before it sends them.
 //! * [`write_to`](Subscription::write_to): this thread is the connection's thread, until the stream ends.
-//! * [`hand_over`](Subscription::hand_over): the publisher's few writer threads deliver, thousands of streams if need
-//!   be, and none of them costs a thread of its own unless its connection hangs. The adapters do this.
+//! * [`write_in_background`](Subscription::write_in_background): the publisher's few writer threads deliver, thousands of
+//!   streams if need be, and none of them occupies a thread unless a write to it is blocked. The adapters do this.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -140,7 +140,7 @@
 //! let publisher = Publisher::new();
 //! let (mut connection, _) = listener.accept()?;
 //! connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")?;
-//! publisher.subscribe()?.hand_over(connection)?;
+//! publisher.subscribe()?.write_in_background(connection)?;
 //! publisher.publish("hello");
 //! # publisher.close();
 //! # let mut text = String::new();
@@ -151,8 +151,8 @@
 //!
 //! # How a stream ends
 //!
-//! [`close`](Publisher::close) ends all streams, [`unsubscribe`](Publisher::unsubscribe) some, after what is
-//! queued for them; so does dropping the last handle of a publisher. [`disconnect`](Publisher::disconnect) ends some at
+//! [`close`](Publisher::close) ends all streams, [`unsubscribe_if`](Publisher::unsubscribe_if) some, after what is
+//! queued for them; so does dropping the last handle of a publisher. [`disconnect_if`](Publisher::disconnect_if) ends some at
 //! once. A thread that blocks on a subscription is woken by it. Dropping a [`Subscription`] takes it out at once.
 //! [`end_cause`](Subscription::end_cause) tells why.
 //!
@@ -161,14 +161,15 @@
 //!
 //! # Lead a stream that runs
 //!
-//! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread and also when it is
-//! handed over. A [lifetime](PublisherBuilder::max_lifetime) has clients come back by themselves, each at its own time.
+//! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread, also when it is
+//! written in the background. With a [lifetime](PublisherBuilder::max_lifetime), clients reconnect now and then, each at its
+//! own time.
 //!
 //! # Know who is there
 //!
 //! [`on_open`](PublisherBuilder::on_open) and [`on_end`](PublisherBuilder::on_end) are called once for each subscription, with
-//! its properties, its channels and the cause; [`subscribers`](Publisher::subscribers) and [`stats`](Publisher::stats) tell how
-//! things stand.
+//! its properties, its channels and the cause. [`subscriber_properties`](Publisher::subscriber_properties) and
+//! [`stats`](Publisher::stats) return the current state.
 //!
 //! # Shut down
 //!
@@ -187,18 +188,18 @@
 //!
 //! | what | bound | at the bound | set by |
 //! |---|---|---|---|
-//! | what waits for one subscriber | 1,024 frames and 1 MiB | its stream ends at once, the queue is thrown away; or the oldest goes, the newest of a key stays, the publisher waits: [`Overflow`] | [`queue_frames`](PublisherBuilder::queue_frames), [`queue_bytes`](PublisherBuilder::queue_bytes), [`overflow`](PublisherBuilder::overflow) |
-//! | one write to a socket that was handed over | 30 s | its stream ends, the socket is shut down | [`write_deadline`](HandOver::write_deadline) |
+//! | what waits for one subscriber | 1,024 events and 1 MiB | its stream ends at once, the queue is thrown away; or the oldest goes, the newest of a key stays, the publisher waits: [`Overflow`] | [`max_queued_events`](PublisherBuilder::max_queued_events), [`max_queued_bytes`](PublisherBuilder::max_queued_bytes), [`overflow`](PublisherBuilder::overflow) |
+//! | one write to a socket in the background | 30 s | its stream ends, the socket is shut down | [`write_timeout`](BackgroundOptions::write_timeout) |
 //! | what a client that does not read holds of the kernel's memory | some 200 KB with our listeners on Linux, 4 MB with others | the write waits, see above | the adapters and servers |
 //! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
 //! | what a history keeps | 8,192 events a channel, 64 MiB in all | the oldest goes; who asks for it is told | [`History`] |
 //! | subscriptions | 10,000 | [`OpenError`], which the adapters answer so that a browser comes back | [`max_subscribers`](PublisherBuilder::max_subscribers) |
 //! | subscribers of one channel | as many | the same | [`max_subscribers_per_channel`](PublisherBuilder::max_subscribers_per_channel) |
-//! | subscriptions of one address, user, or what you like | as many | the same | [`max_subscribers_per_key`](PublisherBuilder::max_subscribers_per_key), [`limit_key`](SubscriptionBuilder::limit_key) |
-//! | channels of one subscriber | 64 | [`OpenError`], a status 400 | [`max_channels`](PublisherBuilder::max_channels) |
-//! | a channel's name | 256 bytes | the same | [`max_channel_name`](PublisherBuilder::max_channel_name) |
+//! | subscriptions of one address, user, or what you like | as many | the same | [`max_subscribers_per_quota_key`](PublisherBuilder::max_subscribers_per_quota_key), [`quota_key`](SubscriptionBuilder::quota_key) |
+//! | channels of one subscriber | 64 | [`OpenError`], a status 400 | [`max_channels_per_subscriber`](PublisherBuilder::max_channels_per_subscriber) |
+//! | a channel's name | 256 bytes | the same | [`max_channel_name_len`](PublisherBuilder::max_channel_name_len) |
 //! | how long a stream lives | for ever | it ends, and the client comes back | [`max_lifetime`](PublisherBuilder::max_lifetime) |
-//! | how long a shutdown takes | what you give it | streams that have not ended are cut | [`shutdown`](Publisher::shutdown) |
+//! | how long a shutdown takes | what you give it | the streams left are disconnected | [`shutdown`](Publisher::shutdown) |
 //! | log lines | one of a kind each second | it says how often it happened | feature `log` |
 //!
 //! # Servers
@@ -215,7 +216,7 @@
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
-//! | `log` | no | log lines, through the crate `log`: slow subscribers that were ended, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
+//! | `log` | no | log lines, through the crate `log`: slow subscribers that were disconnected, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
 //!
 //! Without any, only crossbeam-channel and parking_lot are compiled.
 
@@ -224,17 +225,16 @@
 
 pub mod adapter;
 mod channels;
+mod deliver;
 mod error;
 mod event;
 mod history;
-// Its functions are for the adapters, and not each uses all; without one only `Headers` and `Batch` are used.
+// Its functions are for the adapters, and not each uses all; without one only `ResponseHeaders` and `Batch` are used.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
 mod notices;
-mod overflow;
 mod publisher;
 mod queue;
-mod reader;
 mod registry;
 #[cfg(feature = "server")]
 pub mod server;
@@ -242,23 +242,20 @@ pub mod server;
 mod sockets;
 mod stats;
 mod subscription;
-mod writers;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub use error::BodyError;
-pub use error::{BuildError, EventError, Field, HeaderError, NextTimeoutError, OpenError, TryNextError};
+pub use error::{EventError, EventField, HeaderError, InvalidSetting, OpenError, RecvTimeoutError, TryRecvError};
 pub use event::{Event, Frame, HeartbeatStyle};
-pub use history::{History, Resumed};
-pub use http::Headers;
-pub use overflow::Overflow;
+pub use history::{History, Resumption};
+pub use http::ResponseHeaders;
 pub use publisher::{
     PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher,
 };
-pub use reader::Reader;
-pub use stats::{ChannelStats, EndCause, Ended, Kept, Stats};
-pub use subscription::{Subscription, SubscriptionHandle};
-pub use writers::HandOver;
+pub use queue::Overflow;
+pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};
+pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHandle};
 
 /// The README's code, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]

@@ -37,14 +37,14 @@ impl Notices {
     /// Slow subscribers were ended.
     pub(crate) fn slow(&self, subscribers: usize) {
         if let Some(times) = self.slow.happened(subscribers, self.start) {
-            warn(format_args!("{times} slow subscribers were ended: their queues were full"));
+            warn(format_args!("disconnected {times} slow subscribers: queue full"));
         }
     }
 
     /// A writer thread could not be started.
     pub(crate) fn no_thread(&self, error: &io::Error) {
         if let Some(times) = self.no_thread.happened(1, self.start) {
-            warn(format_args!("{times} times a writer thread could not be started: {error}"));
+            warn(format_args!("failed to start {times} writer threads: {error}"));
         }
     }
 
@@ -52,7 +52,7 @@ impl Notices {
     #[cfg(feature = "server")]
     pub(crate) fn no_accept(&self, error: &io::Error) {
         if let Some(times) = self.no_accept.happened(1, self.start) {
-            warn(format_args!("{times} times no connection could be accepted, and it is tried again: {error}"));
+            warn(format_args!("failed to accept {times} connections, retrying: {error}"));
         }
     }
 
@@ -60,7 +60,7 @@ impl Notices {
     pub(crate) fn unusable_field(&self) {
         if let Some(times) = self.unusable_field.happened(1, self.start) {
             warn(format_args!(
-                "ignored an id or a key in {times} events of closures given to publish_with: use PublishOptions"
+                "ignored the ID or key of {times} events from publish_with closures: use PublishOptions"
             ));
         }
     }
@@ -68,7 +68,7 @@ impl Notices {
     /// A subscription was refused.
     pub(crate) fn refused(&self, error: &dyn std::fmt::Display) {
         if let Some(times) = self.refused.happened(1, self.start) {
-            warn(format_args!("{times} subscriptions were refused, the last because {error}"));
+            warn(format_args!("refused {times} subscriptions, the last one: {error}"));
         }
     }
 }

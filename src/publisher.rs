@@ -3,7 +3,6 @@
 mod builders;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
@@ -12,16 +11,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tiny_http")]
+use crossbeam_channel::bounded;
+
 use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
+use crate::deliver::WriterPool;
+#[cfg(feature = "tiny_http")]
+use crate::deliver::{FrameSource, SourceSettings};
 use crate::error::{EventError, OpenError};
 use crate::event::Event;
-use crate::history::Resumed;
-use crate::queue::{Item, Properties, Queue, Render, drop_caught};
+#[cfg(feature = "tiny_http")]
+use crate::history::Resumption;
+#[cfg(feature = "tiny_http")]
+use crate::queue::Subscriber;
+use crate::queue::{Payload, Properties, Render, SubscriberId, drop_caught};
 use crate::registry::{Hooks, NewEvent, Published, Registry};
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
-use crate::subscription::{Owner, Parts, Runner, SubscriberId, Subscription};
-use crate::writers::Writers;
+use crate::subscription::Subscription;
 
 use builders::Settings;
 pub use builders::{PublisherBuilder, SubscriptionBuilder};
@@ -33,7 +40,7 @@ pub use builders::{PublisherBuilder, SubscriptionBuilder};
 /// publishes arrives in that order, and all subscribers of a channel see the events of all threads in the same order.
 ///
 /// `P` is what the application says about each subscriber, its properties: a user's name, a language, rights.
-/// [`publish_with`](Self::publish_with) and [`unsubscribe`](Self::unsubscribe) look at it.
+/// [`publish_with`](Self::publish_with) and [`unsubscribe_if`](Self::unsubscribe_if) look at it.
 ///
 /// When the last handle is dropped, every stream ends, as with [`close`](Self::close). Subscriptions keep
 /// no handle alive.
@@ -63,7 +70,7 @@ struct Handles(Arc<Core>);
 struct Core {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
-    writers: Arc<Writers>,
+    pool: Arc<WriterPool>,
     settings: Settings,
 }
 
@@ -75,31 +82,10 @@ impl Deref for Handles {
     }
 }
 
-impl Core {
-    /// A subscription that nobody can publish to yet.
-    fn subscription(&self, id: SubscriberId, properties: Properties, queue: Arc<Queue>) -> Parts {
-        let registry: Arc<dyn Owner> = Arc::clone(&self.registry) as _;
-        Parts {
-            owner: Arc::downgrade(&registry),
-            runner: Arc::clone(&self.writers) as Arc<dyn Runner>,
-            id,
-            properties,
-            queue,
-            first: VecDeque::new(),
-            resumed: Resumed::NotAsked,
-            heartbeat: None,
-            style: self.settings.style,
-            lifetime: None,
-            key: None,
-            counters: Arc::clone(&self.counters),
-        }
-    }
-}
-
 impl Drop for Handles {
     fn drop(&mut self) {
         self.registry.close().finish();
-        self.writers.close();
+        self.pool.close();
     }
 }
 
@@ -132,7 +118,7 @@ impl<P: Send + Sync + 'static> HooksOf<P> {
 }
 
 impl<P: Send + Sync + 'static> Hooks for HooksOf<P> {
-    fn hold(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+    fn guard(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         Some(self.publisher.get()?.1.upgrade()?)
     }
 
@@ -172,7 +158,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// struct User { name: String }
     /// let publisher = Publisher::<User>::builder().max_subscribers(500).build()?;
-    /// # Ok::<(), server_sent_events::BuildError>(())
+    /// # Ok::<(), server_sent_events::InvalidSetting>(())
     /// ```
     pub fn builder() -> PublisherBuilder<P> {
         PublisherBuilder::new()
@@ -186,7 +172,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
     /// let receipt = publisher.publish("hello");
-    /// assert_eq!(receipt.queued(), 0); // nobody listens
+    /// assert_eq!(receipt.subscribers(), 0); // nobody listens
     /// ```
     pub fn publish(&self, event: impl Into<Event>) -> Receipt {
         self.publish_to::<One>(DEFAULT_CHANNEL, event)
@@ -207,9 +193,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let has_history = self.core.registry.has_history();
         self.send(channels, || {
             let event = event.into();
-            let item = Item::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
+            let payload = Payload::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
             let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
-            NewEvent { item, own_id, key, is_comment: event.is_comment() }
+            NewEvent { payload, own_id, key, is_comment: event.is_comment() }
         })
     }
 
@@ -218,7 +204,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Blocks as [`publish`](Self::publish) does, and does not call the closure: that happens later, once for each
     /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
     /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
-    /// and [`Stats::panicked`](crate::Stats::panicked) counts it.
+    /// and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts it.
     ///
     /// The queues and the history take the event before the closure makes it. So a [key](Event::key) that the closure sets is
     /// not used, and neither is an [id](Event::id) where there is a history, which gives the event another. Each is logged
@@ -237,8 +223,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// publisher.publish_with("default channel", move |user: &User| {
     ///     (user.name != sender).then(|| Event::new(format!("{}, a word from {sender}", user.name)))
     /// });
-    /// assert_eq!(bob.try_next().unwrap(), "data: Bob, a word from Ada\n\n");
-    /// assert!(ada.try_next().is_err());
+    /// assert_eq!(bob.try_recv().unwrap(), "data: Bob, a word from Ada\n\n");
+    /// assert!(ada.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn publish_with<By, F>(&self, channels: impl Channels<By>, closure: F) -> Receipt
@@ -253,15 +239,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// use server_sent_events::{Event, Overflow, PublishOptions, Publisher};
     ///
-    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::Latest).build()?;
+    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::LatestPerKey).build()?;
     /// let mut metric = publisher.subscription(true).open()?;
     /// for celsius in [20, 21] {
     ///     publisher.publish_with_options("default channel", PublishOptions::new().key("kitchen"), move |metric: &bool| {
     ///         Some(Event::new(if *metric { format!("{celsius} C") } else { format!("{} F", celsius * 9 / 5 + 32) }))
     ///     });
     /// }
-    /// assert_eq!(metric.try_next()?, "data: 21 C\n\n");
-    /// assert!(metric.try_next().is_err());
+    /// assert_eq!(metric.try_recv()?, "data: 21 C\n\n");
+    /// assert!(metric.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn publish_with_options<By, F>(
@@ -277,7 +263,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let PublishOptions { id, key } = options;
         self.send(channels, || NewEvent {
             own_id: id.as_deref().map(Into::into),
-            item: Item::Render(Arc::new(Render::new(closure, id, key.is_some()))),
+            payload: Payload::Closure(Arc::new(Render::new(closure, id, key.is_some()))),
             key,
             is_comment: false,
         })
@@ -287,15 +273,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let registry = &self.core.registry;
         channels.with_names(|names| {
             // What is kept is encoded even if nobody listens.
-            if !registry.has_history() && !registry.is_heard(names) {
-                return Receipt { queued: 0, id: None };
+            if !registry.has_history() && !registry.has_subscribers(names) {
+                return Receipt { subscribers: 0, id: None };
             }
             let mut next = (new_event(), None);
             loop {
                 match registry.publish(names, next.0, next.1) {
-                    Ok((Published { queued, id }, afterwards)) => {
-                        afterwards.finish();
-                        return Receipt { queued, id };
+                    Ok((Published { subscribers, id }, deferred)) => {
+                        deferred.finish();
+                        return Receipt { subscribers, id };
                     }
                     Err(waits) => {
                         let (new_event, ticket) = *waits;
@@ -321,6 +307,29 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.subscription(P::default()).open()
     }
 
+    /// Subscribes to these channels with default properties.
+    ///
+    /// Does not block. What is published from now on is queued for the subscription.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if the subscription would exceed a limit, or if there is no channel.
+    ///
+    /// ```
+    /// # let publisher = server_sent_events::Publisher::new();
+    /// let mut subscription = publisher.subscribe_to(["chat", "news"])?;
+    /// publisher.publish("to the default channel");
+    /// publisher.publish_to("chat", "hello");
+    /// assert_eq!(subscription.next().unwrap(), "data: hello\n\n");
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn subscribe_to<By>(&self, channels: impl Channels<By>) -> Result<Subscription, OpenError>
+    where
+        P: Default,
+    {
+        self.subscription(P::default()).channels(channels).open()
+    }
+
     /// A subscriber with these properties, whose channels and initial data are chosen before it is opened.
     ///
     /// ```
@@ -334,17 +343,17 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         SubscriptionBuilder::new(self, properties)
     }
 
-    /// The properties of the subscribers of these channels, each subscriber once, the oldest first.
+    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
     /// let publisher = Publisher::<&str>::builder().build()?;
     /// let _ada = publisher.subscription("Ada").channels("chat").open()?;
-    /// let names: Vec<&str> = publisher.subscribers("chat").iter().map(|name| **name).collect();
+    /// let names: Vec<&str> = publisher.subscriber_properties("chat").iter().map(|name| **name).collect();
     /// assert_eq!(names, ["Ada"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn subscribers<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
+    pub fn subscriber_properties<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
         let subscribers = channels.with_names(|names| self.core.registry.subscribers(names));
         subscribers.iter().map(|(_, properties)| properties.downcast()).collect()
     }
@@ -358,18 +367,18 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # use server_sent_events::Publisher;
     /// # let publisher = Publisher::new();
     /// let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(publisher.unsubscribe("default channel", |_| true), 1);
+    /// assert_eq!(publisher.unsubscribe_if("default channel", |_| true), 1);
     /// assert_eq!(subscription.next(), None);
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
-    pub fn unsubscribe<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
+    pub fn unsubscribe_if<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
         let registry = &self.core.registry;
         channels.with_names(|names| {
             let mut chosen = registry.subscribers(names);
             chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
             let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
-            let (count, afterwards) = registry.unsubscribe(names, &ids);
-            afterwards.finish();
+            let (count, deferred) = registry.unsubscribe(names, &ids);
+            deferred.finish();
             count
         })
     }
@@ -385,16 +394,16 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// let publisher = Publisher::<&str>::builder().build()?;
     /// let mut subscription = publisher.subscription("Mallory").channels(["chat", "news"]).open()?;
     /// publisher.publish_to("chat", "a secret");
-    /// assert_eq!(publisher.disconnect(|name| *name == "Mallory"), 1);
+    /// assert_eq!(publisher.disconnect_if(|name| *name == "Mallory"), 1);
     /// assert_eq!(subscription.next(), None);
-    /// assert_eq!(subscription.end_cause(), Some(EndCause::Cut));
+    /// assert_eq!(subscription.end_cause(), Some(EndCause::Disconnected));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn disconnect(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
+    pub fn disconnect_if(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
         let registry = &self.core.registry;
-        let mut chosen = registry.everybody();
+        let mut chosen = registry.all_subscribers();
         chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
-        chosen.iter().filter(|(id, _)| Owner::end(&**registry, *id, EndCause::Cut, true)).count()
+        chosen.iter().filter(|(id, _)| registry.end(*id, EndCause::Disconnected, true)).count()
     }
 
     /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
@@ -468,16 +477,20 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.core.registry.close().finish();
     }
 
-    /// A subscription that nothing can be published to and that ends after this frame.
+    /// Creates a subscription that nothing can be published to, and that ends after this frame.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn detached(&self, frame: crate::event::Frame) -> Subscription {
-        let queue = Arc::new(Queue::new(self.core.settings.queue));
-        queue.end(EndCause::Closed);
-        let to_wake = queue.push(Item::End);
-        debug_assert!(to_wake.is_none(), "BUG: it is not handed over yet");
-        let nobody: Weak<dyn Owner> = Weak::<Registry>::new();
-        let parts = self.core.subscription(SubscriberId(0), Properties::new(()), queue);
-        Subscription::new(Parts { owner: nobody, first: [Item::Frame(frame)].into(), ..parts })
+        let settings = self.core.settings;
+        let (bell, rings) = bounded(1);
+        let id = SubscriberId(0);
+        let subscriber = Subscriber::new(id, Properties::new(()), None, settings.queue, bell);
+        drop(subscriber.close(EndCause::Closed));
+        let nobody = Weak::new();
+        let counters = Arc::clone(&self.core.counters);
+        let settings = SourceSettings { heartbeat: None, lifetime: None, ..settings.source };
+        let mut source = FrameSource::new(subscriber, rings, nobody, counters, settings);
+        source.begin([Payload::Frame(frame)].into(), 0, None);
+        Subscription::new(source, Arc::clone(&self.core.pool), Resumption::NotRequested)
     }
 
     /// The id of the newest event, if there is a [history](crate::History): what is published later is newer.
@@ -495,10 +508,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// # use server_sent_events::Publisher;
     /// let publisher = Publisher::new();
-    /// let _subscription = publisher.subscription(()).channels("chat").open()?;
+    /// let _subscription = publisher.subscribe_to("chat")?;
     /// publisher.publish_to("chat", "hello");
     /// let chat = publisher.channel_stats("chat");
-    /// assert_eq!((chat.subscribers, chat.waiting), (1, 1));
+    /// assert_eq!((chat.subscribers, chat.queued), (1, 1));
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn channel_stats(&self, channel: &str) -> ChannelStats {
@@ -569,14 +582,14 @@ impl<P> fmt::Debug for WeakPublisher<P> {
 /// What became of a published event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    queued: usize,
+    subscribers: usize,
     id: Option<String>,
 }
 
 impl Receipt {
-    /// For how many subscribers the event was queued; that it was seen, nobody can know.
-    pub fn queued(&self) -> usize {
-        self.queued
+    /// Returns how many subscribers the event was queued for. It does not say whether they receive it.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers
     }
 
     /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment, and
@@ -635,8 +648,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Waits for so long at the most until the streams have ended. No farewell; clients come back after one second, and
-    /// spread over the ten seconds that follow.
+    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s later.
     pub fn new(grace: Duration) -> Self {
         Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
     }
@@ -647,10 +659,12 @@ impl Shutdown {
         self
     }
 
-    /// After how long clients come back at the earliest, and over which time after that they spread: each is told a time
-    /// of its own. Up to 2,147,483,647 ms, about 24 days, together.
-    pub fn retry(mut self, earliest: Duration, spread: Duration) -> Self {
-        (self.retry, self.spread) = (earliest, spread);
+    /// Sets the earliest and the latest reconnection time. Defaults to 1 s and 11 s.
+    ///
+    /// Each client gets a `retry` time of its own between the two, so that they do not all reconnect at once. If `max` is
+    /// less than `min`, all get `min`. No time exceeds 2,147,483,647 ms, about 24 days.
+    pub fn retry_between(mut self, min: Duration, max: Duration) -> Self {
+        (self.retry, self.spread) = (min, max.saturating_sub(min));
         self
     }
 }

@@ -14,24 +14,24 @@ pub enum EndCause {
     /// [`SubscriptionHandle::close`](crate::SubscriptionHandle::close) was called, or the last handle was dropped. What was
     /// queued before is delivered, unless a shutdown's grace was over first.
     Closed,
-    /// [`Publisher::unsubscribe`](crate::Publisher::unsubscribe) took it out of its last channel. What was
+    /// [`Publisher::unsubscribe_if`](crate::Publisher::unsubscribe_if) took it out of its last channel. What was
     /// queued before is delivered.
     Unsubscribed,
     /// The subscriber was slow: its queue was full when the next event came. What was queued is thrown away,
     /// so that the client can resume from what it has seen, instead of missing one event in the middle.
     QueueFull,
-    /// The peer went away: writing to it failed, with an error of this kind. A writer that panicked counts as
-    /// [`Other`](io::ErrorKind::Other).
-    Disconnected(io::ErrorKind),
-    /// A socket that was [handed over](crate::Subscription::hand_over) did not take all of one write within its write
-    /// deadline; or it hung for a second and more while the publisher had no writer thread left.
+    /// The client's side ended the connection: writing to it failed, with an error of this kind. A writer that panicked
+    /// counts as [`Other`](io::ErrorKind::Other).
+    ConnectionLost(io::ErrorKind),
+    /// A socket [written in the background](crate::Subscription::write_in_background) did not accept a whole write within the
+    /// write timeout; or a write was blocked for a second while the publisher had no writer thread left.
     WriteTimedOut,
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.
     Dropped,
-    /// The program ended it at once, by [`Publisher::disconnect`](crate::Publisher::disconnect) or
+    /// The program disconnected it, by [`Publisher::disconnect_if`](crate::Publisher::disconnect_if) or
     /// [`SubscriptionHandle::disconnect`](crate::SubscriptionHandle::disconnect). What was queued is thrown away.
-    Cut,
+    Disconnected,
     /// Its [lifetime](crate::SubscriptionBuilder::max_lifetime) was over. What was queued before is delivered.
     Expired,
 }
@@ -39,10 +39,10 @@ pub enum EndCause {
 /// What a publisher has counted since it was built, and what it holds now; from
 /// [`Publisher::stats`](crate::Publisher::stats).
 ///
-/// The numbers belong to one moment, except those that subscribers count by themselves: [`delivered`](Self::delivered),
-/// [`skipped`](Self::skipped), [`panicked`](Self::panicked). These are never ahead of the others: of what is
-/// [`queued`](Self::queued), a part is delivered, a part skipped, a part [`dropped`](Self::dropped), and the rest
-/// waits, or waited when its stream ended.
+/// The numbers belong to one moment, except those that the subscribers count: [`events_delivered`](Self::events_delivered),
+/// [`events_skipped`](Self::events_skipped), [`closures_panicked`](Self::closures_panicked). These are never ahead of the
+/// others. Of the [`events_queued`](Self::events_queued), some are delivered, some skipped, and some
+/// [dropped](Self::events_dropped); the rest are still queued, or were when their stream ended.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -53,7 +53,7 @@ pub enum EndCause {
 /// drop(subscription);
 ///
 /// let stats = publisher.stats();
-/// assert_eq!((stats.subscribers, stats.published, stats.queued), (0, 1, 1));
+/// assert_eq!((stats.subscribers, stats.events_published, stats.events_queued), (0, 1, 1));
 /// assert_eq!(stats.ended.dropped, 1);
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
@@ -65,37 +65,37 @@ pub struct Stats {
     /// Channels that have a subscriber now.
     pub channels: usize,
     /// Events published, also those that reached nobody.
-    pub published: u64,
+    pub events_published: u64,
     /// How often an event was put into a subscriber's queue; each of the last words of a
     /// [shutdown](crate::Publisher::shutdown_with) counts as one.
-    pub queued: u64,
+    pub events_queued: u64,
     /// How often an event was taken out of a queue and given to whoever reads the subscription; to a writer, when the
     /// write was no error.
-    pub delivered: u64,
+    pub events_delivered: u64,
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) had nothing for a subscriber.
-    pub skipped: u64,
+    pub events_skipped: u64,
     /// How often an event was dropped to make room for others, as the [overflow](crate::Overflow) policies `DropOldest` and
-    /// `Latest` do.
-    pub dropped: u64,
+    /// `LatestPerKey` do.
+    pub events_dropped: u64,
     /// How many subscriptions were refused because of a limit, or during a [shutdown](crate::Publisher::shutdown).
-    pub refused: u64,
+    pub subscriptions_refused: u64,
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) panicked, each of
     /// which cost one subscriber one event.
-    pub panicked: u64,
+    pub closures_panicked: u64,
     /// How often an event of a closure given to [`publish_with`](crate::Publisher::publish_with) carried a key, or in place
     /// of the history's id one of its own. Neither is used: see
     /// [`PublishOptions`](crate::PublishOptions).
     pub unusable_fields: u64,
     /// Streams that ended, by their cause.
-    pub ended: Ended,
+    pub ended: EndCounts,
     /// What the [history](crate::History) holds; nothing without one.
-    pub history: Kept,
+    pub history: HistoryStats,
 }
 
 /// What a [history](crate::History) holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Kept {
+pub struct HistoryStats {
     /// Events.
     pub events: usize,
     /// Bytes, as [`History::max_bytes`](crate::History::max_bytes) counts them.
@@ -104,7 +104,7 @@ pub struct Kept {
     pub channels: usize,
 }
 
-impl Kept {
+impl HistoryStats {
     pub(crate) fn new(events: usize, bytes: usize, channels: usize) -> Self {
         Self { events, bytes, channels }
     }
@@ -113,21 +113,21 @@ impl Kept {
 /// How many streams ended of each [`EndCause`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ended {
+pub struct EndCounts {
     /// [`EndCause::Closed`].
     pub closed: u64,
     /// [`EndCause::Unsubscribed`].
     pub unsubscribed: u64,
     /// [`EndCause::QueueFull`].
     pub queue_full: u64,
-    /// [`EndCause::Disconnected`], whatever the error.
-    pub disconnected: u64,
+    /// [`EndCause::ConnectionLost`], whatever the error.
+    pub connection_lost: u64,
     /// [`EndCause::WriteTimedOut`].
     pub write_timed_out: u64,
     /// [`EndCause::Dropped`].
     pub dropped: u64,
-    /// [`EndCause::Cut`].
-    pub cut: u64,
+    /// [`EndCause::Disconnected`].
+    pub disconnected: u64,
     /// [`EndCause::Expired`].
     pub expired: u64,
 }
@@ -138,10 +138,10 @@ pub struct Ended {
 pub struct ChannelStats {
     /// Its subscribers.
     pub subscribers: usize,
-    /// How many items wait in their queues, also those of their other channels.
-    pub waiting: usize,
-    /// How many of its events the [history](crate::History) holds.
-    pub kept: usize,
+    /// Events in the queues of its subscribers, those of their other channels included.
+    pub queued: usize,
+    /// Events of the channel in the [history](crate::History).
+    pub history_events: usize,
 }
 
 /// The running counts behind [`Stats`].
@@ -163,10 +163,10 @@ pub(crate) struct Counters {
     closed: AtomicU64,
     unsubscribed: AtomicU64,
     queue_full: AtomicU64,
-    disconnected: AtomicU64,
+    connection_lost: AtomicU64,
     write_timed_out: AtomicU64,
     dropped: AtomicU64,
-    cut: AtomicU64,
+    disconnected: AtomicU64,
     expired: AtomicU64,
 }
 
@@ -186,10 +186,10 @@ impl Counters {
             closed: AtomicU64::new(0),
             unsubscribed: AtomicU64::new(0),
             queue_full: AtomicU64::new(0),
-            disconnected: AtomicU64::new(0),
+            connection_lost: AtomicU64::new(0),
             write_timed_out: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            cut: AtomicU64::new(0),
+            disconnected: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
     }
@@ -231,35 +231,35 @@ impl Counters {
             EndCause::Closed => &self.closed,
             EndCause::Unsubscribed => &self.unsubscribed,
             EndCause::QueueFull => &self.queue_full,
-            EndCause::Disconnected(_) => &self.disconnected,
+            EndCause::ConnectionLost(_) => &self.connection_lost,
             EndCause::WriteTimedOut => &self.write_timed_out,
             EndCause::Dropped => &self.dropped,
-            EndCause::Cut => &self.cut,
+            EndCause::Disconnected => &self.disconnected,
             EndCause::Expired => &self.expired,
         };
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, subscribers: usize, channels: usize, history: Kept) -> Stats {
+    pub(crate) fn snapshot(&self, subscribers: usize, channels: usize, history: HistoryStats) -> Stats {
         Stats {
             subscribers,
             channels,
-            published: self.published.load(Relaxed),
-            queued: self.queued.load(Relaxed),
-            delivered: self.delivered.load(Relaxed),
-            skipped: self.skipped.load(Relaxed),
-            dropped: self.lost.load(Relaxed),
-            refused: self.refused.load(Relaxed),
-            panicked: self.panicked.load(Relaxed),
+            events_published: self.published.load(Relaxed),
+            events_queued: self.queued.load(Relaxed),
+            events_delivered: self.delivered.load(Relaxed),
+            events_skipped: self.skipped.load(Relaxed),
+            events_dropped: self.lost.load(Relaxed),
+            subscriptions_refused: self.refused.load(Relaxed),
+            closures_panicked: self.panicked.load(Relaxed),
             unusable_fields: self.unusable_fields.load(Relaxed),
-            ended: Ended {
+            ended: EndCounts {
                 closed: self.closed.load(Relaxed),
                 unsubscribed: self.unsubscribed.load(Relaxed),
                 queue_full: self.queue_full.load(Relaxed),
-                disconnected: self.disconnected.load(Relaxed),
+                connection_lost: self.connection_lost.load(Relaxed),
                 write_timed_out: self.write_timed_out.load(Relaxed),
                 dropped: self.dropped.load(Relaxed),
-                cut: self.cut.load(Relaxed),
+                disconnected: self.disconnected.load(Relaxed),
                 expired: self.expired.load(Relaxed),
             },
             history,

@@ -24,16 +24,16 @@ fn what_may_cross_threads() {
     shares::<Receipt>();
     shares::<Stats>();
     shares::<EndCause>();
-    shares::<Headers>();
+    shares::<ResponseHeaders>();
     shares::<History>();
-    shares::<Resumed>();
-    sends::<HandOver>();
+    shares::<Resumption>();
+    sends::<BackgroundOptions>();
     shares::<EventError>();
     shares::<OpenError>();
-    shares::<BuildError>();
+    shares::<InvalidSetting>();
     shares::<HeaderError>();
-    shares::<TryNextError>();
-    shares::<NextTimeoutError>();
+    shares::<TryRecvError>();
+    shares::<RecvTimeoutError>();
     sends::<std::iter::Take<Subscription>>();
     #[cfg(feature = "tiny_http")]
     shares::<adapter::tiny_http::Server>();

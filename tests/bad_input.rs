@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use server_sent_events::{Event, Headers, NextTimeoutError, OpenError, Publisher, TryNextError};
+use server_sent_events::{Event, OpenError, Publisher, RecvTimeoutError, ResponseHeaders, TryRecvError};
 
 #[track_caller]
 fn refused<T, E: Display>(result: Result<T, E>, text: &str) {
@@ -19,54 +19,57 @@ fn event() -> Event {
 
 #[test]
 fn event_types() {
-    refused(event().event("a\nb"), "the event type holds '\\n' at byte 1: CR, LF and NUL are not allowed there");
-    refused(event().event("\rb"), "the event type holds '\\r' at byte 0: CR, LF and NUL are not allowed there");
-    refused(event().event("äb\0"), "the event type holds '\\0' at byte 3: CR, LF and NUL are not allowed there");
+    refused(event().event("a\nb"), "invalid character '\\n' at byte 1 of the event type: remove CR, LF and NUL");
+    refused(event().event("\rb"), "invalid character '\\r' at byte 0 of the event type: remove CR, LF and NUL");
+    refused(event().event("äb\0"), "invalid character '\\0' at byte 3 of the event type: remove CR, LF and NUL");
     assert!(event().event("Ä, with spaces: and a colon").is_ok());
     assert!(event().event("").is_ok());
 }
 
 #[test]
 fn ids() {
-    refused(event().id(""), "the id is empty: 1 to 128 visible ASCII characters are allowed");
-    refused(event().id("a b"), "the id holds ' ' at byte 1: only visible ASCII characters are allowed there");
-    refused(event().id("a\nb"), "the id holds '\\n' at byte 1: only visible ASCII characters are allowed there");
-    refused(event().id("a\r"), "the id holds '\\r' at byte 1: only visible ASCII characters are allowed there");
-    refused(event().id("\0"), "the id holds '\\0' at byte 0: only visible ASCII characters are allowed there");
-    refused(event().id("\u{7f}"), "the id holds '\\u{7f}' at byte 0: only visible ASCII characters are allowed there");
-    refused(event().id("ä"), "the id holds 'ä' at byte 0: only visible ASCII characters are allowed there");
-    refused(event().id("x".repeat(129)), "the id is 129 bytes long: 1 to 128 visible ASCII characters are allowed");
+    refused(event().id(""), "empty event ID: use 1 to 128 visible ASCII characters");
+    refused(event().id("a b"), "invalid character ' ' at byte 1 of the event ID: use visible ASCII characters");
+    refused(event().id("a\nb"), "invalid character '\\n' at byte 1 of the event ID: use visible ASCII characters");
+    refused(event().id("a\r"), "invalid character '\\r' at byte 1 of the event ID: use visible ASCII characters");
+    refused(event().id("\0"), "invalid character '\\0' at byte 0 of the event ID: use visible ASCII characters");
+    refused(
+        event().id("\u{7f}"),
+        "invalid character '\\u{7f}' at byte 0 of the event ID: use visible ASCII characters",
+    );
+    refused(event().id("ä"), "invalid character 'ä' at byte 0 of the event ID: use visible ASCII characters");
+    refused(event().id("x".repeat(129)), "event ID too long (129 bytes): use at most 128");
     assert!(event().id("x".repeat(128)).is_ok());
     assert!(event().id("!~").is_ok());
 }
 
 #[test]
 fn retry_times() {
-    let text = "the retry time is 2147483648 ms: at most 2147483647 ms are allowed";
+    let text = "retry time too long (2147483648 ms): use at most 2147483647 ms";
     refused(event().retry(Duration::from_millis(2_147_483_648)), text);
     refused(
         event().retry(Duration::MAX),
-        "the retry time is 18446744073709551615999 ms: at most 2147483647 ms are allowed",
+        "retry time too long (18446744073709551615999 ms): use at most 2147483647 ms",
     );
 }
 
 #[test]
 fn settings_with_which_nothing_works() {
     let builder = Publisher::<()>::builder;
-    refused(builder().max_subscribers(0).build(), "max_subscribers is 0: it must be more than that");
-    refused(builder().max_channels(0).build(), "max_channels is 0: it must be more than that");
-    refused(builder().max_channel_name(0).build(), "max_channel_name is 0: it must be more than that");
-    refused(builder().queue_frames(0).build(), "queue_frames is 0: it must be more than that");
-    refused(builder().queue_bytes(0).build(), "queue_bytes is 0: it must be more than that");
-    refused(builder().heartbeat(Duration::ZERO).build(), "heartbeat is 0: it must be more than that");
-    refused(builder().max_writer_threads(0).build(), "max_writer_threads is 0: it must be more than that");
-    refused(builder().writer_stack(0).build(), "writer_stack is 0: it must be more than that");
-    refused(builder().max_lifetime(Duration::ZERO).build(), "max_lifetime is 0: it must be more than that");
-    let text = "max_subscribers_per_channel is 0: it must be more than that";
+    refused(builder().max_subscribers(0).build(), "`max_subscribers` must be greater than 0");
+    refused(builder().max_channels_per_subscriber(0).build(), "`max_channels_per_subscriber` must be greater than 0");
+    refused(builder().max_channel_name_len(0).build(), "`max_channel_name_len` must be greater than 0");
+    refused(builder().max_queued_events(0).build(), "`max_queued_events` must be greater than 0");
+    refused(builder().max_queued_bytes(0).build(), "`max_queued_bytes` must be greater than 0");
+    refused(builder().heartbeat(Duration::ZERO).build(), "`heartbeat` must be greater than 0, or None");
+    refused(builder().max_writer_threads(0).build(), "`max_writer_threads` must be greater than 0");
+    refused(builder().writer_stack_size(0).build(), "`writer_stack_size` must be greater than 0");
+    refused(builder().max_lifetime(Duration::ZERO).build(), "`max_lifetime` must be greater than 0, or None");
+    let text = "`max_subscribers_per_channel` must be greater than 0";
     refused(builder().max_subscribers_per_channel(0).build(), text);
-    let text = "max_subscribers_per_key is 0: it must be more than that";
-    refused(builder().max_subscribers_per_key(0).build(), text);
-    assert_eq!(builder().queue_frames(0).build().unwrap_err().setting(), "queue_frames");
+    let text = "`max_subscribers_per_quota_key` must be greater than 0";
+    refused(builder().max_subscribers_per_quota_key(0).build(), text);
+    assert_eq!(builder().max_queued_events(0).build().unwrap_err().setting(), "max_queued_events");
     assert!(builder().heartbeat(None).build().is_ok());
 }
 
@@ -74,46 +77,42 @@ fn settings_with_which_nothing_works() {
 fn subscriptions_that_cannot_be() {
     let publisher = Publisher::new();
     let open = || publisher.subscription(());
-    refused(open().channels([""; 0]).open(), "the subscription names no channel: it needs at least one");
-    refused(
-        open().heartbeat(Duration::ZERO).open(),
-        "the heartbeat's interval is 0: it must be more than that, or None",
-    );
-    refused(open().queue_frames(0).open(), "queue_frames is 0: it must be more than that");
-    refused(open().queue_bytes(0).open(), "queue_bytes is 0: it must be more than that");
-    refused(open().max_lifetime(Duration::ZERO).open(), "max_lifetime is 0: it must be more than that");
+    refused(open().channels([""; 0]).open(), "no channels: subscribe to at least one");
+    refused(open().heartbeat(Duration::ZERO).open(), "`heartbeat` must be greater than 0, or None");
+    refused(open().max_queued_events(0).open(), "`max_queued_events` must be greater than 0");
+    refused(open().max_queued_bytes(0).open(), "`max_queued_bytes` must be greater than 0");
+    refused(open().max_lifetime(Duration::ZERO).open(), "`max_lifetime` must be greater than 0, or None");
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
 #[test]
 fn headers() {
-    let with = |name, value| Headers::new().with(name, value);
-    let name =
-        |name: &str| format!("{name:?} is no name for a header: letters, digits and !#$%&'*+-.^_`|~ are allowed");
+    let with = |name, value| ResponseHeaders::new().with(name, value);
+    let name = |name: &str| format!("invalid header name {name:?}: use letters, digits and !#$%&'*+-.^_`|~");
     refused(with("", "x"), &name(""));
     refused(with("X Y", "x"), &name("X Y"));
     refused(with("X\r\nY", "x"), &name("X\r\nY"));
     refused(with("X:", "x"), &name("X:"));
     for (value, character) in [("a\r\nX: forged", "'\\r'"), ("a\nb", "'\\n'"), ("\0", "'\\0'"), ("ä", "'ä'")] {
         let text = format!(
-            "the value of the header \"X\" holds {character}: only visible characters, spaces and tabs are allowed"
+            "invalid character {character} in the value of header \"X\": use visible ASCII characters, spaces and tabs"
         );
         refused(with("X", value), &text);
     }
     for name in ["content-length", "Transfer-Encoding", "Connection", "Content-Type", "Content-Encoding"] {
-        refused(with(name, "x"), &format!("the header {name:?} describes the event stream itself: it cannot be set"));
+        refused(with(name, "x"), &format!("reserved header {name:?}: it describes the event stream itself"));
     }
     assert!(with("Set-Cookie", "a=b; Path=/, \t\"c\"").is_ok());
 }
 
 #[test]
 fn what_a_subscription_says_when_there_is_nothing() {
-    refused(Err::<(), _>(TryNextError::Empty), "nothing is queued for this subscription now");
-    refused(Err::<(), _>(TryNextError::Ended), "the event stream has ended");
-    refused(Err::<(), _>(NextTimeoutError::Timeout), "nothing was queued for this subscription within the time");
-    refused(Err::<(), _>(NextTimeoutError::Ended), "the event stream has ended");
-    assert!(TryNextError::Ended.is_ended() && !TryNextError::Empty.is_ended());
-    assert!(NextTimeoutError::Ended.is_ended() && !NextTimeoutError::Timeout.is_ended());
+    refused(Err::<(), _>(TryRecvError::Empty), "no event is queued");
+    refused(Err::<(), _>(TryRecvError::Ended), "the stream has ended");
+    refused(Err::<(), _>(RecvTimeoutError::Timeout), "timed out waiting for an event");
+    refused(Err::<(), _>(RecvTimeoutError::Ended), "the stream has ended");
+    assert!(TryRecvError::Ended.is_ended() && !TryRecvError::Empty.is_ended());
+    assert!(RecvTimeoutError::Ended.is_ended() && !RecvTimeoutError::Timeout.is_ended());
 }
 
 #[test]

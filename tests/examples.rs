@@ -333,10 +333,10 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
     refused(post(&url("/c"), &mebibyte[..]), 413, "body too large: at most 1048576 bytes are allowed");
     let chunked = post(&url("/c"), ureq::SendBody::from_reader(&mut &b"x"[..]));
     refused(chunked, 411, "chunked body: send a content-length instead");
-    let text = "the event type holds '\\n' at byte 1: CR, LF and NUL are not allowed there";
+    let text = "invalid character '\\n' at byte 1 of the event type: remove CR, LF and NUL";
     refused(post(&url("/c?event=a%0Adata:b"), "x"), 400, text);
     refused(post(&url("/c?retry=soon"), "x"), 400, "retry=soon is not a number of ms");
-    let text = "the retry time is 2147483648 ms: at most 2147483647 ms are allowed";
+    let text = "retry time too long (2147483648 ms): use at most 2147483647 ms";
     refused(post(&url("/c?retry=2147483648"), "x"), 400, text);
     refused(post(&url("/c?kind=x"), "x"), 400, "\"kind\" is unknown: `event` and `retry` are allowed");
     refused(post(&url("/"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
@@ -399,10 +399,10 @@ fn hub_tells_its_statistics_to_prometheus() {
         "sse_ended_streams_total{cause=\"closed\"} 0",
         "sse_ended_streams_total{cause=\"unsubscribed\"} 0",
         "sse_ended_streams_total{cause=\"queue_full\"} 0",
-        "sse_ended_streams_total{cause=\"disconnected\"} 0",
+        "sse_ended_streams_total{cause=\"connection_lost\"} 0",
         "sse_ended_streams_total{cause=\"write_timed_out\"} 0",
         "sse_ended_streams_total{cause=\"dropped\"} 0",
-        "sse_ended_streams_total{cause=\"cut\"} 0",
+        "sse_ended_streams_total{cause=\"disconnected\"} 0",
         "sse_ended_streams_total{cause=\"expired\"} 0",
         "sse_history_events 2",
         &bytes,
@@ -417,7 +417,7 @@ fn hub_tells_its_statistics_to_prometheus() {
     }
 
     drop(watcher);
-    let left = "\nsse_ended_streams_total{cause=\"disconnected\"} 1\n";
+    let left = "\nsse_ended_streams_total{cause=\"connection_lost\"} 1\n";
     eventually("that the client went away is counted", || {
         post(&url("/a"), "x");
         get(&url("/stats")).1.contains(left)

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ends, gets, gets_data, gets_nothing};
-use server_sent_events::{EndCause, Event, HeartbeatStyle, NextTimeoutError, Publisher, Subscription};
+use server_sent_events::{EndCause, Event, HeartbeatStyle, Publisher, RecvTimeoutError, Subscription};
 
 const HEARTBEAT: &str = ":\n";
 const SHORT: Duration = Duration::from_millis(20);
@@ -39,9 +39,9 @@ fn an_event_puts_it_off() {
         let pause = Instant::now();
         publisher.publish("1");
         gets_data(&mut subscription, "1");
-        let nothing = subscription.next_timeout(SHORT);
+        let nothing = subscription.recv_timeout(SHORT);
         // On a machine that stood still meanwhile it may have been due.
-        assert!(nothing == Err(NextTimeoutError::Timeout) || pause.elapsed() > SHORT * 9, "{nothing:?}");
+        assert!(nothing == Err(RecvTimeoutError::Timeout) || pause.elapsed() > SHORT * 9, "{nothing:?}");
     }
 }
 
@@ -49,16 +49,16 @@ fn an_event_puts_it_off() {
 fn every_way_of_taking_gives_it() {
     let (_publisher, mut subscription) = with_heartbeat(SHORT);
     gets(&mut subscription, HEARTBEAT);
-    assert_eq!(subscription.next_frame().unwrap(), HEARTBEAT);
-    assert_eq!(subscription.next_frame_timeout(PATIENCE).unwrap(), HEARTBEAT);
-    common::eventually("a heartbeat from try_next", || subscription.try_next().as_deref() == Ok(HEARTBEAT));
+    assert_eq!(subscription.recv().unwrap(), HEARTBEAT);
+    assert_eq!(subscription.recv_timeout(PATIENCE).unwrap(), HEARTBEAT);
+    common::eventually("a heartbeat from try_recv", || subscription.try_recv().as_deref() == Ok(HEARTBEAT));
 }
 
 #[test]
 fn a_timeout_shorter_than_the_interval_is_a_timeout() {
     let (_publisher, mut subscription) = with_heartbeat(PATIENCE * 2);
-    assert_eq!(subscription.next_timeout(Duration::ZERO), Err(NextTimeoutError::Timeout));
-    assert_eq!(subscription.next_timeout(SHORT), Err(NextTimeoutError::Timeout));
+    assert_eq!(subscription.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+    assert_eq!(subscription.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn one_that_is_skipped_again_and_again_is_silent() {
     let start = Instant::now();
     common::eventually("a heartbeat between skipped events", || {
         publisher.publish_with("default channel", |()| None::<Event>);
-        subscription.try_next().as_deref() == Ok(HEARTBEAT)
+        subscription.try_recv().as_deref() == Ok(HEARTBEAT)
     });
     assert!(start.elapsed() >= SHORT / 2);
 }
@@ -75,7 +75,7 @@ fn one_that_is_skipped_again_and_again_is_silent() {
 #[test]
 fn none_means_never() {
     let (publisher, mut subscription) = with_heartbeat(None);
-    assert_eq!(subscription.next_timeout(SHORT * 3), Err(NextTimeoutError::Timeout));
+    assert_eq!(subscription.recv_timeout(SHORT * 3), Err(RecvTimeoutError::Timeout));
     publisher.close();
     ends(&mut subscription, EndCause::Closed);
 }
@@ -86,14 +86,14 @@ fn a_subscription_may_have_its_own() {
     let mut subscription = publisher.subscription(()).heartbeat(SHORT).open().unwrap();
     gets(&mut subscription, HEARTBEAT);
     let mut silent = publisher.subscription(()).heartbeat(None).open().unwrap();
-    assert_eq!(silent.next_timeout(SHORT * 3), Err(NextTimeoutError::Timeout));
+    assert_eq!(silent.recv_timeout(SHORT * 3), Err(RecvTimeoutError::Timeout));
 }
 
 #[test]
 fn an_interval_that_no_clock_can_count_is_never() {
     let (publisher, mut subscription) = with_heartbeat(Duration::MAX);
     publisher.publish("1");
-    assert_eq!(subscription.next_timeout(Duration::MAX).unwrap(), "data: 1\n\n");
+    assert_eq!(subscription.recv_timeout(Duration::MAX).unwrap(), "data: 1\n\n");
     gets_nothing(&mut subscription);
 }
 

@@ -38,7 +38,7 @@ fn are_told(calls: &Calls, name: &str, channels: &str, cause: EndCause) {
 #[test]
 fn each_way_to_end_is_told() {
     let calls = Calls::default();
-    let publisher = builder(&calls).queue_frames(1).build().unwrap();
+    let publisher = builder(&calls).max_queued_events(1).build().unwrap();
     let open = |name: &str| publisher.subscription(name.to_owned()).channels([name, "all"]);
 
     drop(open("dropped").open().unwrap());
@@ -50,12 +50,12 @@ fn each_way_to_end_is_told() {
     are_told(&calls, "slow", "slow,all", EndCause::QueueFull);
 
     let _one = open("unsubscribed").open().unwrap();
-    publisher.unsubscribe(["all", "unsubscribed"], |_| true);
+    publisher.unsubscribe_if(["all", "unsubscribed"], |_| true);
     are_told(&calls, "unsubscribed", "unsubscribed,all", EndCause::Unsubscribed);
 
-    let _one = open("cut").open().unwrap();
-    publisher.disconnect(|name| name == "cut");
-    are_told(&calls, "cut", "cut,all", EndCause::Cut);
+    let _one = open("disconnected").open().unwrap();
+    publisher.disconnect_if(|name| name == "disconnected");
+    are_told(&calls, "disconnected", "disconnected,all", EndCause::Disconnected);
 
     let closed = open("closed by its handle").open().unwrap();
     closed.handle().close();
@@ -75,8 +75,8 @@ fn each_way_to_end_is_told() {
             Ok(())
         }
     }
-    open("disconnected").initial_data(["x"]).open().unwrap().hand_over(Broken).unwrap();
-    are_told(&calls, "disconnected", "disconnected,all", EndCause::Disconnected(io::ErrorKind::BrokenPipe));
+    open("lost").initial_data(["x"]).open().unwrap().write_in_background(Broken).unwrap();
+    are_told(&calls, "lost", "lost,all", EndCause::ConnectionLost(io::ErrorKind::BrokenPipe));
 
     let _one = open("closed").open().unwrap();
     publisher.close();
@@ -123,7 +123,7 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
     let calls = Calls::default();
     let told = Arc::clone(&calls);
     let publisher = Publisher::<String>::builder()
-        .queue_frames(2)
+        .max_queued_events(2)
         .on_open(|publisher, name: &String, _| {
             publisher.publish(format!("{name} has come"));
             assert!(publisher.stats().subscribers > 0);
@@ -132,7 +132,7 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
         .on_end(move |publisher, name: &String, channels, cause| {
             told.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
             publisher.publish(format!("{name} has left"));
-            drop(publisher.subscribers("default channel"));
+            drop(publisher.subscriber_properties("default channel"));
             panic!("on purpose");
         })
         .build()
@@ -152,7 +152,7 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
     let _watchdog = Watchdog::new("the_two_hooks_are_called_once_each", 3 * PATIENCE);
     let mut random = fastrand::Rng::with_seed(seed("the_two_hooks_are_called_once_each"));
     let calls = Calls::default();
-    let publisher = builder(&calls).queue_frames(3).build().unwrap();
+    let publisher = builder(&calls).max_queued_events(3).build().unwrap();
     thread::scope(|threads| {
         for thread in 0..6 {
             let mut random = random.fork();
@@ -163,7 +163,7 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
                     match random.u8(..5) {
                         0 => drop(subscription.handle().close()),
                         1 => drop(subscription.handle().disconnect()),
-                        2 => subscription.hand_over(io::sink()).unwrap(),
+                        2 => subscription.write_in_background(io::sink()).unwrap(),
                         3 => drop(publisher.publish("x")),
                         _ => {}
                     }
@@ -173,7 +173,7 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
                 }
             });
         }
-        threads.spawn(|| (0..300).for_each(|_| assert!(publisher.disconnect(|name| name.ends_with('7')) < 7)));
+        threads.spawn(|| (0..300).for_each(|_| assert!(publisher.disconnect_if(|name| name.ends_with('7')) < 7)));
     });
     publisher.close();
     let calls = || calls.lock().unwrap().clone();
@@ -229,7 +229,7 @@ fn hooks_that_publish_do_not_nest_however_many_subscribers_that_ends() {
         .build()
         .unwrap();
     // Each event ends one: the first has room for one, the next for two.
-    let open = |n: usize| publisher.subscription(()).queue_frames(n + 1).open().unwrap();
+    let open = |n: usize| publisher.subscription(()).max_queued_events(n + 1).open().unwrap();
     let _subscribers: Vec<Subscription> = (0..CHAIN).map(open).collect();
     publisher.publish("1");
     publisher.publish("2");
@@ -254,7 +254,7 @@ impl Drop for Farewell {
 fn closures_that_publish_when_they_are_dropped_do_not_nest_however_many_that_evicts() {
     let _watchdog = Watchdog::new("drops that publish", PATIENCE * 3);
     let (deepest, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let publisher = Publisher::<()>::builder().history(History::new().events(CHAIN)).build().unwrap();
+    let publisher = Publisher::<()>::builder().history(History::new().max_events_per_channel(CHAIN)).build().unwrap();
     for _ in 0..CHAIN {
         let (deepest, dropped) = (Arc::clone(&deepest), Arc::clone(&dropped));
         let farewell = Farewell { publisher: publisher.clone(), deepest, dropped };
@@ -282,7 +282,7 @@ fn properties_that_panic_when_they_are_dropped_cost_nobody_else_a_hook() {
     let calls = Arc::new(AtomicUsize::new(0));
     let called = Arc::clone(&calls);
     let publisher = Publisher::builder()
-        .queue_frames(1)
+        .max_queued_events(1)
         .on_end(move |_, _: &PanicsWhenDropped, _, _| {
             called.fetch_add(1, SeqCst);
         })
@@ -292,11 +292,11 @@ fn properties_that_panic_when_they_are_dropped_cost_nobody_else_a_hook() {
         .map(|panics| publisher.subscription(PanicsWhenDropped(panics)).open().unwrap())
         .into();
     publisher.publish("1");
-    assert_eq!(publisher.publish("2").queued(), 0, "all of them were full");
+    assert_eq!(publisher.publish("2").subscribers(), 0, "all of them were full");
     assert_eq!(calls.load(SeqCst), 4);
     drop(subscribers);
     let one = publisher.subscription(PanicsWhenDropped(true)).open().unwrap();
     drop(one);
-    assert_eq!(publisher.disconnect(|_| true), 0);
+    assert_eq!(publisher.disconnect_if(|_| true), 0);
     assert_eq!((calls.load(SeqCst), publisher.stats().subscribers), (5, 0));
 }

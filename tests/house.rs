@@ -1,127 +1,45 @@
-//! The house is as its plan says: which file is for what, and who may use whom.
+//! The layering of the sources: which module may use which, and which files may name another crate.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each file below `src`, its charter, and the modules of ours that it may use.
-const HOUSE: &[(&str, &str, &[&str])] = &[
-    ("event.rs", "one event: build it, check it, encode it as text/event-stream, once", &["error"]),
-    ("history.rs", "the bounded memory of past events, and what comes after an id", &["event", "error"]),
-    ("error.rs", "every public error: what failed, exact texts", &[]),
-    ("channels.rs", "what may name one channel or several", &[]),
+/// The folders and files right below `src`, in an order in which each uses earlier ones only. So there is no circle.
+const ORDER: &[&str] = &[
+    "error",
+    "channels",
+    "notices",
+    "stats",
+    "event",
+    "history",
+    "http",
+    "sockets",
+    "queue",
+    "registry",
+    "deliver",
+    "subscription",
+    "publisher",
+    "server",
+    "adapter",
+];
+
+/// What only some files may name: the types of another crate, and locks.
+const ONLY_IN: &[(&[&str], &[&str])] = &[
+    (&["tiny_http::"], &["adapter/tiny_http.rs", "adapter/tiny_http/server.rs"]),
+    (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
+    (&["mio::", "httparse"], &["server.rs", "server/"]),
+    (&["socket2"], &["sockets.rs", "adapter/knocker.rs", "server/"]),
+    // The order of events depends on one lock, the registry's; each other one guards a queue, a stream, threads or counts.
     (
-        "registry.rs",
-        "who subscribes to what, behind the one ordering lock",
-        &["history", "subscription", "queue", "notices", "channels", "event", "stats", "error"],
-    ),
-    (
-        "registry/tickets.rs",
-        "publishers that wait for room: whose turn it is, and who is to blame when the time is over",
-        &["queue", "subscription"],
-    ),
-    (
-        "publisher.rs",
-        "the sending half: the public handle",
-        &["channels", "error", "event", "history", "queue", "registry", "stats", "subscription", "writers"],
-    ),
-    (
-        "publisher/builders.rs",
-        "what is chosen of a publisher before it is built, and of a subscription before it is opened",
+        &["Mutex", "RwLock", "parking_lot"],
         &[
-            "channels",
-            "error",
-            "event",
-            "history",
-            "notices",
-            "overflow",
-            "queue",
-            "registry",
-            "stats",
-            "subscription",
-            "writers",
+            "queue/queue.rs",
+            "registry/mod.rs",
+            "registry/replay.rs",
+            "deliver/pool.rs",
+            "deliver/stream.rs",
+            "server/handlers.rs",
+            "server/quota.rs",
         ],
-    ),
-    (
-        "subscription.rs",
-        "the receiving half: blocking iterator, heartbeat, end, Drop",
-        &["queue", "history", "channels", "event", "stats", "error"],
-    ),
-    (
-        "queue.rs",
-        "one subscriber's queue: what waits for it, within which bounds, and whose turn it is",
-        &["overflow", "event", "stats"],
-    ),
-    ("overflow.rs", "what happens when a queue is full", &[]),
-    ("notices.rs", "what an operator must know, as log lines: few, and without the content of any event", &[]),
-    ("reader.rs", "a subscription as io::Read, for servers that want a body", &["subscription"]),
-    (
-        "writers.rs",
-        "the writer threads: many handed-over subscriptions on few threads",
-        &["subscription", "queue", "http", "notices", "event", "stats", "error"],
-    ),
-    (
-        "writers/supervisor.rs",
-        "the thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes",
-        &["queue"],
-    ),
-    (
-        "writers/turns.rs",
-        "the turns of streams: what is to be written is put together, written, and looked for again, for several at a time",
-        &["subscription", "queue", "http", "stats"],
-    ),
-    ("stats.rs", "counters, and one snapshot of them", &["notices"]),
-    (
-        "http.rs",
-        "the HTTP words every server shares: head, headers, chunked framing, Last-Event-ID",
-        &["event", "error"],
-    ),
-    ("server.rs", "EventServer: a strict server for event streams and nothing else", &[]),
-    ("server/builder.rs", "the settings of an EventServer, checked before it is bound", &["sockets", "EndCause"]),
-    (
-        "server/event_loop.rs",
-        "the thread that accepts connections, reads requests, and watches sockets",
-        &["notices", "queue"],
-    ),
-    ("server/acceptor.rs", "the listening socket, and the pauses after it has failed", &["notices"]),
-    (
-        "server/connection.rs",
-        "one connection as a state machine: bytes and deadlines in, actions out, without a socket",
-        &["subscription"],
-    ),
-    ("server/deadlines.rs", "points in time at which something is due for a connection, at most one each", &[]),
-    ("server/quota.rs", "how many streams there may be at once, in all and per client", &[]),
-    ("server/policy.rs", "the rules a request must pass before it is answered: Host, Origin (CORS), method", &[]),
-    ("server/request.rs", "one request, parsed strictly, so that nobody can understand it in another way", &["http"]),
-    (
-        "server/handlers.rs",
-        "the threads that run application code: the handler for requests, and what hooks do at a stream's end",
-        &["event", "queue", "stats", "subscription"],
-    ),
-    (
-        "server/notifier.rs",
-        "how handlers and writer threads reach the event loop, and the socket they share with it",
-        &["queue", "subscription"],
-    ),
-    ("server/response.rs", "what the handler answers, and the bytes of a response", &["error", "http", "subscription"]),
-    ("sockets.rs", "listening sockets with the options that event streams need", &[]),
-    ("adapter/mod.rs", "index of the adapters, and what each can and cannot promise", &[]),
-    (
-        "adapter/tiny_http.rs",
-        "Event streams as answers to requests of [`tiny_http`](https://docs.rs/tiny_http)",
-        &["adapter::body", "http", "publisher", "subscription", "stats", "error"],
-    ),
-    (
-        "adapter/tiny_http/server.rs",
-        "A `tiny_http::Server` whose listener is set up for event streams, and whose connections do not starve",
-        &["adapter::knocker", "sockets"],
-    ),
-    ("adapter/body.rs", "Reads the body of a request whole, or rejects it", &["error"]),
-    ("adapter/knocker.rs", "what keeps the connections of tiny_http from starving in its pool", &[]),
-    (
-        "adapter/rouille.rs",
-        "Event streams as answers to requests of [`rouille`](https://docs.rs/rouille)",
-        &["adapter::body", "adapter::knocker", "http", "publisher", "reader", "subscription", "error"],
     ),
 ];
 
@@ -146,67 +64,40 @@ fn code(file: &str) -> String {
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
+/// The folder or file right below `src` that a file belongs to.
+fn module(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap()
+}
+
 #[test]
-fn every_file_has_a_place_and_its_header_is_its_charter() {
+fn no_module_uses_a_later_one() {
     let src = root().join("src");
-    let found: BTreeSet<String> =
-        files(&src).iter().map(|path| path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/")).collect();
-    let planned: BTreeSet<String> = HOUSE.iter().map(|(file, ..)| file.to_string()).chain(["lib.rs".into()]).collect();
-    assert_eq!(found, planned);
-    for (file, charter, _) in HOUSE {
-        let source = source(file);
-        let first = source.lines().next().unwrap().to_lowercase();
-        assert_eq!(first, format!("//! {}.", charter.to_lowercase()), "{file}");
-    }
-}
-
-#[test]
-fn nobody_uses_what_it_may_not() {
-    for (file, _, may_use) in HOUSE {
-        let code = code(file);
-        for used in code.split("crate::").skip(1) {
-            // Of the adapters' own rooms, which one.
-            let depth = if used.starts_with("adapter::") { 2 } else { 1 };
-            let words = used
-                .split("::")
-                .take(depth)
-                .map(|word| word.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap());
-            let used = &*words.collect::<Vec<_>>().join("::");
-            assert!(may_use.contains(&used), "{file} uses {used}");
+    let sources = files(&src);
+    for path in &sources {
+        let file = path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
+        if file == "lib.rs" {
+            continue;
         }
-        // Part of a room, if it is one, may use all of it.
-        assert!(file.contains('/') || !code.contains("super::"), "{file} reaches around its own plan");
+        let position = |module: &str| ORDER.iter().position(|own| *own == module);
+        let own = position(module(&file)).unwrap_or_else(|| panic!("{file} has no place in the order"));
+        let code = code(&file);
+        for used in code.split("crate::").skip(1) {
+            let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
+            let used_position =
+                position(used).unwrap_or_else(|| panic!("{file} uses `crate::{used}`: name its module"));
+            assert!(used_position <= own, "{file} uses {used}");
+        }
+        for (names, only_in) in ONLY_IN {
+            let may =
+                only_in.iter().any(|place| if place.ends_with('/') { file.starts_with(place) } else { file == *place });
+            for name in *names {
+                assert!(may || !code.contains(name), "{file} names {name}");
+            }
+        }
     }
-}
-
-#[test]
-fn foreign_names_stay_in_their_rooms() {
-    for (file, ..) in HOUSE {
-        let code = code(file);
-        let has = |name: &str| code.contains(name);
-        // The writers' locks guard threads and turns, those of a queue and its shelf what one subscriber takes from; the order of
-        // events hangs on none of them.
-        // Of the server, calls that wait for a thread, and counts of streams.
-        let locks = [
-            "registry.rs",
-            "writers.rs",
-            "writers/supervisor.rs",
-            "queue.rs",
-            "overflow.rs",
-            "server/handlers.rs",
-            "server/quota.rs",
-        ]
-        .contains(file);
-        assert!(locks || !(has("Mutex") || has("RwLock") || has("parking_lot")), "{file} has a lock");
-        let sockets = ["sockets.rs", "adapter/knocker.rs"].contains(file);
-        assert!(sockets || !has("socket2"), "{file} knows sockets");
-        assert!(file.starts_with("adapter/tiny_http") || !has("tiny_http::"), "{file} knows a server");
-        assert!(
-            file.starts_with("server") || !(has("mio::") || has("httparse")),
-            "{file} knows sockets that do not block"
-        );
-        let names_adapters = ["adapter/rouille.rs", "adapter/mod.rs"].contains(file);
-        assert!(names_adapters || !has("rouille::"), "{file} knows a server");
+    for name in ORDER {
+        let exists = sources.iter().any(|path| path.strip_prefix(&src).unwrap().to_str().unwrap().starts_with(name));
+        assert!(exists, "there is no {name}");
     }
 }
 

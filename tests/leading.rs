@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ends, eventually, gets_data, gets_nothing, subscriber};
-use server_sent_events::{EndCause, HandOver, OpenError, Publisher};
+use server_sent_events::{BackgroundOptions, EndCause, OpenError, Publisher};
 
 #[test]
 fn it_joins_and_leaves_channels() {
@@ -38,7 +38,10 @@ fn it_ends_when_it_leaves_its_last_channel() {
 
 #[test]
 fn joining_keeps_within_the_limits() {
-    let builder = Publisher::<()>::builder().max_channels(3).max_channel_name(5).max_subscribers_per_channel(1);
+    let builder = Publisher::<()>::builder()
+        .max_channels_per_subscriber(3)
+        .max_channel_name_len(5)
+        .max_subscribers_per_channel(1);
     let publisher = builder.build().unwrap();
     let _other = subscriber(&publisher, ["full"]);
     let mut subscription = subscriber(&publisher, ["a", "b"]);
@@ -76,8 +79,8 @@ fn it_is_disconnected_at_once() {
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("thrown away");
     assert!(subscription.handle().disconnect());
-    ends(&mut subscription, EndCause::Cut);
-    assert_eq!(publisher.stats().ended.cut, 1);
+    ends(&mut subscription, EndCause::Disconnected);
+    assert_eq!(publisher.stats().ended.disconnected, 1);
 }
 
 #[test]
@@ -86,10 +89,10 @@ fn disconnect_looks_at_everybody_in_whatever_channel() {
     let mut all: Vec<_> =
         (0..6).map(|n| publisher.subscription(n).channels([format!("{}", n % 3)]).open().unwrap()).collect();
     publisher.publish_to(["0", "1", "2"], "x");
-    assert_eq!(publisher.disconnect(|n| n % 2 == 0), 3);
-    assert_eq!(publisher.disconnect(|n| n % 2 == 0), 0);
+    assert_eq!(publisher.disconnect_if(|n| n % 2 == 0), 3);
+    assert_eq!(publisher.disconnect_if(|n| n % 2 == 0), 0);
     for (n, subscription) in all.iter_mut().enumerate() {
-        if n % 2 == 0 { ends(subscription, EndCause::Cut) } else { gets_data(subscription, "x") }
+        if n % 2 == 0 { ends(subscription, EndCause::Disconnected) } else { gets_data(subscription, "x") }
     }
 }
 
@@ -108,12 +111,12 @@ fn a_handle_keeps_nothing_alive() {
 #[test]
 fn a_handed_over_stream_is_led_too() {
     let publisher = Publisher::new();
-    for (ends, cause) in [(true, EndCause::Cut), (false, EndCause::Closed)] {
+    for (ends, cause) in [(true, EndCause::Disconnected), (false, EndCause::Closed)] {
         let (told, end) = std::sync::mpsc::channel();
         let subscription = publisher.subscribe().unwrap();
         let handle = subscription.handle();
-        let options = HandOver::new().on_end(move |cause| told.send(cause).unwrap());
-        subscription.hand_over_with(std::io::sink(), options).unwrap();
+        let options = BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+        subscription.write_in_background_with_options(std::io::sink(), options).unwrap();
         assert!(if ends { handle.disconnect() } else { handle.close() });
         assert_eq!(end.recv_timeout(PATIENCE), Ok(cause));
     }
@@ -151,9 +154,9 @@ fn a_handed_over_stream_ends_too_though_it_is_silent() {
     for heartbeat in [None, Some(Duration::from_secs(3_600))] {
         let publisher = expiring(50);
         let (told, end) = std::sync::mpsc::channel();
-        let options = HandOver::new().on_end(move |cause| told.send(cause).unwrap());
+        let options = BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
         let subscription = publisher.subscription(()).heartbeat(heartbeat).open().unwrap();
-        subscription.hand_over_with(std::io::sink(), options).unwrap();
+        subscription.write_in_background_with_options(std::io::sink(), options).unwrap();
         assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Expired));
     }
 }
@@ -174,8 +177,8 @@ fn lifetimes_are_spread_between_80_and_100_percent() {
     let ends: Vec<_> = (0..40)
         .map(|_| {
             let (told, end) = std::sync::mpsc::channel();
-            let options = HandOver::new().on_end(move |_| told.send(start.elapsed()).unwrap());
-            publisher.subscribe().unwrap().hand_over_with(std::io::sink(), options).unwrap();
+            let options = BackgroundOptions::new().on_end(move |_| told.send(start.elapsed()).unwrap());
+            publisher.subscribe().unwrap().write_in_background_with_options(std::io::sink(), options).unwrap();
             end
         })
         .collect();

@@ -37,22 +37,22 @@ fn logs(text: &str) {
 /// One test: there is one logger for the process.
 #[test]
 fn slow_subscribers_refusals_and_threads_that_cannot_start() {
-    let publisher = Publisher::<()>::builder().max_subscribers(100).queue_frames(1).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
     log::set_max_level(LevelFilter::Info);
 
     let _slow: Vec<_> = (0..100).map(|_| publisher.subscribe().unwrap()).collect();
     publisher.publish("a secret");
     publisher.publish("a secret");
-    logs("WARN: 100 slow subscribers were ended: their queues were full");
+    logs("WARN: disconnected 100 slow subscribers: queue full");
 
     assert!(publisher.subscribe().is_err());
-    logs("WARN: 1 subscriptions were refused, the last because the publisher has 100 subscribers: no more are allowed");
+    logs("WARN: refused 1 subscriptions, the last one: subscriber limit reached (100)");
     (0..1_000).for_each(|_| assert!(publisher.subscribe().is_err()));
 
-    let huge = Publisher::<()>::builder().writer_stack(usize::MAX / 4).build().unwrap();
-    assert!(huge.subscribe().unwrap().hand_over(io::sink()).is_err());
-    logs("WARN: 1 times a writer thread could not be started: ");
+    let huge = Publisher::<()>::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
+    assert!(huge.subscribe().unwrap().write_in_background(io::sink()).is_err());
+    logs("WARN: failed to start 1 writer threads: ");
 
     let lines = LINES.lock().unwrap();
     assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());

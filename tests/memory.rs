@@ -25,14 +25,13 @@ fn main() {
 fn what_came_and_went_leaves_the_memory_where_it_was() {
     let publisher = Publisher::new();
     // What threads and statics allocate once.
-    drop(publisher.subscribe().unwrap().try_next());
+    drop(publisher.subscribe().unwrap().try_recv());
     let region = Region::new(ALLOCATOR);
 
     // 100,000 channels, 100 at a time, each with an event that nobody takes.
     for round in 0..1_000 {
         let names = (0..100).map(|n| format!("channel {}", round * 100 + n)).collect::<Vec<_>>();
-        let subscriptions: Vec<_> =
-            names.chunks(50).map(|names| publisher.subscription(()).channels(names).open().unwrap()).collect();
+        let subscriptions: Vec<_> = names.chunks(50).map(|names| publisher.subscribe_to(names).unwrap()).collect();
         assert_eq!(publisher.stats().channels, 100);
         publisher.publish_to(&names, "x");
         drop(subscriptions);
@@ -63,6 +62,6 @@ fn what_came_and_went_leaves_the_memory_where_it_was() {
     // A subscriber that has had an event: the queue's first block of 31 items, and the entry itself.
     let mut quiet = publisher.subscribe().unwrap();
     publisher.publish("x");
-    assert!(quiet.try_next().is_ok());
+    assert!(quiet.try_recv().is_ok());
     assert!(held(&region) < 2_500, "one quiet subscriber holds {} bytes", held(&region));
 }

@@ -52,25 +52,25 @@ impl io::Write for Gate {
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
     let _watchdog = Watchdog::new("no more threads", Duration::from_secs(60));
-    let publisher = Publisher::<()>::builder().writer_stack(STACK).build().unwrap();
+    let publisher = Publisher::<()>::builder().writer_stack_size(STACK).build().unwrap();
     let dropped = Arc::new(());
     let subscription = publisher.subscribe().unwrap();
 
     no_more_threads();
-    let refused = subscription.hand_over(Gate(Arc::clone(&dropped)));
+    let refused = subscription.write_in_background(Gate(Arc::clone(&dropped)));
     threads_again();
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert_eq!((publisher.stats().subscribers, Arc::strong_count(&dropped)), (0, 1));
 
     // Once there are threads, the publisher works; and goes on when no further one can be started.
     let open = || publisher.subscription(()).initial_data(["x"]).open().unwrap();
-    open().hand_over(io::sink()).unwrap();
+    open().write_in_background(io::sink()).unwrap();
     eventually("both are started", || publisher.stats().subscribers == 1);
     let gate = Arc::new(());
     let mut held: Vec<Arc<()>> = (0..10).map(|_| Arc::clone(&gate)).collect();
     no_more_threads();
     for _ in 0..4 {
-        open().hand_over(Gate(Arc::clone(&gate))).unwrap();
+        open().write_in_background(Gate(Arc::clone(&gate))).unwrap();
     }
     // Ten looks of the supervisor, each of which wants one more thread.
     std::thread::sleep(Duration::from_millis(100));

@@ -44,7 +44,7 @@ fn two_threads_publishing_lines_of_two_events_interleave_python() {
                 for n in 0..EVENTS / PUBLISHERS {
                     tokens.iter().for_each(|tokens| tokens.recv().unwrap());
                     let receipt = publisher.publish(format!("{thread}\n{n}\r\n{thread} {n}"));
-                    assert_eq!(receipt.queued(), SUBSCRIBERS);
+                    assert_eq!(receipt.subscribers(), SUBSCRIBERS);
                 }
             });
         }
@@ -73,7 +73,7 @@ fn whole(frame: &str) -> (usize, usize) {
 
 #[test]
 fn two_channels_are_in_one_order_too() {
-    let publisher = Publisher::<()>::builder().queue_frames(10_000).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_events(10_000).build().unwrap();
     let mut both = [(); 2].map(|()| subscriber(&publisher, ["a", "b"]));
     thread::scope(|threads| {
         for channel in ["a", "b"] {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, seed};
 use fastrand::Rng;
-use server_sent_events::{EndCause, Event, HandOver, History, Overflow, Publisher, Subscription, SubscriptionHandle};
+use server_sent_events::{
+    BackgroundOptions, EndCause, Event, History, Overflow, Publisher, Subscription, SubscriptionHandle,
+};
 
 const PUBLISHERS: usize = 8;
 const EVENTS: usize = 120;
@@ -51,7 +53,7 @@ struct Plan {
 
 impl Plan {
     fn new(rng: &mut Rng) -> Self {
-        let all = [Overflow::Disconnect, Overflow::DropOldest, Overflow::Latest, LONG, SHORT];
+        let all = [Overflow::Disconnect, Overflow::DropOldest, Overflow::LatestPerKey, LONG, SHORT];
         let overflow = *rng.choice(&all).unwrap();
         let reads = match rng.u32(..10) {
             0..3 => Reads::Iterator,
@@ -74,7 +76,7 @@ impl Plan {
     }
 
     fn may_lose(&self) -> bool {
-        matches!(self.overflow, Overflow::DropOldest | Overflow::Latest)
+        matches!(self.overflow, Overflow::DropOldest | Overflow::LatestPerKey)
     }
 }
 
@@ -162,7 +164,7 @@ impl Write for Slow {
 fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &AtomicBool) -> (String, EndCause) {
     let (delivered, failed) = (Arc::default(), Arc::default());
     let (handed_over, end) = channel();
-    let options = HandOver::new().on_end(move |cause| handed_over.send(cause).unwrap());
+    let options = BackgroundOptions::new().on_end(move |cause| handed_over.send(cause).unwrap());
     let mut writer = Slow {
         rng: rng.fork(),
         rests: plan.rests,
@@ -180,7 +182,7 @@ fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &
             }
             while most > 0 {
                 most -= 1;
-                let Some(frame) = subscription.next_frame() else { break };
+                let Some(frame) = subscription.recv() else { break };
                 text.push_str(&frame);
                 rests(&mut rng, plan.rests);
             }
@@ -202,18 +204,18 @@ fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &
         Reads::WriteTo => subscription.write_to(writer).unwrap(),
         Reads::WriteToFails(writes) => {
             writer.writes = writes;
-            subscription.write_to(writer).unwrap_or_else(|error| EndCause::Disconnected(error.kind()))
+            subscription.write_to(writer).unwrap_or_else(|error| EndCause::ConnectionLost(error.kind()))
         }
         Reads::HandOver => {
-            subscription.hand_over_with(writer, options).unwrap();
+            subscription.write_in_background_with_options(writer, options).unwrap();
             end.recv().unwrap()
         }
         Reads::HandOverFails(writes) => {
             writer.writes = writes;
-            subscription.hand_over_with(writer, options).unwrap();
+            subscription.write_in_background_with_options(writer, options).unwrap();
             let cause = end.recv().unwrap();
             // It may fail when the stream is closed already; the cause stays then, but not all is written.
-            if failed.load(SeqCst) { EndCause::Disconnected(io::ErrorKind::BrokenPipe) } else { cause }
+            if failed.load(SeqCst) { EndCause::ConnectionLost(io::ErrorKind::BrokenPipe) } else { cause }
         }
     };
     text.push_str(std::str::from_utf8(&delivered.lock().unwrap()).unwrap());
@@ -272,7 +274,7 @@ fn publishes(
         let id = receipt.id().map(str::to_owned);
         let sequence = id.as_ref().map_or(0, |id| id.rsplit('-').next().unwrap().parse().unwrap());
         let key = key.filter(|_| skips.is_none());
-        log.push(Sent { thread, number, to, key, skips, queued: receipt.queued(), id, sequence });
+        log.push(Sent { thread, number, to, key, skips, queued: receipt.subscribers(), id, sequence });
     }
     log
 }
@@ -358,13 +360,13 @@ impl Subscriber<'_> {
         };
         let rest = queued.checked_sub(delivered + self.skipped + self.told()).expect("more came out than in");
         match (self.cause, self.plan.overflow) {
-            (EndCause::Closed, Overflow::Latest) => {
+            (EndCause::Closed, Overflow::LatestPerKey) => {
                 let keyed = sent.iter().filter(|sent| sent.key.is_some()).count() as u64;
                 assert!(rest <= keyed, "{rest} of {keyed} were replaced");
                 return Some(rest);
             }
             (EndCause::Closed, _) => assert_eq!(rest, 0, "lost without a word"),
-            (_, Overflow::Latest | Overflow::DropOldest) => return None,
+            (_, Overflow::LatestPerKey | Overflow::DropOldest) => return None,
             _ => {
                 // Besides the queue, what the reader had in its hands when the stream was cut: one item, or a batch.
                 let batch = if matches!(self.plan.reads, Reads::Iterator | Reads::Late) { 1 } else { 1_025 };
@@ -423,7 +425,7 @@ fn round(rng: &mut Rng) -> (usize, u64) {
     let (has_history, one_by_one) = (rng.bool(), rng.bool());
     let mut builder = Publisher::<usize>::builder().heartbeat(None);
     if has_history {
-        builder = builder.history(History::new().events(16));
+        builder = builder.history(History::new().max_events_per_channel(16));
     }
     let publisher = builder.build().unwrap();
     let plans: Vec<Plan> = (0..rng.usize(1..10)).map(|_| Plan::new(rng)).collect();
@@ -432,7 +434,7 @@ fn round(rng: &mut Rng) -> (usize, u64) {
         .map(|(number, plan)| {
             let channels = ["all".to_owned(), number.to_string()];
             let subscription = publisher.subscription(number).channels(channels).overflow(plan.overflow);
-            subscription.queue_frames(plan.frames).queue_bytes(plan.bytes).open().unwrap()
+            subscription.max_queued_events(plan.frames).max_queued_bytes(plan.bytes).open().unwrap()
         })
         .collect();
     let handles: Vec<_> =
@@ -455,8 +457,8 @@ fn round(rng: &mut Rng) -> (usize, u64) {
         threads.spawn(|| {
             while !over.load(SeqCst) {
                 let stats = publisher.stats();
-                let out = stats.delivered + stats.skipped + stats.dropped;
-                assert!(out <= stats.queued, "{stats:?}");
+                let out = stats.events_delivered + stats.events_skipped + stats.events_dropped;
+                assert!(out <= stats.events_queued, "{stats:?}");
                 thread::yield_now();
             }
         });
@@ -487,20 +489,20 @@ fn round(rng: &mut Rng) -> (usize, u64) {
     }
     let stats = publisher.stats();
     let sum = |count: &dyn Fn(&Subscriber) -> u64| subscribers.iter().map(count).sum::<u64>();
-    assert_eq!((stats.subscribers, stats.channels, stats.panicked), (0, 0, 0));
-    assert_eq!(stats.published, (PUBLISHERS * EVENTS) as u64);
-    assert_eq!(stats.queued, log.iter().map(|sent| sent.queued as u64).sum::<u64>());
-    assert_eq!(stats.delivered, sum(&|subscriber| subscriber.events().count() as u64));
-    assert_eq!(stats.skipped, sum(&|subscriber| subscriber.skipped));
-    assert!(stats.dropped >= sum(&|subscriber| subscriber.told()));
+    assert_eq!((stats.subscribers, stats.channels, stats.closures_panicked), (0, 0, 0));
+    assert_eq!(stats.events_published, (PUBLISHERS * EVENTS) as u64);
+    assert_eq!(stats.events_queued, log.iter().map(|sent| sent.queued as u64).sum::<u64>());
+    assert_eq!(stats.events_delivered, sum(&|subscriber| subscriber.events().count() as u64));
+    assert_eq!(stats.events_skipped, sum(&|subscriber| subscriber.skipped));
+    assert!(stats.events_dropped >= sum(&|subscriber| subscriber.told()));
     if let Some(dropped) = dropped {
-        assert_eq!(stats.dropped, dropped, "{stats:?}");
+        assert_eq!(stats.events_dropped, dropped, "{stats:?}");
     }
-    let rest = stats.queued - stats.delivered - stats.skipped - stats.dropped;
+    let rest = stats.events_queued - stats.events_delivered - stats.events_skipped - stats.events_dropped;
     if subscribers.iter().all(|subscriber| subscriber.cause == EndCause::Closed) {
         assert_eq!(rest, 0, "{stats:?}");
     }
-    (subscribers.iter().filter(|subscriber| !subscriber.stayed()).count(), stats.dropped)
+    (subscribers.iter().filter(|subscriber| !subscriber.stayed()).count(), stats.events_dropped)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{gets, gets_data, gets_nothing, publisher};
-use server_sent_events::{Event, History, Overflow, PublishOptions, Publisher, Resumed};
+use server_sent_events::{Event, History, Overflow, PublishOptions, Publisher, Resumption};
 
 struct User {
     name: &'static str,
@@ -29,7 +29,7 @@ fn each_gets_what_its_properties_ask_for() {
             _ => format!("Hello {}", user.name),
         }))
     });
-    assert_eq!(receipt.queued(), 2);
+    assert_eq!(receipt.subscribers(), 2);
     gets_data(&mut ada, "Hello Ada");
     gets_data(&mut bob, "Hallo Bob");
 }
@@ -73,7 +73,7 @@ fn a_panic_costs_that_subscriber_that_event_and_is_told() {
     gets_data(&mut ada, "after");
     gets_data(&mut bob, "fine");
     gets_data(&mut bob, "after");
-    assert_eq!(publisher.stats().panicked, 1);
+    assert_eq!(publisher.stats().closures_panicked, 1);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_capture_whose_drop_panics_ends_nothing() {
             Some(Event::new("fine"))
         });
     };
-    let publisher = Publisher::<()>::builder().queue_frames(2).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_events(2).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher);
     gets_data(&mut subscription, "fine");
@@ -126,7 +126,7 @@ fn events_that_skip_a_subscriber_keep_no_timeout_from_passing() {
             None
         });
     }
-    assert!(subscription.next_timeout(Duration::from_millis(1)).is_err());
+    assert!(subscription.recv_timeout(Duration::from_millis(1)).is_err());
     assert!(format!("{subscription:?}").contains("queued: 9"), "more than a few were looked at: {subscription:?}");
 }
 
@@ -161,7 +161,7 @@ fn a_closure_nobody_needs_is_dropped_uncalled() {
 
 #[test]
 fn a_closure_that_is_published_with_a_key_is_kept_to_the_latest() {
-    let publisher = Publisher::<User>::builder().overflow(Overflow::Latest).queue_frames(2).build().unwrap();
+    let publisher = Publisher::<User>::builder().overflow(Overflow::LatestPerKey).max_queued_events(2).build().unwrap();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     for n in 0..100 {
         let options = PublishOptions::new().key("room");
@@ -185,7 +185,7 @@ fn a_client_resumes_behind_the_id_that_a_closure_was_published_with() {
         assert_eq!(receipt.id(), Some(&*format!("step-{n}")));
     }
     let mut ada = publisher.subscription(ADA).last_event_id("step-1".to_owned()).open().unwrap();
-    assert_eq!(ada.resumed(), Resumed::Complete { events: 2 });
+    assert_eq!(ada.resumption(), Resumption::Complete);
     gets(&mut ada, "id: step-1\n\n");
     gets(&mut ada, "data: Ada 2\nid: step-2\n\n");
     gets(&mut ada, "data: Ada 3\nid: step-3\n\n");
@@ -196,7 +196,7 @@ fn an_id_or_a_key_that_a_closure_sets_is_counted_where_it_cannot_be_used() {
     let publish = |publisher: &Publisher<User>, event: fn() -> Event| {
         let mut ada = publisher.subscription(ADA).open().unwrap();
         publisher.publish_with("default channel", move |_: &User| Some(event()));
-        let frames: String = std::iter::from_fn(|| ada.try_next().ok()).collect();
+        let frames: String = std::iter::from_fn(|| ada.try_recv().ok().map(String::from)).collect();
         (frames, publisher.stats().unusable_fields)
     };
     let with_id = || Event::new("1").id("mine").unwrap();

@@ -56,7 +56,7 @@ fn a_silent_body_has_heartbeats() {
     let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(5)).build().unwrap();
     let mut body = body(&publisher);
     assert_eq!(read(&mut body), ":\n");
-    let mut filled = publisher.subscribe().unwrap().into_reader().fill_to(10);
+    let mut filled = publisher.subscribe().unwrap().into_reader().pad_to(10);
     assert_eq!(read(&mut filled), ":\n");
     assert_eq!(read(&mut filled), ":       \n");
 }
@@ -103,7 +103,7 @@ fn a_body_that_is_dropped_leaves_the_publisher() {
 
 #[test]
 fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).queue_frames(10).build().unwrap();
+    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10).build().unwrap();
     let mut body = body(&publisher);
     (0..11).for_each(|_| drop(publisher.publish("x")));
     assert_eq!(read(&mut body), "");
@@ -113,7 +113,7 @@ fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
 /// Events that are skipped by a whole batch of closures are nothing to read, and no end.
 #[test]
 fn what_is_skipped_is_no_end() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).queue_frames(10_000).build().unwrap();
+    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
     let mut body = body(&publisher);
     (0..5_000).for_each(|_| drop(publisher.publish_with("default channel", |()| None)));
     publisher.publish("hello");
@@ -159,7 +159,7 @@ fn arrives(client: &Receiver<String>, data: &str) -> String {
 fn each_event_passes_through_a_server_that_collects_without_waiting_for_the_next() {
     for size in [1, 2, 3, 10, 100, 1_024, 8_192, 100_000] {
         let publisher = quiet();
-        let client = server(publisher.subscribe().unwrap().into_reader().fill_to(size), size);
+        let client = server(publisher.subscribe().unwrap().into_reader().pad_to(size), size);
         for n in 0..20 {
             publisher.publish(n.to_string());
             arrives(&client, &n.to_string());
@@ -180,7 +180,7 @@ fn a_busy_stream_is_hardly_filled_up() {
     const SECONDS: u32 = 1;
     let _watchdog = Watchdog::new("a_busy_stream_is_hardly_filled_up", PATIENCE);
     let publisher = quiet();
-    let client = server(publisher.subscribe().unwrap().into_reader().fill_to(8_192), 8_192);
+    let client = server(publisher.subscribe().unwrap().into_reader().pad_to(8_192), 8_192);
     let data = "x".repeat(1_024);
     let start = Instant::now();
     for n in 0..1_000 * SECONDS {
@@ -201,7 +201,7 @@ fn a_busy_stream_is_hardly_filled_up() {
 #[test]
 fn filling_comes_in_pieces() {
     let publisher = quiet();
-    let mut body = publisher.subscribe().unwrap().into_reader().fill_to(usize::MAX);
+    let mut body = publisher.subscribe().unwrap().into_reader().pad_to(usize::MAX);
     publisher.publish("hello");
     assert_eq!(read(&mut body), "data: hello\n\n");
     for _ in 0..3 {
@@ -228,7 +228,7 @@ proptest! {
     #[test]
     fn the_events_are_the_same_however_they_are_read(steps in steps(), size in 0_usize..50) {
         let publisher = quiet();
-        let mut body = publisher.subscribe().unwrap().into_reader().fill_to(size);
+        let mut body = publisher.subscribe().unwrap().into_reader().pad_to(size);
         let (mut bytes, mut published, mut unread) = (Vec::new(), Vec::new(), 0);
         for step in steps {
             match step {

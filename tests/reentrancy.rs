@@ -36,8 +36,8 @@ impl Caller {
             publisher.publish_to(["a", "b"], "x");
             publisher.publish_with("a", |_: &Caller| None);
             let subscription = publisher.subscription(self.clone()).channels(["a", "c"]).open();
-            drop(publisher.subscribers(["a", "b"]));
-            publisher.unsubscribe("c", |_| true);
+            drop(publisher.subscriber_properties(["a", "b"]));
+            publisher.unsubscribe_if("c", |_| true);
             let _ = (publisher.stats(), publisher.downgrade(), publisher.clone(), format!("{publisher:?}"));
             drop(subscription);
             if self.closes {
@@ -86,7 +86,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let publisher = Publisher::builder().queue_frames(4).max_subscribers(3).build().unwrap();
+        let publisher = Publisher::builder().max_queued_events(4).max_subscribers(3).build().unwrap();
         let calls = Arc::default();
         let caller =
             Caller { publisher: publisher.downgrade(), closes: false, is_silent: false, calls: Arc::clone(&calls) };
@@ -113,7 +113,7 @@ fn calls_back(what: &str, act: impl FnOnce(Scene)) {
 fn filters() {
     calls_back("the filter of unsubscribe", |scene| {
         let caller = scene.caller();
-        scene.publisher.unsubscribe(["a", "b"], |_| {
+        scene.publisher.unsubscribe_if(["a", "b"], |_| {
             caller.call();
             true
         });
@@ -130,9 +130,9 @@ fn channel_names_and_their_iterators() {
         let names = ["a", "b"].into_iter().inspect(|_| caller.call());
         scene.publisher.publish_to(names, "x");
     });
-    calls_back("AsRef<str> in subscribers", |scene| drop(scene.publisher.subscribers([scene.caller()])));
+    calls_back("AsRef<str> in subscribers", |scene| drop(scene.publisher.subscriber_properties([scene.caller()])));
     calls_back("AsRef<str> in unsubscribe", |scene| {
-        scene.publisher.unsubscribe([scene.caller()], |_| true);
+        scene.publisher.unsubscribe_if([scene.caller()], |_| true);
     });
     calls_back("AsRef<str> in channels", |scene| {
         let builder = scene.publisher.subscription(scene.caller()).channels([scene.caller()]);
@@ -158,7 +158,7 @@ fn closures() {
             caller.call();
             Some(Event::new("x"))
         });
-        assert!(scene.subscription.try_next().is_ok());
+        assert!(scene.subscription.try_recv().is_ok());
     });
     let unused = |scene: &Scene, channel: &str| {
         let caller = scene.caller();
@@ -187,7 +187,7 @@ fn closures_that_the_history_lets_go() {
     let _watchdog = Watchdog::new("a history that lets closures go", PATIENCE);
     let now = Arc::new(AtomicUsize::new(0));
     let clock = Arc::clone(&now);
-    let history = History::new().events(2).max_age(Duration::from_secs(1));
+    let history = History::new().max_events_per_channel(2).max_age(Duration::from_secs(1));
     let history = history.clock(move || Duration::from_secs(clock.load(SeqCst) as u64));
     let publisher = Publisher::<Caller>::builder().history(history).build().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
@@ -223,7 +223,7 @@ fn properties_that_are_dropped() {
         drop(scene.subscription);
     });
     calls_back("with the list of subscribers", |scene| {
-        let subscribers = scene.publisher.subscribers("a");
+        let subscribers = scene.publisher.subscriber_properties("a");
         drop(scene.subscription);
         let before = scene.calls.load(SeqCst);
         drop(subscribers);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Watchdog, seed};
 use fastrand::Rng;
-use server_sent_events::{History, Publisher, Resumed, Subscription};
+use server_sent_events::{History, Publisher, Resumption, Subscription};
 
 const CHANNELS: [&str; 3] = ["a", "b", "c"];
 /// Events that each channel keeps.
@@ -68,13 +68,12 @@ impl Client {
         let held = self.id.as_deref().map_or(newest, sequence);
         self.gap_expected = self.channels.iter().any(|channel| model.floor(*channel) > held);
         self.expected = model.newer(&self.channels, held);
-        let events = self.expected.len();
         let resumed = match (&self.id, self.gap_expected) {
-            (None, _) => Resumed::NotAsked,
-            (_, false) => Resumed::Complete { events },
-            (_, true) => Resumed::Gap { events },
+            (None, _) => Resumption::NotRequested,
+            (_, false) => Resumption::Complete,
+            (_, true) => Resumption::Gap,
         };
-        assert_eq!(subscription.resumed(), resumed);
+        assert_eq!(subscription.resumption(), resumed);
         self.subscription = Some(subscription);
         self.wire.clear();
     }
@@ -83,7 +82,7 @@ impl Client {
     fn read(&mut self, frames: usize) {
         let Some(subscription) = &mut self.subscription else { return };
         for _ in 0..frames {
-            let Ok(frame) = subscription.try_next() else { break };
+            let Ok(frame) = subscription.try_recv() else { break };
             self.wire.push_str(&frame);
         }
     }
@@ -128,8 +127,11 @@ fn every_subscriber_has_all_of_its_channels_or_was_told_of_a_gap() {
     let mut rng = Rng::with_seed(seed);
     let (mut breaks, mut gaps, mut replays) = (0, 0, 0);
     for _ in 0..steps / 500 {
-        let publisher =
-            Publisher::<()>::builder().history(History::new().events(KEPT)).heartbeat(None).build().unwrap();
+        let publisher = Publisher::<()>::builder()
+            .history(History::new().max_events_per_channel(KEPT))
+            .heartbeat(None)
+            .build()
+            .unwrap();
         let mut model = Model::default();
         let mut clients: Vec<Client> = (0..4)
             .map(|_| {

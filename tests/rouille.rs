@@ -12,8 +12,8 @@ use common::example::Example;
 use common::http::{Client, Events};
 use common::{PATIENCE, bodies, eventually};
 use rouille::{Request, Response};
-use server_sent_events::adapter::rouille::{last_event_id, read_body, respond_busy, respond_busy_with, server};
-use server_sent_events::{BodyError, Headers, History, Publisher, PublisherBuilder};
+use server_sent_events::adapter::rouille::{last_event_id, read_body, respond_busy, respond_busy_with_headers, server};
+use server_sent_events::{BodyError, History, Publisher, PublisherBuilder, ResponseHeaders};
 
 /// A server whose requests are answered by this function, stopped at the end.
 struct Server {
@@ -208,9 +208,9 @@ fn compression_keeps_its_hands_off() {
 #[test]
 fn the_application_adds_headers() {
     let publisher = publisher();
-    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
     let headers = headers.with("Cache-Control", "no-store").unwrap();
-    let response = publisher.subscribe().unwrap().into_rouille_with(&headers);
+    let response = publisher.subscribe().unwrap().into_rouille_with_headers(&headers);
     let values = |name: &str| -> Vec<_> {
         response.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
     };
@@ -232,20 +232,20 @@ fn a_full_house_sends_its_clients_away_for_a_while() {
 /// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
 #[test]
 fn headers_for_the_stream_are_on_the_refusal_too() {
-    let publisher = builder().max_subscribers(1).max_channel_name(9).build().unwrap();
-    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let publisher = builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
+    let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
     let respond = |channel: &str| {
         let request = Request::fake_http("GET", "/", vec![], vec![]);
-        publisher.subscription(()).channels([channel]).respond_to_with(&request, &headers)
+        publisher.subscription(()).channels([channel]).respond_to_with_headers(&request, &headers)
     };
     let responses = [
         (respond("too long for it"), 400, "text/plain; charset=utf-8"),
         (respond("stream"), 200, "text/event-stream; charset=utf-8"),
-        (respond_busy_with(Duration::from_secs(1), &headers), 200, "text/event-stream; charset=utf-8"),
+        (respond_busy_with_headers(Duration::from_secs(1), &headers), 200, "text/event-stream; charset=utf-8"),
     ];
     // The first stream is still there.
     let full = (respond("stream"), 200, "text/event-stream; charset=utf-8");
-    assert_eq!(publisher.stats().refused, 2);
+    assert_eq!(publisher.stats().subscriptions_refused, 2);
     for (response, status, content_type) in responses.into_iter().chain([full]) {
         let values = |name: &str| -> Vec<_> {
             response.headers.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value).collect()
@@ -258,11 +258,11 @@ fn headers_for_the_stream_are_on_the_refusal_too() {
 
 #[test]
 fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
-    let publisher = builder().max_channel_name(5).build().unwrap();
+    let publisher = builder().max_channel_name_len(5).build().unwrap();
     let server = Server::new(move |request| publisher.subscription(()).channels([request.url()]).respond_to(request));
     let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!(client.reads_head().status(), "HTTP/1.1 400 Bad Request");
-    client.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
+    client.reads("channel name too long (9 bytes): use at most 5");
 }
 
 /// A server that sends back each body it reads.
@@ -394,7 +394,7 @@ fn clients_that_leave_and_streams_that_close_give_back_their_threads() {
 
 #[test]
 fn a_client_that_does_not_read_is_ended_and_its_queue_given_back() {
-    let publisher = builder().queue_frames(100).build().unwrap();
+    let publisher = builder().max_queued_events(100).build().unwrap();
     let server = Server::bodies(&publisher);
     let mut stalled = server.send(GET);
     stalled.reads_until(":\n");

@@ -192,7 +192,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name(5).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server =
         answers(move |request| streams.subscription(()).channels([request.path().trim_matches('/')]).open().into());
@@ -201,7 +201,7 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
     let busy = said(server.local_addr(), get("/a"));
     assert_eq!((busy.status, busy.body.starts_with(": busy\nretry: ")), (200, true));
     let long = said(server.local_addr(), get("/too-long"));
-    let text = "the name of a channel is 8 bytes long: at most 5 are allowed\n";
+    let text = "channel name too long (8 bytes): use at most 5\n";
     assert_eq!((long.status, &*long.body), (400, text));
 }
 
@@ -411,7 +411,7 @@ fn a_client_that_leaves_while_the_closure_looks_at_it_is_no_subscriber() {
     let mut sends_more = ask();
     sends_more.send("x");
     open.store(true, SeqCst);
-    eventually("all have come and gone", || publisher.stats().ended.disconnected == 3);
+    eventually("all have come and gone", || publisher.stats().ended.connection_lost == 3);
     assert_eq!(publisher.stats().subscribers, 0);
     sends_more.reads_all_there_is();
 }

@@ -30,7 +30,7 @@ fn small() -> EventServerBuilder {
 }
 
 fn patient() -> PublisherBuilder<()> {
-    Publisher::<()>::builder().queue_frames(1_000_000).queue_bytes(1 << 30).heartbeat(None)
+    Publisher::<()>::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
 }
 
 /// So much that no kernel takes it for a client who does not read.

@@ -95,7 +95,7 @@ fn properties_that_panic_when_they_are_dropped_come_out_of_no_publish() {
     let _alone = alone();
     let (ends, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counts, others) = (Arc::clone(&ends), Arc::clone(&dropped));
-    let publisher = Publisher::builder().queue_frames(1).on_end(move |_, _: &Fragile, _, _| {
+    let publisher = Publisher::builder().max_queued_events(1).on_end(move |_, _: &Fragile, _, _| {
         // So that the last reference is dropped after this hook.
         eventually("no subscription is left", || others.load(SeqCst) == 4);
         counts.fetch_add(1, SeqCst);
@@ -248,7 +248,7 @@ fn what_a_handler_opens_for_a_client_that_has_gone_meanwhile_ends_with_the_reaso
     for client in &mut others {
         client.reads_until(FIRST_CHUNK);
     }
-    let lost = [EndCause::Disconnected(std::io::ErrorKind::ConnectionReset); 4];
+    let lost = [EndCause::ConnectionLost(std::io::ErrorKind::ConnectionReset); 4];
     eventually("all have ended", || causes.lock().unwrap().len() == 4);
     assert_eq!(*causes.lock().unwrap(), lost);
 }

@@ -26,7 +26,7 @@ const HELLO: &str = "0000000d\r\ndata: hello\n\n\r\n";
 
 /// Whose queues take whatever the tests publish.
 fn patient() -> Publisher {
-    let publisher = Publisher::<()>::builder().heartbeat(None).queue_frames(1_000_000).queue_bytes(1 << 30);
+    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(1_000_000).max_queued_bytes(1 << 30);
     publisher.build().unwrap()
 }
 
@@ -151,7 +151,7 @@ fn t8_of_streams_that_come_at_once_none_starves() {
             let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
             clients.iter_mut().for_each(|client| client.send(GET));
             clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
-            assert_eq!(publisher.publish("hello").queued(), 301, "round {round}");
+            assert_eq!(publisher.publish("hello").subscribers(), 301, "round {round}");
             clients.iter_mut().for_each(|client| client.reads(HELLO));
             drop(clients);
             eventually("they have left", || publisher.stats().subscribers == 1);
@@ -238,7 +238,7 @@ fn t13_the_kernel_takes_little_for_who_does_not_read() {
             let stalled = send(server.local_addr(), GET);
             eventually("it is subscribed", || publisher.stats().subscribers == 1);
             publish_megabytes(&publisher, 8);
-            let waiting = || publisher.channel_stats("default channel").waiting;
+            let waiting = || publisher.channel_stats("default channel").queued;
             let mut before = 0;
             eventually("no more is taken", || {
                 std::thread::park_timeout(Duration::from_millis(200));
@@ -263,7 +263,7 @@ fn t14_who_hangs_up_is_gone_before_anything_is_written() {
         eventually("it is out of the registry", || publisher.stats().subscribers == 2);
         resets.resets();
         eventually("it is out of the registry", || publisher.stats().subscribers == 1);
-        assert_eq!(publisher.stats().ended.disconnected, 2);
+        assert_eq!(publisher.stats().ended.connection_lost, 2);
     });
 }
 

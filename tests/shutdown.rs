@@ -11,23 +11,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, ends, gets, gets_data};
-use server_sent_events::{EndCause, Event, HandOver, OpenError, Publisher, Shutdown, Subscription};
+use server_sent_events::{BackgroundOptions, EndCause, Event, OpenError, Publisher, Shutdown, Subscription};
 
 /// The reconnection time that the next frame says.
 #[track_caller]
 fn retry(subscription: &mut Subscription) -> u64 {
-    let frame = subscription.next_timeout(PATIENCE).unwrap();
+    let frame = subscription.recv_timeout(PATIENCE).unwrap();
     let retry = frame.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     retry.unwrap_or_else(|| panic!("{frame:?}")).parse().unwrap()
 }
 
 #[test]
 fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
-    let publisher = Publisher::<()>::builder().queue_frames(1).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_events(1).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("queued");
     let farewell = Event::new("back soon").event("restart").unwrap();
-    let shutdown = Shutdown::new(PATIENCE).farewell(farewell).retry(Duration::from_secs(3), Duration::from_secs(2));
+    let shutdown =
+        Shutdown::new(PATIENCE).farewell(farewell).retry_between(Duration::from_secs(3), Duration::from_secs(5));
     thread::scope(|threads| {
         threads.spawn(move || {
             gets_data(&mut subscription, "queued");
@@ -43,7 +44,7 @@ fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
 fn each_client_is_told_a_time_of_its_own() {
     let publisher = Publisher::new();
     let mut all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
-    let shutdown = Shutdown::new(Duration::ZERO).retry(Duration::from_secs(1), Duration::from_secs(10));
+    let shutdown = Shutdown::new(Duration::ZERO).retry_between(Duration::from_secs(1), Duration::from_secs(11));
     assert_eq!(publisher.shutdown_with(shutdown), 1_000);
     // Cut, since the grace was over at once: nothing is said any more.
     all.iter_mut().for_each(|subscription| assert_eq!(subscription.next(), None));
@@ -51,7 +52,7 @@ fn each_client_is_told_a_time_of_its_own() {
     let publisher = Publisher::new();
     let all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
     let readers = thread::spawn(move || all.into_iter().map(|mut one| retry(&mut one)).collect::<Vec<_>>());
-    let shutdown = Shutdown::new(PATIENCE).retry(Duration::from_secs(1), Duration::from_secs(10));
+    let shutdown = Shutdown::new(PATIENCE).retry_between(Duration::from_secs(1), Duration::from_secs(11));
     assert_eq!(publisher.shutdown_with(shutdown), 0);
     let times = readers.join().unwrap();
     assert!(times.iter().all(|time| (1_000..=11_000).contains(time)));
@@ -63,6 +64,16 @@ fn each_client_is_told_a_time_of_its_own() {
 }
 
 #[test]
+fn a_latest_time_before_the_earliest_counts_as_the_earliest() {
+    let publisher = Publisher::new();
+    let all: Vec<_> = (0..10).map(|_| publisher.subscribe().unwrap()).collect();
+    let readers = thread::spawn(move || all.into_iter().map(|mut one| retry(&mut one)).collect::<Vec<_>>());
+    let shutdown = Shutdown::new(PATIENCE).retry_between(Duration::from_secs(2), Duration::from_secs(1));
+    assert_eq!(publisher.shutdown_with(shutdown), 0);
+    assert_eq!(readers.join().unwrap(), [2_000; 10]);
+}
+
+#[test]
 fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();
@@ -71,9 +82,9 @@ fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
     assert_eq!(publisher.shutdown(PATIENCE), 0);
     let error = publisher.subscribe().unwrap_err();
     assert_eq!(error, OpenError::ShuttingDown);
-    assert_eq!(error.to_string(), "the publisher is shutting down: no subscription is opened any more");
+    assert_eq!(error.to_string(), "the publisher is shutting down");
     assert!(error.is_temporary(), "a browser is to come back");
-    assert_eq!(publisher.publish("x").queued(), 0);
+    assert_eq!(publisher.publish("x").subscribers(), 0);
     assert_eq!(handle.join("a"), Ok(0));
     assert_eq!(publisher.shutdown(PATIENCE), 0, "once more does no harm");
 }
@@ -85,7 +96,7 @@ fn it_waits_until_the_streams_have_been_written_and_no_longer() {
     let clients: Vec<_> = (0..50)
         .map(|_| {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            publisher.subscribe().unwrap().hand_over(listener.accept().unwrap().0).unwrap();
+            publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
             client
         })
         .collect();
@@ -117,7 +128,7 @@ fn who_does_not_end_within_the_grace_is_cut_and_counted() {
     }
     let publisher = Publisher::new();
     let (lets_go, hangs) = std::sync::mpsc::channel();
-    publisher.subscribe().unwrap().hand_over(Hangs(hangs)).unwrap();
+    publisher.subscribe().unwrap().write_in_background(Hangs(hangs)).unwrap();
     let mut unread = publisher.subscribe().unwrap();
     publisher.publish("x");
     assert_eq!(publisher.shutdown(Duration::from_millis(20)), 2);
@@ -131,8 +142,8 @@ fn who_does_not_end_within_the_grace_is_cut_and_counted() {
 fn a_socket_that_hangs_is_shut_down_after_the_grace() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let publisher = Publisher::<()>::builder().queue_bytes(100_000_000).build().unwrap();
-    publisher.subscribe().unwrap().hand_over(listener.accept().unwrap().0).unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_bytes(100_000_000).build().unwrap();
+    publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
     // More than the kernel takes.
     (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
@@ -147,10 +158,10 @@ fn a_socket_that_hangs_is_shut_down_after_the_grace() {
 fn what_ended_before_and_is_not_read_is_cut_after_the_grace_too() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let publisher = Publisher::<()>::builder().queue_bytes(100_000_000).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_bytes(100_000_000).build().unwrap();
     let (told, end) = std::sync::mpsc::channel();
-    let options = HandOver::new().write_deadline(None).on_end(move |cause| told.send(cause).unwrap());
-    publisher.subscribe().unwrap().hand_over_with(listener.accept().unwrap().0, options).unwrap();
+    let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| told.send(cause).unwrap());
+    publisher.subscribe().unwrap().write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();
     (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
     publisher.close();
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
@@ -179,7 +190,7 @@ fn it_returns_after_the_writers_are_dropped() {
     }
     let publisher = Publisher::new();
     let said = Arc::new(AtomicBool::new(false));
-    publisher.subscribe().unwrap().hand_over(SaysGoodbye(Arc::clone(&said))).unwrap();
+    publisher.subscribe().unwrap().write_in_background(SaysGoodbye(Arc::clone(&said))).unwrap();
     assert_eq!(publisher.shutdown(PATIENCE), 0);
     assert!(said.load(SeqCst));
 }

@@ -9,7 +9,7 @@ use common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing};
 use server_sent_events::{EndCause, Event, Publisher};
 
 fn with_queue(frames: usize, bytes: usize) -> Publisher {
-    Publisher::<()>::builder().queue_frames(frames).queue_bytes(bytes).build().unwrap()
+    Publisher::<()>::builder().max_queued_events(frames).max_queued_bytes(bytes).build().unwrap()
 }
 
 #[test]
@@ -17,7 +17,7 @@ fn the_queue_holds_as_many_frames_as_the_bound_says() {
     let publisher = with_queue(3, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
     for n in 1..=3 {
-        assert_eq!(publisher.publish(n.to_string()).queued(), 1);
+        assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);
     }
     (1..=3).for_each(|n| gets_data(&mut subscription, &n.to_string()));
     gets_nothing(&mut subscription);
@@ -30,11 +30,11 @@ fn one_frame_more_ends_it_and_what_was_queued_is_thrown_away() {
     for n in 1..=3 {
         publisher.publish(n.to_string());
     }
-    assert_eq!(publisher.publish("4").queued(), 0);
-    assert_eq!(publisher.subscribers("default channel").len(), 0);
+    assert_eq!(publisher.publish("4").subscribers(), 0);
+    assert_eq!(publisher.subscriber_properties("default channel").len(), 0);
     ends(&mut subscription, EndCause::QueueFull);
     let stats = publisher.stats();
-    assert_eq!((stats.published, stats.queued, stats.ended.queue_full), (4, 3, 1));
+    assert_eq!((stats.events_published, stats.events_queued, stats.ended.queue_full), (4, 3, 1));
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn bytes_are_bounded_too() {
     // Each frame is "data: " and ten letters and two line feeds: 18 bytes.
     let publisher = with_queue(usize::MAX, 36);
     let mut subscription = publisher.subscribe().unwrap();
-    assert_eq!(publisher.publish("0123456789").queued(), 1);
-    assert_eq!(publisher.publish("0123456789").queued(), 1);
-    assert_eq!(publisher.publish("").queued(), 0);
+    assert_eq!(publisher.publish("0123456789").subscribers(), 1);
+    assert_eq!(publisher.publish("0123456789").subscribers(), 1);
+    assert_eq!(publisher.publish("").subscribers(), 0);
     ends(&mut subscription, EndCause::QueueFull);
 }
 
@@ -68,11 +68,11 @@ fn one_event_larger_than_the_bound_does_not_end_those_who_keep_up() {
     let mut subscription = publisher.subscribe().unwrap();
     let large = "x".repeat(10_000);
     for _ in 0..10 {
-        assert_eq!(publisher.publish(&large).queued(), 1);
+        assert_eq!(publisher.publish(&large).subscribers(), 1);
         gets_data(&mut subscription, &large);
     }
     publisher.publish("small");
-    assert_eq!(publisher.publish(&large).queued(), 0);
+    assert_eq!(publisher.publish(&large).subscribers(), 0);
     ends(&mut subscription, EndCause::QueueFull);
 }
 
@@ -80,7 +80,7 @@ fn one_event_larger_than_the_bound_does_not_end_those_who_keep_up() {
 fn closures_count_as_frames() {
     let publisher = with_queue(2, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
-    let publish = || publisher.publish_with("default channel", |()| Some(Event::new("x"))).queued();
+    let publish = || publisher.publish_with("default channel", |()| Some(Event::new("x"))).subscribers();
     assert_eq!((publish(), publish(), publish()), (1, 1, 0));
     ends(&mut subscription, EndCause::QueueFull);
 }
@@ -89,16 +89,16 @@ fn closures_count_as_frames() {
 fn the_defaults_are_1024_frames_and_1_mib() {
     let publisher = Publisher::new();
     let mut by_frames = publisher.subscribe().unwrap();
-    (0..1_024).for_each(|_| assert_eq!(publisher.publish("x").queued(), 1));
-    assert_eq!(publisher.publish("x").queued(), 0);
+    (0..1_024).for_each(|_| assert_eq!(publisher.publish("x").subscribers(), 1));
+    assert_eq!(publisher.publish("x").subscribers(), 0);
     ends(&mut by_frames, EndCause::QueueFull);
 
     let mut by_bytes = publisher.subscribe().unwrap();
     let kibibyte = "x".repeat(1024 - "data: \n\n".len());
-    let queued = (0..1_024).map(|_| publisher.publish(&kibibyte).queued()).sum::<usize>();
+    let queued = (0..1_024).map(|_| publisher.publish(&kibibyte).subscribers()).sum::<usize>();
     assert_eq!(queued, 1_024);
-    assert!(by_bytes.try_next().is_ok());
-    assert_eq!(publisher.publish(kibibyte + "x").queued(), 0);
+    assert!(by_bytes.try_recv().is_ok());
+    assert_eq!(publisher.publish(kibibyte + "x").subscribers(), 0);
     ends(&mut by_bytes, EndCause::QueueFull);
 }
 
@@ -146,7 +146,7 @@ fn what_a_reader_got_before_it_was_ended_has_no_hole() {
         });
         // Faster than the reader, sooner or later: it takes while the queue is thrown away.
         let mut published = 0..1_000;
-        while published.next().is_some_and(|n| publisher.publish(n.to_string()).queued() == 1) {}
+        while published.next().is_some_and(|n| publisher.publish(n.to_string()).subscribers() == 1) {}
         publisher.close();
         reader.join().unwrap();
         ended += publisher.stats().ended.queue_full;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, eventually};
-use server_sent_events::{EndCause, HandOver, Overflow, Publisher};
+use server_sent_events::{BackgroundOptions, EndCause, Overflow, Publisher};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// A number of KiB that Linux tells of this process.
@@ -23,7 +23,7 @@ fn memory(name: &str) -> u64 {
     line.trim_start_matches(':').trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// The two ends of a connection over loopback: the client's, and the one to hand over.
+/// The two ends of a connection over loopback: the client's, and the one to write to.
 fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (client, listener.accept().unwrap().0)
@@ -52,9 +52,15 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     let clients = [Overflow::Disconnect, Overflow::DropOldest].repeat(50).into_iter().map(|overflow| {
         let (client, connection) = small_connection(&listener);
         let ended = ended.clone();
-        let options = HandOver::new().write_deadline(Duration::from_secs(1));
+        let options = BackgroundOptions::new().write_timeout(Duration::from_secs(1));
         let options = options.on_end(move |cause| ended.send((overflow, cause)).unwrap());
-        publisher.subscription(()).overflow(overflow).open().unwrap().hand_over_with(connection, options).unwrap();
+        publisher
+            .subscription(())
+            .overflow(overflow)
+            .open()
+            .unwrap()
+            .write_in_background_with_options(connection, options)
+            .unwrap();
         client
     });
     let clients: Vec<TcpStream> = clients.collect();
@@ -62,7 +68,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     // The healthy one sets the pace, or nobody could keep up with a loop that publishes.
     let (healthy, connection) = connection(&listener);
     let subscription = publisher.subscription(()).overflow(Overflow::Block(Duration::from_secs(3_600))).open().unwrap();
-    subscription.hand_over(connection).unwrap();
+    subscription.write_in_background(connection).unwrap();
     let reader = thread::spawn(move || {
         let (mut stream, mut line, mut next) = (BufReader::with_capacity(64 * 1024, healthy), Vec::new(), 0);
         while stream.read_until(b'\n', &mut line).unwrap() > 0 {

@@ -37,7 +37,7 @@ fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
 fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
     let seed = seed("stress");
     let _watchdog = Watchdog::new(&format!("stress with SEED={seed}"), Duration::from_secs(100));
-    let publisher = Publisher::<usize>::builder().queue_frames(64).heartbeat(None).build().unwrap();
+    let publisher = Publisher::<usize>::builder().max_queued_events(64).heartbeat(None).build().unwrap();
     let (readers, read_to_the_end) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
     thread::scope(|threads| {
@@ -75,11 +75,11 @@ fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
                             }
                             96 => {
                                 let unlucky = rng.usize(..10);
-                                publisher.unsubscribe(some_channels(&mut rng), |n| n % 10 == unlucky);
+                                publisher.unsubscribe_if(some_channels(&mut rng), |n| n % 10 == unlucky);
                             }
-                            97 => held.iter_mut().for_each(|subscription| drop(subscription.try_next())),
+                            97 => held.iter_mut().for_each(|subscription| drop(subscription.try_recv())),
                             98 if rng.u32(..20) == 0 => publisher.close(),
-                            _ => drop((publisher.stats(), publisher.subscribers(CHANNELS))),
+                            _ => drop((publisher.stats(), publisher.subscriber_properties(CHANNELS))),
                         }
                         if held.len() > 100 {
                             held.clear();
@@ -95,6 +95,6 @@ fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
 
     assert!(read_to_the_end.load(SeqCst) > 100, "hardly anything was read");
     let stats = publisher.stats();
-    assert_eq!((stats.subscribers, stats.channels, stats.panicked), (0, 0, 0));
+    assert_eq!((stats.subscribers, stats.channels, stats.closures_panicked), (0, 0, 0));
     println!("stress: {stats:?}");
 }

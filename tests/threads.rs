@@ -1,4 +1,4 @@
-//! How many threads there are: none before the first hand-over, few, one more for each writer that hangs, none after.
+//! How many threads there are: none before the first background write, few, one more for each writer that hangs, none after.
 //!
 //! One test: the threads of the whole process are counted.
 #![cfg(target_os = "linux")]
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Watchdog, eventually};
-use server_sent_events::{HandOver, Publisher};
+use server_sent_events::{BackgroundOptions, Publisher};
 
 /// The threads of this process whose name begins so.
 fn threads(name: &str) -> usize {
@@ -56,12 +56,12 @@ fn threads_come_and_go_with_the_streams() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();
     publisher.publish("x");
-    assert!(none(), "a thread before the first hand-over");
+    assert!(none(), "a thread before the first background write");
 
     // A thousand streams, and no thread for each.
-    subscription.hand_over(io::sink()).unwrap();
+    subscription.write_in_background(io::sink()).unwrap();
     for _ in 0..1_000 {
-        publisher.subscribe().unwrap().hand_over(io::sink()).unwrap();
+        publisher.subscribe().unwrap().write_in_background(io::sink()).unwrap();
     }
     for _ in 0..100 {
         publisher.publish("x");
@@ -72,11 +72,11 @@ fn threads_come_and_go_with_the_streams() {
     let gate = Gate::default();
     for _ in 0..20 {
         let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
-        subscription.hand_over(gate.clone()).unwrap();
+        subscription.write_in_background(gate.clone()).unwrap();
     }
     let healthy = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&healthy);
-    publisher.subscribe().unwrap().hand_over(Counts(counted)).unwrap();
+    publisher.subscribe().unwrap().write_in_background(Counts(counted)).unwrap();
     eventually("a healthy stream gets its events behind 20 that hang", || {
         publisher.publish("x");
         *healthy.lock().unwrap() > 100
@@ -89,10 +89,10 @@ fn threads_come_and_go_with_the_streams() {
     let quiet = Publisher::<()>::builder().heartbeat(None).build().unwrap();
     let gate = Gate::default();
     for _ in 0..processors {
-        quiet.subscription(()).channels("hangs").open().unwrap().hand_over(gate.clone()).unwrap();
+        quiet.subscribe_to("hangs").unwrap().write_in_background(gate.clone()).unwrap();
     }
     let healthy = Arc::new(Mutex::new(0));
-    quiet.subscribe().unwrap().hand_over(Counts(Arc::clone(&healthy))).unwrap();
+    quiet.subscribe().unwrap().write_in_background(Counts(Arc::clone(&healthy))).unwrap();
     // Ten looks, after which it sleeps if it ever does.
     thread::sleep(Duration::from_millis(100));
     quiet.publish_to("hangs", "x");
@@ -104,26 +104,26 @@ fn threads_come_and_go_with_the_streams() {
     // All are gone when the last handle is, and the streams have ended.
     let blocked = Gate::default();
     let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
-    subscription.hand_over(blocked.clone()).unwrap();
+    subscription.write_in_background(blocked.clone()).unwrap();
     drop(publisher);
     assert!(threads("sse writer") >= 1, "a stream has not ended, and nobody is there to write it");
     blocked.open();
     eventually("no thread is left", none);
 
     // At the limit, the sockets that hang the longest are shut down.
-    let publisher = Publisher::<()>::builder().max_writer_threads(3).queue_frames(1_000_000).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_writer_threads(3).max_queued_events(1_000_000).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<TcpStream> = (0..10)
         .map(|_| {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let subscription = publisher.subscription(()).initial_data(["x".repeat(20_000_000)]).open().unwrap();
-            let options = HandOver::new().write_deadline(None);
-            subscription.hand_over_with(listener.accept().unwrap().0, options).unwrap();
+            let options = BackgroundOptions::new().write_timeout(None);
+            subscription.write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();
             client
         })
         .collect();
     let healthy = Arc::new(Mutex::new(0));
-    publisher.subscribe().unwrap().hand_over(Counts(Arc::clone(&healthy))).unwrap();
+    publisher.subscribe().unwrap().write_in_background(Counts(Arc::clone(&healthy))).unwrap();
     eventually("a healthy stream gets its events behind 10 sockets that hang, with 3 threads", || {
         publisher.publish("x");
         assert!(threads("sse writer") <= 3);

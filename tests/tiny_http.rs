@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::http::{Client, Running};
 use common::{PATIENCE, Watchdog, bodies, eventually};
 use server_sent_events::adapter::tiny_http::{Server, last_event_id, read_body};
-use server_sent_events::{Event, Headers, Publisher};
+use server_sent_events::{Event, Publisher, ResponseHeaders};
 use tiny_http::{Response, TestRequest};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -170,8 +170,9 @@ fn requests_behind_a_running_stream_hold_up_no_other_stream() {
 #[test]
 fn headers_of_the_application_are_added_or_replace_ours() {
     let publisher = Publisher::new();
-    let headers = Headers::new().with("X-One", "1").unwrap().with("cache-control", "no-store").unwrap();
-    let server = Running::new(move |request| publisher.subscribe().unwrap().respond_with(request, &headers).unwrap());
+    let headers = ResponseHeaders::new().with("X-One", "1").unwrap().with("cache-control", "no-store").unwrap();
+    let server =
+        Running::new(move |request| publisher.subscribe().unwrap().respond_with_headers(request, &headers).unwrap());
     let head = server.send(GET).reads_head();
     assert_eq!((head.values("X-One"), head.values("Cache-Control")), (vec!["1"], vec!["no-store"]));
     assert_eq!(head.values("X-Accel-Buffering"), ["no"]);
@@ -270,11 +271,12 @@ fn all_clients_reconnect_in_the_same_instant_many() {
 /// A limit that may have room later makes a browser come back, anything else not.
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
-    let publisher = Publisher::<()>::builder().max_subscribers_per_key(1).max_channel_name(5).build().unwrap();
+    let publisher =
+        Publisher::<()>::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server = Running::new(move |request| {
         let channel = request.url().to_owned();
-        streams.subscription(()).channels([channel]).limit_key("one").respond(request).unwrap();
+        streams.subscription(()).channels([channel]).quota_key("one").respond(request).unwrap();
     });
     let mut inside = server.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
     inside.reads_until(":\n");
@@ -284,27 +286,27 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
     second.reads_until("0\r\n\r\n");
     let mut long = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(long.reads_head().status(), "HTTP/1.1 400 Bad Request");
-    long.reads("the name of a channel is 9 bytes long: at most 5 are allowed");
-    assert_eq!(publisher.stats().refused, 2);
+    long.reads("channel name too long (9 bytes): use at most 5");
+    assert_eq!(publisher.stats().subscriptions_refused, 2);
 }
 
 /// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
 #[test]
 fn headers_for_the_stream_are_on_the_refusal_too() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name(9).build().unwrap();
-    let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
+    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
+    let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
     let headers = headers.with("Access-Control-Allow-Credentials", "true").unwrap();
     let server = Running::new(move |request| match request.url() {
-        "/busy" => publisher.respond_busy_with(request, Duration::from_secs(1), &headers).unwrap(),
+        "/busy" => publisher.respond_busy_with_headers(request, Duration::from_secs(1), &headers).unwrap(),
         path => {
             let channel = path.to_owned();
-            publisher.subscription(()).channels([channel]).respond_with(request, &headers).unwrap();
+            publisher.subscription(()).channels([channel]).respond_with_headers(request, &headers).unwrap();
         }
     });
     // Each stays connected, so that the first stream does.
     let mut clients = Vec::new();
     for (path, status, text) in [
-        ("/too/long/for/it", 400, "the name of a channel is 16 bytes long: at most 9 are allowed"),
+        ("/too/long/for/it", 400, "channel name too long (16 bytes): use at most 9"),
         ("/stream", 200, FIRST_CHUNK),
         ("/stream", 200, ": busy\nretry: "),
         ("/busy", 200, ": busy\nretry: "),
@@ -348,7 +350,7 @@ fn a_client_that_is_gone_is_never_removed_python() {
     assert_eq!(publisher.stats().subscribers, 10);
     drop(clients);
     eventually("clients that left are out of the registry", || publisher.stats().subscribers == 0);
-    assert_eq!(publisher.stats().ended.disconnected, 10);
+    assert_eq!(publisher.stats().ended.connection_lost, 10);
 }
 
 #[test]
@@ -365,7 +367,7 @@ fn slot_leaked_when_the_client_leaves_before_the_first_byte() {
         drop(server.send(GET));
         left.send(()).unwrap();
     }
-    eventually("all have been subscribed, and gone", || publisher.stats().ended.disconnected == 10);
+    eventually("all have been subscribed, and gone", || publisher.stats().ended.connection_lost == 10);
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
@@ -421,7 +423,7 @@ fn streams_opened_at_once_all_get_their_first_comment() {
         }
         // Not how fast, but that none starves: one that does gets its first byte when another one leaves.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-        assert_eq!(publisher.publish("hello").queued(), 300, "round {round}");
+        assert_eq!(publisher.publish("hello").subscribers(), 300, "round {round}");
         clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
         publisher.close();
         clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));

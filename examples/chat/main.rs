@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let chat = Publisher::builder()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
-        .history(History::new().events(KEPT))
+        .history(History::new().max_events_per_channel(KEPT))
         // An error means that the chat is over.
         .on_open(move |_, user: &User, _| drop(opened.send(Change::Opened(user.name.clone()))))
         .on_end(move |_, user, _, _| drop(ended.send(Change::Ended(user.name.clone()))))
@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         threads.spawn(|| {
             if signals.forever().next().is_some() {
                 told_to_end.store(true, Ordering::Relaxed);
-                chat.shutdown_with(Shutdown::new(GRACE).retry(Duration::from_secs(1), Duration::from_secs(4)));
+                chat.shutdown_with(Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5)));
                 server.unblock();
                 // A request whose body is still on its way may take that long.
                 thread::spawn(|| {
@@ -151,7 +151,7 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
 }
 
 fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
-    match chat.subscription(user).channels("chat").last_event_id_of(&request).open() {
+    match chat.subscription(user).channels("chat").last_event_id_from(&request).open() {
         Ok(subscription) => subscription.respond(request),
         Err(_full) => chat.respond_busy(request, Duration::from_secs(5)),
     }

@@ -12,7 +12,7 @@
 //! `stats`, however it is written: to watch it or to publish to it is refused.
 //!
 //! A body may have 1 MiB, and that much may wait for each stream too: two bodies of 600 KB at once can disconnect every
-//! stream of their channel; a browser then resumes. For bodies that large, set `queue_bytes` to four times `MAX_BODY`.
+//! stream of their channel; a browser then resumes. For bodies that large, set `max_queued_bytes` to four times `MAX_BODY`.
 //!
 //! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it says goodbye to every stream with an event of type `shutdown` and a
 //! time of its own after which to come back, and ends within some seconds. Told again, it ends at once.
@@ -77,8 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let streams = (descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2).clamp(1, 10_000);
     let publisher = Publisher::builder()
         .max_subscribers(streams as usize)
-        .max_channel_name(MAX_CHANNEL)
-        .max_channels(MAX_CHANNELS)
+        .max_channel_name_len(MAX_CHANNEL)
+        .max_channels_per_subscriber(MAX_CHANNELS)
         .history(History::new())
         .build()?;
 
@@ -162,7 +162,7 @@ fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result
         Err(reason) => return refuse(request, 400, &reason),
     };
     if reads {
-        return match publisher.subscription(()).channels(&channels).last_event_id_of(&request).open() {
+        return match publisher.subscription(()).channels(&channels).last_event_id_from(&request).open() {
             Ok(subscription) => subscription.respond(request),
             Err(error) if error.is_temporary() => publisher.respond_busy(request, Duration::from_secs(5)),
             Err(error) => refuse(request, 400, &error.to_string()),
@@ -174,7 +174,7 @@ fn answer(publisher: &Publisher, page: &str, mut request: Request) -> io::Result
     };
     match event(body, query) {
         Ok(event) => {
-            let queued = publisher.publish_to(&channels, event).queued();
+            let queued = publisher.publish_to(&channels, event).subscribers();
             let watchers = Header::from_bytes("X-Watchers", queued.to_string()).expect("two plain texts");
             request.respond(Response::empty(204).with_header(watchers))
         }

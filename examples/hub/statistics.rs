@@ -20,13 +20,13 @@ pub fn text(stats: &Stats) -> String {
     metrics.register_with_unit("history", "What is kept", Unit::Bytes, now(stats.history.bytes));
     metrics.register("history_channels", "Channels of which events are kept", now(stats.history.channels));
     for (name, help, number) in [
-        ("published_events", "Events published", stats.published),
-        ("queued_events", "Events put into a queue, once for each stream", stats.queued),
-        ("delivered_events", "Events written to a connection", stats.delivered),
-        ("skipped_events", "Events that were not meant for a stream", stats.skipped),
-        ("panicked_events", "Events that failed for a stream", stats.panicked),
-        ("dropped_events", "Events dropped from a full queue", stats.dropped),
-        ("refused_streams", "Streams refused", stats.refused),
+        ("published_events", "Events published", stats.events_published),
+        ("queued_events", "Events put into a queue, once for each stream", stats.events_queued),
+        ("delivered_events", "Events written to a connection", stats.events_delivered),
+        ("skipped_events", "Events that were not meant for a stream", stats.events_skipped),
+        ("panicked_events", "Events that failed for a stream", stats.closures_panicked),
+        ("dropped_events", "Events dropped from a full queue", stats.events_dropped),
+        ("refused_streams", "Streams refused", stats.subscriptions_refused),
     ] {
         metrics.register(name, help, ConstCounter::new(number));
     }
@@ -35,10 +35,10 @@ pub fn text(stats: &Stats) -> String {
         ("closed", stats.ended.closed),
         ("unsubscribed", stats.ended.unsubscribed),
         ("queue_full", stats.ended.queue_full),
-        ("disconnected", stats.ended.disconnected),
+        ("connection_lost", stats.ended.connection_lost),
         ("write_timed_out", stats.ended.write_timed_out),
         ("dropped", stats.ended.dropped),
-        ("cut", stats.ended.cut),
+        ("disconnected", stats.ended.disconnected),
         ("expired", stats.ended.expired),
     ] {
         causes.get_or_create(&[("cause", cause)]).inc_by(number);

@@ -139,7 +139,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
-    let history = History::new().events(KEPT).max_bytes(MAX_KEPT_BYTES);
+    let history = History::new().max_events_per_channel(KEPT).max_bytes(MAX_KEPT_BYTES);
     let jobs = Jobs::new(Publisher::builder().history(history).max_subscribers(400).build()?);
     for name in ["Back up the photos", "Build the handbook"] {
         jobs.start(name);
@@ -150,7 +150,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         threads.spawn(|| {
             if signals.forever().next().is_some() {
                 told_to_end.store(true, Ordering::Relaxed);
-                let shutdown = Shutdown::new(GRACE).retry(Duration::from_secs(1), Duration::from_secs(4));
+                let shutdown = Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5));
                 jobs.publisher.shutdown_with(shutdown);
                 server.unblock();
                 // A request whose body is still on its way may take that long.
@@ -211,7 +211,7 @@ fn answer(jobs: &Jobs, mut request: Request) -> io::Result<()> {
 /// A page that comes back says where it was and gets what it has missed; another gets all that is still there.
 fn subscribe(publisher: &Publisher, job: Option<u64>, request: Request) -> io::Result<()> {
     let channel = job.map_or(ALL_JOBS.into(), channel_of);
-    match publisher.subscription(()).channels(&channel).last_event_id_of(&request).replay_last(KEPT).open() {
+    match publisher.subscription(()).channels(&channel).last_event_id_from(&request).replay_last(KEPT).open() {
         Ok(subscription) => subscription.respond(request),
         Err(_full) => publisher.respond_busy(request, Duration::from_secs(5)),
     }

@@ -124,6 +124,6 @@ mod tests {
         }
         let error = read(b"hell".chain(Fails), 5).unwrap_err();
         assert_eq!((error.clone(), error.status()), (BodyError::Read(io::ErrorKind::ConnectionReset), 400));
-        assert_eq!(error.to_string(), "reading the body failed: connection reset");
+        assert_eq!(error.to_string(), "failed to read the body: connection reset");
     }
 }

@@ -17,8 +17,8 @@
 //! * [`into_rouille`](crate::Subscription::into_rouille) gives a body that rouille reads. Right for a few streams: each
 //!   holds one of rouille's threads for as long as it lasts, and a quiet event takes 8 KiB on its way, since that is what
 //!   the server below, `tiny_http`, collects before it sends. Every event is sent within 40 ms, one after a pause at once.
-//! * [`into_rouille_upgrade`](crate::Subscription::into_rouille_upgrade) takes the connection over from rouille and
-//!   [hands it over](crate::Subscription::hand_over) to the publisher's writer threads: no thread of rouille's, nothing
+//! * [`into_rouille_upgrade`](crate::Subscription::into_rouille_upgrade) takes the connection over from rouille, and
+//!   the publisher [writes in the background](crate::Subscription::write_in_background): no thread of rouille's, nothing
 //!   but the events themselves, no delay. The price: the client cannot see that the stream has ended.
 //!
 //! # Threads
@@ -66,10 +66,9 @@ use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 use crate::adapter::body;
 use crate::adapter::knocker::Knocker;
 use crate::error::BodyError;
-use crate::http::{self, Headers, LAST_EVENT_ID};
+use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publisher::SubscriptionBuilder;
-use crate::reader::Reader;
-use crate::subscription::Subscription;
+use crate::subscription::{Reader, Subscription};
 
 /// How many bytes the server collects before it sends them as a chunk.
 const COLLECTED: usize = 8192;
@@ -94,16 +93,17 @@ impl Subscription {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn into_rouille(self) -> Response {
-        self.into_rouille_with(&Headers::new())
+        self.into_rouille_with_headers(&ResponseHeaders::new())
     }
 
     /// [`into_rouille`](Self::into_rouille) with further headers.
-    pub fn into_rouille_with(mut self, headers: &Headers) -> Response {
+    pub fn into_rouille_with_headers(mut self, headers: &ResponseHeaders) -> Response {
         self.begin_with_comment();
-        response(headers, ResponseBody::from_reader(Body(self.into_reader().fill_to(COLLECTED))))
+        response(headers, ResponseBody::from_reader(Body(self.into_reader().pad_to(COLLECTED))))
     }
 
-    /// The response that takes the connection over from rouille and [hands the stream over](Self::hand_over).
+    /// Returns the response that takes the connection over from rouille and [writes the stream in the
+    /// background](Self::write_in_background).
     ///
     /// No thread of rouille's stays with it, and nothing is filled up: each event is sent as it comes, by the
     /// publisher's writer threads. For this the response says `Connection: upgrade`, and has neither a length nor chunks.
@@ -127,11 +127,11 @@ impl Subscription {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn into_rouille_upgrade(self, request: &Request) -> Response {
-        self.into_rouille_upgrade_with(request, &Headers::new())
+        self.into_rouille_upgrade_with_headers(request, &ResponseHeaders::new())
     }
 
     /// [`into_rouille_upgrade`](Self::into_rouille_upgrade) with further headers.
-    pub fn into_rouille_upgrade_with(mut self, request: &Request, headers: &Headers) -> Response {
+    pub fn into_rouille_upgrade_with_headers(mut self, request: &Request, headers: &ResponseHeaders) -> Response {
         let head = response(headers, ResponseBody::empty());
         if request.method() == "HEAD" {
             return head;
@@ -159,7 +159,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn respond_to(self, request: &Request) -> Response {
-        self.respond_to_with(request, &Headers::new())
+        self.respond_to_with_headers(request, &ResponseHeaders::new())
     }
 
     /// Makes the response that [`respond_to`](Self::respond_to) makes, with further headers.
@@ -168,19 +168,19 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// another origin reconnect after a busy response.
     ///
     /// ```no_run
-    /// # use server_sent_events::{Headers, Publisher, adapter::rouille::server};
+    /// # use server_sent_events::{ResponseHeaders, Publisher, adapter::rouille::server};
     /// # let publisher = Publisher::new();
-    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// let server = server("127.0.0.1:5000", move |request| {
-    ///     publisher.subscription(()).channels("news").respond_to_with(request, &headers)
+    ///     publisher.subscription(()).channels("news").respond_to_with_headers(request, &headers)
     /// })?;
     /// server.run();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn respond_to_with(self, request: &Request, headers: &Headers) -> Response {
+    pub fn respond_to_with_headers(self, request: &Request, headers: &ResponseHeaders) -> Response {
         match self.last_event_id(last_event_id(request)).open() {
-            Ok(subscription) => subscription.into_rouille_with(headers),
-            Err(error) if error.is_temporary() => respond_busy_with(Duration::from_secs(5), headers),
+            Ok(subscription) => subscription.into_rouille_with_headers(headers),
+            Err(error) if error.is_temporary() => respond_busy_with_headers(Duration::from_secs(5), headers),
             Err(error) => {
                 let mut response = Response::text(error.to_string()).with_status_code(400);
                 response.headers.extend(headers.own().map(owned));
@@ -246,7 +246,7 @@ where
 /// assert_eq!(respond_busy(Duration::from_secs(5)).status_code, 200);
 /// ```
 pub fn respond_busy(retry: Duration) -> Response {
-    respond_busy_with(retry, &Headers::new())
+    respond_busy_with_headers(retry, &ResponseHeaders::new())
 }
 
 /// Makes the response that [`respond_busy`] makes, with further headers.
@@ -255,15 +255,15 @@ pub fn respond_busy(retry: Duration) -> Response {
 /// origin, and does not reconnect.
 ///
 /// ```
-/// use server_sent_events::{Headers, adapter::rouille::respond_busy_with};
+/// use server_sent_events::{ResponseHeaders, adapter::rouille::respond_busy_with_headers};
 /// use std::time::Duration;
 ///
-/// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
-/// let response = respond_busy_with(Duration::from_secs(5), &headers);
+/// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+/// let response = respond_busy_with_headers(Duration::from_secs(5), &headers);
 /// assert!(response.headers.iter().any(|(name, _)| name == "Access-Control-Allow-Origin"));
 /// # Ok::<(), server_sent_events::HeaderError>(())
 /// ```
-pub fn respond_busy_with(retry: Duration, headers: &Headers) -> Response {
+pub fn respond_busy_with_headers(retry: Duration, headers: &ResponseHeaders) -> Response {
     response(headers, ResponseBody::from_string(http::busy(retry)))
 }
 
@@ -318,7 +318,7 @@ pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyErr
 }
 
 /// A response with the headers of an event stream.
-fn response(headers: &Headers, data: ResponseBody) -> Response {
+fn response(headers: &ResponseHeaders, data: ResponseBody) -> Response {
     let identity = ("Content-Encoding".into(), "identity".into());
     let headers = headers.all().map(owned).chain([identity]).collect();
     Response { status_code: 200, headers, data, upgrade: None }
@@ -353,7 +353,7 @@ impl Upgrade for HandOver {
     fn build(&mut self, connection: Box<dyn ReadWrite + Send>) {
         if let Some(subscription) = self.0.take() {
             // An error means that the stream is over, which is all that can be done about it here.
-            let _ = subscription.hand_over(connection);
+            let _ = subscription.write_in_background(connection);
         }
     }
 }

@@ -60,11 +60,11 @@ use std::time::{Duration, SystemTime};
 use tiny_http::{Header, Method, Request, Response};
 
 use crate::adapter::body;
+use crate::deliver::{Output, Writer};
 use crate::error::BodyError;
-use crate::http::{self, Headers, LAST_EVENT_ID};
+use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publisher::{Publisher, SubscriptionBuilder};
-use crate::stats::EndCause;
-use crate::subscription::{Output, Subscription, Writer};
+use crate::subscription::Subscription;
 
 mod server;
 
@@ -74,8 +74,8 @@ impl Subscription {
     /// Answers the request with this stream, and returns at once.
     ///
     /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
-    /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [handed
-    /// over](Self::hand_over): the publisher's writer threads take the connection over and write to it, since
+    /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [written in the
+    /// background](Self::write_in_background): the publisher's writer threads take the connection over and write to it, since
     /// both may wait for the client.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Subscription {
     /// When not one writer thread can be started. The subscription is over then, and `tiny_http` answers the
     /// request with status 500.
     pub fn respond(self, request: Request) -> io::Result<()> {
-        self.respond_with(request, &Headers::new())
+        self.respond_with_headers(request, &ResponseHeaders::new())
     }
 
     /// [`respond`](Self::respond) with further headers.
@@ -93,16 +93,16 @@ impl Subscription {
     /// As [`respond`](Self::respond).
     ///
     /// ```no_run
-    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
     ///
     /// let publisher = Publisher::new();
-    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     publisher.subscribe()?.respond_with(request, &headers)?;
+    ///     publisher.subscribe()?.respond_with_headers(request, &headers)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn respond_with(mut self, request: Request, headers: &Headers) -> io::Result<()> {
+    pub fn respond_with_headers(mut self, request: Request, headers: &ResponseHeaders) -> io::Result<()> {
         let mut chunked = *request.http_version() >= (1, 1);
         let says_close = |header: &Header| {
             header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
@@ -112,15 +112,13 @@ impl Subscription {
         let head = http::head(chunked, keep_alive, &date, headers).into_bytes();
         if *request.method() == Method::Head {
             // A stream that is over, whatever it holds, and whose body is not even an empty chunk.
-            self.leave(EndCause::Dropped);
-            self.queue().cut();
+            self.end_unsent();
             chunked = false;
         } else {
             self.begin_with_comment();
         }
         let writer = Box::new(LazyWriter::Request(Some(request)));
-        let to = Output { writer: Writer::Blocks(writer, None), deadline: None, head, chunked, on_end: None };
-        self.runner().take_over(self, to)
+        self.write(Output { writer: Writer::Blocks(writer, None), write_timeout: None, head, chunked, on_end: None })
     }
 }
 
@@ -149,7 +147,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond_busy(&self, request: Request, retry: Duration) -> io::Result<()> {
-        self.respond_busy_with(request, retry, &Headers::new())
+        self.respond_busy_with_headers(request, retry, &ResponseHeaders::new())
     }
 
     /// Answers as [`respond_busy`](Self::respond_busy) does, with further headers. Returns at once.
@@ -162,21 +160,26 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// As [`respond_busy`](Self::respond_busy).
     ///
     /// ```no_run
-    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
     /// use std::time::Duration;
     ///
     /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
-    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     match publisher.subscribe() {
-    ///         Ok(subscription) => subscription.respond_with(request, &headers)?,
-    ///         Err(_full) => publisher.respond_busy_with(request, Duration::from_secs(5), &headers)?,
+    ///         Ok(subscription) => subscription.respond_with_headers(request, &headers)?,
+    ///         Err(_full) => publisher.respond_busy_with_headers(request, Duration::from_secs(5), &headers)?,
     ///     }
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn respond_busy_with(&self, request: Request, retry: Duration, headers: &Headers) -> io::Result<()> {
-        self.detached(http::busy(retry)).respond_with(request, headers)
+    pub fn respond_busy_with_headers(
+        &self,
+        request: Request,
+        retry: Duration,
+        headers: &ResponseHeaders,
+    ) -> io::Result<()> {
+        self.detached(http::busy(retry)).respond_with_headers(request, headers)
     }
 
     /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
@@ -210,15 +213,15 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
     ///
-    /// let publisher = Publisher::<()>::builder().max_subscribers_per_key(6).build()?;
+    /// let publisher = Publisher::<()>::builder().max_subscribers_per_quota_key(6).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     let address = request.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default();
-    ///     publisher.subscription(()).channels("news").limit_key(address).respond(request)?;
+    ///     publisher.subscription(()).channels("news").quota_key(address).respond(request)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond(self, request: Request) -> io::Result<()> {
-        self.respond_with(request, &Headers::new())
+        self.respond_with_headers(request, &ResponseHeaders::new())
     }
 
     /// Answers as [`respond`](Self::respond) does, with further headers. Returns at once.
@@ -231,20 +234,22 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// As [`respond`](Self::respond).
     ///
     /// ```no_run
-    /// use server_sent_events::{Headers, Publisher, adapter::tiny_http::Server};
+    /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
     ///
     /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
-    /// let headers = Headers::new().with("Access-Control-Allow-Origin", "https://example.org")?;
+    /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     publisher.subscription(()).channels("news").respond_with(request, &headers)?;
+    ///     publisher.subscription(()).channels("news").respond_with_headers(request, &headers)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn respond_with(self, request: Request, headers: &Headers) -> io::Result<()> {
+    pub fn respond_with_headers(self, request: Request, headers: &ResponseHeaders) -> io::Result<()> {
         let publisher = self.publisher();
-        match self.last_event_id_of(&request).open() {
-            Ok(subscription) => subscription.respond_with(request, headers),
-            Err(error) if error.is_temporary() => publisher.respond_busy_with(request, Duration::from_secs(5), headers),
+        match self.last_event_id_from(&request).open() {
+            Ok(subscription) => subscription.respond_with_headers(request, headers),
+            Err(error) if error.is_temporary() => {
+                publisher.respond_busy_with_headers(request, Duration::from_secs(5), headers)
+            }
             Err(error) => {
                 let mut response = Response::from_string(error.to_string()).with_status_code(400);
                 for (name, value) in headers.own() {
@@ -263,12 +268,12 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     ///
     /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     let subscription = publisher.subscription(()).channels("news").last_event_id_of(&request).open()?;
+    ///     let subscription = publisher.subscription(()).channels("news").last_event_id_from(&request).open()?;
     ///     subscription.respond(request)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn last_event_id_of(self, request: &Request) -> Self {
+    pub fn last_event_id_from(self, request: &Request) -> Self {
         self.last_event_id(last_event_id(request))
     }
 }

@@ -6,36 +6,35 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use super::{Core, Handles, HooksOf, OnEnd, OnOpen, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
-use crate::error::{BuildError, OpenError};
+use crate::deliver::{FrameSource, SourceSettings, WriterPool};
+use crate::error::{InvalidSetting, OpenError};
 use crate::event::{Event, HeartbeatStyle};
-use crate::history::{History, Resumed};
+use crate::history::{History, Resumption};
 use crate::notices::Notices;
-use crate::overflow::Overflow;
-use crate::queue::{Item, Properties, Queue, QueueBounds};
-use crate::registry::{Beginning, Hooks, Limits, Registry, Wish};
+use crate::queue::{Overflow, Payload, Properties, QueueLimits, Subscriber};
+use crate::registry::{Hooks, Limits, Opening, Registry, ReplayFrom};
 use crate::stats::{Counters, EndCause};
-use crate::subscription::{Parts, Subscription};
-use crate::writers::Writers;
+use crate::subscription::Subscription;
 
 /// What a publisher's streams have in common, unless one is given its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    pub(super) queue: QueueBounds,
-    heartbeat: Option<Duration>,
-    pub(super) style: HeartbeatStyle,
-    lifetime: Option<Duration>,
+    pub(super) queue: QueueLimits,
+    pub(super) source: SourceSettings,
 }
 
 impl Settings {
-    /// Their names, and whether they are zero, which none may be: queue_frames, queue_bytes, heartbeat, max_lifetime.
+    /// Their names, and whether they are zero, which none may be: max_queued_events, max_queued_bytes, heartbeat, max_lifetime.
     fn are_zero(&self) -> [(&'static str, bool); 4] {
         [
-            ("queue_frames", self.queue.frames == 0),
-            ("queue_bytes", self.queue.bytes == 0),
-            ("heartbeat", self.heartbeat == Some(Duration::ZERO)),
-            ("max_lifetime", self.lifetime == Some(Duration::ZERO)),
+            ("max_queued_events", self.queue.events == 0),
+            ("max_queued_bytes", self.queue.bytes == 0),
+            ("heartbeat", self.source.heartbeat == Some(Duration::ZERO)),
+            ("max_lifetime", self.source.lifetime == Some(Duration::ZERO)),
         ]
     }
 }
@@ -49,7 +48,7 @@ pub struct PublisherBuilder<P = ()> {
     on_end: Option<Box<OnEnd<P>>>,
     history: Option<History>,
     writer_threads: usize,
-    writer_stack: usize,
+    writer_stack_size: usize,
     properties: PhantomData<fn(P) -> P>,
 }
 
@@ -60,22 +59,24 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             limits: Limits {
                 subscribers: 10_000,
                 channels: 64,
-                channel_name: 256,
-                of_channel: usize::MAX,
-                of_key: usize::MAX,
+                channel_name_len: 256,
+                per_channel: usize::MAX,
+                per_quota_key: usize::MAX,
             },
             settings: Settings {
-                queue: QueueBounds { frames: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
-                heartbeat: Some(Duration::from_secs(15)),
-                style: HeartbeatStyle::default(),
-                lifetime: None,
+                queue: QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
+                source: SourceSettings {
+                    heartbeat: Some(Duration::from_secs(15)),
+                    heartbeat_style: HeartbeatStyle::default(),
+                    lifetime: None,
+                },
             },
             on_open: None,
             on_end: None,
             history: None,
             writer_threads: 1_000,
             // As std's own threads have, where address space costs nothing.
-            writer_stack: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
+            writer_stack_size: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
             properties: PhantomData,
         }
     }
@@ -91,37 +92,38 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// How many subscribers one channel may have at once. Defaults to as many as the publisher may have.
     pub fn max_subscribers_per_channel(mut self, subscribers: usize) -> Self {
-        self.limits.of_channel = subscribers;
+        self.limits.per_channel = subscribers;
         self
     }
 
-    /// How many subscriptions there may be at once of one [key](SubscriptionBuilder::limit_key): an address, a user.
-    /// Defaults to as many as the publisher may have. One that has ended counts until it is dropped.
-    pub fn max_subscribers_per_key(mut self, subscribers: usize) -> Self {
-        self.limits.of_key = subscribers;
+    /// Sets how many subscriptions one [quota key](SubscriptionBuilder::quota_key) may have at once, such as an address or
+    /// a user. Defaults to [`max_subscribers`](Self::max_subscribers). A subscription counts until it is dropped, even
+    /// after it has ended.
+    pub fn max_subscribers_per_quota_key(mut self, subscribers: usize) -> Self {
+        self.limits.per_quota_key = subscribers;
         self
     }
 
-    /// In how many channels one subscriber may be. Defaults to 64.
-    pub fn max_channels(mut self, channels: usize) -> Self {
+    /// Sets how many channels one subscriber may be in. Defaults to 64.
+    pub fn max_channels_per_subscriber(mut self, channels: usize) -> Self {
         self.limits.channels = channels;
         self
     }
 
-    /// How many bytes the name of a channel may have that is subscribed to. Defaults to 256.
+    /// Sets how many bytes the name of a subscribed channel may have. Defaults to 256.
     ///
-    /// Publishing to a longer one is no error; nobody can be there.
-    pub fn max_channel_name(mut self, bytes: usize) -> Self {
-        self.limits.channel_name = bytes;
+    /// Publishing to a channel with a longer name is not an error: the channel has no subscribers.
+    pub fn max_channel_name_len(mut self, bytes: usize) -> Self {
+        self.limits.channel_name_len = bytes;
         self
     }
 
-    /// How many frames may wait for one subscriber. Defaults to 1,024.
+    /// Sets how many events may be queued for one subscriber. Defaults to 1,024.
     ///
     /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
     /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
-    pub fn queue_frames(mut self, frames: usize) -> Self {
-        self.settings.queue.frames = frames;
+    pub fn max_queued_events(mut self, frames: usize) -> Self {
+        self.settings.queue.events = frames;
         self
     }
 
@@ -140,7 +142,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// let large = "x".repeat(600_000);
     /// for (bytes, subscribers) in [(1024 * 1024, 0), (4 * 1024 * 1024, 1)] {
-    ///     let publisher = Publisher::<()>::builder().queue_bytes(bytes).build()?;
+    ///     let publisher = Publisher::<()>::builder().max_queued_bytes(bytes).build()?;
     ///     let _subscription = publisher.subscribe()?;
     ///     publisher.publish(&large);
     ///     publisher.publish(&large);
@@ -148,7 +150,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+    pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
         self.settings.queue.bytes = bytes;
         self
     }
@@ -164,7 +166,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// What is queued then is delivered. With a history the client misses nothing.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.settings.lifetime = lifetime.into();
+        self.settings.source.lifetime = lifetime.into();
         self
     }
 
@@ -213,13 +215,13 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// most do so after a minute or less.
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.settings.heartbeat = interval.into();
+        self.settings.source.heartbeat = interval.into();
         self
     }
 
     /// Sets how heartbeats look. Defaults to [`HeartbeatStyle::Line`].
     pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
-        self.settings.style = style;
+        self.settings.source.heartbeat_style = style;
         self
     }
 
@@ -231,7 +233,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// How many threads may write streams that are [handed over](Subscription::hand_over). Defaults to 1,000.
+    /// Sets how many threads may write streams [in the background](Subscription::write_in_background). Defaults to 1,000.
     ///
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
     /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
@@ -244,12 +246,12 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// How many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
+    /// Sets how many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
     ///
     /// What the application gave runs there: writers, closures for [`publish_with`](Publisher::publish_with) and
-    /// [`on_end`](crate::HandOver::on_end), and the `Drop` of what they hold. What is not used costs address space only.
-    pub fn writer_stack(mut self, bytes: usize) -> Self {
-        self.writer_stack = bytes;
+    /// [`on_end`](crate::BackgroundOptions::on_end), and the `Drop` of what they hold. What is not used costs address space only.
+    pub fn writer_stack_size(mut self, bytes: usize) -> Self {
+        self.writer_stack_size = bytes;
         self
     }
 
@@ -257,25 +259,25 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] names the setting that is zero.
-    pub fn build(self) -> Result<Publisher<P>, BuildError> {
-        let Limits { subscribers, channels, channel_name, of_channel, of_key } = self.limits;
+    /// [`InvalidSetting`] names the setting that is zero.
+    pub fn build(self) -> Result<Publisher<P>, InvalidSetting> {
+        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key } = self.limits;
         let [frames, bytes, heartbeat, lifetime] = self.settings.are_zero();
         let settings = [
             ("max_subscribers", subscribers == 0),
-            ("max_channels", channels == 0),
-            ("max_channel_name", channel_name == 0),
-            ("max_subscribers_per_channel", of_channel == 0),
-            ("max_subscribers_per_key", of_key == 0),
+            ("max_channels_per_subscriber", channels == 0),
+            ("max_channel_name_len", channel_name_len == 0),
+            ("max_subscribers_per_channel", per_channel == 0),
+            ("max_subscribers_per_quota_key", per_quota_key == 0),
             frames,
             bytes,
             ("max_writer_threads", self.writer_threads == 0),
-            ("writer_stack", self.writer_stack == 0),
+            ("writer_stack_size", self.writer_stack_size == 0),
             heartbeat,
             lifetime,
         ];
         if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
-            return Err(BuildError { setting });
+            return Err(InvalidSetting::new(setting));
         }
         if let Some(history) = &self.history {
             history.check()?;
@@ -288,8 +290,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
         let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&notices));
         let registry = Arc::new(registry);
-        let writers = Writers::new(self.writer_threads, self.writer_stack, notices);
-        let core = Arc::new(Core { registry, counters, writers, settings: self.settings });
+        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, notices);
+        let core = Arc::new(Core { registry, counters, pool, settings: self.settings });
         let weak = Arc::downgrade(&core);
         let core = Arc::new(Handles(core));
         if let Some(hooks) = hooks {
@@ -304,11 +306,11 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
         f.debug_struct("PublisherBuilder")
             .field("limits", &self.limits)
             .field("queue", &self.settings.queue)
-            .field("heartbeat", &self.settings.heartbeat)
-            .field("max_lifetime", &self.settings.lifetime)
+            .field("heartbeat", &self.settings.source.heartbeat)
+            .field("max_lifetime", &self.settings.source.lifetime)
             .field("history", &self.history)
             .field("max_writer_threads", &self.writer_threads)
-            .field("writer_stack", &self.writer_stack)
+            .field("writer_stack_size", &self.writer_stack_size)
             .finish()
     }
 }
@@ -328,7 +330,7 @@ pub struct SubscriptionBuilder<'p, P> {
 }
 
 /// Makes initial data, once it is known how the subscription begins.
-type First<'p> = Box<dyn FnOnce(Resumed) -> Vec<Event> + 'p>;
+type First<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// With what the publisher's builder was told.
@@ -369,7 +371,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     }
 
     /// Initial data that is made when the subscription is open, by a closure that is told how it
-    /// [resumed](Subscription::resumed). More may be added.
+    /// [resumed](Subscription::resumption). More may be added.
     ///
     /// For a snapshot of something that changes: what is published while it is made comes after it, so nothing falls
     /// between the two; an event may be in both. And a client that has everything needs none.
@@ -387,11 +389,11 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     ///     .open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn initial_data_with<I>(mut self, make: impl FnOnce(Resumed) -> I + 'p) -> Self
+    pub fn initial_data_with<I>(mut self, make: impl FnOnce(Resumption) -> I + 'p) -> Self
     where
         I: IntoIterator<Item: Into<Event>>,
     {
-        self.first.push(Box::new(|resumed| make(resumed).into_iter().map(Into::into).collect()));
+        self.first.push(Box::new(|resumption| make(resumption).into_iter().map(Into::into).collect()));
         self
     }
 
@@ -406,8 +408,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
-    /// Where a client begins that comes without an id: as if this were its [last event
-    /// id](Self::last_event_id).
+    /// Sets where a client without a last event ID starts: after this event, as if it were its [last event
+    /// ID](Self::last_event_id).
     ///
     /// For a page that is rendered together with the point from which its stream goes on: read
     /// [`Publisher::last_event_id`] *before* the page's content.
@@ -423,10 +425,10 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     ///
     /// // The request for the stream. A client that reconnects says its own id, which is newer.
     /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None);
-    /// let subscription = publisher.subscription(()).after(from_the_query).last_event_id(from_the_request).open()?;
+    /// let subscription = publisher.subscription(()).start_after(from_the_query).last_event_id(from_the_request).open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn after(mut self, id: impl Into<Option<String>>) -> Self {
+    pub fn start_after(mut self, id: impl Into<Option<String>>) -> Self {
         self.after = id.into();
         self
     }
@@ -441,24 +443,24 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// [publisher's](PublisherBuilder::heartbeat).
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.settings.heartbeat = interval.into();
+        self.settings.source.heartbeat = interval.into();
         self
     }
 
     /// Sets how the stream's heartbeats look. Defaults to the [publisher's](PublisherBuilder::heartbeat_style).
     pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
-        self.settings.style = style;
+        self.settings.source.heartbeat_style = style;
         self
     }
 
-    /// How many frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_frames).
-    pub fn queue_frames(mut self, frames: usize) -> Self {
-        self.settings.queue.frames = frames;
+    /// Sets how many events may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_events).
+    pub fn max_queued_events(mut self, frames: usize) -> Self {
+        self.settings.queue.events = frames;
         self
     }
 
-    /// How many bytes of frames may wait for it. Defaults to the [publisher's](PublisherBuilder::queue_bytes).
-    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+    /// Sets how many bytes may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_bytes).
+    pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
         self.settings.queue.bytes = bytes;
         self
     }
@@ -472,13 +474,13 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// After how long it ends; `None` for never. Defaults to the [publisher's](PublisherBuilder::max_lifetime), where it
     /// is explained.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.settings.lifetime = lifetime.into();
+        self.settings.source.lifetime = lifetime.into();
         self
     }
 
-    /// By what it is counted, besides: an address, a user. See
-    /// [`max_subscribers_per_key`](PublisherBuilder::max_subscribers_per_key).
-    pub fn limit_key(mut self, key: impl Into<Arc<str>>) -> Self {
+    /// Sets the key under which the subscription is counted too: an address, a user. See
+    /// [`max_subscribers_per_quota_key`](PublisherBuilder::max_subscribers_per_quota_key).
+    pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
     }
@@ -491,39 +493,41 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
         let Self { settings, key, .. } = self;
-        let [frames, bytes, (_, is_heartbeat_zero), max_lifetime] = settings.are_zero();
-        if is_heartbeat_zero {
-            return Err(OpenError::ZeroHeartbeat);
-        }
-        if let Some((setting, _)) = [frames, bytes, max_lifetime].into_iter().find(|(_, is_zero)| *is_zero) {
-            return Err(OpenError::Zero { setting });
+        if let Some((setting, _)) = settings.are_zero().into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(OpenError::InvalidSetting(InvalidSetting::new(setting)));
         }
         let core = &publisher.core;
-        let properties = Properties::new(properties);
-        let Settings { queue: bounds, heartbeat, style, lifetime } = settings;
-        let queue = Arc::new(Queue::new(bounds));
-        let wish = match (last_event_id.or(after), replay_last) {
-            (Some(id), _) => Wish::After(id),
-            (None, Some(events)) => Wish::Last(events),
-            (None, None) => Wish::Nothing,
+        let registry = &core.registry;
+        let Settings { queue, source } = settings;
+        let (bell, rings) = bounded(1);
+        let id = registry.next_subscriber_id();
+        let subscriber = Subscriber::new(id, Properties::new(properties), key, queue, bell);
+        let replay_from = match (last_event_id.or(after), replay_last) {
+            (Some(id), _) => ReplayFrom::Id(id),
+            (None, Some(events)) => ReplayFrom::Last(events),
+            (None, None) => ReplayFrom::Now,
         };
-        let joined = core.registry.join(&channels, &properties, &queue, key.as_ref(), &wish);
-        let Beginning { id, resumed, start, replay } = joined.inspect_err(|error| core.registry.refused(error))?;
-        let parts = core.subscription(id, properties.clone(), Arc::clone(&queue));
+        let opened = registry.open(&subscriber, &channels, &replay_from);
+        let Opening { resumption, start, first_slice, is_replaying } =
+            opened.inspect_err(|error| registry.count_refused(error))?;
         // All of them open at once after a restart: they should not all end at once.
         let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);
-        let lifetime = lifetime.map(|lifetime| lifetime.min(Duration::from_secs(u64::from(u32::MAX))).mul_f64(share));
-        // From here on a panic of the application's drops the subscription, which leaves the registry.
-        let mut subscription = Subscription::new(Parts { resumed, heartbeat, style, lifetime, key, ..parts });
-        core.registry.opened(&queue, &properties, &channels);
-        let initial_data: Vec<Event> = first.into_iter().flat_map(|make| make(resumed)).collect();
+        let longest = Duration::from_secs(u64::from(u32::MAX));
+        let lifetime = source.lifetime.map(|lifetime| lifetime.min(longest).mul_f64(share));
+        let source = SourceSettings { lifetime, ..source };
+        let counters = Arc::clone(&core.counters);
+        // From here on a panic of the application's drops the source, which leaves the registry.
+        let mut source = FrameSource::new(Arc::clone(&subscriber), rings, Arc::downgrade(registry), counters, source);
+        registry.call_opened(&subscriber, &channels);
+        let initial_data: Vec<Event> = first.into_iter().flat_map(|make| make(resumption)).collect();
         let sent = start.as_ref().map_or(0, |start| start.sequence);
         let frames = match start {
             Some(start) => start.frames(initial_data),
             None => initial_data.iter().map(Event::encode).collect(),
         };
-        subscription.begin(frames.into_iter().map(Item::Frame).chain(replay).collect(), sent);
-        Ok(subscription)
+        let replay = is_replaying.then(|| Arc::clone(registry));
+        source.begin(frames.into_iter().map(Payload::Frame).chain(first_slice).collect(), sent, replay);
+        Ok(Subscription::new(source, Arc::clone(&core.pool), resumption))
     }
 }
 
@@ -532,7 +536,7 @@ impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {
         f.debug_struct("SubscriptionBuilder")
             .field("channels", &self.channels)
             .field("initial_data", &self.first.len())
-            .field("heartbeat", &self.settings.heartbeat)
+            .field("heartbeat", &self.settings.source.heartbeat)
             .finish_non_exhaustive()
     }
 }

@@ -298,7 +298,7 @@ impl EventLoop {
     fn writable(&mut self, token: usize) {
         let Some(Entry { connection, socket }) = self.connections.get(&token) else { return };
         if connection.may_stream() {
-            socket.parking.has_room();
+            socket.readiness.set_ready();
         } else {
             self.continue_write(token);
         }
@@ -350,7 +350,7 @@ impl EventLoop {
         // quicker.
         let _ = socket.socket.shutdown(Shutdown::Both);
         // A parked stream must not wait for room of which it is no longer notified. Its next write fails.
-        socket.parking.has_room();
+        socket.readiness.set_ready();
         // Not at once: this may be on the way from `accept`.
         self.acceptor.end_pause();
     }
@@ -382,8 +382,8 @@ impl EventLoop {
 
     fn expire_blocked_streams(&self) {
         for Entry { socket, .. } in self.connections.values() {
-            if socket.parking.parked_for().is_some_and(|parked| parked >= self.config.write_timeout) {
-                socket.parking.times_out();
+            if socket.readiness.parked_for().is_some_and(|parked| parked >= self.config.write_timeout) {
+                socket.readiness.expire();
             }
         }
     }

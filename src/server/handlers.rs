@@ -14,10 +14,10 @@ use parking_lot::{Condvar, Mutex};
 use super::notifier::{Message, SharedSocket};
 use super::response::{self, Kind};
 use super::{Request, Response};
-
-use crate::queue::{NonBlocking, drop_caught};
+use crate::deliver::{Output, Writer};
+use crate::queue::{NonBlockingWrite, drop_caught};
 use crate::stats::EndCause;
-use crate::subscription::{Output, Subscription, SubscriptionHandle, Writer};
+use crate::subscription::{Subscription, SubscriptionHandle};
 
 pub(super) type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
@@ -212,12 +212,11 @@ fn start_stream(mut subscription: Subscription, request: &Request, headers: &str
     socket.notifier.send(Message::StreamStarted(socket.token, subscription.handle()));
     subscription.begin_with_comment();
     let chunked = !request.is_http_1_0();
-    let writer = Writer::Parks(Arc::clone(socket) as Arc<dyn NonBlocking>);
+    let writer = Writer::Parks(Arc::clone(socket) as Arc<dyn NonBlockingWrite>);
     let head = response::stream_head(headers, chunked);
-    let output = Output { writer, deadline: None, head, chunked, on_end: None };
-    let runner = subscription.runner();
+    let output = Output { writer, write_timeout: None, head, chunked, on_end: None };
     // After an error the subscription is dropped, and with it what is the application's, which may panic.
-    let started = catch_unwind(AssertUnwindSafe(|| runner.take_over(subscription, output)));
+    let started = catch_unwind(AssertUnwindSafe(|| subscription.write(output)));
     if !matches!(started, Ok(Ok(()))) {
         socket.is_over(false);
     }
@@ -230,7 +229,7 @@ fn start_stream(mut subscription: Subscription, request: &Request, headers: &str
 fn discard(response: Response, lost: io::ErrorKind) {
     let discarded = catch_unwind(AssertUnwindSafe(|| {
         if let Kind::Stream(mut subscription) = response.0 {
-            subscription.leave(EndCause::Disconnected(lost));
+            subscription.leave(EndCause::ConnectionLost(lost));
         }
     }));
     if let Err(payload) = discarded {
@@ -243,7 +242,7 @@ fn end_streams(ends: &Receiver<(SubscriptionHandle, StreamEnd)>) {
     for (stream, end) in ends {
         let ended = catch_unwind(AssertUnwindSafe(|| match end {
             StreamEnd::Close => drop(stream.close()),
-            StreamEnd::Lost(error) => stream.peer_has_gone(error),
+            StreamEnd::Lost(error) => stream.connection_lost(error),
         }));
         if let Err(payload) = ended {
             drop_caught(payload);

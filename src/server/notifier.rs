@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 use mio::net::TcpStream;
 
-use crate::queue::{NonBlocking, Parking};
+use crate::queue::{NonBlockingWrite, Readiness};
 use crate::subscription::SubscriptionHandle;
 
 /// A message to the event loop. Each but `Stop` names a connection by its token.
@@ -53,23 +53,23 @@ impl fmt::Debug for Notifier {
 pub(super) struct SharedSocket {
     pub(super) token: usize,
     pub(super) socket: TcpStream,
-    pub(super) parking: Parking,
+    pub(super) readiness: Readiness,
     pub(super) notifier: Arc<Notifier>,
 }
 
 impl SharedSocket {
     pub(super) fn new(token: usize, socket: TcpStream, notifier: &Arc<Notifier>) -> Arc<Self> {
-        Arc::new(Self { token, socket, parking: Parking::new(), notifier: Arc::clone(notifier) })
+        Arc::new(Self { token, socket, readiness: Readiness::new(), notifier: Arc::clone(notifier) })
     }
 }
 
-impl NonBlocking for SharedSocket {
+impl NonBlockingWrite for SharedSocket {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.socket).write(bytes)
     }
 
-    fn parking(&self) -> &Parking {
-        &self.parking
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     fn is_over(&self, took_all: bool) {

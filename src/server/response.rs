@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::error::OpenError;
-use crate::http::{self, Headers};
+use crate::http::{self, ResponseHeaders};
 use crate::subscription::Subscription;
 
 /// A response from the handler given to [`EventServer::serve`](super::EventServer::serve).
@@ -83,7 +83,7 @@ impl From<Result<Subscription, OpenError>> for Response {
 /// Returns the head of a stream, with these header lines.
 pub(super) fn stream_head(headers: &str, chunked: bool) -> Vec<u8> {
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let head = http::head(chunked, false, &date, &Headers::new());
+    let head = http::head(chunked, false, &date, &ResponseHeaders::new());
     let fields = head.strip_suffix("\r\n").expect("BUG: head does not end with an empty line");
     format!("{fields}{headers}\r\n").into_bytes()
 }

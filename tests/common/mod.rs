@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
-use server_sent_events::{EndCause, Publisher, Subscription, TryNextError};
+use server_sent_events::{EndCause, Publisher, Subscription, TryRecvError};
 
 /// How long a condition may take before the test fails. Never waited for when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,13 +29,13 @@ pub fn publisher<P: Send + Sync + 'static>() -> Publisher<P> {
 /// A subscriber of these channels.
 #[track_caller]
 pub fn subscriber<const N: usize>(publisher: &Publisher, channels: [&str; N]) -> Subscription {
-    publisher.subscription(()).channels(channels).open().unwrap()
+    publisher.subscribe_to(channels).unwrap()
 }
 
 /// The next frame is this one, and it comes without a heartbeat before it.
 #[track_caller]
 pub fn gets(subscription: &mut Subscription, frame: &str) {
-    assert_eq!(subscription.next_timeout(PATIENCE).as_deref(), Ok(frame));
+    assert_eq!(subscription.recv_timeout(PATIENCE).as_deref(), Ok(frame));
 }
 
 /// The next frame is an event with nothing but this data.
@@ -47,7 +47,7 @@ pub fn gets_data(subscription: &mut Subscription, data: &str) {
 /// Nothing waits; all that was published has been taken.
 #[track_caller]
 pub fn gets_nothing(subscription: &mut Subscription) {
-    assert_eq!(subscription.try_next(), Err(TryNextError::Empty));
+    assert_eq!(subscription.try_recv(), Err(TryRecvError::Empty));
 }
 
 /// The stream ends here, for this reason.

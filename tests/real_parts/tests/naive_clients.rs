@@ -10,7 +10,7 @@ use real_parts::common::http::Running;
 use real_parts::installed::{node, python};
 use real_parts::relay::{Cut, Relay};
 use serde_json::json;
-use server_sent_events::server::{Answer, EventServer, Request, RunningServer};
+use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{Event, History, Publisher};
 
 /// Short, so that several come between two events.
@@ -132,12 +132,12 @@ impl Server {
         let publisher = publisher.clone();
         match front {
             Front::TinyHttp => Self::TinyHttp(Running::new(move |request| {
-                let subscription = publisher.subscription(()).last_event_id_of(&request).open().unwrap();
+                let subscription = publisher.subscription(()).last_event_id_from(&request).open().unwrap();
                 // The client may be gone.
                 let _ = subscription.respond(request);
             })),
             Front::EventServer => {
-                let answer = move |request: &Request| -> Answer {
+                let answer = move |request: &Request| -> Response {
                     publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
                 };
                 Self::EventServer(EventServer::bind("127.0.0.1:0").unwrap().spawn(answer).unwrap())

@@ -1,4 +1,4 @@
-//! A stream that is handed over is written by the publisher's few threads, whatever its writer does, and its end
+//! A stream in the background is written by the publisher's few threads, whatever its writer does, and its end
 //! is told with its cause.
 
 mod common;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, eventually, seed};
 use fastrand::Rng;
-use server_sent_events::{EndCause, Event, HandOver, Publisher, Subscription};
+use server_sent_events::{BackgroundOptions, EndCause, Event, InvalidSetting, Publisher, Subscription};
 
 /// Keeps what is written, for the test to look at.
 #[derive(Clone, Default)]
@@ -41,9 +41,9 @@ impl Write for Kept {
 }
 
 /// Options that tell the end, and where it is told.
-fn told() -> (HandOver, Receiver<EndCause>) {
+fn told() -> (BackgroundOptions, Receiver<EndCause>) {
     let (ended, end) = channel();
-    (HandOver::new().on_end(move |cause| ended.send(cause).unwrap()), end)
+    (BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap()), end)
 }
 
 /// It ended for this reason.
@@ -52,7 +52,7 @@ fn ended(end: &Receiver<EndCause>, cause: EndCause) {
     assert_eq!(end.recv_timeout(PATIENCE), Ok(cause));
 }
 
-/// The two ends of a connection: the client's, and the one to hand over.
+/// The two ends of a connection: the client's, and the one to write to.
 fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn what_was_queued_before_and_what_comes_after_is_written_in_order() {
     let kept = Kept::default();
     let subscription = publisher.subscription(()).initial_data(["1"]).open().unwrap();
     publisher.publish("2");
-    subscription.hand_over(kept.clone()).unwrap();
+    subscription.write_in_background(kept.clone()).unwrap();
     kept.becomes("data: 1\n\ndata: 2\n\n");
     publisher.publish("3");
     kept.becomes("data: 1\n\ndata: 2\n\ndata: 3\n\n");
@@ -76,7 +76,7 @@ fn what_was_queued_before_and_what_comes_after_is_written_in_order() {
 fn closures_are_rendered_and_nothing_else_is_written() {
     let publisher = common::publisher::<u8>();
     let kept = Kept::default();
-    publisher.subscription(7).open().unwrap().hand_over(kept.clone()).unwrap();
+    publisher.subscription(7).open().unwrap().write_in_background(kept.clone()).unwrap();
     publisher.publish_with("default channel", |n: &u8| (*n != 7).then(|| Event::new("skipped")));
     publisher.publish_with("default channel", |n: &u8| Some(Event::new(n.to_string())));
     publisher.publish_with("default channel", |_: &u8| panic!("a panic that belongs to this test"));
@@ -87,7 +87,7 @@ fn closures_are_rendered_and_nothing_else_is_written() {
 fn a_socket_is_closed_at_the_end() {
     let publisher = Publisher::new();
     let (mut client, connection) = connection();
-    publisher.subscribe().unwrap().hand_over(connection).unwrap();
+    publisher.subscribe().unwrap().write_in_background(connection).unwrap();
     publisher.publish("bye");
     publisher.close();
     let mut text = String::new();
@@ -99,7 +99,7 @@ fn a_socket_is_closed_at_the_end() {
 fn a_large_event_and_many_small_ones() {
     let publisher = Publisher::new();
     let kept = Kept::default();
-    publisher.subscribe().unwrap().hand_over(kept.clone()).unwrap();
+    publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
     let large = "x".repeat(500_000);
     publisher.publish(&large);
     let mut all = format!("data: {large}\n\n");
@@ -115,7 +115,7 @@ fn a_large_event_and_many_small_ones() {
 fn closed() {
     let publisher = Publisher::new();
     let (options, end) = told();
-    publisher.subscribe().unwrap().hand_over_with(Kept::default(), options).unwrap();
+    publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
     publisher.close();
     ended(&end, EndCause::Closed);
 }
@@ -125,7 +125,7 @@ fn closed_by_the_last_handle() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let kept = Kept::default();
-    publisher.subscribe().unwrap().hand_over_with(kept.clone(), options).unwrap();
+    publisher.subscribe().unwrap().write_in_background_with_options(kept.clone(), options).unwrap();
     publisher.publish("the last word");
     drop(publisher);
     ended(&end, EndCause::Closed);
@@ -140,7 +140,7 @@ fn handed_over_after_the_publisher_has_gone() {
     let subscription = publisher.subscribe().unwrap();
     publisher.publish("the last word");
     drop(publisher);
-    subscription.hand_over_with(kept.clone(), options).unwrap();
+    subscription.write_in_background_with_options(kept.clone(), options).unwrap();
     ended(&end, EndCause::Closed);
     assert_eq!(kept.text(), "data: the last word\n\n");
 }
@@ -149,8 +149,8 @@ fn handed_over_after_the_publisher_has_gone() {
 fn unsubscribed() {
     let publisher = Publisher::new();
     let (options, end) = told();
-    publisher.subscribe().unwrap().hand_over_with(Kept::default(), options).unwrap();
-    publisher.unsubscribe("default channel", |()| true);
+    publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
+    publisher.unsubscribe_if("default channel", |()| true);
     ended(&end, EndCause::Unsubscribed);
     assert_eq!(publisher.stats().ended.unsubscribed, 1);
 }
@@ -160,25 +160,25 @@ fn disconnected() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let (client, connection) = connection();
-    publisher.subscribe().unwrap().hand_over_with(connection, options).unwrap();
+    publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
     drop(client);
     eventually("a write fails", || {
         publisher.publish("x");
         publisher.stats().subscribers == 0
     });
     let cause = end.recv_timeout(PATIENCE).unwrap();
-    let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].map(EndCause::Disconnected);
+    let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].map(EndCause::ConnectionLost);
     assert!(kinds.contains(&cause), "{cause:?}");
-    assert_eq!(publisher.stats().ended.disconnected, 1);
+    assert_eq!(publisher.stats().ended.connection_lost, 1);
 }
 
 #[test]
 fn queue_full() {
-    let publisher = Publisher::<()>::builder().queue_frames(4).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_events(4).build().unwrap();
     let (options, end) = told();
     let (_client, connection) = connection();
-    let options = options.write_deadline(None);
-    publisher.subscribe().unwrap().hand_over_with(connection, options).unwrap();
+    let options = options.write_timeout(None);
+    publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
     let large = "x".repeat(1_000_000);
     eventually("the client's stream is ended", || {
         publisher.publish(&large);
@@ -193,8 +193,8 @@ fn write_timed_out() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let (mut client, connection) = connection();
-    let options = options.write_deadline(Duration::from_millis(50));
-    publisher.subscribe().unwrap().hand_over_with(connection, options).unwrap();
+    let options = options.write_timeout(Duration::from_millis(50));
+    publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
     publisher.publish("x".repeat(20_000_000));
     ended(&end, EndCause::WriteTimedOut);
     assert_eq!(publisher.stats().ended.write_timed_out, 1);
@@ -205,11 +205,14 @@ fn write_timed_out() {
 }
 
 #[test]
-fn a_deadline_of_zero_is_refused() {
+fn a_write_timeout_of_zero_is_rejected() {
     let publisher = Publisher::new();
-    let options = HandOver::new().write_deadline(Duration::ZERO);
-    let error = publisher.subscribe().unwrap().hand_over_with(Kept::default(), options).unwrap_err();
-    assert_eq!(error.to_string(), "the write deadline is 0: it must be more, or None");
+    let options = BackgroundOptions::new().write_timeout(Duration::ZERO);
+    let error = publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "`write_timeout` must be greater than 0, or None");
+    let setting = error.get_ref().and_then(|error| error.downcast_ref::<InvalidSetting>()).map(InvalidSetting::setting);
+    assert_eq!(setting, Some("write_timeout"));
     assert_eq!(publisher.stats().subscribers, 0);
 }
 
@@ -218,19 +221,19 @@ fn the_hook_may_use_the_publisher_and_may_panic() {
     let publisher = Publisher::new();
     let (told, end) = channel();
     let inside = publisher.clone();
-    let options = HandOver::new().on_end(move |_| {
+    let options = BackgroundOptions::new().on_end(move |_| {
         inside.publish("x");
         inside.close();
-        inside.unsubscribe("default channel", |()| true);
-        told.send((inside.stats().subscribers, inside.subscribers("default channel").len())).unwrap();
+        inside.unsubscribe_if("default channel", |()| true);
+        told.send((inside.stats().subscribers, inside.subscriber_properties("default channel").len())).unwrap();
         panic!("a panic that belongs to this test");
     });
-    publisher.subscribe().unwrap().hand_over_with(Kept::default(), options).unwrap();
+    publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
     publisher.close();
     assert_eq!(end.recv_timeout(PATIENCE), Ok((0, 0)));
     // The threads are all still there.
     let kept = Kept::default();
-    publisher.subscribe().unwrap().hand_over(kept.clone()).unwrap();
+    publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
     publisher.publish("after");
     kept.becomes("data: after\n\n");
 }
@@ -253,8 +256,8 @@ fn what_still_waited_is_dropped_before_the_end_is_told() {
     let ((is_in, inside), (breaks, broken), (told, end)) = (channel(), channel(), channel());
     let captured = Arc::new(());
     let left = Arc::downgrade(&captured);
-    let options = HandOver::new().on_end(move |_| told.send(left.strong_count()).unwrap());
-    publisher.subscribe().unwrap().hand_over_with(Breaks(is_in, broken), options).unwrap();
+    let options = BackgroundOptions::new().on_end(move |_| told.send(left.strong_count()).unwrap());
+    publisher.subscribe().unwrap().write_in_background_with_options(Breaks(is_in, broken), options).unwrap();
     publisher.publish("one");
     inside.recv_timeout(PATIENCE).unwrap();
     publisher.publish_with("default channel", move |()| Some(Event::new(format!("{captured:?}"))));
@@ -266,7 +269,7 @@ fn what_still_waited_is_dropped_before_the_end_is_told() {
 fn hooks_that_block_hold_up_no_other_stream() {
     let publisher = Publisher::new();
     let kept = Kept::default();
-    publisher.subscribe().unwrap().hand_over(kept.clone()).unwrap();
+    publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
     // More than there are processors, and so threads that wait for something to do.
     let hooks = std::thread::available_parallelism().map_or(1, usize::from) + 2;
     let (is_in, inside) = channel();
@@ -274,12 +277,12 @@ fn hooks_that_block_hold_up_no_other_stream() {
         .map(|_| {
             let (gate, opens) = channel();
             let (is_in, subscription) = (is_in.clone(), publisher.subscribe().unwrap());
-            let (handle, options) = (subscription.handle(), HandOver::new());
+            let (handle, options) = (subscription.handle(), BackgroundOptions::new());
             let options = options.on_end(move |_| {
                 is_in.send(()).unwrap();
                 let _ = opens.recv();
             });
-            subscription.hand_over_with(io::sink(), options).unwrap();
+            subscription.write_in_background_with_options(io::sink(), options).unwrap();
             handle.close();
             inside.recv_timeout(PATIENCE).expect("a hook waits for another");
             gate
@@ -295,9 +298,9 @@ fn a_silent_stream_is_sent_heartbeats_and_a_busy_one_is_not() {
     let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let (silent, busy, never) = (Kept::default(), Kept::default(), Kept::default());
     let open = |channel: &str| publisher.subscription(()).channels(channel);
-    open("silent").open().unwrap().hand_over(silent.clone()).unwrap();
-    open("busy").heartbeat(Duration::from_millis(500)).open().unwrap().hand_over(busy.clone()).unwrap();
-    open("never").heartbeat(None).open().unwrap().hand_over(never.clone()).unwrap();
+    open("silent").open().unwrap().write_in_background(silent.clone()).unwrap();
+    open("busy").heartbeat(Duration::from_millis(500)).open().unwrap().write_in_background(busy.clone()).unwrap();
+    open("never").heartbeat(None).open().unwrap().write_in_background(never.clone()).unwrap();
     eventually("five heartbeats", || {
         publisher.publish_to("busy", "x");
         silent.text() == ":\n".repeat(5)
@@ -322,7 +325,7 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
     let kept = Kept::default();
     let subscription = publisher.subscribe().unwrap();
     (0..10).for_each(|n| drop(publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)))));
-    subscription.hand_over(Slow(kept.clone())).unwrap();
+    subscription.write_in_background(Slow(kept.clone())).unwrap();
     eventually("all are written", || kept.text().contains("data: 9 "));
     let first = kept.text();
     assert!(!first.split("data: 9 ").next().unwrap().contains("\n:\n"), "a heartbeat between two writes");
@@ -334,13 +337,13 @@ fn heartbeats_find_out_who_has_gone() {
     let clients: Vec<TcpStream> = (0..100)
         .map(|_| {
             let (client, connection) = connection();
-            publisher.subscribe().unwrap().hand_over(connection).unwrap();
+            publisher.subscribe().unwrap().write_in_background(connection).unwrap();
             client
         })
         .collect();
     drop(clients);
     eventually("all have left", || publisher.stats().subscribers == 0);
-    assert_eq!(publisher.stats().ended.disconnected, 100);
+    assert_eq!(publisher.stats().ended.connection_lost, 100);
 }
 
 /// A writer that does what a seed says, and knows whether it was used after an error.
@@ -389,21 +392,21 @@ fn whatever_the_writer_does_no_other_stream_notices() {
     const EVENTS: usize = 1_000;
     let seed = seed("misbehaving writers");
     let _watchdog = Watchdog::new(&format!("misbehaving writers with SEED={seed}"), PATIENCE * 3);
-    let publisher = Publisher::<()>::builder().queue_frames(EVENTS + 1).build().unwrap();
+    let publisher = Publisher::<()>::builder().max_queued_events(EVENTS + 1).build().unwrap();
     let used_after = Arc::new(AtomicUsize::new(0));
     let (told, ends) = channel();
     let options = || {
         let told: Sender<EndCause> = told.clone();
-        HandOver::new().on_end(move |cause| told.send(cause).unwrap())
+        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap())
     };
     let open = || -> Subscription { publisher.subscribe().unwrap() };
     let healthy: Vec<Kept> = (0..10).map(|_| Kept::default()).collect();
     let broken: Vec<Kept> = (0..200).map(|_| Kept::default()).collect();
-    healthy.iter().for_each(|kept| open().hand_over_with(kept.clone(), options()).unwrap());
+    healthy.iter().for_each(|kept| open().write_in_background_with_options(kept.clone(), options()).unwrap());
     for (n, kept) in (0..).zip(&broken) {
         let rng = Rng::with_seed(seed ^ n);
         let writer = Misbehaves { rng, kept: kept.clone(), failed: false, used_after: Arc::clone(&used_after) };
-        open().hand_over_with(writer, options()).unwrap();
+        open().write_in_background_with_options(writer, options()).unwrap();
     }
 
     let mut all = String::new();
@@ -418,21 +421,21 @@ fn whatever_the_writer_does_no_other_stream_notices() {
     assert!(broken.iter().all(|kept| all.starts_with(&kept.text())), "something was written twice or left out");
     assert_eq!(used_after.load(SeqCst), 0, "written to after an error");
     let stats = publisher.stats();
-    assert_eq!((stats.subscribers, stats.ended.closed + stats.ended.disconnected), (0, 210));
-    let disconnected = causes.iter().filter(|cause| matches!(cause, EndCause::Disconnected(_))).count() as u64;
-    assert_eq!(stats.ended.disconnected, disconnected);
+    assert_eq!((stats.subscribers, stats.ended.closed + stats.ended.connection_lost), (0, 210));
+    let disconnected = causes.iter().filter(|cause| matches!(cause, EndCause::ConnectionLost(_))).count() as u64;
+    assert_eq!(stats.ended.connection_lost, disconnected);
     assert!(broken.iter().any(|kept| kept.text() != all), "nothing failed");
 }
 
 #[test]
 fn publish_hand_over_disconnect_close_and_drop_from_many_threads() {
-    let seed = seed("handed over from many threads");
-    let _watchdog = Watchdog::new(&format!("hand_over with SEED={seed}"), Duration::from_secs(100));
+    let seed = seed("written in the background from many threads");
+    let _watchdog = Watchdog::new(&format!("write_in_background with SEED={seed}"), Duration::from_secs(100));
     let (told, ends) = channel();
     let mut handed_over = 0;
     for round in 0..5 {
         let publisher = Publisher::<()>::builder()
-            .queue_frames(32)
+            .max_queued_events(32)
             .heartbeat(Duration::from_millis(5))
             .max_writer_threads(1 + round * 2)
             .build()
@@ -447,29 +450,35 @@ fn publish_hand_over_disconnect_close_and_drop_from_many_threads() {
                         let mut clients = Vec::new();
                         for _ in 0..1_000 {
                             match rng.u32(..100) {
-                                0..60 => drop(publisher.publish("x".repeat(rng.usize(..2_000))).queued()),
+                                0..60 => drop(publisher.publish("x".repeat(rng.usize(..2_000))).subscribers()),
                                 60..75 => {
                                     let (told, kept) = (told.clone(), Kept::default());
-                                    let options = HandOver::new().on_end(move |cause| told.send(cause).unwrap());
+                                    let options =
+                                        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
                                     let subscription = publisher.subscribe().unwrap();
                                     let rng = Rng::with_seed(rng.u64(..));
                                     let used_after = Arc::default();
                                     let writer = Misbehaves { rng, kept, failed: false, used_after };
-                                    subscription.hand_over_with(writer, options).unwrap();
+                                    subscription.write_in_background_with_options(writer, options).unwrap();
                                     handed_over += 1;
                                 }
                                 75..80 => {
                                     let told = told.clone();
-                                    let options = HandOver::new().on_end(move |cause| told.send(cause).unwrap());
-                                    let options = options.write_deadline(Duration::from_millis(20));
+                                    let options =
+                                        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+                                    let options = options.write_timeout(Duration::from_millis(20));
                                     let (client, connection) = connection();
-                                    publisher.subscribe().unwrap().hand_over_with(connection, options).unwrap();
+                                    publisher
+                                        .subscribe()
+                                        .unwrap()
+                                        .write_in_background_with_options(connection, options)
+                                        .unwrap();
                                     handed_over += 1;
                                     clients.push(client);
                                 }
                                 80..90 if !clients.is_empty() => drop(clients.swap_remove(rng.usize(..clients.len()))),
                                 90 => publisher.close(),
-                                91 => drop(publisher.unsubscribe("default channel", |()| true)),
+                                91 => drop(publisher.unsubscribe_if("default channel", |()| true)),
                                 _ => drop(publisher.subscribe().unwrap()),
                             }
                         }

@@ -10,10 +10,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
+use std::task::Wake;
 use std::time::Duration;
 
-use super::{Hangs, Job, Orders, Stream, Threads, Writers};
-use crate::queue::{Queue, wake};
+use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WriterPool};
+use super::stream::Stream;
 
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,14 +24,14 @@ const LONG_AT_THE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The thread that watches the others, and schedules heartbeats.
 pub(super) struct Supervisor {
-    writers: Arc<Writers>,
+    pool: Arc<WriterPool>,
     /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
     /// has ended is found out then.
-    watched: BTreeMap<(u64, u64), Weak<Queue>>,
+    watched: BTreeMap<(u64, u64), Weak<Stream>>,
     next_number: u64,
     /// What was seen at the last look at the threads.
     looked: u64,
-    turns: u64,
+    jobs_begun: u64,
     waited: bool,
 }
 
@@ -46,39 +47,41 @@ impl Supervisor {
     /// No stream is forgotten for longer, so that those which have ended do not pile up behind a long interval.
     const LONGEST_LOOK_AWAY: u64 = 60_000_000;
 
-    pub(super) fn new(writers: Arc<Writers>) -> Self {
-        Self { writers, watched: BTreeMap::new(), next_number: 0, looked: 0, turns: 0, waited: false }
+    pub(super) fn new(pool: Arc<WriterPool>) -> Self {
+        Self { pool, watched: BTreeMap::new(), next_number: 0, looked: 0, jobs_begun: 0, waited: false }
     }
 
     pub(super) fn run(mut self) {
-        let writers = Arc::clone(&self.writers);
+        let pool = Arc::clone(&self.pool);
         let mut seen = Seen::SomethingUnderWay;
         loop {
             if seen == Seen::Nothing {
-                writers.asleep.store(true, SeqCst);
-                if self.is_anything_under_way(&writers.threads.lock()) {
-                    writers.asleep.store(false, SeqCst);
+                pool.asleep.store(true, SeqCst);
+                if self.is_anything_under_way(&pool.threads.lock()) {
+                    pool.asleep.store(false, SeqCst);
                     seen = Seen::SomethingUnderWay;
                 }
             }
             let next_awakening = self.watched.first_key_value().map(|((due, _), _)| *due);
             let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
-            let mut orders = writers.orders.lock();
-            if !orders.look && orders.watch.is_empty() {
+            let mut inbox = pool.inbox.lock();
+            if !inbox.look && inbox.watch.is_empty() {
                 match next_awakening.into_iter().chain(next_look).min() {
                     Some(due) => {
-                        let wait = Duration::from_micros(due.saturating_sub(writers.now()));
-                        writers.ordered.wait_for(&mut orders, wait);
+                        let wait = Duration::from_micros(due.saturating_sub(pool.now()));
+                        pool.inbox_changed.wait_for(&mut inbox, wait);
                     }
-                    None => writers.ordered.wait(&mut orders),
+                    None => pool.inbox_changed.wait(&mut inbox),
                 }
             }
-            let Orders { watch, .. } = std::mem::take(&mut *orders);
-            drop(orders);
-            writers.asleep.store(false, SeqCst);
-            watch.into_iter().for_each(|queue| self.schedule(queue));
+            let SupervisorInbox { watch, .. } = std::mem::take(&mut *inbox);
+            drop(inbox);
+            pool.asleep.store(false, SeqCst);
+            for stream in watch {
+                self.schedule(stream);
+            }
             self.wake_watched();
-            if self.looked + TICK.as_micros() as u64 <= writers.now() {
+            if self.looked + TICK.as_micros() as u64 <= pool.now() {
                 seen = self.look();
             } else {
                 seen = Seen::SomethingUnderWay;
@@ -90,106 +93,111 @@ impl Supervisor {
     }
 
     /// Notes when the stream is to be looked at next.
-    fn schedule(&mut self, queue: Weak<Queue>) {
-        let Some(due) = queue.upgrade().and_then(|queue| Stream::of(&queue).next_awakening(self.next_number)) else {
+    fn schedule(&mut self, weak: Weak<Stream>) {
+        let Some(due) = weak.upgrade().and_then(|stream| stream.next_awakening(self.next_number)) else {
             return;
         };
         // Cut off only where much is left, so that the last look is not one for all.
-        let now = self.writers.now();
+        let now = self.pool.now();
         let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
         let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
-        self.watched.insert((due, self.next_number), queue);
+        self.watched.insert((due, self.next_number), weak);
         self.next_number += 1;
     }
 
     /// Wakes the streams that were silent for so long, and those whose lifetime is over. The turn then finds nothing queued,
     /// and the heartbeat or the end due.
     fn wake_watched(&mut self) {
-        let now = self.writers.now();
+        let now = self.pool.now();
         while let Some(entry) = self.watched.first_entry().filter(|entry| entry.key().0 <= now) {
             let weak = entry.remove();
-            let Some(queue) = weak.upgrade() else { continue };
-            let stream = Stream::of(&queue);
+            let Some(stream) = weak.upgrade() else { continue };
             let expires = stream.expires.load(Relaxed) <= now;
             if expires {
                 stream.expires.store(u64::MAX, Relaxed);
             }
             if expires || stream.is_silent(now) {
-                wake(queue.notify());
+                if stream.subscriber.schedule().notify() {
+                    stream.wake_by_ref();
+                }
                 // It is looked at again when it has been silent for as long once more.
-                stream.written.fetch_max(now, Relaxed);
+                stream.last_write.fetch_max(now, Relaxed);
             }
             self.schedule(weak);
         }
     }
 
     fn is_anything_under_way(&self, threads: &Threads) -> bool {
-        let now = self.writers.now();
-        !self.writers.jobs.is_empty()
-            || threads.slots.len() > self.writers.processors
+        let now = self.pool.now();
+        !self.pool.jobs.is_empty()
+            || threads.workers.len() > self.pool.processors
             || threads.leaving > 0
-            || threads.slots.iter().any(|slot| slot.busy(now).is_some())
+            || threads.workers.iter().any(|status| status.busy(now).is_some())
     }
 
     /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
     fn look(&mut self) -> Seen {
-        let writers = Arc::clone(&self.writers);
-        let mut threads = writers.threads.lock();
-        let now = writers.now();
+        let pool = Arc::clone(&self.pool);
+        let mut threads = pool.threads.lock();
+        let now = pool.now();
         self.looked = now;
 
         let (mut stuck, mut stuck_in_writes, mut longest) = (0, 0, None);
-        for slot in &threads.slots {
-            let Some((busy, writes)) = slot.busy(now) else { continue };
+        for status in &threads.workers {
+            let Some((busy, writes)) = status.busy(now) else { continue };
             if busy < TICK {
                 continue;
             }
             stuck += 1;
             stuck_in_writes += usize::from(writes);
-            if let Some(hangs) = slot.hangs.lock().as_ref() {
-                let busy = Duration::from_micros(now.saturating_sub(hangs.since));
-                if Stream::of(&hangs.queue).deadline.is_some_and(|deadline| deadline <= busy) {
-                    hangs.shut_down(true);
-                } else if hangs.queue.is_cut() {
-                    // It has ended; what it hangs in is all that is left of it.
-                    hangs.shut_down(false);
+            if let Some(blocked) = status.blocked.lock().as_ref() {
+                let busy = Duration::from_micros(now.saturating_sub(blocked.since));
+                if blocked.stream.write_timeout.is_some_and(|timeout| timeout <= busy) {
+                    blocked.shut_down(true);
+                } else if blocked.stream.subscriber.is_aborted() {
+                    // It has ended; this write is all that is left of it.
+                    blocked.shut_down(false);
                 }
                 if longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
-                    longest = Some((busy, Hangs::clone(hangs)));
+                    longest = Some((busy, BlockedWrite::clone(blocked)));
                 }
             }
         }
 
-        let turns = writers.turns.load(Relaxed);
-        let waits = !writers.jobs.is_empty();
+        let jobs_begun = pool.jobs_begun.load(Relaxed);
+        let waits = !pool.jobs.is_empty();
         // A thread that hangs in a write needs no processor, so another takes its place. One that is long at
         // something else, a closure, may need it; its place is taken only when nothing moves at all.
-        let staying = threads.slots.len() - threads.leaving.min(threads.slots.len());
-        let working = staying.saturating_sub(if turns == self.turns { stuck } else { stuck_in_writes });
+        let staying = threads.workers.len() - threads.leaving.min(threads.workers.len());
+        let working = staying.saturating_sub(if jobs_begun == self.jobs_begun { stuck } else { stuck_in_writes });
         let mut failed = None;
-        if waits && self.waited && working < writers.processors {
-            if threads.slots.len() < writers.max_threads {
+        if waits && self.waited && working < pool.processors {
+            if threads.workers.len() < pool.max_threads {
                 // If it cannot be started, the next look tries again.
-                failed = writers.start_thread(&mut threads).err();
-            } else if let Some((_, hangs)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
-                hangs.shut_down(true);
+                failed = pool.start_thread(&mut threads).err();
+            } else if let Some((_, blocked)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
+                blocked.shut_down(true);
             }
         }
-        let over = writers.closed.load(SeqCst) && writers.streams.load(SeqCst) == 0;
-        if over && threads.slots.is_empty() {
+        let over = pool.closed.load(SeqCst) && pool.streams.load(SeqCst) == 0;
+        if over && threads.workers.is_empty() {
             threads.supervised = false;
             return Seen::TheEnd;
         }
         // A surplus thread goes, one after the other; at the end they all do.
-        let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > writers.processors;
+        let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > pool.processors;
         let surplus = if over { staying } else { usize::from(is_surplus) };
         threads.leaving += surplus;
-        (0..surplus).for_each(|_| writers.put_job(Job::Leave));
-        (self.turns, self.waited) = (turns, waits);
+        for _ in 0..surplus {
+            pool.put(Job::Leave);
+        }
+        (self.jobs_begun, self.waited) = (jobs_begun, waits);
         let under_way = over || self.is_anything_under_way(&threads);
         // The application's logger is told without the lock.
         drop(threads);
-        failed.iter().for_each(|error| writers.notices.no_thread(error));
+        if let Some(error) = failed {
+            pool.notices.no_thread(&error);
+        }
         if under_way { Seen::SomethingUnderWay } else { Seen::Nothing }
     }
 }
@@ -197,7 +205,8 @@ impl Supervisor {
 impl Stream {
     /// Whether nothing was written for the whole interval.
     fn is_silent(&self, now: u64) -> bool {
-        self.heartbeat.is_some_and(|interval| self.written.load(Relaxed).saturating_add(micros(interval).max(1)) <= now)
+        self.heartbeat
+            .is_some_and(|interval| self.last_write.load(Relaxed).saturating_add(micros(interval).max(1)) <= now)
     }
 
     /// When to look at it, if ever.
@@ -213,8 +222,11 @@ impl Stream {
         let interval = micros(self.heartbeat?).max(1);
         // Multiples of the golden ratio fall evenly.
         let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
-        let due =
-            self.written.load(Relaxed).saturating_add(interval).saturating_add((interval as f64 / 4.0 * spread) as u64);
+        let due = self
+            .last_write
+            .load(Relaxed)
+            .saturating_add(interval)
+            .saturating_add((interval as f64 / 4.0 * spread) as u64);
         let step = (interval / 64).max(1);
         Some(due.checked_next_multiple_of(step).unwrap_or(u64::MAX))
     }

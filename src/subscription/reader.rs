@@ -3,7 +3,8 @@
 use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
 
-use crate::subscription::{After, Subscription};
+use super::Subscription;
+use crate::deliver::{Drained, Sink, Wait};
 
 impl Subscription {
     /// Turns the stream into a body that can be read, for a server that takes one.
@@ -31,7 +32,7 @@ impl Subscription {
 /// 64 KiB that wait are taken out of the queue at once.
 ///
 /// Many servers collect a body in a buffer before they send it on, and an event would wait in there for later ones.
-/// Where that buffer cannot be switched off, [`fill_to`](Self::fill_to) pushes events through it.
+/// Where that buffer cannot be switched off, [`pad_to`](Self::pad_to) pushes events through it.
 ///
 /// Dropping it ends the stream, as dropping the subscription does. That is how a server says that the client has gone.
 #[derive(Debug)]
@@ -66,14 +67,14 @@ impl Reader {
     /// use std::io::Read;
     ///
     /// let publisher = Publisher::new();
-    /// let mut body = publisher.subscribe()?.into_reader().fill_to(100);
+    /// let mut body = publisher.subscribe()?.into_reader().pad_to(100);
     /// publisher.publish("hello");
     /// let mut bytes = [0; 101];
     /// body.read_exact(&mut bytes)?;
     /// assert_eq!(bytes[..15], *b"data: hello\n\n: ");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn fill_to(mut self, size: usize) -> Self {
+    pub fn pad_to(mut self, size: usize) -> Self {
         self.server = Server::new(size);
         self
     }
@@ -90,7 +91,7 @@ impl Reader {
         self.bytes.shrink_to(4096);
         self.read = 0;
         // All that was given before has been taken by the server, as a write would have.
-        self.subscription.written(Instant::now());
+        self.subscription.source.written(Instant::now());
         if self.comment == 0 {
             self.take_frames();
         }
@@ -105,23 +106,25 @@ impl Reader {
     /// Takes the frames that there are, or waits for one; nothing when the server is to be filled up, or at the end.
     fn take_frames(&mut self) {
         loop {
-            let after = self.subscription.fill(&mut self.bytes, true);
+            let drained = self.subscription.source.fill(&mut self.bytes, true);
             let now = Instant::now();
             if !self.bytes.is_empty() {
                 return self.server.takes(self.bytes.len(), now);
             }
-            let frame = match (after, self.server.due) {
-                (After::End, _) => return,
-                (After::More, _) => continue,
-                (After::Call, _) => unreachable!("BUG: it may call the application"),
-                (After::Nothing, None) => self.subscription.next_frame(),
-                (After::Nothing, Some(due)) if due <= now => {
+            let frame = match (drained, self.server.due) {
+                (Drained::Ended, _) => return,
+                (Drained::Full, _) => continue,
+                (Drained::NeedsCall, _) => unreachable!("BUG: callbacks are allowed"),
+                (Drained::Empty, None) => self.subscription.source.wait_for(Wait::Forever).ok(),
+                (Drained::Empty, Some(due)) if due <= now => {
                     self.comment = self.server.fill_up();
                     return;
                 }
-                (After::Nothing, Some(due)) => self.subscription.next_frame_timeout(due - now).ok(),
+                (Drained::Empty, Some(due)) => self.subscription.source.wait_for(Wait::Until(due)).ok(),
             };
-            frame.iter().for_each(|frame| self.bytes.extend_from_slice(frame.as_bytes()));
+            if let Some(frame) = frame {
+                Sink::append(&mut self.bytes, &frame);
+            }
         }
     }
 
@@ -130,7 +133,7 @@ impl Reader {
     pub(crate) fn take_what_is_there(&mut self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.bytes[self.read..]);
         self.read = self.bytes.len();
-        while bytes.len() < 1024 * 1024 && self.subscription.fill(bytes, true) == After::More {}
+        while bytes.len() < 1024 * 1024 && self.subscription.source.fill(bytes, true) == Drained::Full {}
     }
 }
 

@@ -1,13 +1,13 @@
-//! Publishers that wait for room: whose turn it is, and who is to blame when the time is over.
+//! Publishers that wait for room: whose turn it is, and who is disconnected when the time is over.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{State, Subscriber};
-use crate::queue::race_window;
-use crate::subscription::SubscriberId;
+use super::State;
+use super::membership::Membership;
+use crate::queue::{SubscriberId, race_window};
 
 /// The place of a publisher that waits for room.
 pub(crate) struct Ticket {
@@ -30,23 +30,6 @@ impl Ticket {
     }
 }
 
-impl Subscriber {
-    /// Has all publishers look that wait.
-    pub(super) fn wake_publishers(&self) {
-        for publisher in self.publishers.values() {
-            // A full channel says it already.
-            let _ = publisher.try_send(());
-        }
-    }
-
-    /// Has the publisher look that comes first, if any waits.
-    pub(super) fn wake_publisher(&self) {
-        if let Some(first) = self.publishers.values().next() {
-            let _ = first.try_send(());
-        }
-    }
-}
-
 impl State {
     /// The ticket of a publisher that must wait until those of its subscribers have room that block; `None` when it need
     /// not, or not any more: those that still have no room then have had their time.
@@ -65,21 +48,23 @@ impl State {
         beyond: &mut BTreeSet<SubscriberId>,
     ) -> Option<Ticket> {
         let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
-        let blocking: BTreeSet<SubscriberId> =
-            members.filter(|(_, queue)| queue.blocks().is_some()).map(|(id, _)| *id).collect();
+        let blocking: BTreeSet<SubscriberId> = members
+            .filter(|(_, member)| member.block_timeout().is_some() && !member.is_replaying())
+            .map(|(id, _)| *id)
+            .collect();
         let now = Instant::now();
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
 
         let mut places = Vec::new();
         let mut deadline = now;
         for id in blocking {
-            let Subscriber { queue, publishers, .. } = &self.subscribers[&id];
-            let comes_first = publishers.keys().next().is_none_or(|first| *first >= number);
-            if comes_first && queue.has_room(size) {
+            let Membership { subscriber, waiting_publishers, .. } = &self.members[&id];
+            let comes_first = waiting_publishers.keys().next().is_none_or(|first| *first >= number);
+            if comes_first && subscriber.has_room(size) {
                 continue;
             }
             places.push(id);
-            let patience = queue.blocks().expect("BUG: it blocks");
+            let patience = subscriber.block_timeout().expect("BUG: a subscriber that is waited for does not block");
             // A time so long that no clock shows its end is a year.
             let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
             deadline = deadline.max(until);
@@ -107,12 +92,12 @@ impl State {
             }
         });
         for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
-            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
-            subscriber.publishers.remove(&ticket.number);
-            if subscriber.publishers.is_empty() {
-                subscriber.queue.is_awaited_no_more();
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            member.waiting_publishers.remove(&ticket.number);
+            if member.waiting_publishers.is_empty() {
+                member.subscriber.stop_awaiting_room();
             }
-            subscriber.wake_publisher();
+            member.wake_first_publisher();
         }
         ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
         ticket.deadline = deadline;
@@ -122,10 +107,11 @@ impl State {
         race_window();
         let mut has_come = false;
         for &id in &places {
-            let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there a moment ago");
-            subscriber.publishers.insert(ticket.number, ticket.wakes.clone());
-            let comes_first = subscriber.publishers.first_key_value().is_some_and(|(first, _)| *first == ticket.number);
-            has_come |= subscriber.queue.has_room_or_is_awaited(size) && comes_first;
+            let member = self.members.get_mut(&id).expect("BUG: a subscriber without room is not registered");
+            member.waiting_publishers.insert(ticket.number, ticket.wakes.clone());
+            let first = member.waiting_publishers.first_key_value();
+            let comes_first = first.is_some_and(|(first, _)| *first == ticket.number);
+            has_come |= member.subscriber.await_room(size) && comes_first;
         }
         if has_come {
             // There is room meanwhile, and who made it did not know that it is awaited. Also where others have none: this

@@ -1,0 +1,350 @@
+//! What is written together: small frames copied one behind the other, large ones from where they are.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::ops::Range;
+
+use crate::event::Frame;
+
+/// Where frames are collected.
+pub(crate) trait Sink {
+    fn append(&mut self, frame: &Frame);
+
+    /// Returns how many bytes were appended so far.
+    fn len(&self) -> usize;
+}
+
+/// Every frame is copied.
+impl Sink for Vec<u8> {
+    fn append(&mut self, frame: &Frame) {
+        self.extend_from_slice(frame.as_bytes());
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A few writes, one behind the other in a buffer that is used again and again. What is appended between `begin` and
+/// `seal` becomes one chunk, or stays as it is.
+///
+/// A chunk's size stands in front of it and is not known before it is complete, so a place of fixed width is kept for it
+/// (RFC 9112 7.1 allows leading zeros), and nothing is copied twice. A large frame is not copied at all.
+#[derive(Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// Frames that are not among the bytes, and where they belong there.
+    large: Vec<(usize, Frame)>,
+    /// How many bytes the large frames have.
+    large_len: usize,
+    chunked: bool,
+    /// Where the current write begins.
+    start: Place,
+    /// Where the current chunk's size is, and the length of all there was before its body.
+    chunk: usize,
+    before_body: usize,
+}
+
+/// A place in a batch: in its bytes, and among its large frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    byte: usize,
+    large: usize,
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BatchedWrite {
+    start: Place,
+    end: Place,
+}
+
+impl BatchedWrite {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn bytes(&self) -> Range<usize> {
+        self.start.byte..self.end.byte
+    }
+}
+
+impl Batch {
+    /// From how many bytes on a frame is written from where it is: copying it would cost more than a system call.
+    const LARGE: usize = 16 * 1024;
+
+    const SIZE: &[u8] = b"00000000\r\n";
+
+    /// More than this is given back: what one busy moment took must not stay in memory forever.
+    const KEPT: usize = 128 * 1024;
+
+    /// Begins another write, with these bytes, which are not part of the body.
+    pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
+        self.start = self.end();
+        self.bytes.extend_from_slice(head);
+        self.chunked = chunked;
+        self.chunk = self.bytes.len();
+        if chunked {
+            self.bytes.extend_from_slice(Self::SIZE);
+        }
+        self.before_body = self.len();
+    }
+
+    /// Completes the write; with the body's end, if it is the `last`.
+    pub(crate) fn seal(&mut self, last: bool) -> BatchedWrite {
+        if self.chunked {
+            match self.len() - self.before_body {
+                // A chunk of size zero would be the end.
+                0 => self.bytes.truncate(self.chunk),
+                size => {
+                    let mut place = &mut self.bytes[self.chunk..];
+                    write!(place, "{size:08x}").expect("BUG: no place for a chunk's size");
+                    self.bytes.extend_from_slice(b"\r\n");
+                }
+            }
+            if last {
+                self.bytes.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        BatchedWrite { start: self.start, end: self.end() }
+    }
+
+    /// Undoes a write that was the last to be sealed.
+    pub(crate) fn undo(&mut self, write: &BatchedWrite) {
+        self.bytes.truncate(write.start.byte);
+        for (_, frame) in self.large.drain(write.start.large..) {
+            self.large_len -= frame.len();
+        }
+    }
+
+    /// Forgets all writes, and gives back what busy ones took.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT);
+        self.large.clear();
+        self.large_len = 0;
+    }
+
+    fn end(&self) -> Place {
+        Place { byte: self.bytes.len(), large: self.large.len() }
+    }
+
+    /// Returns the pieces of a write, in their order.
+    fn pieces<'b>(&'b self, write: &BatchedWrite) -> impl Iterator<Item = Piece<&'b [u8]>> + use<'b> {
+        let bytes = write.bytes();
+        let mut from = bytes.start;
+        let large = &self.large[write.start.large..write.end.large];
+        let before_and_frame = large.iter().flat_map(move |(at, frame)| {
+            let before = Piece::Bytes(&self.bytes[std::mem::replace(&mut from, *at)..*at]);
+            [before, Piece::Frame(frame.clone())]
+        });
+        let behind = large.last().map_or(bytes.start, |(at, _)| *at);
+        before_and_frame.chain([Piece::Bytes(&self.bytes[behind..bytes.end])])
+    }
+
+    /// Writes all of a write to a writer that may block.
+    pub(crate) fn write_all(&self, write: &BatchedWrite, writer: &mut (impl Write + ?Sized)) -> io::Result<()> {
+        if write.start.large == write.end.large {
+            return writer.write_all(&self.bytes[write.bytes()]);
+        }
+        for piece in self.pieces(write) {
+            writer.write_all(piece.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes as much of a write as is taken without blocking. Returns what is left, if something is.
+    pub(crate) fn write_some(
+        &self,
+        write: &BatchedWrite,
+        writer: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<Option<Pending>> {
+        let mut writer = writer;
+        if write.start.large == write.end.large {
+            let bytes = &self.bytes[write.bytes()];
+            let written = writer(bytes)?;
+            let left = &bytes[written..];
+            return Ok((!left.is_empty()).then(|| Pending::of([Piece::Bytes(left)].into_iter(), 0)));
+        }
+        let mut pieces = self.pieces(write);
+        while let Some(piece) = pieces.next() {
+            let written = writer(piece.as_bytes())?;
+            if written < piece.as_bytes().len() {
+                return Ok(Some(Pending::of([piece].into_iter().chain(pieces), written)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Sink for Batch {
+    fn append(&mut self, frame: &Frame) {
+        if frame.len() < Self::LARGE {
+            self.bytes.extend_from_slice(frame.as_bytes());
+        } else {
+            self.large.push((self.bytes.len(), frame.clone()));
+            self.large_len += frame.len();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() + self.large_len
+    }
+}
+
+/// A part of a write: bytes of its own, or a frame that others share.
+enum Piece<B> {
+    Bytes(B),
+    Frame(Frame),
+}
+
+impl<B: AsRef<[u8]>> Piece<B> {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_ref(),
+            Self::Frame(frame) => frame.as_bytes(),
+        }
+    }
+}
+
+/// What a writer has not taken yet. Small frames are copied; of a large one there is no copy.
+pub(crate) struct Pending {
+    pieces: VecDeque<Piece<Box<[u8]>>>,
+    /// How much of the first piece is written.
+    written: usize,
+}
+
+impl Pending {
+    /// `written` bytes of the first piece are written.
+    fn of<'b>(pieces: impl Iterator<Item = Piece<&'b [u8]>>, mut written: usize) -> Self {
+        let mut own = VecDeque::new();
+        for piece in pieces {
+            own.push_back(match piece {
+                Piece::Bytes(bytes) if own.is_empty() => Piece::Bytes(bytes[std::mem::take(&mut written)..].into()),
+                Piece::Bytes(bytes) => Piece::Bytes(bytes.into()),
+                Piece::Frame(frame) => Piece::Frame(frame),
+            });
+        }
+        Self { pieces: own, written }
+    }
+
+    /// Writes as much as is taken without blocking. Returns whether nothing is left.
+    pub(crate) fn write_some(&mut self, mut writer: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
+        while let Some(first) = self.pieces.front() {
+            let bytes = &first.as_bytes()[self.written..];
+            let written = writer(bytes)?;
+            if written < bytes.len() {
+                self.written += written;
+                return Ok(false);
+            }
+            self.pieces.pop_front();
+            self.written = 0;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn frame(len: usize) -> Frame {
+        Event::new("x".repeat(len)).encode()
+    }
+
+    #[track_caller]
+    fn sealed(chunked: bool, body: &[&str], last: bool) -> String {
+        let mut batch = Batch::default();
+        batch.begin(b"HEAD", chunked);
+        for data in body {
+            batch.append(&Event::new(*data).encode());
+        }
+        let write = batch.seal(last);
+        let mut bytes = Vec::new();
+        batch.write_all(&write, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_write_is_one_chunk_and_an_empty_one_is_none() {
+        assert_eq!(sealed(true, &["0123456789abcdef!"], false), "HEAD00000019\r\ndata: 0123456789abcdef!\n\n\r\n");
+        assert_eq!(sealed(true, &["a"], true), "HEAD00000009\r\ndata: a\n\n\r\n0\r\n\r\n");
+        assert_eq!(sealed(true, &[], false), "HEAD");
+        assert_eq!(sealed(true, &[], true), "HEAD0\r\n\r\n");
+        assert_eq!(sealed(false, &["a"], true), "HEADdata: a\n\n");
+    }
+
+    /// Frames of all sizes, in one write behind another, to a writer that takes as much at a time.
+    fn written(frames: &[usize], at_a_time: usize) -> (Vec<u8>, Vec<u8>) {
+        let mut batch = Batch::default();
+        batch.begin(b"", true);
+        batch.append(&frame(3));
+        batch.append(&frame(Batch::LARGE));
+        batch.seal(false);
+        batch.begin(b"HEAD", true);
+        let mut body = Vec::new();
+        for len in frames {
+            batch.append(&frame(*len));
+            Sink::append(&mut body, &frame(*len));
+        }
+        let write = batch.seal(true);
+        let expected = format!("HEAD{:08x}\r\n{}\r\n0\r\n\r\n", body.len(), String::from_utf8(body).unwrap());
+        let mut bytes = Vec::new();
+        let mut take = |part: &[u8]| {
+            let some = part.len().min(at_a_time);
+            bytes.extend_from_slice(&part[..some]);
+            Ok(some)
+        };
+        let mut pending = batch.write_some(&write, &mut take).unwrap();
+        while let Some(left) = &mut pending {
+            if left.write_some(&mut take).unwrap() {
+                pending = None;
+            }
+        }
+        (bytes, expected.into_bytes())
+    }
+
+    #[test]
+    fn what_is_written_in_pieces_is_what_was_appended() {
+        let large = Batch::LARGE;
+        for frames in [&[1][..], &[large], &[1, large, 2], &[large, large + 7], &[large, 1, large], &[1, 2, 3]] {
+            for at_a_time in [7, 1_000, large, usize::MAX] {
+                let (bytes, expected) = written(frames, at_a_time);
+                assert!(bytes == expected, "{frames:?}, {at_a_time} bytes at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_frame_is_in_memory_once_however_little_of_it_is_written() {
+        let frame = frame(Batch::LARGE);
+        let mut batch = Batch::default();
+        batch.begin(b"", true);
+        batch.append(&frame);
+        let write = batch.seal(false);
+        let mut room = 1_000;
+        let pending = batch.write_some(&write, |bytes| {
+            let some = bytes.len().min(room);
+            room -= some;
+            Ok(some)
+        });
+        let pending = pending.unwrap().expect("it took 1,000 bytes only");
+        let own: usize =
+            pending.pieces.iter().map(|piece| if let Piece::Bytes(bytes) = piece { bytes.len() } else { 0 }).sum();
+        assert_eq!(own, "\r\n".len());
+    }
+
+    #[test]
+    fn an_undone_write_leaves_nothing() {
+        let mut batch = Batch::default();
+        batch.begin(b"", false);
+        batch.append(&frame(1));
+        let first = batch.seal(false);
+        batch.begin(b"HEAD", true);
+        batch.append(&frame(Batch::LARGE));
+        let second = batch.seal(false);
+        batch.undo(&second);
+        assert_eq!((batch.len(), batch.end()), (frame(1).len(), first.end));
+    }
+}

@@ -1,0 +1,149 @@
+//! What a queue and the history hold: an encoded frame, or a closure that renders one.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::event::{self, Event, Frame};
+use crate::stats::Counters;
+
+/// The properties of one subscriber, without their type, which only the publisher knows.
+#[derive(Clone)]
+pub(crate) struct Properties(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Properties {
+    pub(crate) fn new(properties: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(properties)))
+    }
+
+    pub(crate) fn as_any(&self) -> &dyn Any {
+        &**self.0.as_ref().expect("BUG: properties are taken out only to be dropped")
+    }
+
+    pub(crate) fn downcast<P: Any + Send + Sync>(&self) -> Arc<P> {
+        let properties = self.0.clone().expect("BUG: properties are taken out only to be dropped");
+        properties.downcast().expect("BUG: properties of another type")
+    }
+}
+
+impl Drop for Properties {
+    /// The last reference may be dropped by a server's thread, or by another thread's `publish`.
+    fn drop(&mut self) {
+        drop_caught(self.0.take());
+    }
+}
+
+/// Drops what is the application's. Its `Drop` may panic, which must not end the thread it happens to run on.
+pub(crate) fn drop_caught<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own `Drop` may panic too, and so on.
+        std::mem::forget(payload);
+    }
+}
+
+/// What waits in a queue and what the history holds. Cloning it copies no text.
+#[derive(Clone)]
+pub(crate) enum Payload {
+    Frame(Frame),
+    Closure(Arc<Render>),
+}
+
+impl Payload {
+    /// Gives the event its id and its place in the history, which are known under the ordering lock only.
+    pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
+        match self {
+            Self::Frame(frame) => frame.seal(id, sequence),
+            Self::Closure(render) => {
+                let render = Arc::get_mut(render).expect("BUG: a closure was shared before it had its id");
+                render.id = id.map(str::to_owned);
+                render.sequence = sequence;
+            }
+        }
+    }
+
+    /// Returns the bytes that count towards the limits.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.len(),
+            Self::Closure(render) => render.size,
+        }
+    }
+
+    /// Returns the frame for a subscriber with these properties; `None` if the closure skips it.
+    pub(crate) fn render(self, properties: &Properties, counters: &Counters) -> Option<Frame> {
+        match self {
+            Self::Frame(frame) => Some(frame),
+            Self::Closure(render) => render.frame(properties, counters),
+        }
+    }
+}
+
+/// What `publish_with` was given, without the properties' type.
+type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
+
+/// An event that is rendered for each subscriber, on the thread that takes it out of the queue.
+pub(crate) struct Render {
+    /// Always there, until it is dropped.
+    closure: Option<Box<Closure>>,
+    size: usize,
+    /// The event's id: the one that was published with it, or the history's.
+    id: Option<String>,
+    /// Its place in the history; 0 if it has none.
+    sequence: u64,
+    /// A key was published with it.
+    has_key: bool,
+}
+
+impl Render {
+    /// `id` is used where no history gives the event another.
+    pub(crate) fn new<F>(closure: F, id: Option<String>, has_key: bool) -> Self
+    where
+        F: Fn(&dyn Any) -> Option<Event> + Send + Sync + 'static,
+    {
+        // What the closure's captures own elsewhere cannot be known; the limit by number holds for those.
+        let size = size_of::<Self>() + size_of::<F>();
+        Self { closure: Some(Box::new(closure)), size, id, sequence: 0, has_key }
+    }
+
+    /// A panic costs the subscriber this event, and the frame reports that.
+    fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
+        let closure = self.closure.as_deref().expect("BUG: a closure is taken out only to be dropped");
+        // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
+        // being `Sync`; nothing of ours is borrowed mutably across the call.
+        let event = match catch_unwind(AssertUnwindSafe(|| closure(properties.as_any()))) {
+            Ok(event) => event?,
+            Err(payload) => {
+                counters.count_panicked();
+                drop_caught(payload);
+                event::gap_in_place(self.id.as_deref())
+            }
+        };
+        // The history and the queues were given the event before the closure made it.
+        let loses_id = self.id.is_some() && event.own_id().is_some_and(|own| Some(own) != self.id.as_deref());
+        let loses_key = !self.has_key && event.own_key().is_some();
+        if loses_id || loses_key {
+            counters.count_unusable_field();
+        }
+        let id = self.id.as_deref().or(event.own_id());
+        let mut frame = event.encode_unsealed();
+        frame.seal(id, self.sequence);
+        Some(frame)
+    }
+}
+
+impl Drop for Render {
+    /// The last reference may be dropped by a writer thread, or by another thread's `publish`.
+    fn drop(&mut self) {
+        drop_caught(self.closure.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_takes_16_bytes() {
+        assert_eq!(size_of::<Payload>(), 16);
+    }
+}

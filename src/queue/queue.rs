@@ -1,0 +1,488 @@
+//! One subscriber's queue: what waits for it, within limits, and who is woken for it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use super::schedule::Schedule;
+use super::{Overflow, Payload, race_window};
+use crate::stats::EndCause;
+
+/// How much may wait for one subscriber, and what happens above that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+    pub(crate) overflow: Overflow,
+}
+
+/// There is no room, and none can be made.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+/// What `pop` found.
+pub(crate) enum Popped {
+    Payload {
+        /// How many payloads were dropped before this one since the one before it.
+        lost: u64,
+        payload: Payload,
+        /// A publisher waits for the room that this has made.
+        publisher_waits: bool,
+    },
+    /// The next payload is a closure, which was not to be called.
+    NeedsCall,
+    Empty,
+    Ended,
+}
+
+/// Who is to be woken, without any lock.
+#[must_use = "a stream that is not woken never continues"]
+pub(crate) enum Wake {
+    /// A thread that may be blocked on its subscription.
+    Bell(Sender<()>),
+    /// A stream that is to be put on the run queue.
+    Stream(Waker),
+}
+
+impl Wake {
+    pub(crate) fn wake(self) {
+        match self {
+            // A full bell has been rung already.
+            Self::Bell(bell) => drop(bell.try_send(())),
+            Self::Stream(waker) => waker.wake(),
+        }
+    }
+}
+
+/// Who reads the queue.
+pub(super) enum Listener {
+    /// A thread that blocks on the other half of this bell, after it has seen the queue empty.
+    Bell(Sender<()>),
+    /// The writer threads.
+    Background(Waker),
+    /// Nobody any more.
+    Gone,
+}
+
+/// Everything that waits for one subscriber.
+///
+/// | the lock guards | changed by |
+/// |---|---|
+/// | the entries, their bytes, what was lost | publishers, under the ordering lock; the reader |
+/// | the end | whoever takes the subscriber out of the registry |
+/// | who listens | the subscription, and the stream that it becomes |
+/// | whether a publisher waits for room | publishers, under the ordering lock |
+///
+/// It is held for a few steps only, and never while something waits. Pushing and ending happen under the ordering lock,
+/// which is therefore taken first.
+pub(super) struct Queue {
+    buffer: Mutex<Buffer>,
+    limits: QueueLimits,
+}
+
+struct Buffer {
+    entries: Entries,
+    bytes: usize,
+    /// How many entries were dropped since one was popped.
+    lost: u64,
+    end: Option<EndCause>,
+    /// The stream ends at once: nothing more is delivered.
+    aborted: bool,
+    publisher_waits: bool,
+    listener: Listener,
+}
+
+enum Entries {
+    Fifo(VecDeque<Payload>),
+    /// Boxed, because few subscribers have such a queue.
+    Keyed(Box<Keyed>),
+}
+
+impl Queue {
+    pub(super) fn new(limits: QueueLimits, bell: Sender<()>) -> Self {
+        let entries = match limits.overflow {
+            Overflow::LatestPerKey => Entries::Keyed(Box::default()),
+            Overflow::Disconnect | Overflow::DropOldest | Overflow::Block(_) => Entries::Fifo(VecDeque::new()),
+        };
+        let buffer = Buffer {
+            entries,
+            bytes: 0,
+            lost: 0,
+            end: None,
+            aborted: false,
+            publisher_waits: false,
+            listener: Listener::Bell(bell),
+        };
+        Self { buffer: Mutex::new(buffer), limits }
+    }
+
+    /// Pushes a payload within the limits; what it drops to make room goes into `dropped`. Returns the one to wake.
+    pub(super) fn push(
+        &self,
+        payload: &Payload,
+        key: Option<&Arc<str>>,
+        dropped: &mut Vec<Payload>,
+        schedule: &Schedule,
+    ) -> Result<Option<Wake>, Full> {
+        let mut buffer = self.buffer.lock();
+        let was_empty = buffer.entries.is_empty();
+        let key = key.filter(|_| matches!(buffer.entries, Entries::Keyed(_)));
+        if let (Some(key), Entries::Keyed(keyed)) = (key, &mut buffer.entries)
+            && let Some((older, size)) = keyed.remove(key)
+        {
+            buffer.bytes -= size;
+            dropped.push(older);
+        }
+        let size = payload.size() + key.map_or(0, |key| key.len());
+        if self.drops_oldest() {
+            while !buffer.has_room(size, &self.limits) {
+                dropped.push(buffer.take_first().expect("BUG: an empty queue has no room"));
+                buffer.lost += 1;
+            }
+        }
+        if !buffer.has_room(size, &self.limits) {
+            return Err(Full);
+        }
+        buffer.put(payload.clone(), key, size);
+        Ok(buffer.listener.to_wake(was_empty, schedule))
+    }
+
+    /// Pushes a payload whatever the limits. Returns the one to wake.
+    pub(super) fn push_beyond_limits(&self, payload: Payload, schedule: &Schedule) -> Option<Wake> {
+        let mut buffer = self.buffer.lock();
+        let (was_empty, size) = (buffer.entries.is_empty(), payload.size());
+        buffer.put(payload, None, size);
+        buffer.listener.to_wake(was_empty, schedule)
+    }
+
+    /// Pops the next payload. A closure stays where it is unless callbacks are allowed.
+    pub(super) fn pop(&self, allow_callbacks: bool) -> Popped {
+        let mut buffer = self.buffer.lock();
+        if buffer.aborted {
+            return Popped::Ended;
+        }
+        if !allow_callbacks && matches!(buffer.first(), Some(Payload::Closure(_))) {
+            return Popped::NeedsCall;
+        }
+        let Some(payload) = buffer.take_first() else {
+            return if buffer.end.is_some() { Popped::Ended } else { Popped::Empty };
+        };
+        buffer.entries.shrink_if_empty();
+        let lost = std::mem::take(&mut buffer.lost);
+        let publisher_waits = buffer.publisher_waits;
+        drop(buffer);
+        race_window();
+        Popped::Payload { lost, payload, publisher_waits }
+    }
+
+    /// Ends the queue after what waits in it. An earlier cause stays. Returns the one to wake.
+    pub(super) fn close(&self, cause: EndCause, schedule: &Schedule) -> Option<Wake> {
+        let mut buffer = self.buffer.lock();
+        buffer.end.get_or_insert(cause);
+        buffer.publisher_waits = false;
+        buffer.listener.to_wake(true, schedule)
+    }
+
+    /// Ends the queue at once. An earlier cause stays. Returns what waited in it, to be dropped without a lock, and the one to
+    /// wake.
+    pub(super) fn abort(&self, cause: EndCause, schedule: &Schedule) -> (Vec<Payload>, Option<Wake>) {
+        let mut buffer = self.buffer.lock();
+        buffer.end.get_or_insert(cause);
+        (buffer.aborted, buffer.publisher_waits) = (true, false);
+        (buffer.bytes, buffer.lost) = (0, 0);
+        let payloads = match std::mem::replace(&mut buffer.entries, Entries::Fifo(VecDeque::new())) {
+            Entries::Fifo(payloads) => payloads.into(),
+            Entries::Keyed(keyed) => keyed.waiting.into_values().map(|entry| entry.payload).collect(),
+        };
+        (payloads, buffer.listener.to_wake(true, schedule))
+    }
+
+    pub(super) fn end(&self) -> Option<EndCause> {
+        self.buffer.lock().end
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.buffer.lock().aborted
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.buffer.lock().entries.len()
+    }
+
+    /// Returns whether a payload of this size fits. An empty queue has room for any, or one large event would end even
+    /// subscribers that keep up.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        self.buffer.lock().has_room(size, &self.limits)
+    }
+
+    /// Sets whether a publisher waits for room, and returns whether there is room for a payload of this size.
+    pub(super) fn set_publisher_waits(&self, waits: bool, size: usize) -> bool {
+        let mut buffer = self.buffer.lock();
+        buffer.publisher_waits = waits;
+        buffer.has_room(size, &self.limits)
+    }
+
+    pub(super) fn drops_oldest(&self) -> bool {
+        self.limits.overflow == Overflow::DropOldest
+    }
+
+    /// Returns for how long a publisher waits for room.
+    pub(super) fn block_timeout(&self) -> Option<Duration> {
+        if let Overflow::Block(timeout) = self.limits.overflow { Some(timeout) } else { None }
+    }
+
+    /// Replaces who listens, and returns who did.
+    pub(super) fn set_listener(&self, listener: Listener) -> Listener {
+        std::mem::replace(&mut self.buffer.lock().listener, listener)
+    }
+}
+
+impl Listener {
+    /// Returns the one to wake after a change. A reader that blocks has seen the queue empty, and has been woken for what
+    /// came since; a stream in the background is woken if nobody has its turn.
+    fn to_wake(&self, from_empty: bool, schedule: &Schedule) -> Option<Wake> {
+        match self {
+            Self::Bell(bell) => from_empty.then(|| Wake::Bell(bell.clone())),
+            Self::Background(waker) => {
+                race_window();
+                schedule.notify().then(|| Wake::Stream(waker.clone()))
+            }
+            Self::Gone => None,
+        }
+    }
+}
+
+impl Buffer {
+    fn has_room(&self, size: usize, limits: &QueueLimits) -> bool {
+        let events = self.entries.len();
+        events == 0 || (events < limits.events && self.bytes + size <= limits.bytes)
+    }
+
+    /// Puts the payload last, where no other of its key waits.
+    fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
+        self.bytes += size;
+        match &mut self.entries {
+            Entries::Fifo(payloads) => payloads.push_back(payload),
+            Entries::Keyed(keyed) => keyed.put(payload, key, size),
+        }
+    }
+
+    fn first(&self) -> Option<&Payload> {
+        match &self.entries {
+            Entries::Fifo(payloads) => payloads.front(),
+            Entries::Keyed(keyed) => keyed.waiting.first_key_value().map(|(_, entry)| &entry.payload),
+        }
+    }
+
+    fn take_first(&mut self) -> Option<Payload> {
+        let (payload, size) = match &mut self.entries {
+            Entries::Fifo(payloads) => {
+                let payload = payloads.pop_front()?;
+                let size = payload.size();
+                (payload, size)
+            }
+            Entries::Keyed(keyed) => keyed.take_first()?,
+        };
+        self.bytes -= size;
+        Some(payload)
+    }
+}
+
+impl Entries {
+    /// What an emptied queue may keep of the room that it took at its fullest.
+    const KEPT_CAPACITY: usize = 4;
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Fifo(payloads) => payloads.len(),
+            Self::Keyed(keyed) => keyed.waiting.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shrink_if_empty(&mut self) {
+        if let Self::Fifo(payloads) = self
+            && payloads.is_empty()
+            && payloads.capacity() > Self::KEPT_CAPACITY
+        {
+            *payloads = VecDeque::new();
+        }
+    }
+}
+
+/// The newest payload of each key, in the order in which they came.
+#[derive(Default)]
+struct Keyed {
+    waiting: BTreeMap<u64, KeyedEntry>,
+    /// Of each key, the one that waits.
+    newest: HashMap<Arc<str>, u64>,
+    next: u64,
+}
+
+struct KeyedEntry {
+    payload: Payload,
+    key: Option<Arc<str>>,
+    /// Of the payload and the key.
+    size: usize,
+}
+
+impl Keyed {
+    fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
+        self.waiting.insert(self.next, KeyedEntry { payload, key: key.cloned(), size });
+        let older = key.and_then(|key| self.newest.insert(Arc::clone(key), self.next));
+        debug_assert!(older.is_none(), "BUG: two payloads of one key wait");
+        self.next += 1;
+    }
+
+    /// Takes the one of this key out, and returns it with its size.
+    fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
+        let older = self.newest.remove(key)?;
+        self.waiting.remove(&older).map(|entry| (entry.payload, entry.size))
+    }
+
+    fn take_first(&mut self) -> Option<(Payload, usize)> {
+        let (_, entry) = self.waiting.pop_first()?;
+        if let Some(key) = entry.key {
+            self.newest.remove(&key);
+        }
+        Some((entry.payload, entry.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+    use super::*;
+    use crate::event::Event;
+
+    const LIMITS: QueueLimits = QueueLimits { events: 3, bytes: 1_000, overflow: Overflow::Disconnect };
+
+    struct Fixture {
+        queue: Queue,
+        schedule: Schedule,
+        bell: Receiver<()>,
+    }
+
+    impl Fixture {
+        fn new(overflow: Overflow) -> Self {
+            let (sender, bell) = bounded(1);
+            Self { queue: Queue::new(QueueLimits { overflow, ..LIMITS }, sender), schedule: Schedule::new(), bell }
+        }
+
+        /// Pushes, and returns how many payloads were dropped for it; `None` if there was no room.
+        fn push(&self, data: &str, key: Option<&str>) -> Option<usize> {
+            let mut dropped = Vec::new();
+            let payload = Payload::Frame(Event::new(data).encode());
+            let wake = self.queue.push(&payload, key.map(Arc::from).as_ref(), &mut dropped, &self.schedule).ok()?;
+            if let Some(wake) = wake {
+                wake.wake();
+            }
+            Some(dropped.len())
+        }
+
+        fn pop(&self) -> Option<(u64, String)> {
+            match self.queue.pop(true) {
+                Popped::Payload { lost, payload: Payload::Frame(frame), .. } => {
+                    Some((lost, frame.trim().trim_start_matches("data: ").to_owned()))
+                }
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn the_bell_rings_for_each_change_from_empty_and_for_no_other() {
+        let fixture = Fixture::new(Overflow::Disconnect);
+        let rings = || fixture.bell.try_recv() == Ok(());
+        fixture.push("1", None);
+        assert!(rings());
+        fixture.push("2", None);
+        assert!(!rings(), "the reader has not seen it empty");
+        assert!(fixture.pop().is_some() && fixture.pop().is_some() && fixture.pop().is_none());
+        fixture.push("3", None);
+        assert!(rings());
+        fixture.queue.close(EndCause::Closed, &fixture.schedule).expect("a reader listens").wake();
+        assert!(rings());
+        let (payloads, wake) = fixture.queue.abort(EndCause::Dropped, &fixture.schedule);
+        wake.expect("a reader listens").wake();
+        assert!(rings() && payloads.len() == 1);
+        assert_eq!(fixture.queue.end(), Some(EndCause::Closed), "the first cause counts");
+    }
+
+    #[test]
+    fn the_bell_is_gone_once_the_stream_is_written_in_the_background() {
+        let fixture = Fixture::new(Overflow::Disconnect);
+        drop(fixture.queue.set_listener(Listener::Background(Waker::noop().clone())));
+        assert_eq!(fixture.bell.try_recv(), Err(TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn an_aborted_queue_gives_nothing_but_its_end() {
+        let fixture = Fixture::new(Overflow::Disconnect);
+        fixture.push("1", None);
+        let _ = fixture.queue.abort(EndCause::QueueFull, &fixture.schedule);
+        assert!(matches!(fixture.queue.pop(true), Popped::Ended), "delivered from an aborted queue");
+    }
+
+    #[test]
+    fn a_closed_queue_gives_what_waits_and_then_its_end() {
+        let fixture = Fixture::new(Overflow::Disconnect);
+        fixture.push("1", None);
+        let _ = fixture.queue.close(EndCause::Closed, &fixture.schedule);
+        assert_eq!(fixture.pop(), Some((0, "1".into())));
+        assert!(matches!(fixture.queue.pop(true), Popped::Ended));
+    }
+
+    #[test]
+    fn the_newest_of_a_key_takes_its_place_at_the_end() {
+        let fixture = Fixture::new(Overflow::LatestPerKey);
+        for (data, key) in [("a1", Some("a")), ("x", None), ("b1", Some("b"))] {
+            assert_eq!(fixture.push(data, key), Some(0));
+        }
+        assert_eq!(fixture.push("a2", Some("a")), Some(1));
+        assert_eq!([(); 3].map(|()| fixture.pop().unwrap().1), ["x", "b1", "a2"]);
+        assert_eq!(fixture.push("a3", Some("a")), Some(0), "what was popped waits no longer");
+        assert!(fixture.pop().is_some());
+        let Entries::Keyed(keyed) = &fixture.queue.buffer.lock().entries else { panic!("another kind of queue") };
+        assert!(keyed.newest.is_empty(), "keys pile up of which none waits");
+    }
+
+    #[test]
+    fn losses_are_reported_once_with_the_next_payload() {
+        let fixture = Fixture::new(Overflow::DropOldest);
+        let dropped: Vec<_> = (0..5).map(|n| fixture.push(&n.to_string(), None)).collect();
+        assert_eq!(dropped, [Some(0), Some(0), Some(0), Some(1), Some(1)]);
+        assert_eq!((fixture.pop(), fixture.pop()), (Some((2, "2".into())), Some((0, "3".into()))));
+    }
+
+    #[test]
+    fn an_empty_queue_has_room_for_any_payload_and_a_full_one_for_none() {
+        let fixture = Fixture::new(Overflow::Disconnect);
+        assert_eq!(fixture.push(&"x".repeat(10_000), None), Some(0));
+        assert_eq!(fixture.push("", None), None);
+        assert!(fixture.pop().is_some());
+        assert_eq!([(); 4].map(|()| fixture.push("x", None)), [Some(0), Some(0), Some(0), None]);
+    }
+
+    #[test]
+    fn an_emptied_queue_gives_back_the_room_of_its_fullest_time() {
+        let fixture = Fixture {
+            queue: Queue::new(QueueLimits { events: 1_000, ..LIMITS }, bounded(1).0),
+            ..Fixture::new(LIMITS.overflow)
+        };
+        for _ in 0..100 {
+            fixture.push("", None);
+        }
+        while fixture.pop().is_some() {}
+        let Entries::Fifo(payloads) = &fixture.queue.buffer.lock().entries else { panic!("another kind of queue") };
+        assert!(payloads.capacity() <= Entries::KEPT_CAPACITY);
+    }
+}

@@ -1,0 +1,147 @@
+//! Where a stream waits until its non-blocking socket takes more.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::race_window;
+
+// A stream whose socket takes no more is parked: it is RUNNING and no thread's, until the event loop that watches the
+// socket reports readiness.
+//
+//     writer thread                             event loop
+//     -  write, until it would block            1  `set_ready`: set READY
+//     a  `clear_ready`: set WRITING             2  if PARKED was set: put the stream on the run queue
+//     b  write, until it would block
+//     c  `park`: set PARKED, unless READY is
+//        set; then put it on the run queue
+//
+// Readiness before a is found by b; between a and c, `park` fails; after c, 2 finds PARKED, once.
+//
+// A stream that is aborted is woken by 1 and 2 too, and b does not find that: `clear_ready` forgets what came before a.
+// So after c the writer thread looks whether the stream was aborted, and does 1 and 2 itself.
+
+/// A writer that does not block, shared with the event loop that watches its socket.
+pub(crate) trait NonBlockingWrite: Send + Sync {
+    /// Writes as much as is taken now; an error of the kind `WouldBlock` if that is nothing.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Returns where the stream waits for room.
+    fn readiness(&self) -> &Readiness;
+
+    /// Is called when the stream has ended and nothing more is written. `took_all`: every byte was taken.
+    fn is_over(&self, took_all: bool);
+}
+
+/// Where a stream waits for its socket.
+pub(crate) struct Readiness {
+    state: AtomicU8,
+    /// When it was parked, in microseconds since this was made.
+    since: AtomicU64,
+    made: Instant,
+    timed_out: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Readiness {
+    const WRITING: u8 = 0;
+    const PARKED: u8 = 1;
+    const READY: u8 = 2;
+
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn new() -> Self {
+        let (state, since) = (AtomicU8::new(Self::WRITING), AtomicU64::new(0));
+        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), waker: OnceLock::new() }
+    }
+
+    /// Sets the stream that it wakes, before that stream's first turn.
+    pub(crate) fn bind(&self, waker: Waker) {
+        assert!(self.waker.set(waker).is_ok(), "BUG: two streams share a socket");
+    }
+
+    /// Forgets readiness that was reported: a write follows that finds it.
+    pub(crate) fn clear_ready(&self) {
+        self.state.store(Self::WRITING, SeqCst);
+    }
+
+    /// Parks the stream, after a write that would have blocked. Returns `false` if the socket is ready again.
+    #[must_use = "a stream that is not parked still has its owner"]
+    pub(crate) fn park(&self) -> bool {
+        self.since.store(self.made.elapsed().as_micros() as u64, SeqCst);
+        race_window();
+        self.state.compare_exchange(Self::WRITING, Self::PARKED, SeqCst, Relaxed).is_ok()
+    }
+
+    /// Reports that the socket takes more, or that the stream must look for another reason.
+    pub(crate) fn set_ready(&self) {
+        if self.state.swap(Self::READY, SeqCst) == Self::PARKED
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Returns how long it has been parked, if it is.
+    #[cfg(feature = "server")]
+    pub(crate) fn parked_for(&self) -> Option<Duration> {
+        let is_parked = self.state.load(SeqCst) == Self::PARKED;
+        is_parked.then(|| self.made.elapsed().saturating_sub(Duration::from_micros(self.since.load(SeqCst))))
+    }
+
+    /// Ends the stream, which has been parked for too long.
+    #[cfg(feature = "server")]
+    pub(crate) fn expire(&self) {
+        self.timed_out.store(true, SeqCst);
+        self.set_ready();
+    }
+
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU8);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Every order of the writer thread's three steps and of the event loop's.
+    #[test]
+    fn readiness_wakes_a_parked_stream_once_whenever_it_comes() {
+        for ready_at in 0..4 {
+            let (readiness, woken) = (Readiness::new(), Arc::new(Woken::default()));
+            readiness.bind(Waker::from(Arc::clone(&woken)));
+            let mut would_block = true;
+            let mut step = 0;
+            let mut may_become_ready = |would_block: &mut bool| {
+                if step == ready_at {
+                    *would_block = false;
+                    readiness.set_ready();
+                }
+                step += 1;
+            };
+            may_become_ready(&mut would_block);
+            readiness.clear_ready();
+            may_become_ready(&mut would_block);
+            let blocked = would_block;
+            may_become_ready(&mut would_block);
+            let goes_on_by_itself = !blocked || !readiness.park();
+            may_become_ready(&mut would_block);
+            let wakes = woken.0.load(SeqCst);
+            assert_eq!(u8::from(goes_on_by_itself) + wakes, 1, "ready at step {ready_at}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The record of one subscriber, shared by the registry, the reader and the writer threads.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::queue::{Listener, Queue};
+use super::schedule::Schedule;
+use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
+use crate::stats::EndCause;
+
+/// Names one subscriber of one publisher; later ones have higher numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SubscriberId(pub(crate) u64);
+
+/// One subscriber.
+// What each event touches stands first and close together.
+#[repr(C)]
+pub(crate) struct Subscriber {
+    schedule: Schedule,
+    /// It takes its events out of the history, and nothing is queued for it. Guarded by the ordering lock.
+    replaying: AtomicBool,
+    /// Which hooks are due, in bits: the one of its end follows that of its beginning, whichever comes first.
+    hooks_called: AtomicU8,
+    queue: Queue,
+    /// Where its stream may be parked. Not held: a descriptor must be free again as soon as the stream is over.
+    socket: OnceLock<Weak<dyn NonBlockingWrite>>,
+    id: SubscriberId,
+    properties: Properties,
+    quota_key: Option<Arc<str>>,
+}
+
+impl Subscriber {
+    const OPENED: u8 = 0b01;
+    const LEFT: u8 = 0b10;
+
+    /// Creates a record whose reader waits at the other half of this bell.
+    pub(crate) fn new(
+        id: SubscriberId,
+        properties: Properties,
+        quota_key: Option<Arc<str>>,
+        limits: QueueLimits,
+        bell: Sender<()>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            schedule: Schedule::new(),
+            replaying: AtomicBool::new(false),
+            hooks_called: AtomicU8::new(0),
+            queue: Queue::new(limits, bell),
+            socket: OnceLock::new(),
+            id,
+            properties,
+            quota_key,
+        })
+    }
+
+    pub(crate) fn id(&self) -> SubscriberId {
+        self.id
+    }
+
+    pub(crate) fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    pub(crate) fn quota_key(&self) -> Option<&Arc<str>> {
+        self.quota_key.as_ref()
+    }
+
+    /// Pushes a payload within the limits; what it drops to make room goes into `dropped`. Returns the one to wake.
+    pub(crate) fn push(
+        &self,
+        payload: &Payload,
+        key: Option<&Arc<str>>,
+        dropped: &mut Vec<Payload>,
+    ) -> Result<Option<Wake>, Full> {
+        self.queue.push(payload, key, dropped, &self.schedule)
+    }
+
+    /// Pushes a payload whatever the limits. Returns the one to wake.
+    pub(crate) fn push_beyond_limits(&self, payload: Payload) -> Option<Wake> {
+        self.queue.push_beyond_limits(payload, &self.schedule)
+    }
+
+    /// Pops the next payload. A closure stays where it is unless callbacks are allowed.
+    pub(crate) fn pop(&self, allow_callbacks: bool) -> Popped {
+        self.queue.pop(allow_callbacks)
+    }
+
+    /// Ends the stream after what is queued. An earlier cause stays. Returns the one to wake.
+    pub(crate) fn close(&self, cause: EndCause) -> Option<Wake> {
+        self.queue.close(cause, &self.schedule)
+    }
+
+    /// Ends the stream at once. An earlier cause stays. Returns what was queued, to be dropped without a lock, and the one to
+    /// wake. [`wake_parked`](Self::wake_parked) must follow, without a lock, unless the caller is the stream's owner.
+    pub(crate) fn abort(&self, cause: EndCause) -> (Vec<Payload>, Option<Wake>) {
+        self.queue.abort(cause, &self.schedule)
+    }
+
+    /// Wakes the stream if it waits for its socket, which need not ever have room.
+    pub(crate) fn wake_parked(&self) {
+        if let Some(socket) = self.socket.get().and_then(Weak::upgrade) {
+            socket.readiness().set_ready();
+        }
+    }
+
+    /// Returns why the stream has ended or is about to, even if its reader has not come that far.
+    pub(crate) fn end_cause(&self) -> Option<EndCause> {
+        self.queue.end()
+    }
+
+    /// Returns whether nothing more may be delivered.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.queue.is_aborted()
+    }
+
+    /// Returns how many payloads are queued.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.replaying.load(Relaxed)
+    }
+
+    pub(crate) fn set_replaying(&self, replaying: bool) {
+        self.replaying.store(replaying, Relaxed);
+    }
+
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        self.queue.has_room(size)
+    }
+
+    /// Notes that a publisher waits for room, and returns whether there is room for a payload of this size meanwhile.
+    pub(crate) fn await_room(&self, size: usize) -> bool {
+        self.queue.set_publisher_waits(true, size)
+    }
+
+    /// Notes that no publisher waits for room any longer.
+    pub(crate) fn stop_awaiting_room(&self) {
+        self.queue.set_publisher_waits(false, 0);
+    }
+
+    /// Returns whether a full queue drops its oldest payloads.
+    pub(crate) fn drops_oldest(&self) -> bool {
+        self.queue.drops_oldest()
+    }
+
+    /// Returns for how long a publisher waits for room.
+    pub(crate) fn block_timeout(&self) -> Option<Duration> {
+        self.queue.block_timeout()
+    }
+
+    /// Has the writer threads read the queue from now on. The stream's first turn must follow.
+    pub(crate) fn listen_in_background(&self, waker: Waker, socket: Option<&Arc<dyn NonBlockingWrite>>) {
+        if let Some(socket) = socket {
+            socket.readiness().bind(waker.clone());
+            let _ = self.socket.set(Arc::downgrade(socket));
+        }
+        drop(self.queue.set_listener(Listener::Background(waker)));
+    }
+
+    /// Has nobody read the queue any longer. What listened refers to this record, and is let go by it here.
+    pub(crate) fn stop_listening(&self) {
+        drop(self.queue.set_listener(Listener::Gone));
+    }
+
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Notes that the hook of the beginning was called. Returns whether the one of the end is due now, because the subscriber
+    /// left meanwhile.
+    pub(crate) fn opened(&self) -> bool {
+        self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0
+    }
+
+    /// Notes that the subscriber has left. Returns whether the hook of the end is due now; otherwise whoever opens the
+    /// subscription calls it.
+    pub(crate) fn left(&self) -> bool {
+        self.hooks_called.fetch_or(Self::LEFT, SeqCst) & Self::OPENED != 0
+    }
+}

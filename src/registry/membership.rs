@@ -1,0 +1,258 @@
+//! Who is in which channels.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::replay::Replay;
+use super::{Limits, Registry, State};
+use crate::error::OpenError;
+use crate::queue::{Properties, Subscriber, SubscriberId};
+use crate::registry::Deferred;
+use crate::stats::EndCause;
+
+/// One subscriber's entry in the registry.
+pub(super) struct Membership {
+    pub(super) subscriber: Arc<Subscriber>,
+    /// The channels it is in, in the order in which it named them.
+    pub(super) channels: Vec<Arc<str>>,
+    /// Publishers that wait for room for it, by their tickets: the one that has waited longest comes first, everywhere, so
+    /// that no two wait for each other.
+    pub(super) waiting_publishers: BTreeMap<u64, Sender<()>>,
+    /// Keeps the hooks' publisher alive until the one of its end was called.
+    pub(super) guard: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Registry {
+    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
+    pub(crate) fn subscribers(&self, channels: &[&str]) -> Vec<(SubscriberId, Properties)> {
+        let state = self.state.lock();
+        let members = channels.iter().filter_map(|&channel| state.channels.get(channel)).flatten();
+        let found: BTreeMap<SubscriberId, Properties> =
+            members.map(|(id, subscriber)| (*id, subscriber.properties().clone())).collect();
+        found.into_iter().collect()
+    }
+
+    /// Returns the properties of all subscribers, the oldest first.
+    pub(crate) fn all_subscribers(&self) -> Vec<(SubscriberId, Properties)> {
+        let state = self.state.lock();
+        state.members.iter().map(|(id, member)| (*id, member.subscriber.properties().clone())).collect()
+    }
+
+    /// Takes these subscribers out of these channels; one that is in no channel any longer ends after what is queued for it.
+    /// Returns how many of them were in one of the channels.
+    pub(crate) fn unsubscribe(&self, channels: &[&str], subscribers: &[SubscriberId]) -> (usize, Deferred) {
+        let mut deferred = self.deferred();
+        let channels: HashSet<&str> = channels.iter().copied().collect();
+        let mut state = self.state.lock();
+        let mut left = 0;
+        for &id in subscribers {
+            left += usize::from(self.leave_channels(&mut state, &channels, id, &mut deferred) > 0);
+        }
+        (left, deferred)
+    }
+
+    /// Adds the subscriber to these channels, each named once. Returns how many of them are new to it; 0 if it has left.
+    pub(crate) fn join_channels(&self, id: SubscriberId, channels: &[&str]) -> Result<usize, OpenError> {
+        let mut state = self.state.lock();
+        let Some(member) = state.members.get(&id) else { return Ok(0) };
+        let own: HashSet<&str> = member.channels.iter().map(|own| &**own).collect();
+        let new: Vec<Arc<str>> =
+            channels.iter().filter(|channel| !own.contains(**channel)).map(|&channel| channel.into()).collect();
+        let all = member.channels.len() + new.len();
+        if all > self.limits.channels {
+            return Err(OpenError::TooManyChannels { given: all, limit: self.limits.channels });
+        }
+        self.check_names(&new)?;
+        state.check_channel_limits(&new, &self.limits)?;
+        state.join(id, &new);
+        Ok(new.len())
+    }
+
+    /// Takes the subscriber out of these channels. Returns of how many.
+    pub(crate) fn leave(&self, id: SubscriberId, channels: &[&str]) -> usize {
+        let mut deferred = self.deferred();
+        let channels: HashSet<&str> = channels.iter().copied().collect();
+        let left = self.leave_channels(&mut self.state.lock(), &channels, id, &mut deferred);
+        deferred.finish();
+        left
+    }
+
+    fn leave_channels(
+        &self,
+        state: &mut State,
+        channels: &HashSet<&str>,
+        id: SubscriberId,
+        deferred: &mut Deferred,
+    ) -> usize {
+        // It may have left while the application's filter looked at it.
+        let Some(member) = state.members.get_mut(&id) else { return 0 };
+        let stays = |channel: &Arc<str>| !channels.contains(&**channel);
+        if !member.channels.iter().any(stays) {
+            let member = state.remove(id).expect("BUG: a subscriber whose channels were looked at has left");
+            let count = member.channels.len();
+            self.close_member(member, EndCause::Unsubscribed, deferred);
+            return count;
+        }
+        let left: Vec<Arc<str>> = member.channels.extract_if(.., |channel| !stays(channel)).collect();
+        // A publisher to the channels that it has left need not wait for it.
+        member.wake_publishers();
+        state.leave(id, &left);
+        left.len()
+    }
+
+    /// Ends a subscriber that was just removed, after what is queued for it.
+    pub(super) fn close_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
+        self.end_member(&mut member, cause);
+        deferred.wake.extend(member.subscriber.close(cause));
+        deferred.left.push(member);
+    }
+
+    /// Ends a subscriber that was just removed, at once.
+    pub(super) fn abort_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
+        self.end_member(&mut member, cause);
+        let (mut payloads, wake) = member.subscriber.abort(cause);
+        deferred.payloads.append(&mut payloads);
+        deferred.wake.extend(wake);
+        deferred.aborted.push(Arc::clone(&member.subscriber));
+        deferred.left.push(member);
+    }
+
+    /// Counts the end of a subscriber that was just removed: once for each, under the same lock.
+    fn end_member(&self, member: &mut Membership, cause: EndCause) {
+        member.guard = self.hooks.as_ref().and_then(|hooks| hooks.guard());
+        self.counters.count_ended(cause);
+        // Nobody waits for one that has left.
+        member.wake_publishers();
+    }
+
+    pub(super) fn check_names(&self, channels: &[Arc<str>]) -> Result<(), OpenError> {
+        match channels.iter().find(|name| name.len() > self.limits.channel_name_len) {
+            Some(name) => {
+                Err(OpenError::ChannelNameTooLong { length: name.len(), limit: self.limits.channel_name_len })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Membership {
+    /// Has all publishers look that wait.
+    pub(super) fn wake_publishers(&self) {
+        for publisher in self.waiting_publishers.values() {
+            // A full channel has been sent to already.
+            let _ = publisher.try_send(());
+        }
+    }
+
+    /// Has the publisher look that comes first, if any waits.
+    pub(super) fn wake_first_publisher(&self) {
+        if let Some(first) = self.waiting_publishers.values().next() {
+            let _ = first.try_send(());
+        }
+    }
+}
+
+impl State {
+    /// Returns the limit that one more subscription would cross.
+    pub(super) fn check_limits(
+        &self,
+        channels: &[Arc<str>],
+        quota_key: Option<&Arc<str>>,
+        limits: &Limits,
+    ) -> Result<(), OpenError> {
+        if self.shuts_down {
+            return Err(OpenError::ShuttingDown);
+        }
+        if self.alive.len() >= limits.subscribers {
+            return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
+        }
+        let is_used_up = |key: &&Arc<str>| self.quota.get(*key).is_some_and(|count| *count >= limits.per_quota_key);
+        if let Some(key) = quota_key.filter(is_used_up) {
+            return Err(OpenError::TooManyPerQuotaKey { key: key.to_string(), limit: limits.per_quota_key });
+        }
+        self.check_channel_limits(channels, limits)
+    }
+
+    fn check_channel_limits(&self, channels: &[Arc<str>], limits: &Limits) -> Result<(), OpenError> {
+        let is_full = |channel: &&Arc<str>| {
+            self.channels.get(&***channel).is_some_and(|members| members.len() >= limits.per_channel)
+        };
+        match channels.iter().find(is_full) {
+            Some(channel) => {
+                Err(OpenError::TooManyInChannel { channel: channel.to_string(), limit: limits.per_channel })
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn add(&mut self, subscriber: &Arc<Subscriber>, channels: &[Arc<str>]) {
+        let id = subscriber.id();
+        if let Some(key) = subscriber.quota_key() {
+            *self.quota.entry(Arc::clone(key)).or_default() += 1;
+        }
+        self.alive.insert(id, Arc::downgrade(subscriber));
+        self.blocking += usize::from(subscriber.block_timeout().is_some());
+        let member = Membership {
+            subscriber: Arc::clone(subscriber),
+            channels: Vec::new(),
+            waiting_publishers: BTreeMap::new(),
+            guard: None,
+        };
+        self.members.insert(id, member);
+        self.join(id, channels);
+    }
+
+    fn join(&mut self, id: SubscriberId, channels: &[Arc<str>]) {
+        let member = self.members.get_mut(&id).expect("BUG: joining subscriber is not registered");
+        for channel in channels {
+            let members = self.channels.entry(Arc::clone(channel)).or_default();
+            members.insert(id, Arc::clone(&member.subscriber));
+        }
+        member.channels.extend_from_slice(channels);
+        if let (Some(replay), Some(log)) = (self.replays.get_mut(&id), &self.log) {
+            replay.join(channels, log.sequence());
+        }
+    }
+
+    fn leave(&mut self, id: SubscriberId, channels: &[Arc<str>]) {
+        for channel in channels {
+            self.leave_channel(channel, id);
+        }
+        if let (Some(replay), Some(log)) = (self.replays.get_mut(&id), &self.log) {
+            replay.leave(channels, log.sequence());
+        }
+    }
+
+    /// Takes the subscriber out of its channels. A replay delivers what was published before.
+    pub(super) fn remove(&mut self, id: SubscriberId) -> Option<Membership> {
+        let member = self.members.remove(&id)?;
+        self.blocking -= usize::from(member.subscriber.block_timeout().is_some());
+        for channel in &member.channels {
+            self.leave_channel(channel, id);
+        }
+        if let (Some(replay), Some(log)) = (self.replays.get_mut(&id), &self.log) {
+            replay.end_at(log.sequence());
+        }
+        Some(member)
+    }
+
+    /// The record that is dropped here is never the last reference: the membership holds it too.
+    fn leave_channel(&mut self, channel: &str, id: SubscriberId) {
+        let Some(members) = self.channels.get_mut(channel) else { return };
+        members.remove(&id);
+        if members.is_empty() {
+            self.channels.remove(channel);
+        }
+    }
+
+    /// Ends all replays here: what is published from now on is not for them.
+    pub(super) fn end_replays(&mut self) {
+        let Some(log) = &self.log else { return };
+        for replay in self.replays.values_mut() {
+            Replay::end_at(replay, log.sequence());
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Who subscribes to what, behind the one ordering lock.
+
+// Invariants. The rest of the crate relies on these; a change that breaks one is a change of design.
+//
+//  1. An event is checked and encoded before the lock. Only its `id:` line is added under the lock, into room that was
+//     left for it. Its frame is shared: nobody encodes or copies it per subscriber, except `Iterator::next`, whose item is
+//     a `String`. What nobody listens to and no history keeps is not encoded at all: `has_subscribers` is asked first, in
+//     a critical section of its own. A subscriber that joins between the two joined before the event; one that leaves was
+//     not reached.
+//  2. Assigning the sequence, appending to the log and queueing for every subscriber are one critical section: all
+//     subscribers of a channel see one order, and it is the history's.
+//  3. Taking the last slice of a replay and going live are one critical section: replay meets live with neither a gap nor
+//     a duplicate. A replay is taken slice by slice, as its reader comes for it, so memory is the history's however slow
+//     the reader is. Nothing is queued for a subscriber that replays, and no publisher waits for it.
+//  4. Nothing under the lock waits: not for a client, a socket, a full queue.
+//  5. No application code runs under the lock, except the history's clock: no filter, closure, iterator of channel names,
+//     and no `Clone` or `Drop` of properties, of a closure, of what the history evicts or a queue held. Methods return what
+//     must be dropped, woken and called as `Deferred`, which the caller finishes without the lock. A frame is text and may
+//     be dropped anywhere. `tests/reentrancy.rs` calls back from each of those places.
+//  6. A `publish_with` closure is queued and kept as it is, and runs on the thread that takes it out of the queue or of
+//     the replay. A panic in it costs that subscriber that event: a `gap` event takes its place, counted.
+//  7. A stream ends in one of two ways: after the queued events (close, unsubscribe, lifetime, shutdown), or at once
+//     (disconnect, queue full). A blocked reader and a stream in the background are woken for it as for an event. A
+//     subscriber that is ended has left the registry before.
+//  8. Memory is bounded by default: each queue by events and bytes, the history, the number of subscriptions, the length
+//     of a channel's name and the number of channels of one subscription. A channel without subscribers and without
+//     history leaves nothing behind: the maps are B-trees, which give memory back as they shrink.
+//  9. A subscriber that loses an event is sent a gap (6, and `DropOldest`), or is disconnected (7) and resumes; never
+//     neither. One that keeps the latest per key loses nothing by not getting an older one.
+//
+// Lock order: a stream's state, the ordering lock, a queue.
+
+mod backpressure;
+mod deferred;
+mod membership;
+mod replay;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::OpenError;
+use crate::event::Frame;
+use crate::history::{self, EventLog, History};
+use crate::notices::Notices;
+use crate::queue::{Full, Payload, Subscriber, SubscriberId};
+use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
+
+pub(crate) use backpressure::Ticket;
+pub(crate) use deferred::{Deferred, Hooks};
+use membership::Membership;
+use replay::Replay;
+pub(crate) use replay::{Opening, ReplayFrom, Slice};
+
+/// Who subscribes to what.
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    limits: Limits,
+    counters: Arc<Counters>,
+    last_id: AtomicU64,
+    /// The sequence of the newest event that is queued for everybody.
+    committed: AtomicU64,
+    /// The first half of every id, if there is a history.
+    epoch: Option<String>,
+    announces_ids: bool,
+    hooks: Option<Arc<dyn Hooks>>,
+    notices: Arc<Notices>,
+    /// Notified when the last subscription is dropped.
+    empty: Condvar,
+}
+
+/// The limits of one publisher.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) subscribers: usize,
+    pub(crate) channels: usize,
+    pub(crate) channel_name_len: usize,
+    pub(crate) per_channel: usize,
+    pub(crate) per_quota_key: usize,
+}
+
+/// What the ordering lock guards.
+#[derive(Default)]
+struct State {
+    members: BTreeMap<SubscriberId, Membership>,
+    /// Only channels with subscribers. The records stand here once more, so that publishing reads one map.
+    channels: BTreeMap<Arc<str>, BTreeMap<SubscriberId, Arc<Subscriber>>>,
+    /// Subscribers that are in the middle of a replay, also those that have left and are to get the rest of it.
+    replays: BTreeMap<SubscriberId, Replay>,
+    /// Subscriptions that exist, also those that have ended: their connections are open until they are dropped, and it is
+    /// connections that a machine runs out of.
+    alive: BTreeMap<SubscriberId, Weak<Subscriber>>,
+    /// How many of them have each quota key.
+    quota: BTreeMap<Arc<str>, usize>,
+    log: Option<EventLog<Payload>>,
+    /// How many subscribers have publishers wait for room.
+    blocking: usize,
+    last_ticket: u64,
+    /// Later subscriptions are refused.
+    shuts_down: bool,
+}
+
+/// What is to be published.
+pub(crate) struct NewEvent {
+    /// Not sealed yet, if there is a history.
+    pub(crate) payload: Payload,
+    pub(crate) own_id: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
+    /// A comment is neither kept nor given an id.
+    pub(crate) is_comment: bool,
+}
+
+/// What became of it.
+pub(crate) struct Published {
+    pub(crate) subscribers: usize,
+    pub(crate) id: Option<String>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        limits: Limits,
+        history: Option<History>,
+        counters: Arc<Counters>,
+        hooks: Option<Arc<dyn Hooks>>,
+        notices: Arc<Notices>,
+    ) -> Self {
+        let log = history.map(EventLog::new);
+        let epoch = log.as_ref().map(|log| log.epoch().to_owned());
+        let announces_ids = log.as_ref().is_some_and(EventLog::announces_ids);
+        let state = Mutex::new(State { log, ..State::default() });
+        let (last_id, committed, empty) = (AtomicU64::new(0), AtomicU64::new(0), Condvar::new());
+        Self { state, limits, counters, last_id, committed, epoch, announces_ids, hooks, notices, empty }
+    }
+
+    fn deferred(&self) -> Deferred {
+        let (hooks, notices) = (self.hooks.clone(), Some(Arc::clone(&self.notices)));
+        Deferred { hooks, notices, ..Deferred::default() }
+    }
+
+    /// Returns an id that no other subscriber has.
+    pub(crate) fn next_subscriber_id(&self) -> SubscriberId {
+        SubscriberId(self.last_id.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Calls the hook of a subscriber that has joined; and if it has left meanwhile, the one of its end.
+    pub(crate) fn call_opened(&self, subscriber: &Subscriber, channels: &[Arc<str>]) {
+        let Some(hooks) = &self.hooks else { return };
+        hooks.opened(subscriber.properties(), channels);
+        if subscriber.opened() {
+            let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
+            hooks.ended(subscriber.properties(), channels, cause);
+        }
+    }
+
+    pub(crate) fn has_history(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Counts and logs a subscription that was refused.
+    pub(crate) fn count_refused(&self, error: &OpenError) {
+        self.counters.count_refused();
+        self.notices.refused(error);
+    }
+
+    /// Returns the id of the newest event, if there is a history. Takes no lock.
+    pub(crate) fn newest_id(&self) -> Option<String> {
+        self.epoch.as_ref().map(|epoch| history::id(epoch, self.committed.load(SeqCst)))
+    }
+
+    /// Returns the sequence and the id of the newest event, if it is newer than this and ids are announced. A live subscriber
+    /// that then sees its queue empty has been sent everything up to it. Takes no lock.
+    pub(crate) fn newest_announced(&self, than: u64) -> Option<(u64, String)> {
+        let newest = self.committed.load(SeqCst);
+        let epoch = self.epoch.as_ref().filter(|_| self.announces_ids && newest > than)?;
+        Some((newest, history::id(epoch, newest)))
+    }
+
+    /// Returns whether an event in these channels would reach a subscriber; counts one that would not as published.
+    pub(crate) fn has_subscribers(&self, channels: &[&str]) -> bool {
+        let state = self.state.lock();
+        let has_subscribers = channels.iter().any(|&channel| state.channels.contains_key(channel));
+        if !has_subscribers {
+            self.counters.count_published(0, 0);
+        }
+        has_subscribers
+    }
+
+    /// Gives the event its id, keeps it, and queues it for every subscriber of these channels, each named once; a
+    /// subscriber of several gets it once. One whose queue is full ends at once.
+    ///
+    /// If it must wait for room, nothing is done, and the event comes back with a ticket for another try.
+    pub(crate) fn publish(
+        &self,
+        channels: &[&str],
+        new_event: NewEvent,
+        ticket: Option<Ticket>,
+    ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
+        let mut deferred = self.deferred();
+        let mut state = self.state.lock();
+        // Those that are above their limits by this one.
+        let mut beyond = BTreeSet::new();
+        if state.blocking > 0 || ticket.is_some() {
+            // With the id that it will have, or one more: it would be full by that.
+            let id = state.log.as_ref().map_or(0, |log| "id: \n\n".len() + log.id(log.sequence() + 1).len());
+            if let Some(ticket) = state.waits_for_room(channels, new_event.payload.size() + id, ticket, &mut beyond) {
+                drop(state);
+                return Err(Box::new((new_event, ticket)));
+            }
+        }
+        let NewEvent { mut payload, own_id, key, is_comment } = new_event;
+        let mut id = None;
+        if let Some(log) = &mut state.log {
+            if is_comment {
+                payload.seal(None, 0);
+            } else {
+                let sequence = log.sequence() + 1;
+                let ours = log.id(sequence);
+                payload.seal(Some(own_id.as_deref().unwrap_or(&ours)), sequence);
+                id = Some(own_id.as_deref().map_or(ours, str::to_owned));
+                log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
+            }
+        }
+        let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
+        if let Some(log) = &state.log {
+            self.committed.store(log.sequence(), SeqCst);
+        }
+        drop(state);
+        // Not under the lock: it may be the last reference.
+        drop(payload);
+        Ok((Published { subscribers, id }, deferred))
+    }
+
+    /// Queues the payload for every subscriber of these channels, and returns how many get it.
+    fn queue_for_all(
+        &self,
+        state: &mut State,
+        channels: &[&str],
+        payload: &Payload,
+        key: Option<&Arc<str>>,
+        beyond: &BTreeSet<SubscriberId>,
+        deferred: &mut Deferred,
+    ) -> usize {
+        let (mut queued, mut replaying) = (0, 0);
+        let mut full = Vec::new();
+        let dropped_before = deferred.payloads.len();
+        let mut reached = HashSet::new();
+        for &channel in channels {
+            for (&id, subscriber) in state.channels.get(channel).into_iter().flatten() {
+                if channels.len() > 1 && !reached.insert(id) {
+                    continue;
+                }
+                if subscriber.is_replaying() {
+                    replaying += 1;
+                    continue;
+                }
+                match subscriber.push(payload, key, &mut deferred.payloads) {
+                    Ok(wake) => {
+                        deferred.wake.extend(wake);
+                        queued += 1;
+                    }
+                    Err(Full) if beyond.contains(&id) => {
+                        deferred.wake.extend(subscriber.push_beyond_limits(payload.clone()));
+                        queued += 1;
+                    }
+                    Err(Full) => full.push(id),
+                }
+            }
+        }
+        self.counters.count_published(queued, deferred.payloads.len() - dropped_before);
+        for id in full {
+            let member = state.remove(id).expect("BUG: a channel names a subscriber that is not registered");
+            self.abort_member(member, EndCause::QueueFull, deferred);
+        }
+        queued + replaying
+    }
+
+    /// Ends the subscriber, after what is queued for it or at once. Returns whether it had not left before.
+    pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
+        let mut deferred = self.deferred();
+        let mut state = self.state.lock();
+        let Some(member) = state.remove(id) else { return false };
+        if at_once {
+            self.abort_member(member, cause, &mut deferred);
+        } else {
+            self.close_member(member, cause, &mut deferred);
+        }
+        drop(state);
+        deferred.finish();
+        true
+    }
+
+    /// Ends every subscriber after what is queued for it.
+    pub(crate) fn close(&self) -> Deferred {
+        self.end_all(&mut self.state.lock(), |_| Vec::new())
+    }
+
+    /// Ends every subscriber after what is queued for it and these last frames, and refuses later ones.
+    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
+        let mut state = self.state.lock();
+        state.shuts_down = true;
+        self.end_all(&mut state, last)
+    }
+
+    fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
+        let mut deferred = self.deferred();
+        state.channels.clear();
+        state.end_replays();
+        state.blocking = 0;
+        for (id, member) in std::mem::take(&mut state.members) {
+            let last = last(id);
+            self.counters.count_queued(last.len());
+            for frame in last {
+                deferred.wake.extend(member.subscriber.push_beyond_limits(Payload::Frame(frame)));
+            }
+            self.close_member(member, EndCause::Closed, &mut deferred);
+        }
+        deferred
+    }
+
+    /// Waits until every subscription is dropped or `deadline` passes, then disconnects the rest, also what ended before and
+    /// has not been delivered. Returns how many were disconnected.
+    pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
+        let mut state = self.state.lock();
+        while !state.alive.is_empty() && !self.empty.wait_until(&mut state, deadline).timed_out() {}
+        let left: Vec<Arc<Subscriber>> = state.alive.values().filter_map(Weak::upgrade).collect();
+        let count = state.alive.len();
+        drop(state);
+        let mut deferred = Deferred::default();
+        for subscriber in left {
+            let (mut payloads, wake) = subscriber.abort(EndCause::Closed);
+            deferred.payloads.append(&mut payloads);
+            deferred.wake.extend(wake);
+            deferred.aborted.push(subscriber);
+        }
+        deferred.finish();
+        count
+    }
+
+    /// Takes out a subscriber whose subscription is dropped, which makes room for another, also of its quota key. Called
+    /// once for each.
+    pub(crate) fn dropped(&self, subscriber: &Subscriber) {
+        let id = subscriber.id();
+        let mut deferred = self.deferred();
+        let mut state = self.state.lock();
+        state.alive.remove(&id);
+        if let Some(key) = subscriber.quota_key() {
+            let count = state.quota.get_mut(key).expect("BUG: a subscription's quota key is not counted");
+            *count -= 1;
+            if *count == 0 {
+                state.quota.remove(key);
+            }
+        }
+        if state.alive.is_empty() {
+            self.empty.notify_all();
+        }
+        if let Some(member) = state.remove(id) {
+            self.abort_member(member, EndCause::Dropped, &mut deferred);
+        }
+        state.replays.remove(&id);
+        drop(state);
+        deferred.finish();
+    }
+
+    /// Has the publisher look that waits for the room which the subscriber has made.
+    pub(crate) fn made_room(&self, id: SubscriberId) {
+        if let Some(member) = self.state.lock().members.get(&id) {
+            member.wake_first_publisher();
+        }
+    }
+
+    /// Returns what is known of one channel now.
+    pub(crate) fn channel_stats(&self, channel: &str) -> ChannelStats {
+        let state = self.state.lock();
+        let members = state.channels.get(channel);
+        let history_events = state.log.as_ref().map_or(0, |log| log.channel_events(channel));
+        let queued = members.into_iter().flat_map(BTreeMap::values).map(|subscriber| subscriber.queued()).sum();
+        ChannelStats { subscribers: members.map_or(0, BTreeMap::len), queued, history_events }
+    }
+
+    /// Returns the counters and what is here now, of one moment.
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        let (events, bytes, channels) = state.log.as_ref().map(EventLog::size).unwrap_or_default();
+        self.counters.snapshot(state.members.len(), state.channels.len(), HistoryStats::new(events, bytes, channels))
+    }
+}

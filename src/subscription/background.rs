@@ -1,0 +1,138 @@
+//! Subscriptions that the publisher's writer threads write.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::Subscription;
+use crate::deliver::{OnEnd, Output, Writer};
+use crate::error::InvalidSetting;
+use crate::stats::EndCause;
+
+impl Subscription {
+    /// Has the publisher's writer threads write the stream, and returns at once.
+    ///
+    /// They write every frame as it comes, and frames that wait together with one `write_all` and one `flush`. The bytes
+    /// are the bare event stream: a response's head must have been written before, and if its body is framed, framing is the
+    /// writer's. When the stream ends, the writer is flushed and dropped.
+    ///
+    /// A stream in the background occupies a thread only while a write to it is blocked. A [`TcpStream`](std::net::TcpStream)
+    /// gets a write timeout of 30 s, past which it is shut down; for any other writer that is up to whoever made it
+    /// (`SO_SNDTIMEO` or `TCP_USER_TIMEOUT` on a listener are inherited by the sockets it accepts). A `TcpStream` must be in
+    /// blocking mode.
+    ///
+    /// Its heartbeat comes up to a quarter of the interval late, so that streams which fell silent together are
+    /// not all written to together.
+    ///
+    /// # Errors
+    ///
+    /// If not one writer thread can be started. The subscription is over and the writer dropped then.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    /// use std::io::Read;
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (connection, _) = listener.accept()?;
+    ///
+    /// let publisher = Publisher::new();
+    /// publisher.subscribe()?.write_in_background(connection)?;
+    /// publisher.publish("hello");
+    /// publisher.close();
+    ///
+    /// let mut stream = String::new();
+    /// client.read_to_string(&mut stream)?;
+    /// assert_eq!(stream, "data: hello\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_in_background(self, writer: impl Write + Send + 'static) -> io::Result<()> {
+        self.write_in_background_with_options(writer, BackgroundOptions::new())
+    }
+
+    /// [`write_in_background`](Self::write_in_background) with another write timeout, or a closure to call at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_in_background`](Self::write_in_background); and [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout
+    /// of zero.
+    pub fn write_in_background_with_options(
+        self,
+        writer: impl Write + Send + 'static,
+        options: BackgroundOptions,
+    ) -> io::Result<()> {
+        let BackgroundOptions { write_timeout, on_end } = options;
+        if write_timeout == Some(Duration::ZERO) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, InvalidSetting::new("write_timeout")));
+        }
+        let writer = Writer::new(writer);
+        self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, on_end })
+    }
+
+    /// Has the publisher's writer threads write the stream as the body of a response.
+    pub(crate) fn write(self, output: Output) -> io::Result<()> {
+        self.pool.write(self.source, output)
+    }
+}
+
+/// How a subscription is [written in the background](Subscription::write_in_background_with_options).
+///
+/// ```
+/// use server_sent_events::{BackgroundOptions, EndCause, Publisher};
+/// use std::{sync::mpsc, time::Duration};
+///
+/// let (ended, end) = mpsc::channel();
+/// let options = BackgroundOptions::new()
+///     .write_timeout(Duration::from_secs(5))
+///     .on_end(move |cause| ended.send(cause).unwrap());
+///
+/// let publisher = Publisher::new();
+/// publisher.subscribe()?.write_in_background_with_options(std::io::sink(), options)?;
+/// publisher.close();
+/// assert_eq!(end.recv()?, EndCause::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "options do nothing until they are given to `write_in_background_with_options`"]
+pub struct BackgroundOptions {
+    write_timeout: Option<Duration>,
+    on_end: Option<OnEnd>,
+}
+
+impl BackgroundOptions {
+    /// Creates options with a write timeout of 30 s, and nothing to call.
+    pub fn new() -> Self {
+        Self { write_timeout: Some(Duration::from_secs(30)), on_end: None }
+    }
+
+    /// Sets how long one write to a [`TcpStream`](std::net::TcpStream) may take; `None` for no limit. Defaults to 30 s.
+    ///
+    /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. From 64 KiB on no
+    /// further frame is added to a write. Checked every 10 ms. Does not affect other writers.
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.write_timeout = timeout.into();
+        self
+    }
+
+    /// Sets what is called with the cause once the stream has ended. Setting it again replaces it.
+    ///
+    /// Called exactly once, on a writer thread, without any lock, when the subscriber has left the publisher
+    /// and the writer is dropped; not if writing in the background was an error. It may use the publisher. A panic in it is
+    /// caught.
+    pub fn on_end(mut self, closure: impl FnOnce(EndCause) + Send + 'static) -> Self {
+        self.on_end = Some(Box::new(closure));
+        self
+    }
+}
+
+impl Default for BackgroundOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for BackgroundOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackgroundOptions").field("write_timeout", &self.write_timeout).finish_non_exhaustive()
+    }
+}
