@@ -9,7 +9,7 @@
 //! so latencies are those of a machine that is busy with both ends. Ends by itself, in less than 3 minutes.
 //!
 //! `cargo bench --features server --bench fanout -- --against PROGRAM` measures this version and another build of the
-//! benchmark in turn, and prints the ratios.
+//! benchmark in turn, and prints the ratios; with `--only MODE` for one row, or for `publish`.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
     let value_of = |name| arguments.iter().position(|argument| argument == name).map(|at| &*arguments[at + 1]);
     match (value_of("--server"), value_of("--against")) {
         (Some(mode), _) => server::run(mode),
-        (None, Some(baseline)) => bench::against(baseline),
+        (None, Some(baseline)) => bench::against(baseline, value_of("--only")),
         (None, None) => bench::run(),
     }
 }
@@ -600,7 +600,7 @@ mod bench {
     const PAIRS: usize = 21;
 
     /// Measures this version and another in turn, and prints what this one takes in parts of what the other takes.
-    pub fn against(baseline: &str) -> io::Result<()> {
+    pub fn against(baseline: &str, only: Option<&str>) -> io::Result<()> {
         let (own, baseline) = (std::env::current_exe()?, Path::new(baseline));
         println!("| streams | delivery | CPU each, paced | CPU each, saturated | saturated | KiB a stream |");
         println!("|---:|---|---:|---:|---:|---:|");
@@ -611,6 +611,9 @@ mod bench {
             ("server", 1_000),
             ("server", 5_000),
         ] {
+            if only.is_some_and(|only| only != mode) {
+                continue;
+            }
             progress(&format!("{streams} streams, {mode}, both in turn"));
             let mut sides = [set_up_program(&own, mode, streams)?, set_up_program(baseline, mode, streams)?];
             let (mut cpu, mut busy, mut rates) = (Vec::new(), Vec::new(), Vec::new());
@@ -639,6 +642,9 @@ mod bench {
                 own_memory?,
                 other_memory?,
             );
+        }
+        if only.is_some_and(|only| only != "publish") {
+            return Ok(());
         }
         println!("\n| subscribers | written in the background | publish |\n|---:|---|---:|");
         let mut ratios = vec![Vec::new(); 8];

@@ -480,7 +480,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Creates a subscription that nothing can be published to, and that ends after this frame.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn detached(&self, frame: crate::event::Frame) -> Subscription {
-        let settings = self.core.settings;
+        let settings = self.core.settings.clone();
         let (bell, rings) = bounded(1);
         let id = SubscriberId(0);
         let subscriber = Subscriber::new(id, Properties::new(()), None, settings.queue, bell);

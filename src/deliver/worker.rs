@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::batch::{Batch, BatchedWrite, Sink};
@@ -256,21 +257,28 @@ impl WriterPool {
             return self.put(Job::End(pass.stream));
         }
         race_window();
-        let continues = match &state.writer {
+        let is_parked = match &state.writer {
             Writer::Parks(writer) if pass.outcome == WriteOutcome::WouldBlock => {
                 let parked = writer.readiness().park();
                 if parked && stream.subscriber.is_aborted() {
                     // Aborted before the write, it was woken, and forgot it when it wrote.
                     writer.readiness().set_ready();
                 }
-                !parked
+                parked
             }
-            _ => pass.drained == Drained::Full || !stream.subscriber.schedule().finish(),
+            _ => false,
         };
         drop(place);
-        if continues {
+        if is_parked {
+            return;
+        }
+        if pass.drained == Drained::Full || pass.outcome == WriteOutcome::WouldBlock {
             // To the tail: the others come first. It stays running, so nobody else puts it there.
-            self.put(Job::Pass(pass.stream));
+            return self.put(Job::Pass(pass.stream));
+        }
+        let subscriber = Arc::clone(&stream.subscriber);
+        if let Err(notified) = subscriber.finish(Waker::from(pass.stream)) {
+            notified.wake();
         }
     }
 

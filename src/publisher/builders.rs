@@ -21,9 +21,9 @@ use crate::stats::{Counters, EndCause};
 use crate::subscription::Subscription;
 
 /// What a publisher's streams have in common, unless one is given its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) queue: QueueLimits,
+    pub(super) queue: Arc<QueueLimits>,
     pub(super) source: SourceSettings,
 }
 
@@ -64,7 +64,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                 per_quota_key: usize::MAX,
             },
             settings: Settings {
-                queue: QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect },
+                queue: Arc::new(QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect }),
                 source: SourceSettings {
                     heartbeat: Some(Duration::from_secs(15)),
                     heartbeat_style: HeartbeatStyle::default(),
@@ -123,7 +123,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
     /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
     pub fn max_queued_events(mut self, frames: usize) -> Self {
-        self.settings.queue.events = frames;
+        Arc::make_mut(&mut self.settings.queue).events = frames;
         self
     }
 
@@ -151,13 +151,13 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
-        self.settings.queue.bytes = bytes;
+        Arc::make_mut(&mut self.settings.queue).bytes = bytes;
         self
     }
 
     /// What happens when an event does not fit into a subscriber's queue. Defaults to [`Overflow::Disconnect`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.settings.queue.overflow = overflow;
+        Arc::make_mut(&mut self.settings.queue).overflow = overflow;
         self
     }
 
@@ -343,7 +343,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             last_event_id: None,
             after: None,
             replay_last: None,
-            settings: publisher.core.settings,
+            settings: publisher.core.settings.clone(),
             key: None,
         }
     }
@@ -455,19 +455,19 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
 
     /// Sets how many events may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_events).
     pub fn max_queued_events(mut self, frames: usize) -> Self {
-        self.settings.queue.events = frames;
+        Arc::make_mut(&mut self.settings.queue).events = frames;
         self
     }
 
     /// Sets how many bytes may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_bytes).
     pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
-        self.settings.queue.bytes = bytes;
+        Arc::make_mut(&mut self.settings.queue).bytes = bytes;
         self
     }
 
     /// What happens when an event does not fit into its queue. Defaults to the [publisher's](PublisherBuilder::overflow).
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.settings.queue.overflow = overflow;
+        Arc::make_mut(&mut self.settings.queue).overflow = overflow;
         self
     }
 

@@ -13,7 +13,7 @@ use super::{Overflow, Payload, race_window};
 use crate::stats::EndCause;
 
 /// How much may wait for one subscriber, and what happens above that.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct QueueLimits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
@@ -59,12 +59,17 @@ impl Wake {
 }
 
 /// Who reads the queue.
-pub(super) enum Listener {
+enum Listener {
     /// A thread that blocks on the other half of this bell, after it has seen the queue empty.
-    Bell(Sender<()>),
-    /// The writer threads.
-    Background(Waker),
-    /// Nobody any more.
+    Bell {
+        bell: Sender<()>,
+        /// The thread has seen the queue empty, and nothing has changed since. Otherwise it will look again by itself.
+        saw_empty: bool,
+    },
+    /// The writer threads. The waker is here while the stream is idle: the reference to the stream goes from here to the run
+    /// queue, and comes back with the end of the pass. So publishers touch nothing of a stream but this queue.
+    Background(Option<Waker>),
+    /// Nobody: the stream is over.
     Gone,
 }
 
@@ -81,7 +86,8 @@ pub(super) enum Listener {
 /// which is therefore taken first.
 pub(super) struct Queue {
     buffer: Mutex<Buffer>,
-    limits: QueueLimits,
+    /// Most subscribers of a publisher have the same.
+    limits: Arc<QueueLimits>,
 }
 
 struct Buffer {
@@ -97,16 +103,60 @@ struct Buffer {
 }
 
 enum Entries {
-    Fifo(VecDeque<Payload>),
+    Fifo(Fifo),
     /// Boxed, because few subscribers have such a queue.
     Keyed(Box<Keyed>),
 }
 
+/// Payloads in the order in which they came.
+#[derive(Default)]
+struct Fifo {
+    /// The oldest, if it came when nothing waited. A subscriber that keeps up has no other.
+    oldest: Option<Payload>,
+    /// Boxed, so that what a publisher touches of each subscriber stays small.
+    #[allow(clippy::box_collection)]
+    others: Option<Box<VecDeque<Payload>>>,
+}
+
+impl Fifo {
+    /// What an emptied queue may keep of the room that it took at its fullest. With less, publishers would allocate what
+    /// readers free, and wait for each other in the allocator.
+    const KEPT_CAPACITY: usize = 32;
+
+    fn len(&self) -> usize {
+        usize::from(self.oldest.is_some()) + self.others.as_ref().map_or(0, |others| others.len())
+    }
+
+    fn push(&mut self, payload: Payload) {
+        if self.len() == 0 {
+            self.oldest = Some(payload);
+        } else {
+            self.others.get_or_insert_default().push_back(payload);
+        }
+    }
+
+    fn first(&self) -> Option<&Payload> {
+        self.oldest.as_ref().or_else(|| self.others.as_ref()?.front())
+    }
+
+    fn take_first(&mut self) -> Option<Payload> {
+        if let Some(oldest) = self.oldest.take() {
+            return Some(oldest);
+        }
+        let others = self.others.as_mut()?;
+        let payload = others.pop_front()?;
+        if others.is_empty() && others.capacity() > Self::KEPT_CAPACITY {
+            self.others = None;
+        }
+        Some(payload)
+    }
+}
+
 impl Queue {
-    pub(super) fn new(limits: QueueLimits, bell: Sender<()>) -> Self {
+    pub(super) fn new(limits: Arc<QueueLimits>, bell: Sender<()>) -> Self {
         let entries = match limits.overflow {
             Overflow::LatestPerKey => Entries::Keyed(Box::default()),
-            Overflow::Disconnect | Overflow::DropOldest | Overflow::Block(_) => Entries::Fifo(VecDeque::new()),
+            Overflow::Disconnect | Overflow::DropOldest | Overflow::Block(_) => Entries::Fifo(Fifo::default()),
         };
         let buffer = Buffer {
             entries,
@@ -115,7 +165,7 @@ impl Queue {
             end: None,
             aborted: false,
             publisher_waits: false,
-            listener: Listener::Bell(bell),
+            listener: Listener::Bell { bell, saw_empty: false },
         };
         Self { buffer: Mutex::new(buffer), limits }
     }
@@ -129,7 +179,6 @@ impl Queue {
         schedule: &Schedule,
     ) -> Result<Option<Wake>, Full> {
         let mut buffer = self.buffer.lock();
-        let was_empty = buffer.entries.is_empty();
         let key = key.filter(|_| matches!(buffer.entries, Entries::Keyed(_)));
         if let (Some(key), Entries::Keyed(keyed)) = (key, &mut buffer.entries)
             && let Some((older, size)) = keyed.remove(key)
@@ -148,15 +197,15 @@ impl Queue {
             return Err(Full);
         }
         buffer.put(payload.clone(), key, size);
-        Ok(buffer.listener.to_wake(was_empty, schedule))
+        Ok(buffer.listener.take_wake(schedule))
     }
 
     /// Pushes a payload whatever the limits. Returns the one to wake.
     pub(super) fn push_beyond_limits(&self, payload: Payload, schedule: &Schedule) -> Option<Wake> {
         let mut buffer = self.buffer.lock();
-        let (was_empty, size) = (buffer.entries.is_empty(), payload.size());
+        let size = payload.size();
         buffer.put(payload, None, size);
-        buffer.listener.to_wake(was_empty, schedule)
+        buffer.listener.take_wake(schedule)
     }
 
     /// Pops the next payload. A closure stays where it is unless callbacks are allowed.
@@ -169,9 +218,14 @@ impl Queue {
             return Popped::NeedsCall;
         }
         let Some(payload) = buffer.take_first() else {
-            return if buffer.end.is_some() { Popped::Ended } else { Popped::Empty };
+            if buffer.end.is_some() {
+                return Popped::Ended;
+            }
+            if let Listener::Bell { saw_empty, .. } = &mut buffer.listener {
+                *saw_empty = true;
+            }
+            return Popped::Empty;
         };
-        buffer.entries.shrink_if_empty();
         let lost = std::mem::take(&mut buffer.lost);
         let publisher_waits = buffer.publisher_waits;
         drop(buffer);
@@ -184,7 +238,7 @@ impl Queue {
         let mut buffer = self.buffer.lock();
         buffer.end.get_or_insert(cause);
         buffer.publisher_waits = false;
-        buffer.listener.to_wake(true, schedule)
+        buffer.listener.take_wake(schedule)
     }
 
     /// Ends the queue at once. An earlier cause stays. Returns what waited in it, to be dropped without a lock, and the one to
@@ -194,11 +248,13 @@ impl Queue {
         buffer.end.get_or_insert(cause);
         (buffer.aborted, buffer.publisher_waits) = (true, false);
         (buffer.bytes, buffer.lost) = (0, 0);
-        let payloads = match std::mem::replace(&mut buffer.entries, Entries::Fifo(VecDeque::new())) {
-            Entries::Fifo(payloads) => payloads.into(),
+        let payloads = match std::mem::replace(&mut buffer.entries, Entries::Fifo(Fifo::default())) {
+            Entries::Fifo(Fifo { oldest, others }) => {
+                oldest.into_iter().chain(others.into_iter().flat_map(|others| *others)).collect()
+            }
             Entries::Keyed(keyed) => keyed.waiting.into_values().map(|entry| entry.payload).collect(),
         };
-        (payloads, buffer.listener.to_wake(true, schedule))
+        (payloads, buffer.listener.take_wake(schedule))
     }
 
     pub(super) fn end(&self) -> Option<EndCause> {
@@ -235,21 +291,41 @@ impl Queue {
         if let Overflow::Block(timeout) = self.limits.overflow { Some(timeout) } else { None }
     }
 
-    /// Replaces who listens, and returns who did.
-    pub(super) fn set_listener(&self, listener: Listener) -> Listener {
-        std::mem::replace(&mut self.buffer.lock().listener, listener)
+    /// Has the writer threads read it from now on. The stream is theirs already.
+    pub(super) fn listen_in_background(&self) {
+        let bell = std::mem::replace(&mut self.buffer.lock().listener, Listener::Background(None));
+        drop(bell);
+    }
+
+    /// Marks the stream as idle, to be woken by this, after the queue was seen empty. Gives the waker back if the stream was
+    /// notified meanwhile; the caller still owns it then.
+    pub(super) fn finish(&self, waker: Waker, schedule: &Schedule) -> Result<(), Waker> {
+        let mut buffer = self.buffer.lock();
+        if !schedule.finish() {
+            return Err(waker);
+        }
+        // One is left if the supervisor woke the stream, by a reference of its own.
+        let left = std::mem::replace(&mut buffer.listener, Listener::Background(Some(waker)));
+        drop(buffer);
+        drop(left);
+        Ok(())
+    }
+
+    /// Has nobody read it any longer. What listened refers to this queue's stream, and is let go by it here.
+    pub(super) fn stop_listening(&self) {
+        let listener = std::mem::replace(&mut self.buffer.lock().listener, Listener::Gone);
+        drop(listener);
     }
 }
 
 impl Listener {
-    /// Returns the one to wake after a change. A reader that blocks has seen the queue empty, and has been woken for what
-    /// came since; a stream in the background is woken if nobody has its turn.
-    fn to_wake(&self, from_empty: bool, schedule: &Schedule) -> Option<Wake> {
+    /// Returns the one to wake after a change, if nobody will look without that.
+    fn take_wake(&mut self, schedule: &Schedule) -> Option<Wake> {
         match self {
-            Self::Bell(bell) => from_empty.then(|| Wake::Bell(bell.clone())),
+            Self::Bell { bell, saw_empty } => std::mem::take(saw_empty).then(|| Wake::Bell(bell.clone())),
             Self::Background(waker) => {
                 race_window();
-                schedule.notify().then(|| Wake::Stream(waker.clone()))
+                schedule.notify().then(|| Wake::Stream(waker.take().expect("BUG: an idle stream has no waker")))
             }
             Self::Gone => None,
         }
@@ -266,14 +342,14 @@ impl Buffer {
     fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
         self.bytes += size;
         match &mut self.entries {
-            Entries::Fifo(payloads) => payloads.push_back(payload),
+            Entries::Fifo(payloads) => payloads.push(payload),
             Entries::Keyed(keyed) => keyed.put(payload, key, size),
         }
     }
 
     fn first(&self) -> Option<&Payload> {
         match &self.entries {
-            Entries::Fifo(payloads) => payloads.front(),
+            Entries::Fifo(payloads) => payloads.first(),
             Entries::Keyed(keyed) => keyed.waiting.first_key_value().map(|(_, entry)| &entry.payload),
         }
     }
@@ -281,7 +357,7 @@ impl Buffer {
     fn take_first(&mut self) -> Option<Payload> {
         let (payload, size) = match &mut self.entries {
             Entries::Fifo(payloads) => {
-                let payload = payloads.pop_front()?;
+                let payload = payloads.take_first()?;
                 let size = payload.size();
                 (payload, size)
             }
@@ -293,26 +369,10 @@ impl Buffer {
 }
 
 impl Entries {
-    /// What an emptied queue may keep of the room that it took at its fullest.
-    const KEPT_CAPACITY: usize = 4;
-
     fn len(&self) -> usize {
         match self {
             Self::Fifo(payloads) => payloads.len(),
             Self::Keyed(keyed) => keyed.waiting.len(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn shrink_if_empty(&mut self) {
-        if let Self::Fifo(payloads) = self
-            && payloads.is_empty()
-            && payloads.capacity() > Self::KEPT_CAPACITY
-        {
-            *payloads = VecDeque::new();
         }
     }
 }
@@ -374,7 +434,11 @@ mod tests {
     impl Fixture {
         fn new(overflow: Overflow) -> Self {
             let (sender, bell) = bounded(1);
-            Self { queue: Queue::new(QueueLimits { overflow, ..LIMITS }, sender), schedule: Schedule::new(), bell }
+            Self {
+                queue: Queue::new(Arc::new(QueueLimits { overflow, ..LIMITS }), sender),
+                schedule: Schedule::new(),
+                bell,
+            }
         }
 
         /// Pushes, and returns how many payloads were dropped for it; `None` if there was no room.
@@ -399,36 +463,37 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_rings_for_each_change_from_empty_and_for_no_other() {
+    fn the_bell_rings_once_for_a_reader_that_has_seen_the_queue_empty() {
         let fixture = Fixture::new(Overflow::Disconnect);
         let rings = || fixture.bell.try_recv() == Ok(());
         fixture.push("1", None);
-        assert!(rings());
-        fixture.push("2", None);
         assert!(!rings(), "the reader has not seen it empty");
-        assert!(fixture.pop().is_some() && fixture.pop().is_some() && fixture.pop().is_none());
-        fixture.push("3", None);
+        assert!(fixture.pop().is_some() && fixture.pop().is_none());
+        fixture.push("2", None);
         assert!(rings());
+        fixture.push("3", None);
+        assert!(!rings(), "it has rung for the first");
+        assert!(fixture.pop().is_some() && fixture.pop().is_some() && fixture.pop().is_none());
         fixture.queue.close(EndCause::Closed, &fixture.schedule).expect("a reader listens").wake();
         assert!(rings());
-        let (payloads, wake) = fixture.queue.abort(EndCause::Dropped, &fixture.schedule);
-        wake.expect("a reader listens").wake();
-        assert!(rings() && payloads.len() == 1);
         assert_eq!(fixture.queue.end(), Some(EndCause::Closed), "the first cause counts");
     }
 
     #[test]
     fn the_bell_is_gone_once_the_stream_is_written_in_the_background() {
         let fixture = Fixture::new(Overflow::Disconnect);
-        drop(fixture.queue.set_listener(Listener::Background(Waker::noop().clone())));
+        fixture.queue.listen_in_background();
         assert_eq!(fixture.bell.try_recv(), Err(TryRecvError::Disconnected));
     }
 
     #[test]
     fn an_aborted_queue_gives_nothing_but_its_end() {
         let fixture = Fixture::new(Overflow::Disconnect);
+        assert!(fixture.pop().is_none());
         fixture.push("1", None);
-        let _ = fixture.queue.abort(EndCause::QueueFull, &fixture.schedule);
+        assert_eq!(fixture.bell.try_recv(), Ok(()));
+        let (payloads, _) = fixture.queue.abort(EndCause::QueueFull, &fixture.schedule);
+        assert_eq!(payloads.len(), 1);
         assert!(matches!(fixture.queue.pop(true), Popped::Ended), "delivered from an aborted queue");
     }
 
@@ -475,7 +540,7 @@ mod tests {
     #[test]
     fn an_emptied_queue_gives_back_the_room_of_its_fullest_time() {
         let fixture = Fixture {
-            queue: Queue::new(QueueLimits { events: 1_000, ..LIMITS }, bounded(1).0),
+            queue: Queue::new(Arc::new(QueueLimits { events: 1_000, ..LIMITS }), bounded(1).0),
             ..Fixture::new(LIMITS.overflow)
         };
         for _ in 0..100 {
@@ -483,6 +548,6 @@ mod tests {
         }
         while fixture.pop().is_some() {}
         let Entries::Fifo(payloads) = &fixture.queue.buffer.lock().entries else { panic!("another kind of queue") };
-        assert!(payloads.capacity() <= Entries::KEPT_CAPACITY);
+        assert!(payloads.others.as_ref().is_none_or(|others| others.capacity() <= Fifo::KEPT_CAPACITY));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::queue::{Listener, Queue};
+use super::queue::Queue;
 use super::schedule::Schedule;
 use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
 use crate::stats::EndCause;
@@ -42,7 +42,7 @@ impl Subscriber {
         id: SubscriberId,
         properties: Properties,
         quota_key: Option<Arc<str>>,
-        limits: QueueLimits,
+        limits: Arc<QueueLimits>,
         bell: Sender<()>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -154,18 +154,25 @@ impl Subscriber {
         self.queue.block_timeout()
     }
 
-    /// Has the writer threads read the queue from now on. The stream's first turn must follow.
+    /// Has the writer threads read the queue from now on. The stream's first turn must follow. `waker` puts it on the run queue
+    /// when its `socket` takes more.
     pub(crate) fn listen_in_background(&self, waker: Waker, socket: Option<&Arc<dyn NonBlockingWrite>>) {
         if let Some(socket) = socket {
-            socket.readiness().bind(waker.clone());
+            socket.readiness().bind(waker);
             let _ = self.socket.set(Arc::downgrade(socket));
         }
-        drop(self.queue.set_listener(Listener::Background(waker)));
+        self.queue.listen_in_background();
     }
 
-    /// Has nobody read the queue any longer. What listened refers to this record, and is let go by it here.
+    /// Marks the stream as idle, to be woken by this, after the queue was seen empty. Gives the waker back if the stream was
+    /// notified meanwhile; the caller still owns it then.
+    pub(crate) fn finish(&self, waker: Waker) -> Result<(), Waker> {
+        self.queue.finish(waker, &self.schedule)
+    }
+
+    /// Has nobody read the queue any longer.
     pub(crate) fn stop_listening(&self) {
-        drop(self.queue.set_listener(Listener::Gone));
+        self.queue.stop_listening();
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {
