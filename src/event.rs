@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -381,11 +382,64 @@ struct Encoded {
     text: String,
     /// Its place in the history; 0 if it has none.
     sequence: u64,
+    /// Where it is counted, if it is large.
+    _counted: Option<Box<Counted>>,
+}
+
+/// The bytes of the large frames of one publisher that are in memory.
+#[derive(Debug, Default)]
+pub(crate) struct LargeFrames(AtomicUsize);
+
+impl LargeFrames {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One large frame, counted until it is dropped.
+struct Counted {
+    counter: Arc<LargeFrames>,
+    bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// Which of the frames in memory, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FrameId {
+    address: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Frame {
+    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a system
+    /// call, and it is counted.
+    pub(crate) const LARGE: usize = 16 * 1024;
+
     fn new(text: String) -> Self {
-        Self(Arc::new(Encoded { text, sequence: 0 }))
+        Self(Arc::new(Encoded { text, sequence: 0, _counted: None }))
+    }
+
+    /// Counts the frame, which is not shared yet, if it is large.
+    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
+        let bytes = self.len();
+        if bytes >= Self::LARGE {
+            counter.0.fetch_add(bytes, Relaxed);
+            let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was counted");
+            frame._counted = Some(Box::new(Counted { counter: Arc::clone(counter), bytes }));
+        }
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.len() >= Self::LARGE
+    }
+
+    pub(crate) fn frame_id(&self) -> FrameId {
+        FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len() }
     }
 
     /// Adds the id and the blank line to an unsealed frame, which has room for both.

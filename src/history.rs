@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::InvalidSetting;
-use crate::event::{self, Event};
+use crate::event::{self, Event, Frame};
 
 /// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
 /// nothing.
@@ -234,6 +234,8 @@ pub(crate) struct EventLog<T> {
     tombstone_bytes: usize,
     horizon: u64,
     bytes: usize,
+    /// Those of the large events.
+    large_bytes: usize,
 }
 
 impl<T: Clone> EventLog<T> {
@@ -263,6 +265,7 @@ impl<T: Clone> EventLog<T> {
             tombstone_bytes: 0,
             horizon: 0,
             bytes: 0,
+            large_bytes: 0,
         }
     }
 
@@ -273,6 +276,16 @@ impl<T: Clone> EventLog<T> {
     /// How many events, bytes and channels there are.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.entries.len(), self.bytes + self.tombstone_bytes, self.rings.len())
+    }
+
+    /// Returns how many bytes the large events take.
+    pub(crate) fn large_bytes(&self) -> usize {
+        self.large_bytes
+    }
+
+    /// Returns the part of an entry's size that counts as a large event's.
+    fn large_part(size: usize) -> usize {
+        if size >= Self::ENTRY + Frame::LARGE { size } else { 0 }
     }
 
     /// How many of a channel's events are here.
@@ -356,6 +369,7 @@ impl<T: Clone> EventLog<T> {
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
         let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
         self.bytes += size;
+        self.large_bytes += Self::large_part(size);
         let rings = channels.len();
         self.entries.insert(sequence, Entry { item, channels, rings, own_id, size, at });
         self.expire(evicted);
@@ -487,6 +501,7 @@ impl<T: Clone> EventLog<T> {
         if entry.rings == 0 {
             let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
             self.bytes -= entry.size;
+            self.large_bytes -= Self::large_part(entry.size);
             evicted.push(entry.item);
         }
         // What they took at their longest is not counted any more.

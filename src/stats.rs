@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::event::LargeFrames;
 use crate::notices::Notices;
 
 /// Why a stream ended.
@@ -17,8 +18,9 @@ pub enum EndCause {
     /// [`Publisher::unsubscribe_if`](crate::Publisher::unsubscribe_if) took it out of its last channel. What was
     /// queued before is delivered.
     Unsubscribed,
-    /// The subscriber was slow: its queue was full when the next event came. What was queued is thrown away,
-    /// so that the client can resume from what it has seen, instead of missing one event in the middle.
+    /// The subscriber was slow: its queue was full when the next event came, or it was among the slowest when slow streams
+    /// held more than [`max_retained_bytes`](crate::PublisherBuilder::max_retained_bytes). What was queued is dropped, so that
+    /// the client can resume from what it has seen, instead of missing one event in the middle.
     QueueFull,
     /// The client's side ended the connection: writing to it failed, with an error of this kind. A writer that panicked
     /// counts as [`Other`](io::ErrorKind::Other).
@@ -152,6 +154,7 @@ pub struct ChannelStats {
 #[derive(Debug)]
 pub(crate) struct Counters {
     notices: Arc<Notices>,
+    large_frames: Arc<LargeFrames>,
     published: AtomicU64,
     queued: AtomicU64,
     delivered: AtomicU64,
@@ -175,6 +178,7 @@ impl Counters {
     pub(crate) fn new(notices: Arc<Notices>) -> Self {
         Self {
             notices,
+            large_frames: Arc::default(),
             published: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -192,6 +196,10 @@ impl Counters {
             disconnected: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn large_frames(&self) -> &Arc<LargeFrames> {
+        &self.large_frames
     }
 
     pub(crate) fn count_published(&self, queued: usize, dropped: usize) {

@@ -69,6 +69,7 @@ fn settings_with_which_nothing_works() {
     refused(builder().max_subscribers_per_channel(0).build(), text);
     let text = "`max_subscribers_per_quota_key` must be greater than 0";
     refused(builder().max_subscribers_per_quota_key(0).build(), text);
+    refused(builder().max_retained_bytes(0).build(), "`max_retained_bytes` must be greater than 0");
     assert_eq!(builder().max_queued_events(0).build().unwrap_err().setting(), "max_queued_events");
     assert!(builder().heartbeat(None).build().is_ok());
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use crate::event::Frame;
+use crate::event::{Frame, FrameId};
 
 /// Where frames are collected.
 pub(crate) trait Sink {
@@ -70,9 +70,6 @@ impl BatchedWrite {
 }
 
 impl Batch {
-    /// From how many bytes on a frame is written from where it is: copying it would cost more than a system call.
-    const LARGE: usize = 16 * 1024;
-
     const SIZE: &[u8] = b"00000000\r\n";
 
     /// More than this is given back: what one busy moment took must not stay in memory forever.
@@ -123,6 +120,11 @@ impl Batch {
         self.bytes.shrink_to(Self::KEPT);
         self.large.clear();
         self.large_len = 0;
+    }
+
+    /// Returns the large frames of a write.
+    pub(crate) fn large_frames(&self, write: &BatchedWrite) -> Vec<FrameId> {
+        self.large[write.start.large..write.end.large].iter().map(|(_, frame)| frame.frame_id()).collect()
     }
 
     fn end(&self) -> Place {
@@ -179,7 +181,7 @@ impl Batch {
 
 impl Sink for Batch {
     fn append(&mut self, frame: &Frame) {
-        if frame.len() < Self::LARGE {
+        if !frame.is_large() {
             self.bytes.extend_from_slice(frame.as_bytes());
         } else {
             self.large.push((self.bytes.len(), frame.clone()));
@@ -226,6 +228,12 @@ impl Pending {
             });
         }
         Self { pieces: own, written }
+    }
+
+    /// Returns the large frames in it.
+    pub(crate) fn large_frames(&self) -> Vec<FrameId> {
+        let frame_id = |piece: &Piece<_>| if let Piece::Frame(frame) = piece { Some(frame.frame_id()) } else { None };
+        self.pieces.iter().filter_map(frame_id).collect()
     }
 
     /// Writes as much as is taken without blocking. Returns whether nothing is left.
@@ -280,7 +288,7 @@ mod tests {
         let mut batch = Batch::default();
         batch.begin(b"", true);
         batch.append(&frame(3));
-        batch.append(&frame(Batch::LARGE));
+        batch.append(&frame(Frame::LARGE));
         batch.seal(false);
         batch.begin(b"HEAD", true);
         let mut body = Vec::new();
@@ -307,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_is_written_in_pieces_is_what_was_appended() {
-        let large = Batch::LARGE;
+        let large = Frame::LARGE;
         for frames in [&[1][..], &[large], &[1, large, 2], &[large, large + 7], &[large, 1, large], &[1, 2, 3]] {
             for at_a_time in [7, 1_000, large, usize::MAX] {
                 let (bytes, expected) = written(frames, at_a_time);
@@ -318,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_large_frame_is_in_memory_once_however_little_of_it_is_written() {
-        let frame = frame(Batch::LARGE);
+        let frame = frame(Frame::LARGE);
         let mut batch = Batch::default();
         batch.begin(b"", true);
         batch.append(&frame);
@@ -342,7 +350,7 @@ mod tests {
         batch.append(&frame(1));
         let first = batch.seal(false);
         batch.begin(b"HEAD", true);
-        batch.append(&frame(Batch::LARGE));
+        batch.append(&frame(Frame::LARGE));
         let second = batch.seal(false);
         batch.undo(&second);
         assert_eq!((batch.len(), batch.end()), (frame(1).len(), first.end));

@@ -9,12 +9,14 @@
 //     stream      one stream in the background: its source, its writer, and what its socket has not taken yet
 //     pool        the threads there are, and the run queue
 //     worker      what a writer thread does
+//     slow        streams whose last write was not taken whole, and what they keep in memory
 //     supervisor  the thread that watches the others, and schedules heartbeats and the ends of lifetimes
 //
 // How no wake-up is lost is explained in `queue/schedule.rs`.
 
 mod batch;
 mod pool;
+mod slow;
 mod source;
 mod stream;
 mod supervisor;

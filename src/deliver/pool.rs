@@ -13,10 +13,14 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::FrameSource;
+use super::slow::SlowStreams;
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
+use crate::event::FrameId;
 use crate::notices::Notices;
 use crate::queue::race_window;
+use crate::registry::Registry;
+use crate::stats::EndCause;
 
 /// What is on the run queue.
 pub(super) enum Job {
@@ -102,6 +106,7 @@ pub(crate) struct WriterPool {
     pub(super) inbox_changed: Condvar,
     pub(super) threads: Mutex<Threads>,
     pub(super) start_slots: Mutex<StartSlots>,
+    pub(super) slow: Arc<SlowStreams>,
     /// Streams that have begun and have not ended. Raised under the lock of `threads`.
     pub(super) streams: AtomicUsize,
     /// Jobs begun, passes of several streams among them, to see whether the run queue makes progress.
@@ -131,6 +136,7 @@ impl WriterPool {
             inbox_changed: Condvar::new(),
             threads: Mutex::default(),
             start_slots: Mutex::default(),
+            slow: Arc::default(),
             streams: AtomicUsize::new(0),
             jobs_begun: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -191,6 +197,13 @@ impl WriterPool {
         race_window();
         self.put(Job::Pass(stream));
         Ok(())
+    }
+
+    /// Disconnects the slowest streams that together are the only ones to hold so many bytes of large frames. They resume.
+    pub(crate) fn disconnect_slowest(&self, registry: &Registry, bytes: usize, newest: Option<FrameId>) {
+        for subscriber in self.slow.slowest(bytes, newest) {
+            registry.end(subscriber.id(), EndCause::QueueFull, true);
+        }
     }
 
     pub(super) fn now(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::Sink;
-use crate::event::{self, Frame, HeartbeatStyle};
+use crate::event::{self, Frame, FrameId, HeartbeatStyle};
 use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
 use crate::stats::{Counters, EndCause};
@@ -162,6 +162,11 @@ impl FrameSource {
     /// Returns how many payloads wait that the source knows of.
     pub(crate) fn waiting(&self) -> usize {
         self.preamble.len() + self.subscriber.queued()
+    }
+
+    /// Returns the large frames that come before the queue.
+    pub(super) fn large_frames(&self) -> impl Iterator<Item = FrameId> {
+        self.after_gap.iter().chain(&self.preamble).filter_map(Payload::large_frame)
     }
 
     /// Returns why the stream ended, once the end was returned.

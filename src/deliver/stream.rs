@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::batch::Pending;
 use super::pool::Job;
+use super::slow::SlowStream;
 use super::{Drained, FrameSource};
 use crate::queue::{NonBlockingWrite, Subscriber};
 use crate::stats::EndCause;
@@ -106,6 +107,8 @@ pub(super) struct StreamState {
 pub(super) struct PartialWrite {
     pub(super) pending: Pending,
     pub(super) drained: Drained,
+    /// Until it is written, the stream is a slow one.
+    pub(super) _slow: SlowStream,
 }
 
 impl StreamState {

@@ -212,7 +212,11 @@ impl WriterPool {
                 }),
                 None => batch.write_some(&pass.write, |bytes| write_some(&**writer, bytes)).map(|pending| {
                     let drained = pass.drained;
-                    state.partial = pending.map(|pending| Box::new(PartialWrite { pending, drained }));
+                    state.partial = pending.map(|pending| {
+                        let frames = pending.large_frames().into_iter().chain(state.source.large_frames()).collect();
+                        let _slow = self.slow.add(&pass.stream.subscriber, frames);
+                        Box::new(PartialWrite { pending, drained, _slow })
+                    });
                 }),
             },
             Writer::Blocks(writer, socket) => {
@@ -222,7 +226,14 @@ impl WriterPool {
                     let (stream, socket) = (Arc::clone(&pass.stream), Arc::clone(socket));
                     *status.blocked.lock() = Some(BlockedWrite { stream, socket, since });
                 }
+                let large = batch.large_frames(&pass.write);
+                // It may be blocked for long.
+                let slow = (!large.is_empty()).then(|| {
+                    let frames = large.into_iter().chain(state.source.large_frames()).collect();
+                    self.slow.add(&pass.stream.subscriber, frames)
+                });
                 let written = write_all(batch, &pass.write, &mut **writer);
+                drop(slow);
                 if socket.is_some() {
                     *status.blocked.lock() = None;
                 }

@@ -62,6 +62,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                 channel_name_len: 256,
                 per_channel: usize::MAX,
                 per_quota_key: usize::MAX,
+                retained_bytes: 64 * 1024 * 1024,
             },
             settings: Settings {
                 queue: Arc::new(QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect }),
@@ -233,6 +234,18 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// Sets how many bytes of large events may be in memory only because slow streams still hold them. Defaults to 64 MiB.
+    ///
+    /// A frame is in memory once, however many streams are being sent it. When the [history](History) has evicted it, a client
+    /// that does not read keeps it there. Above this limit the streams that have been slow for longest are disconnected, with
+    /// [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. It is looked at with each event that
+    /// is published. Counts frames of 16 KiB or more, of streams that are written [in the
+    /// background](Subscription::write_in_background); the newest is not counted.
+    pub fn max_retained_bytes(mut self, bytes: usize) -> Self {
+        self.limits.retained_bytes = bytes;
+        self
+    }
+
     /// Sets how many threads may write streams [in the background](Subscription::write_in_background). Defaults to 1,000.
     ///
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
@@ -261,7 +274,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// [`InvalidSetting`] names the setting that is zero.
     pub fn build(self) -> Result<Publisher<P>, InvalidSetting> {
-        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key } = self.limits;
+        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key, retained_bytes } =
+            self.limits;
         let [frames, bytes, heartbeat, lifetime] = self.settings.are_zero();
         let settings = [
             ("max_subscribers", subscribers == 0),
@@ -269,6 +283,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             ("max_channel_name_len", channel_name_len == 0),
             ("max_subscribers_per_channel", per_channel == 0),
             ("max_subscribers_per_quota_key", per_quota_key == 0),
+            ("max_retained_bytes", retained_bytes == 0),
             frames,
             bytes,
             ("max_writer_threads", self.writer_threads == 0),

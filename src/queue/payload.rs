@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::event::{self, Event, Frame};
+use crate::event::{self, Event, Frame, FrameId, LargeFrames};
 use crate::stats::Counters;
 
 /// The properties of one subscriber, without their type, which only the publisher knows.
@@ -59,6 +59,18 @@ impl Payload {
                 render.sequence = sequence;
             }
         }
+    }
+
+    /// Counts a large frame. A closure's are counted when they are rendered.
+    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
+        if let Self::Frame(frame) = self {
+            frame.count(counter);
+        }
+    }
+
+    /// Returns which large frame it is, if it is one.
+    pub(crate) fn large_frame(&self) -> Option<FrameId> {
+        if let Self::Frame(frame) = self { frame.is_large().then(|| frame.frame_id()) } else { None }
     }
 
     /// Returns the bytes that count towards the limits.
@@ -127,6 +139,7 @@ impl Render {
         let id = self.id.as_deref().or(event.own_id());
         let mut frame = event.encode_unsealed();
         frame.seal(id, self.sequence);
+        frame.count(counters.large_frames());
         Some(frame)
     }
 }

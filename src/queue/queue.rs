@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::schedule::Schedule;
 use super::{Overflow, Payload, race_window};
+use crate::event::FrameId;
 use crate::stats::EndCause;
 
 /// How much may wait for one subscriber, and what happens above that.
@@ -255,6 +256,18 @@ impl Queue {
             Entries::Keyed(keyed) => keyed.waiting.into_values().map(|entry| entry.payload).collect(),
         };
         (payloads, buffer.listener.take_wake(schedule))
+    }
+
+    /// Returns the large frames that wait in it.
+    pub(super) fn large_frames(&self) -> Vec<FrameId> {
+        let buffer = self.buffer.lock();
+        match &buffer.entries {
+            Entries::Fifo(Fifo { oldest, others }) => {
+                let others = others.iter().flat_map(|others| others.iter());
+                oldest.iter().chain(others).filter_map(Payload::large_frame).collect()
+            }
+            Entries::Keyed(keyed) => keyed.waiting.values().filter_map(|entry| entry.payload.large_frame()).collect(),
+        }
     }
 
     pub(super) fn end(&self) -> Option<EndCause> {

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use super::queue::Queue;
 use super::schedule::Schedule;
 use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
+use crate::event::FrameId;
 use crate::stats::EndCause;
 
 /// Names one subscriber of one publisher; later ones have higher numbers.
@@ -115,6 +116,11 @@ impl Subscriber {
     /// Returns whether nothing more may be delivered.
     pub(crate) fn is_aborted(&self) -> bool {
         self.queue.is_aborted()
+    }
+
+    /// Returns the large frames that are queued.
+    pub(crate) fn queued_large_frames(&self) -> Vec<FrameId> {
+        self.queue.large_frames()
     }
 
     /// Returns how many payloads are queued.

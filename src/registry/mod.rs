@@ -36,14 +36,14 @@ mod membership;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::OpenError;
-use crate::event::Frame;
+use crate::event::{Frame, FrameId};
 use crate::history::{self, EventLog, History};
 use crate::notices::Notices;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
@@ -66,6 +66,8 @@ pub(crate) struct Registry {
     /// The first half of every id, if there is a history.
     epoch: Option<String>,
     announces_ids: bool,
+    /// How many bytes the history's large events take.
+    large_in_history: AtomicUsize,
     hooks: Option<Arc<dyn Hooks>>,
     notices: Arc<Notices>,
     /// Notified when the last subscription is dropped.
@@ -80,6 +82,7 @@ pub(crate) struct Limits {
     pub(crate) channel_name_len: usize,
     pub(crate) per_channel: usize,
     pub(crate) per_quota_key: usize,
+    pub(crate) retained_bytes: usize,
 }
 
 /// What the ordering lock guards.
@@ -117,6 +120,8 @@ pub(crate) struct NewEvent {
 pub(crate) struct Published {
     pub(crate) subscribers: usize,
     pub(crate) id: Option<String>,
+    /// Its frame, if it is large.
+    pub(crate) newest_large: Option<FrameId>,
 }
 
 impl Registry {
@@ -132,7 +137,20 @@ impl Registry {
         let announces_ids = log.as_ref().is_some_and(EventLog::announces_ids);
         let state = Mutex::new(State { log, ..State::default() });
         let (last_id, committed, empty) = (AtomicU64::new(0), AtomicU64::new(0), Condvar::new());
-        Self { state, limits, counters, last_id, committed, epoch, announces_ids, hooks, notices, empty }
+        let large_in_history = AtomicUsize::new(0);
+        Self {
+            state,
+            limits,
+            counters,
+            last_id,
+            committed,
+            epoch,
+            announces_ids,
+            large_in_history,
+            hooks,
+            notices,
+            empty,
+        }
     }
 
     fn deferred(&self) -> Deferred {
@@ -220,8 +238,13 @@ impl Registry {
                 let ours = log.id(sequence);
                 payload.seal(Some(own_id.as_deref().unwrap_or(&ours)), sequence);
                 id = Some(own_id.as_deref().map_or(ours, str::to_owned));
-                log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
             }
+        }
+        payload.count(self.counters.large_frames());
+        let newest_large = payload.large_frame();
+        if let (Some(log), false) = (&mut state.log, is_comment) {
+            log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
+            self.large_in_history.store(log.large_bytes(), Relaxed);
         }
         let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
         if let Some(log) = &state.log {
@@ -230,7 +253,18 @@ impl Registry {
         drop(state);
         // Not under the lock: it may be the last reference.
         drop(payload);
-        Ok((Published { subscribers, id }, deferred))
+        Ok((Published { subscribers, id, newest_large }, deferred))
+    }
+
+    /// Returns how many bytes too many of large frames are in memory although neither the history holds them nor are they the
+    /// newest.
+    pub(crate) fn excess_retained(&self, newest: Option<FrameId>) -> usize {
+        let kept = if self.has_history() {
+            self.large_in_history.load(Relaxed)
+        } else {
+            newest.map_or(0, |newest| newest.bytes)
+        };
+        self.counters.large_frames().bytes().saturating_sub(kept).saturating_sub(self.limits.retained_bytes)
     }
 
     /// Queues the payload for every subscriber of these channels, and returns how many get it.

@@ -1,0 +1,285 @@
+//! Clients that do not read hold no memory but what is limited, however large the events and however long the replay.
+//!
+//! Without the test harness, since the resident memory of the whole process is measured. The clients are a process of their
+//! own: this program again, with an address in its environment.
+
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod common;
+
+#[cfg(not(all(feature = "server", target_os = "linux")))]
+fn main() {}
+
+#[cfg(all(feature = "server", target_os = "linux"))]
+fn main() {
+    // Two descriptors for each stream, one in each process.
+    rlimit::increase_nofile_limit(4_096).unwrap();
+    match std::env::var(clients::ADDRESS) {
+        Ok(address) => clients::run(address.parse().unwrap()),
+        Err(_) => server::run(),
+    }
+}
+
+/// The process whose memory is measured.
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod server {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+    use std::time::Duration;
+
+    use server_sent_events::server::{EventServer, RunningServer};
+    use server_sent_events::{History, Publisher};
+
+    use super::clients::{ADDRESS, READERS, STALLED};
+    use super::common::eventually;
+
+    const MIB: usize = 1 << 20;
+    const KIB: usize = 1 << 10;
+
+    pub fn run() {
+        one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once();
+        println!("one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once ... ok");
+        what_slow_clients_alone_still_hold_is_limited();
+        println!("what_slow_clients_alone_still_hold_is_limited ... ok");
+    }
+
+    struct Scene {
+        publisher: Publisher,
+        _server: RunningServer,
+        process: Child,
+        commands: ChildStdin,
+        answers: BufReader<ChildStdout>,
+        events: usize,
+    }
+
+    impl Scene {
+        fn start() -> Self {
+            let publisher = Publisher::<()>::builder().history(History::new()).heartbeat(None).build().unwrap();
+            let server = EventServer::builder()
+                .max_streams_per_ip(10_000)
+                .send_buffer_size(256 * KIB)
+                .write_timeout(Duration::from_secs(600))
+                .bind("127.0.0.1:0")
+                .unwrap();
+            let streams = publisher.clone();
+            let server = server.spawn(move |request: &server_sent_events::server::Request| {
+                let id = request.last_event_id().map(String::from);
+                streams.subscription(()).last_event_id(id).open()
+            });
+            let server = server.unwrap();
+            let mut process = Command::new(std::env::current_exe().unwrap())
+                .env(ADDRESS, server.local_addr().to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let commands = process.stdin.take().unwrap();
+            let answers = BufReader::new(process.stdout.take().unwrap());
+            Self { publisher, _server: server, process, commands, answers, events: 0 }
+        }
+
+        /// Gives the clients a command, and waits until it is done.
+        #[track_caller]
+        fn command(&mut self, command: &str) {
+            writeln!(self.commands, "{command}").unwrap();
+            self.is_done();
+        }
+
+        #[track_caller]
+        fn is_done(&mut self) {
+            let mut answer = String::new();
+            self.answers.read_line(&mut answer).unwrap();
+            assert_eq!(answer, "done\n", "the clients failed");
+        }
+
+        /// Publishes an event whose data has this length, and no other has.
+        fn publish(&mut self, len: usize) {
+            self.events += 1;
+            self.publisher.publish(format!("{}{:08}", "x".repeat(len - 8), self.events));
+        }
+
+        /// Publishes as much as the history holds, in events of 1 MB.
+        fn fill_history(&mut self) {
+            for _ in 0..64 {
+                self.publish(1_000_000);
+            }
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    /// A line of `/proc/self/status`, in bytes.
+    fn status(name: &str) -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
+    }
+
+    /// Has the kernel measure the peak of the resident memory from here on, and returns what it is.
+    fn start_measuring() -> usize {
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        status("VmRSS")
+    }
+
+    #[track_caller]
+    fn has_grown_by_at_most(limit: usize, since: usize) {
+        let grown = status("VmHWM").saturating_sub(since);
+        println!("    {} MiB of {} MiB", grown / MIB, limit / MIB);
+        assert!(grown <= limit, "{} MiB were allowed, it is {} MiB more", limit / MIB, grown / MIB);
+    }
+
+    fn one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once() {
+        let mut scene = Scene::start();
+        let start = scene.publisher.last_event_id().unwrap();
+        scene.command(&format!("open {start}"));
+        let streams = STALLED + READERS;
+        eventually("all are subscribed", || scene.publisher.stats().subscribers == streams);
+        let per_stream = streams * 128 * KIB;
+
+        let before = start_measuring();
+        let large = 7 * MIB;
+        scene.publish(large);
+        scene.command(&format!("read 1 {large}"));
+        has_grown_by_at_most(scene.publisher.stats().history.bytes + large + per_stream, before);
+
+        let start = scene.publisher.last_event_id().unwrap();
+        scene.fill_history();
+        scene.command(&format!("open {start}"));
+        eventually("the first streams have gone", || scene.publisher.stats().subscribers == streams);
+        let disconnected = scene.publisher.stats().ended.queue_full;
+        scene.command("read 64 64000000");
+        assert_eq!(scene.publisher.stats().ended.queue_full, disconnected, "somebody was too slow");
+        let history = scene.publisher.stats().history.bytes;
+        scene.fill_history();
+        has_grown_by_at_most(history + large + per_stream, before);
+    }
+
+    fn what_slow_clients_alone_still_hold_is_limited() {
+        const ROUNDS: usize = 6;
+        let mut scene = Scene::start();
+        let before = start_measuring();
+        for _ in 0..ROUNDS {
+            let start = scene.publisher.last_event_id().unwrap();
+            scene.fill_history();
+            // Each holds another of the 64 events.
+            scene.command(&format!("stall {start}"));
+        }
+        scene.fill_history();
+        let history = scene.publisher.stats().history.bytes;
+        let limit = 64 * MIB;
+        has_grown_by_at_most(history + limit + ROUNDS * 64 * 128 * KIB + 8 * MIB, before);
+        assert!(scene.publisher.stats().ended.queue_full > 0, "nobody was disconnected");
+        // Who comes now is served as ever.
+        let start = scene.publisher.last_event_id().unwrap();
+        scene.command(&format!("open {start}"));
+        scene.publish(1_000_000);
+        scene.command("read 1 1000000");
+    }
+}
+
+/// The process of the clients: obeys one command a line.
+#[cfg(all(feature = "server", target_os = "linux"))]
+mod clients {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::mpsc;
+    use std::thread;
+
+    pub const ADDRESS: &str = "SLOW_CLIENTS_OF";
+    pub const READERS: usize = 100;
+    pub const STALLED: usize = 900;
+
+    pub fn run(address: SocketAddr) {
+        let mut stalled = Vec::new();
+        let mut readers = Vec::new();
+        for line in std::io::stdin().lines() {
+            let line = line.unwrap();
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["open", id] => {
+                    stalled.clear();
+                    readers.clear();
+                    stalled.extend((0..STALLED).map(|_| connect(address, id, false)));
+                    readers.extend((0..READERS).map(|_| Reader::start(connect(address, id, true))));
+                }
+                ["read", events, bytes] => {
+                    let (events, bytes) = (events.parse().unwrap(), bytes.parse().unwrap());
+                    for reader in &readers {
+                        reader.wanted.send((events, bytes)).unwrap();
+                    }
+                    for reader in &readers {
+                        reader.done.recv().expect("a reader lost something");
+                    }
+                }
+                ["stall", id] => {
+                    for events in 0..64 {
+                        let mut reader = BufReader::with_capacity(1_024, connect(address, id, false));
+                        for _ in 0..events {
+                            next_data(&mut reader);
+                        }
+                        stalled.push(reader.into_inner());
+                    }
+                }
+                _ => panic!("no command: {line}"),
+            }
+            println!("done");
+        }
+    }
+
+    /// A client that reads as fast as it can.
+    struct Reader {
+        /// How many events it is to read, of how many bytes of data.
+        wanted: mpsc::Sender<(usize, usize)>,
+        done: mpsc::Receiver<()>,
+    }
+
+    impl Reader {
+        fn start(socket: TcpStream) -> Self {
+            let (wanted, orders) = mpsc::channel::<(usize, usize)>();
+            let (done, is_done) = mpsc::channel();
+            thread::spawn(move || {
+                let mut stream = BufReader::with_capacity(64 * 1024, socket);
+                for (events, bytes) in orders {
+                    let mut last = None;
+                    let mut read = 0;
+                    for _ in 0..events {
+                        let (number, len) = next_data(&mut stream);
+                        assert!(last.is_none_or(|last| last + 1 == number), "{last:?}, then {number}");
+                        last = Some(number);
+                        read += len;
+                    }
+                    assert_eq!(read, bytes);
+                    done.send(()).unwrap();
+                }
+            });
+            Self { wanted, done: is_done }
+        }
+    }
+
+    /// Asks for a stream without chunks, on a connection for which the kernel keeps little unless it is read.
+    fn connect(address: SocketAddr, id: &str, reads: bool) -> TcpStream {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        if !reads {
+            socket.set_recv_buffer_size(16 * 1_024).unwrap();
+        }
+        socket.connect(&address.into()).unwrap();
+        let mut socket: TcpStream = socket.into();
+        write!(socket, "GET / HTTP/1.0\r\nHost: localhost\r\nLast-Event-ID: {id}\r\n\r\n").unwrap();
+        socket
+    }
+
+    /// Reads the next event's data, and returns its number and its length.
+    fn next_data(stream: &mut impl BufRead) -> (u64, usize) {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(stream.read_line(&mut line).unwrap() > 0, "the stream has ended");
+            if let Some(data) = line.trim_end().strip_prefix("data: ") {
+                return (data[data.len() - 8..].parse().unwrap_or_else(|_| panic!("{data:.100}")), data.len());
+            }
+        }
+    }
+}
