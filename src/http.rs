@@ -1,10 +1,10 @@
 //! The HTTP words every server shares: head, headers, Last-Event-ID.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::error::HeaderError;
 use crate::event::{Event, Frame};
+use crate::spread;
 
 /// The request header in which an `EventSource` says where it was when the connection broke.
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
@@ -124,8 +124,7 @@ pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Respon
 ///
 /// Any status but 200 would make an `EventSource` give up for good (WHATWG HTML 9.2.3).
 pub(crate) fn busy(retry: Duration) -> Frame {
-    // The standard library's only source of randomness; it is no secret that is made here.
-    let random = RandomState::new().hash_one(retry) as f64 / u64::MAX as f64;
+    let random = spread::random_share();
     let longest = Duration::from_millis(i32::MAX as u64);
     let retry = retry.min(longest).mul_f64(1.0 + random).min(longest);
     Event::comment("busy").retry(retry).expect("BUG: bounded a line above").encode()

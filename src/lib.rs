@@ -240,6 +240,7 @@ mod registry;
 pub mod server;
 #[cfg(any(feature = "tiny_http", feature = "server"))]
 mod sockets;
+mod spread;
 mod stats;
 mod subscription;
 

@@ -4,7 +4,6 @@ mod builders;
 
 use std::any::Any;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +26,7 @@ use crate::history::Resumption;
 use crate::queue::Subscriber;
 use crate::queue::{Payload, Properties, Render, SubscriberId, drop_caught};
 use crate::registry::{Hooks, NewEvent, Published, Registry};
+use crate::spread;
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
 use crate::subscription::Subscription;
 
@@ -445,14 +445,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shutdown_with(&self, shutdown: Shutdown) -> usize {
-        let Shutdown { grace, farewell, retry, spread } = shutdown;
-        // The standard library's only source of randomness; it is no secret that is made here. Multiples of the
-        // golden ratio fall evenly, wherever they begin.
-        let start = RandomState::new().hash_one(grace);
+        let Shutdown { grace, farewell, retry, spread: retry_spread } = shutdown;
+        let start = spread::random();
         let retry = |id: SubscriberId| {
-            let share = start.wrapping_add(id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as f64 / u64::MAX as f64;
+            let share = spread::even_share(start, id.0);
             let longest = Duration::from_millis(i32::MAX as u64);
-            let retry = retry.saturating_add(spread.min(longest).mul_f64(share)).min(longest);
+            let retry = retry.saturating_add(retry_spread.min(longest).mul_f64(share)).min(longest);
             Event::retry_alone(retry).encode()
         };
         let farewell = farewell.map(|event| event.encode());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     "error",
     "channels",
+    "spread",
     "notices",
     "event",
     "stats",

@@ -372,13 +372,14 @@ impl FrameSource {
         }
         while self.preamble.is_empty() {
             let registry = self.replay.as_ref()?;
-            match registry.next_slice(&self.subscriber) {
+            match registry.next_slice(&self.subscriber, allow_callbacks) {
                 Slice::Payloads { gap, payloads, is_last } => {
                     self.preamble.extend(gap.map(Payload::Frame).into_iter().chain(payloads));
                     if is_last {
                         self.replay = None;
                     }
                 }
+                Slice::NeedsCall => return Some(Next::NeedsCall),
                 Slice::Overtaken => {
                     registry.overtaken(&self.subscriber);
                     return Some(self.see_end());

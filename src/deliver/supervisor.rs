@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WriterPool};
 use super::stream::Stream;
+use crate::spread;
 
 /// How often it looks while something is under way, and how long a turn takes that counts as stuck.
 const TICK: Duration = Duration::from_millis(10);
@@ -220,13 +221,12 @@ impl Stream {
     fn next_heartbeat(&self, number: u64) -> Option<u64> {
         // An interval that rounds to nothing would be due for ever.
         let interval = micros(self.heartbeat?).max(1);
-        // Multiples of the golden ratio fall evenly.
-        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as f64 / u64::MAX as f64;
+        let share = spread::even_share(0, number);
         let due = self
             .last_write
             .load(Relaxed)
             .saturating_add(interval)
-            .saturating_add((interval as f64 / 4.0 * spread) as u64);
+            .saturating_add((interval as f64 / 4.0 * share) as u64);
         let step = (interval / 64).max(1);
         Some(due.checked_next_multiple_of(step).unwrap_or(u64::MAX))
     }

@@ -1,7 +1,6 @@
 //! What is chosen of a publisher before it is built, and of a subscription before it is opened.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::history::{History, Resumption};
 use crate::notices::Notices;
 use crate::queue::{Overflow, Payload, Properties, QueueLimits, Subscriber};
 use crate::registry::{Hooks, Limits, Opening, Registry, ReplayFrom};
+use crate::spread;
 use crate::stats::{Counters, EndCause};
 use crate::subscription::Subscription;
 
@@ -526,7 +526,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         let Opening { resumption, start, first_slice, is_replaying } =
             opened.inspect_err(|error| registry.count_refused(error))?;
         // All of them open at once after a restart: they should not all end at once.
-        let share = 0.8 + 0.2 * (RandomState::new().hash_one(id) as f64 / u64::MAX as f64);
+        let share = 0.8 + 0.2 * spread::random_share();
         let longest = Duration::from_secs(u64::from(u32::MAX));
         let lifetime = source.lifetime.map(|lifetime| lifetime.min(longest).mul_f64(share));
         let source = SourceSettings { lifetime, ..source };

@@ -1,6 +1,5 @@
 //! One subscriber's queue: what waits for it, within limits, and who is woken for it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::entries::Entries;
 use super::schedule::Schedule;
 use super::{Overflow, Payload, race_window};
 use crate::event::FrameId;
@@ -103,61 +103,11 @@ struct Buffer {
     listener: Listener,
 }
 
-enum Entries {
-    Fifo(Fifo),
-    /// Boxed, because few subscribers have such a queue.
-    Keyed(Box<Keyed>),
-}
-
-/// Payloads in the order in which they came.
-#[derive(Default)]
-struct Fifo {
-    /// The oldest, if it came when nothing waited. A subscriber that keeps up has no other.
-    oldest: Option<Payload>,
-    /// Boxed, so that what a publisher touches of each subscriber stays small.
-    #[allow(clippy::box_collection)]
-    others: Option<Box<VecDeque<Payload>>>,
-}
-
-impl Fifo {
-    /// What an emptied queue may keep of the room that it took at its fullest. With less, publishers would allocate what
-    /// readers free, and wait for each other in the allocator.
-    const KEPT_CAPACITY: usize = 32;
-
-    fn len(&self) -> usize {
-        usize::from(self.oldest.is_some()) + self.others.as_ref().map_or(0, |others| others.len())
-    }
-
-    fn push(&mut self, payload: Payload) {
-        if self.len() == 0 {
-            self.oldest = Some(payload);
-        } else {
-            self.others.get_or_insert_default().push_back(payload);
-        }
-    }
-
-    fn first(&self) -> Option<&Payload> {
-        self.oldest.as_ref().or_else(|| self.others.as_ref()?.front())
-    }
-
-    fn take_first(&mut self) -> Option<Payload> {
-        if let Some(oldest) = self.oldest.take() {
-            return Some(oldest);
-        }
-        let others = self.others.as_mut()?;
-        let payload = others.pop_front()?;
-        if others.is_empty() && others.capacity() > Self::KEPT_CAPACITY {
-            self.others = None;
-        }
-        Some(payload)
-    }
-}
-
 impl Queue {
     pub(super) fn new(limits: Arc<QueueLimits>, bell: Sender<()>) -> Self {
         let entries = match limits.overflow {
-            Overflow::LatestPerKey => Entries::Keyed(Box::default()),
-            Overflow::Disconnect | Overflow::DropOldest | Overflow::Block(_) => Entries::Fifo(Fifo::default()),
+            Overflow::LatestPerKey => Entries::keyed(),
+            Overflow::Disconnect | Overflow::DropOldest | Overflow::Block(_) => Entries::fifo(),
         };
         let buffer = Buffer {
             entries,
@@ -181,9 +131,7 @@ impl Queue {
     ) -> Result<Option<Wake>, Full> {
         let mut buffer = self.buffer.lock();
         let key = key.filter(|_| matches!(buffer.entries, Entries::Keyed(_)));
-        if let (Some(key), Entries::Keyed(keyed)) = (key, &mut buffer.entries)
-            && let Some((older, size)) = keyed.remove(key)
-        {
+        if let Some((older, size)) = key.and_then(|key| buffer.entries.remove(key)) {
             buffer.bytes -= size;
             dropped.push(older);
         }
@@ -215,7 +163,7 @@ impl Queue {
         if buffer.aborted {
             return Popped::Ended;
         }
-        if !allow_callbacks && matches!(buffer.first(), Some(Payload::Closure(_))) {
+        if !allow_callbacks && matches!(buffer.entries.first(), Some(Payload::Closure(_))) {
             return Popped::NeedsCall;
         }
         let Some(payload) = buffer.take_first() else {
@@ -249,25 +197,15 @@ impl Queue {
         buffer.end.get_or_insert(cause);
         (buffer.aborted, buffer.publisher_waits) = (true, false);
         (buffer.bytes, buffer.lost) = (0, 0);
-        let payloads = match std::mem::replace(&mut buffer.entries, Entries::Fifo(Fifo::default())) {
-            Entries::Fifo(Fifo { oldest, others }) => {
-                oldest.into_iter().chain(others.into_iter().flat_map(|others| *others)).collect()
-            }
-            Entries::Keyed(keyed) => keyed.waiting.into_values().map(|entry| entry.payload).collect(),
-        };
+        let payloads = buffer.entries.take_all();
         (payloads, buffer.listener.take_wake(schedule))
     }
 
     /// Returns the large frames that wait in it.
     pub(super) fn large_frames(&self) -> Vec<FrameId> {
-        let buffer = self.buffer.lock();
-        match &buffer.entries {
-            Entries::Fifo(Fifo { oldest, others }) => {
-                let others = others.iter().flat_map(|others| others.iter());
-                oldest.iter().chain(others).filter_map(Payload::large_frame).collect()
-            }
-            Entries::Keyed(keyed) => keyed.waiting.values().filter_map(|entry| entry.payload.large_frame()).collect(),
-        }
+        let mut frames = Vec::new();
+        self.buffer.lock().entries.for_each(|payload| frames.extend(payload.large_frame()));
+        frames
     }
 
     pub(super) fn end(&self) -> Option<EndCause> {
@@ -354,78 +292,13 @@ impl Buffer {
     /// Puts the payload last, where no other of its key waits.
     fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
         self.bytes += size;
-        match &mut self.entries {
-            Entries::Fifo(payloads) => payloads.push(payload),
-            Entries::Keyed(keyed) => keyed.put(payload, key, size),
-        }
-    }
-
-    fn first(&self) -> Option<&Payload> {
-        match &self.entries {
-            Entries::Fifo(payloads) => payloads.first(),
-            Entries::Keyed(keyed) => keyed.waiting.first_key_value().map(|(_, entry)| &entry.payload),
-        }
+        self.entries.put(payload, key, size);
     }
 
     fn take_first(&mut self) -> Option<Payload> {
-        let (payload, size) = match &mut self.entries {
-            Entries::Fifo(payloads) => {
-                let payload = payloads.take_first()?;
-                let size = payload.size();
-                (payload, size)
-            }
-            Entries::Keyed(keyed) => keyed.take_first()?,
-        };
+        let (payload, size) = self.entries.take_first()?;
         self.bytes -= size;
         Some(payload)
-    }
-}
-
-impl Entries {
-    fn len(&self) -> usize {
-        match self {
-            Self::Fifo(payloads) => payloads.len(),
-            Self::Keyed(keyed) => keyed.waiting.len(),
-        }
-    }
-}
-
-/// The newest payload of each key, in the order in which they came.
-#[derive(Default)]
-struct Keyed {
-    waiting: BTreeMap<u64, KeyedEntry>,
-    /// Of each key, the one that waits.
-    newest: HashMap<Arc<str>, u64>,
-    next: u64,
-}
-
-struct KeyedEntry {
-    payload: Payload,
-    key: Option<Arc<str>>,
-    /// Of the payload and the key.
-    size: usize,
-}
-
-impl Keyed {
-    fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
-        self.waiting.insert(self.next, KeyedEntry { payload, key: key.cloned(), size });
-        let older = key.and_then(|key| self.newest.insert(Arc::clone(key), self.next));
-        debug_assert!(older.is_none(), "BUG: two payloads of one key wait");
-        self.next += 1;
-    }
-
-    /// Takes the one of this key out, and returns it with its size.
-    fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
-        let older = self.newest.remove(key)?;
-        self.waiting.remove(&older).map(|entry| (entry.payload, entry.size))
-    }
-
-    fn take_first(&mut self) -> Option<(Payload, usize)> {
-        let (_, entry) = self.waiting.pop_first()?;
-        if let Some(key) = entry.key {
-            self.newest.remove(&key);
-        }
-        Some((entry.payload, entry.size))
     }
 }
 
@@ -529,8 +402,6 @@ mod tests {
         assert_eq!([(); 3].map(|()| fixture.pop().unwrap().1), ["x", "b1", "a2"]);
         assert_eq!(fixture.push("a3", Some("a")), Some(0), "what was popped waits no longer");
         assert!(fixture.pop().is_some());
-        let Entries::Keyed(keyed) = &fixture.queue.buffer.lock().entries else { panic!("another kind of queue") };
-        assert!(keyed.newest.is_empty(), "keys pile up of which none waits");
     }
 
     #[test]
@@ -548,19 +419,5 @@ mod tests {
         assert_eq!(fixture.push("", None), None);
         assert!(fixture.pop().is_some());
         assert_eq!([(); 4].map(|()| fixture.push("x", None)), [Some(0), Some(0), Some(0), None]);
-    }
-
-    #[test]
-    fn an_emptied_queue_gives_back_the_room_of_its_fullest_time() {
-        let fixture = Fixture {
-            queue: Queue::new(Arc::new(QueueLimits { events: 1_000, ..LIMITS }), bounded(1).0),
-            ..Fixture::new(LIMITS.overflow)
-        };
-        for _ in 0..100 {
-            fixture.push("", None);
-        }
-        while fixture.pop().is_some() {}
-        let Entries::Fifo(payloads) = &fixture.queue.buffer.lock().entries else { panic!("another kind of queue") };
-        assert!(payloads.others.as_ref().is_none_or(|others| others.capacity() <= Fifo::KEPT_CAPACITY));
     }
 }

@@ -113,6 +113,8 @@ pub(crate) enum Slice {
     },
     /// Some of the replay was evicted before it was taken, and the subscriber is to resume.
     Overtaken,
+    /// Hooks would be called, or closures dropped, which is not allowed.
+    NeedsCall,
 }
 
 impl Registry {
@@ -180,10 +182,10 @@ impl Registry {
 
     /// Takes the next part of the subscriber's replay. The critical section that takes the last part makes the subscriber
     /// live, so that replay meets live with neither a gap nor a duplicate.
-    pub(crate) fn next_slice(&self, subscriber: &Subscriber) -> Slice {
+    pub(crate) fn next_slice(&self, subscriber: &Subscriber, allow_callbacks: bool) -> Slice {
         let mut deferred = Deferred::default();
         let mut state = self.state.lock();
-        let slice = state.next_slice(subscriber, &mut deferred);
+        let slice = state.next_slice(subscriber, allow_callbacks, &mut deferred);
         // Handed to whoever waits: let go and taken again at once, it would mostly come back to this thread, and a
         // publisher would wait for many slices.
         MutexGuard::unlock_fair(state);
@@ -201,14 +203,17 @@ impl Registry {
 }
 
 impl State {
-    fn next_slice(&mut self, subscriber: &Subscriber, deferred: &mut Deferred) -> Slice {
+    fn next_slice(&mut self, subscriber: &Subscriber, allow_callbacks: bool, deferred: &mut Deferred) -> Slice {
         let (Some(log), Some(replay)) = (&mut self.log, self.replays.get_mut(&subscriber.id())) else {
             return Slice::Payloads { gap: None, payloads: Vec::new(), is_last: true };
         };
+        if !allow_callbacks && log.has_expired() {
+            return Slice::NeedsCall;
+        }
         log.expire(&mut deferred.payloads);
         let is_overtaken = replay.spans.iter().any(|span| span.is_overtaken(replay.cursor, log.floor(&span.channel)));
         if is_overtaken && !subscriber.drops_oldest() {
-            return Slice::Overtaken;
+            return if allow_callbacks { Slice::Overtaken } else { Slice::NeedsCall };
         }
         let gap = if is_overtaken { replay.skip_evicted(log) } else { None };
         let (payloads, is_last) = replay.take_slice(log);
