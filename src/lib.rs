@@ -1,17 +1,18 @@
 //! Server-sent events for Rust programs without an async runtime.
 //!
-//! A program with threads has something to tell, and a browser wants to see it live. An event stream is a
-//! response that never ends, over plain HTTP; the browser's own `EventSource` reads it and reconnects by itself.
+//! Any thread publishes, and every open page receives the event at once. An event stream is an HTTP response that stays open;
+//! the browser's `EventSource` reads it and reconnects automatically.
 //!
 //! # From the top
 //!
-//! A [`Publisher`] is a handle that any thread may publish with. An [`Event`] is what it publishes: data, and
-//! perhaps a type or an id; a plain string is one too. A [`Subscription`] is the other end, a blocking
-//! iterator that gives one subscriber its events as text that is ready for the wire.
+//! A [`Publisher`] is a handle that any thread can publish with. An [`Event`] is what it publishes: data, and optionally a
+//! type, an ID and more; a plain string is an event too. A [`Subscription`] is the receiving end: a blocking iterator that
+//! returns the events of one subscriber as text, ready for the wire.
 //!
-//! # Hello, world
+//! # Ten lines show an event
 //!
-//! Eleven lines of server, and `new EventSource("/")` in a page:
+//! `curl -N http://127.0.0.1:5000/` shows one at once, and a page receives them with
+//! `new EventSource("/").onmessage = event => console.log(event.data)`:
 //!
 //! ```no_run
 //! # #[cfg(feature = "tiny_http")]
@@ -20,8 +21,7 @@
 //! # #[cfg(feature = "tiny_http")]
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let publisher = Publisher::new();
-//!     let server = Server::bind("127.0.0.1:5000")?;
-//!     for request in server.incoming_requests() {
+//!     for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
 //!         let news = format!("somebody asked for {}", request.url());
 //!         publisher.respond(request)?;
 //!         publisher.publish(news);
@@ -32,11 +32,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! # Publish from any thread
+//! # Any thread publishes, and all subscribers see one order
 //!
-//! [`publish`](Publisher::publish) never waits for a socket, nor for a slow reader unless [that was
-//! asked for](Overflow::Block). What one thread
-//! publishes arrives in that order; what several publish, all subscribers of a channel see in one order.
+//! [`publish`](Publisher::publish) waits neither for a socket nor for a slow subscriber, unless you [opt in to
+//! blocking](Overflow::Block). Events of one thread arrive in the order in which it published them. All subscribers of a
+//! channel see the events of all threads in the same order.
 //!
 //! ```
 //! use server_sent_events::Publisher;
@@ -55,7 +55,7 @@
 //! # Ok::<(), server_sent_events::OpenError>(())
 //! ```
 //!
-//! # Say more than data
+//! # An event carries more than data
 //!
 //! ```
 //! use server_sent_events::{Event, Publisher};
@@ -71,12 +71,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Text that could break the stream is refused where the event is made; see [`Event`].
+//! [`Event`] rejects text that would break the stream.
 //!
-//! # Channels
+//! # A channel reaches some of the subscribers
 //!
-//! A channel is a name that subscribers share. It needs no declaration: it is there as long as somebody
-//! subscribes to it. Who subscribes to two and is published to through both gets the event once.
+//! A channel is a name. It needs no declaration: it exists as long as it has a subscriber. A subscriber of two channels gets an
+//! event that is published to both once.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -91,22 +91,33 @@
 //! # Ok::<(), server_sent_events::OpenError>(())
 //! ```
 //!
-//! # Properties: to each their own
+//! # Each subscriber can get its own event
 //!
-//! A publisher may know something about each subscriber, and publish a closure that makes of it the event
-//! for that one, or none: [`publish_with`](Publisher::publish_with).
+//! A subscription carries properties of the application's type. [`publish_with`](Publisher::publish_with) takes a closure that
+//! makes each subscriber's event from them, or none.
 //!
-//! # Initial data
+//! ```
+//! use server_sent_events::{Event, Publisher};
 //!
-//! A page that has just been opened wants to see how things stand:
-//! [`initial_data`](SubscriptionBuilder::initial_data) gives one subscriber events before the live ones.
+//! struct User {
+//!     name: String,
+//! }
 //!
-//! # A client that comes back
+//! let publisher = Publisher::<User>::builder().build()?;
+//! let mut ada = publisher.subscription(User { name: "Ada".into() }).channels("chat").open()?;
+//! publisher.publish_with("chat", |user: &User| Some(Event::new(format!("hello, {}", user.name))));
+//! assert_eq!(ada.next().unwrap(), "data: hello, Ada\n\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
-//! With a [`History`] every event has an id, and a client that reconnects says the last one that it saw. It gets what
-//! it has missed, in order, each event once, before the live ones; or an event of type `gap`, if something of that is
-//! gone. [`last_event_id`](SubscriptionBuilder::last_event_id) says where it was,
-//! [`resumption`](Subscription::resumption) how that went.
+//! # A new page starts with the current state
+//!
+//! [`initial_data`](SubscriptionBuilder::initial_data) sends a subscriber events before the live ones.
+//!
+//! # A client that reconnects misses nothing
+//!
+//! With a [`History`], every event has an ID, and a client that reconnects sends the last one it saw. It gets the events that
+//! it missed, in order, each once, before the live ones. If the history has evicted one of them, it gets a `gap` event first.
 //!
 //! ```
 //! use server_sent_events::{History, Publisher, Resumption};
@@ -119,18 +130,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A page that is rendered together with a stream reads [`Publisher::last_event_id`] first, then its content, and
-//! [starts after](SubscriptionBuilder::start_after) that id; a stream that begins with a snapshot makes it with
-//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), for those who need one.
+//! A page that is rendered together with its stream reads [`Publisher::last_event_id`] first, then its content, and
+//! [starts after](SubscriptionBuilder::start_after) that ID. A stream that begins with a snapshot makes it with
+//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), and only for clients that need one.
 //!
-//! # Four ways to the client
+//! # Any blocking server can send a stream
 //!
-//! * The iterator: each item is text for a response's body. For any server that takes an iterator, or for tests.
-//! * [`into_reader`](Subscription::into_reader): a body that is read, for a server that wants one, and pushes events
-//!   through a server that collects bytes before it sends them.
-//! * [`write_to`](Subscription::write_to): this thread is the connection's thread, until the stream ends.
-//! * [`write_in_background`](Subscription::write_in_background): the publisher's few writer threads deliver, thousands of
-//!   streams if need be, and none of them occupies a thread unless a write to it is blocked. The adapters do this.
+//! The [`adapter`]s answer requests of tiny_http and rouille. The feature `server` adds a server for many streams or for
+//! the open internet. For any other server there are four ways:
+//!
+//! * The iterator: each item is text for a response's body.
+//! * [`into_reader`](Subscription::into_reader): a body that the server reads. It can push events through a server that
+//!   collects bytes before it sends them.
+//! * [`write_to`](Subscription::write_to): the calling thread writes until the stream ends.
+//! * [`write_in_background`](Subscription::write_in_background): the publisher's few writer threads write, for thousands of
+//!   streams. A stream occupies a thread only while a write to it is blocked. The adapters do this.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -149,64 +163,39 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # How a stream ends
+//! # Every stream ends, and wakes the thread that waits for it
 //!
-//! [`close`](Publisher::close) ends all streams, [`unsubscribe_if`](Publisher::unsubscribe_if) some, after what is
-//! queued for them; so does dropping the last handle of a publisher. [`disconnect_if`](Publisher::disconnect_if) ends some at
-//! once. A thread that blocks on a subscription is woken by it. Dropping a [`Subscription`] takes it out at once.
-//! [`end_cause`](Subscription::end_cause) tells why.
+//! * After the queued events: [`close`](Publisher::close) ends all streams, [`unsubscribe_if`](Publisher::unsubscribe_if) some
+//!   of them, and a [lifetime](PublisherBuilder::max_lifetime) each after a time of its own. Dropping the last handle of a
+//!   publisher closes it.
+//! * At once: [`disconnect_if`](Publisher::disconnect_if), a full queue, or dropping the [`Subscription`].
 //!
-//! A silent stream is sent a comment every 15 seconds, its heartbeat: that is how a server learns
-//! that a client has gone, and what keeps proxies from cutting the connection.
+//! [`end_cause`](Subscription::end_cause) returns the cause. A silent stream is sent a comment every 15 seconds, its heartbeat.
+//! It makes a lost connection visible, and keeps proxies from closing the connection.
 //!
-//! # Lead a stream that runs
+//! # A running stream can be observed and controlled
 //!
-//! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread, also when it is
-//! written in the background. With a [lifetime](PublisherBuilder::max_lifetime), clients reconnect now and then, each at its
-//! own time.
+//! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread.
+//! [`on_open`](PublisherBuilder::on_open) and [`on_end`](PublisherBuilder::on_end) are called once per subscription.
+//! [`subscriber_properties`](Publisher::subscriber_properties) and [`stats`](Publisher::stats) return the current state.
 //!
-//! # Know who is there
+//! # A shutdown delivers what is queued
 //!
-//! [`on_open`](PublisherBuilder::on_open) and [`on_end`](PublisherBuilder::on_end) are called once for each subscription, with
-//! its properties, its channels and the cause. [`subscriber_properties`](Publisher::subscriber_properties) and
-//! [`stats`](Publisher::stats) return the current state.
-//!
-//! # Shut down
-//!
-//! [`shutdown`](Publisher::shutdown) lets nobody in any more, delivers what is queued, says goodbye, tells each client another
-//! time to come back, and waits until all streams have ended.
+//! [`shutdown`](Publisher::shutdown) refuses new subscriptions, delivers queued events, and gives each client its own
+//! reconnection delay. It waits until all streams have ended, up to the given time. It returns how many it had to disconnect.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
 //! # use std::time::Duration;
 //! # let publisher = Publisher::new();
-//! let cut_off = publisher.shutdown(Duration::from_secs(10));
-//! assert_eq!(cut_off, 0);
+//! let disconnected = publisher.shutdown(Duration::from_secs(10));
+//! assert_eq!(disconnected, 0);
 //! ```
 //!
-//! # What is bounded
+//! # Memory is bounded by default
 //!
-//! | what | bound | at the bound | set by |
-//! |---|---|---|---|
-//! | what waits for one subscriber | 1,024 events and 1 MiB | its stream ends at once, the queue is thrown away; or the oldest goes, the newest of a key stays, the publisher waits: [`Overflow`] | [`max_queued_events`](PublisherBuilder::max_queued_events), [`max_queued_bytes`](PublisherBuilder::max_queued_bytes), [`overflow`](PublisherBuilder::overflow) |
-//! | one write to a socket in the background | 30 s | its stream ends, the socket is shut down | [`write_timeout`](BackgroundOptions::write_timeout) |
-//! | what a client that does not read holds of the kernel's memory | some 200 KB with our listeners on Linux, 4 MB with others | the write waits, see above | the adapters and servers |
-//! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
-//! | what a history keeps | 8,192 events a channel, 64 MiB in all | the oldest goes; who asks for it is told | [`History`] |
-//! | subscriptions | 10,000 | [`OpenError`], which the adapters answer so that a browser comes back | [`max_subscribers`](PublisherBuilder::max_subscribers) |
-//! | subscribers of one channel | as many | the same | [`max_subscribers_per_channel`](PublisherBuilder::max_subscribers_per_channel) |
-//! | subscriptions of one address, user, or what you like | as many | the same | [`max_subscribers_per_quota_key`](PublisherBuilder::max_subscribers_per_quota_key), [`quota_key`](SubscriptionBuilder::quota_key) |
-//! | channels of one subscriber | 64 | [`OpenError`], a status 400 | [`max_channels_per_subscriber`](PublisherBuilder::max_channels_per_subscriber) |
-//! | a channel's name | 256 bytes | the same | [`max_channel_name_len`](PublisherBuilder::max_channel_name_len) |
-//! | how long a stream lives | for ever | it ends, and the client comes back | [`max_lifetime`](PublisherBuilder::max_lifetime) |
-//! | how long a shutdown takes | what you give it | the streams left are disconnected | [`shutdown`](Publisher::shutdown) |
-//! | log lines | one of a kind each second | it says how often it happened | feature `log` |
-//!
-//! # Servers
-//!
-//! [`adapter`] has those that are known to this crate. With the feature `server` there is one of its own, for many
-//! streams or for strangers. Any other that lends a thread and a writer can use
-//! [`Subscription::write_to`], one that takes a body [`Subscription::into_reader`], or the iterator itself.
+//! [`PublisherBuilder`] has the table of all limits. If a queue is full, its stream is disconnected, and a client with a
+//! history resumes. [`Overflow`] has other policies: drop the oldest event, keep the latest per key, or wait.
 //!
 //! # Features
 //!
@@ -216,9 +205,9 @@
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
-//! | `log` | no | log lines, through the crate `log`: slow subscribers that were disconnected, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
+//! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; at most one per kind and second |
 //!
-//! Without any, only crossbeam-channel and parking_lot are compiled.
+//! Without features, only crossbeam-channel and parking_lot are compiled.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -258,7 +247,8 @@ pub use queue::Overflow;
 pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};
 pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHandle};
 
-/// The README's code, compiled as tests.
+/// The code of the documents, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/resume.md")]
+struct Documents;

@@ -108,13 +108,14 @@ fn no_module_uses_a_later_one() {
 fn every_file_that_is_named_is_there() {
     for document in files(root()).into_iter().filter(|path| {
         let path = path.strip_prefix(root()).unwrap();
-        let known = path.starts_with("src") || path.starts_with("tests") || path.starts_with("examples");
+        let known = ["src", "tests", "examples"].iter().any(|folder| path.starts_with(folder));
         known || path.extension().is_some_and(|extension| extension == "md")
     }) {
         let Ok(text) = fs::read_to_string(&document) else { continue };
-        for word in text.split(|c: char| c.is_whitespace() || "`\"'()[]<>,;:".contains(c)) {
+        for word in text.split(|c: char| c.is_whitespace() || "`\"'()[]<>,;:#".contains(c)) {
             let named = word.trim_end_matches('.');
-            let is_path = ["src/", "tests/", "examples/", "benches/"].iter().any(|folder| named.starts_with(folder));
+            let is_path =
+                ["src/", "tests/", "examples/", "benches/", "docs/"].iter().any(|folder| named.starts_with(folder));
             if is_path && named.contains('.') && !named.contains('*') {
                 assert!(root().join(named).exists(), "{} names {named}", document.display());
             }
@@ -122,13 +123,39 @@ fn every_file_that_is_named_is_there() {
     }
 }
 
+/// A link of a document leads to a file, and to a heading where it names one.
+#[test]
+fn every_link_of_a_document_leads_somewhere() {
+    for document in files(root()).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{} links to {link}", document.display());
+            if heading.is_empty() {
+                continue;
+            }
+            // As GitHub makes them.
+            let anchor = |title: &str| title.trim().to_lowercase().replace(' ', "-").replace(['?', ',', '`'], "");
+            let text = fs::read_to_string(target).unwrap();
+            let mut titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#'));
+            assert!(titles.any(|title| anchor(title) == heading), "{} links to {link}", document.display());
+        }
+    }
+}
+
 /// So that what people copy is what the tests run.
 #[test]
 fn the_documents_show_the_nginx_lines_that_are_tested() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let block = readme.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
-    assert_eq!(block.trim(), fs::read_to_string(root().join("examples/nginx.conf")).unwrap().trim());
-    let docs = fs::read_to_string(root().join("src/server.rs")).unwrap().replace("//! ", "");
-    let block = docs.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
-    assert_eq!(block.trim(), fs::read_to_string(root().join("examples/nginx-streams.conf")).unwrap().trim());
+    fn blocks(text: &str) -> Vec<&str> {
+        text.split("```nginx\n").skip(1).map(|rest| rest.split("```").next().unwrap().trim()).collect()
+    }
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (site, streams) = (read("examples/nginx.conf"), read("examples/nginx-streams.conf"));
+    assert_eq!(blocks(&read("docs/deployment.md")), [site.trim(), streams.trim()]);
+    assert_eq!(blocks(&read("src/server.rs").replace("//! ", "")), [streams.trim()]);
 }

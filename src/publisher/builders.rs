@@ -40,6 +40,25 @@ impl Settings {
 }
 
 /// The settings of a [`Publisher`]; from [`Publisher::builder`].
+///
+/// Everything that can grow has a limit:
+///
+/// | what | limit | at the limit | set by |
+/// |---|---|---|---|
+/// | events queued for one subscriber | 1,024, and 1 MiB | the stream ends at once and its queue is dropped, unless another [`Overflow`] is chosen | [`max_queued_events`](Self::max_queued_events), [`max_queued_bytes`](Self::max_queued_bytes), [`overflow`](Self::overflow) |
+/// | one write to a socket in the background | 30 s | the stream ends and its socket is shut down | [`write_timeout`](crate::BackgroundOptions::write_timeout) |
+/// | data in the kernel for a client that does not read | about 200 KB with this crate's listeners on Linux, 4 MB with others | the write blocks | the adapters and servers |
+/// | large events that only slow streams keep in memory | 64 MiB in all | the streams that have been slow for longest are disconnected, and their clients resume | [`max_retained_bytes`](Self::max_retained_bytes) |
+/// | writer threads | one per processor, and one more per blocked write, up to 1,000 | blocked sockets are shut down, the one blocked longest first | [`max_writer_threads`](Self::max_writer_threads) |
+/// | events in the history | 8,192 per channel, 64 MiB in all | the oldest event is evicted; a client that asks for it gets a `gap` event | [`History`] |
+/// | subscriptions | 10,000 | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
+/// | subscribers of one channel | no limit of its own | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
+/// | subscriptions per address, user or other key | no limit of its own | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers_per_quota_key`](Self::max_subscribers_per_quota_key), [`quota_key`](SubscriptionBuilder::quota_key) |
+/// | channels of one subscriber | 64 | [`OpenError`]; the adapters respond with status 400 | [`max_channels_per_subscriber`](Self::max_channels_per_subscriber) |
+/// | the name of a channel | 256 bytes | [`OpenError`]; the adapters respond with status 400 | [`max_channel_name_len`](Self::max_channel_name_len) |
+/// | the lifetime of a stream | none | the stream ends after its queued events, and the client reconnects | [`max_lifetime`](Self::max_lifetime) |
+/// | the duration of a shutdown | the grace that it is given | the remaining streams are disconnected | [`shutdown`](Publisher::shutdown) |
+/// | log lines | one per kind and second | the next line has the number of events it stands for | feature `log` |
 #[must_use = "a builder does nothing until `build`"]
 pub struct PublisherBuilder<P = ()> {
     limits: Limits,

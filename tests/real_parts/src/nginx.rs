@@ -1,4 +1,4 @@
-//! nginx in front of the example `hub`, set up by the very lines that the README shows, and curl as its client.
+//! nginx in front of the example `hub`, set up by the very lines that docs/deployment.md shows, and curl as its client.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -15,7 +15,7 @@ use crate::common::example::{Example, built_examples};
 use crate::common::http::Client;
 use crate::common::{PATIENCE, eventually};
 
-/// What nginx.conf says around the README's lines: what Debian's does, kept within one folder.
+/// What nginx.conf says around those lines: what Debian's does, kept within one folder.
 const AROUND: &str = "\
 events { worker_connections 768; }
 pid nginx.pid;
@@ -36,7 +36,7 @@ http {
 /// Much more than an answer takes, and less than nginx waits for a client (10 s).
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// The README's lines for nginx, and among them those of the documentation of `EventServer`.
+/// The lines for nginx, and among them those for an `EventServer`.
 pub fn site() -> String {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let read = |name: &str| fs::read_to_string(examples.join(name)).unwrap();

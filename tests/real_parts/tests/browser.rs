@@ -10,7 +10,7 @@ use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Running;
 use real_parts::nginx::{Site, Way};
 use real_parts::relay::Relay;
-use server_sent_events::Publisher;
+use server_sent_events::{Event, Publisher};
 
 const STATE: &str = "#state";
 
@@ -320,20 +320,48 @@ fn of_seven_tabs_the_seventh_waits_for_one_of_six_connections() {
     seventh.shows(STATE, &["live"]);
 }
 
-/// What the README shows, as it stands there.
-fn readme(block_with: &str) -> String {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
-    let blocks: Vec<&str> = readme.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    blocks.into_iter().find(|block| block.contains(block_with)).expect(block_with).to_owned()
+/// A block of JavaScript that a document shows, as it stands there.
+fn shown(document: &str, block_with: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document)).unwrap();
+    let mut blocks = text.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.find(|block| block.contains(block_with)).expect(block_with).to_owned()
+}
+
+/// The page's line receives what is published, and listeners get the events of their type.
+#[test]
+fn the_lines_of_the_documents_receive_events() {
+    let publisher = Publisher::new();
+    let streams = publisher.clone();
+    let page = format!(
+        "<script>console.log = (...texts) => document.body.append(texts.join(' '), ';');\n{}{}</script>",
+        shown("README.md", "new EventSource").replace("\"/\"", "\"/events\""),
+        shown("docs/browsers.md", "addEventListener(\"build\""),
+    );
+    let server = Running::new(move |request| {
+        let html = tiny_http::Header::from_bytes("Content-Type", "text/html").unwrap();
+        let answered = match request.url() {
+            "/" => request.respond(tiny_http::Response::from_string(format!("<body>{page}")).with_header(html)),
+            "/events" => streams.respond(request),
+            _ => request.respond(tiny_http::Response::empty(404)),
+        };
+        answered.unwrap();
+    });
+    let browser = Browser::new();
+    let tab = browser.opens(&format!("http://{}/", server.address));
+    eventually("both streams are open", || publisher.stats().subscribers == 2);
+    publisher.publish("hello");
+    publisher.publish(Event::new("all green").event("build").unwrap());
+    tab.until("document.body.innerText.split('hello;').length === 3");
+    tab.until("document.body.innerText.split('build: all green;').length === 2");
 }
 
 #[test]
-fn with_the_readmes_shared_worker_all_tabs_share_one_connection() {
+fn with_the_documented_shared_worker_all_tabs_share_one_connection() {
     let publisher = Publisher::new();
     let streams = publisher.clone();
     let page = format!(
         "<script>console.log = text => document.body.append(text, ' ');\n{}</script>",
-        readme("new SharedWorker")
+        shown("docs/browsers.md", "new SharedWorker")
     );
     let server = Running::new(move |request| {
         let text = |content_type: &str, text: String| {
@@ -342,7 +370,7 @@ fn with_the_readmes_shared_worker_all_tabs_share_one_connection() {
         };
         let answered = match request.url() {
             "/" => request.respond(text("text/html", format!("<body>{page}"))),
-            "/stream.js" => request.respond(text("text/javascript", readme("onconnect"))),
+            "/stream.js" => request.respond(text("text/javascript", shown("docs/browsers.md", "onconnect"))),
             "/events" => streams.respond(request),
             _ => request.respond(tiny_http::Response::empty(404)),
         };
