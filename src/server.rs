@@ -23,8 +23,8 @@
 //!   nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies one
 //!   descriptor and no thread, even if its client does not read.
 //!
-//! For one public port, let a proxy send the streams' paths here. For nginx, among the README's lines, which define
-//! `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
+//! For one public port, let a proxy send the streams' paths here. The lines for nginx, among those of
+//! `docs/deployment.md`, which define `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
 //!
 //! ```nginx
 //! location /streams/ {

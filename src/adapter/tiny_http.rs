@@ -28,7 +28,7 @@
 //! # What it cannot promise
 //!
 //! `tiny_http` 0.12 is a server for a trusted network, and some of that cannot be mended from outside. On the
-//! open internet, put a reverse proxy in front that reads a request whole before it passes it on (the README
+//! open internet, put a reverse proxy in front that reads a request whole before it passes it on (`docs/deployment.md`
 //! has the lines for nginx). One that asks for `Connection: close` also spares `tiny_http`'s thread for each stream.
 //! Without one, a stranger can
 //!

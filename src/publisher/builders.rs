@@ -220,7 +220,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
     /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
-    /// publishes, closes, writes or drops the subscription, or watches all sockets of a server. So it should be short, and
+    /// publishes, closes, writes or drops the subscription. So it should be short, and
     /// not wait for room ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
     /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it is
     /// caught. The channels are those that it was in.
