@@ -137,7 +137,7 @@ impl FrameSource {
     }
 
     /// Ends the stream before anything is sent, for a response that has a head only.
-    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+    #[cfg(feature = "tiny_http")]
     pub(crate) fn end_unsent(&mut self) {
         self.leave(EndCause::Dropped);
         self.ended = true;

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+#[cfg(feature = "server")]
+use std::time::Duration;
+use std::time::Instant;
 
 use super::race_window;
 
