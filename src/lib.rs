@@ -216,10 +216,13 @@
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
+//! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`] and [`HistoryStats`] |
 //! | `log` | no | log lines, through the crate `log`: slow subscribers that were disconnected, threads that could not start, subscriptions that were refused, connections that could not be accepted; each kind at most once a second |
 //!
 //! Without any, only crossbeam-channel and parking_lot are compiled.
 
+// docs.rs labels what needs a feature.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -246,7 +249,9 @@ mod subscription;
 pub use channels::{Channels, DEFAULT_CHANNEL};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub use error::BodyError;
-pub use error::{EventError, EventField, HeaderError, InvalidSetting, OpenError, RecvTimeoutError, TryRecvError};
+pub use error::{
+    EventError, EventField, HeaderError, InvalidSetting, OpenError, ParseOverflowError, RecvTimeoutError, TryRecvError,
+};
 pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumption};
 pub use http::ResponseHeaders;

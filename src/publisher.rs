@@ -580,7 +580,7 @@ impl<P> fmt::Debug for WeakPublisher<P> {
 }
 
 /// What became of a published event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     subscribers: usize,
     id: Option<String>,
@@ -607,7 +607,7 @@ impl Receipt {
 /// let options = PublishOptions::new().id("job-7/3")?.key("job-7");
 /// # Ok::<(), server_sent_events::EventError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use = "options do nothing until they are given to `publish_with_options`"]
 pub struct PublishOptions {
     id: Option<String>,
