@@ -256,7 +256,8 @@ pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumption};
 pub use http::ResponseHeaders;
 pub use publisher::{
-    PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher,
+    Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder,
+    WeakPublisher,
 };
 pub use queue::Overflow;
 pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};

@@ -5,6 +5,7 @@ mod common;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use server_sent_events::*;
@@ -25,6 +26,8 @@ fn what_may_cross_threads() {
     shares::<Event>();
     shares::<Frame>();
     shares::<Receipt>();
+    shares::<Opened<'_, Properties>>();
+    shares::<Ended<'_, Properties>>();
     shares::<Overflow>();
     shares::<ParseOverflowError>();
     shares::<Stats>();
@@ -137,6 +140,29 @@ fn an_open_error_becomes_an_io_error_that_holds_it() {
     }
     let zero = Publisher::builder().max_subscribers(0).build().unwrap_err();
     assert_eq!(io::Error::from(zero).kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_last_event_id_may_be_any_text_or_an_option_of_one() {
+    fn begins(last_event_id: impl LastEventId, publisher: &Publisher) -> Resumption {
+        publisher.subscription(()).last_event_id(last_event_id).open().unwrap().resumption()
+    }
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
+    let id = publisher.last_event_id().unwrap();
+    for resumption in [
+        begins(&*id, &publisher),
+        begins(&id, &publisher),
+        begins(id.clone(), &publisher),
+        begins(Arc::<str>::from(&*id), &publisher),
+        begins(std::borrow::Cow::from(&*id), &publisher),
+        begins(Some(&*id), &publisher),
+        begins(Some(&id), &publisher),
+        begins(Some(id.clone()), &publisher),
+    ] {
+        assert_eq!(resumption, Resumption::Complete);
+    }
+    assert_eq!(begins(None::<&str>, &publisher), Resumption::NotRequested);
+    assert_eq!(begins(None::<String>, &publisher), Resumption::NotRequested);
 }
 
 #[cfg(feature = "serde")]

@@ -37,7 +37,7 @@ fn logs(text: &str) {
 /// One test: there is one logger for the process.
 #[test]
 fn slow_subscribers_refusals_and_threads_that_cannot_start() {
-    let publisher = Publisher::<()>::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
     log::set_max_level(LevelFilter::Info);
 
@@ -50,7 +50,7 @@ fn slow_subscribers_refusals_and_threads_that_cannot_start() {
     logs("WARN: refused 1 subscriptions, the last one: subscriber limit reached (100)");
     (0..1_000).for_each(|_| assert!(publisher.subscribe().is_err()));
 
-    let huge = Publisher::<()>::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
+    let huge = Publisher::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
     assert!(huge.subscribe().unwrap().write_in_background(io::sink()).is_err());
     logs("WARN: failed to start 1 writer threads: ");
 

@@ -18,7 +18,7 @@ const LAST_CHUNK: &str = "0\r\n\r\n";
 
 /// A publisher whose subscribers are asked after 20 ms whether they are still there.
 fn impatient() -> Publisher {
-    Publisher::<()>::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
+    Publisher::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
 }
 
 /// A connection that has read head and first comment.
@@ -145,7 +145,7 @@ fn head_gets_no_body_whatever_the_stream_holds() {
 
 #[test]
 fn requests_behind_a_running_stream_hold_up_no_other_stream() {
-    let publisher = Publisher::<()>::builder().max_writer_threads(8).heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().max_writer_threads(8).heartbeat(None).build().unwrap();
     let server = Running::streams(&publisher);
     let mut healthy = opened(&server);
     let mut client = opened(&server);
@@ -250,7 +250,7 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for() {
 
 #[test]
 fn all_clients_reconnect_in_the_same_instant_many() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _full = publisher.subscribe().unwrap();
     let server = Running::streams(&publisher);
     let mut retries = std::collections::BTreeSet::new();
@@ -272,7 +272,7 @@ fn all_clients_reconnect_in_the_same_instant_many() {
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
     let publisher =
-        Publisher::<()>::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
+        Publisher::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server = Running::new(move |request| {
         let channel = request.url().to_owned();
@@ -293,7 +293,7 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
 /// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
 #[test]
 fn headers_for_the_stream_are_on_the_refusal_too() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
     let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
     let headers = headers.with("Access-Control-Allow-Credentials", "true").unwrap();
     let server = Running::new(move |request| match request.url() {
@@ -486,7 +486,7 @@ fn bind_says_what_is_wrong() {
 
 #[test]
 fn a_slow_closure_holds_up_nobody_else() {
-    let publisher = Publisher::<bool>::builder().build().unwrap();
+    let publisher = Publisher::builder_for::<bool>().build().unwrap();
     let running = publisher.clone();
     let mut first = true;
     let server = Running::new(move |request| {

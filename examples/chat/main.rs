@@ -76,13 +76,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A tab that is closed is noticed within two heartbeats.
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
     // Who is here, who joined and who left is kept too. That does no harm: each list is whole, and the newest comes last.
-    let chat = Publisher::builder()
+    let chat = Publisher::builder_for::<User>()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
         .history(History::new().max_events_per_channel(KEPT))
         // An error means that the chat is over.
-        .on_open(move |_, user: &User, _| drop(opened.send(Change::Opened(user.name.clone()))))
-        .on_end(move |_, user, _, _| drop(ended.send(Change::Ended(user.name.clone()))))
+        .on_open(move |tab| drop(opened.send(Change::Opened(tab.properties.name.clone()))))
+        .on_end(move |tab| drop(ended.send(Change::Ended(tab.properties.name.clone()))))
         .build()?;
     let teller = chat.clone();
     thread::spawn(move || tell_who_is_here(&teller, &changes));
