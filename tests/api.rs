@@ -44,7 +44,10 @@ fn what_may_cross_threads() {
     shares::<RecvTimeoutError>();
     sends::<std::iter::Take<Subscription>>();
     #[cfg(feature = "tiny_http")]
-    shares::<adapter::tiny_http::Server>();
+    {
+        shares::<adapter::tiny_http::Server>();
+        shares::<adapter::tiny_http::StopHandle>();
+    }
     #[cfg(feature = "server")]
     {
         shares::<server::RunningServer>();

@@ -68,7 +68,7 @@ use crate::subscription::Subscription;
 
 mod server;
 
-pub use server::{IncomingRequests, Server};
+pub use server::{IncomingRequests, Server, StopHandle};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
