@@ -44,7 +44,7 @@ impl fmt::Display for EndCause {
             Self::Closed => "closed",
             Self::Unsubscribed => "unsubscribed",
             Self::QueueFull => "queue full",
-            Self::ConnectionLost(kind) => return write!(f, "connection lost: {kind}"),
+            Self::ConnectionLost(kind) => return f.pad(&format!("connection lost: {kind}")),
             Self::WriteTimedOut => "write timed out",
             Self::Dropped => "dropped",
             Self::Disconnected => "disconnected",
