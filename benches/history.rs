@@ -20,7 +20,7 @@ fn timed(act: impl FnOnce()) -> u64 {
 }
 
 fn publisher(history: Option<History>) -> Publisher {
-    let builder = Publisher::<()>::builder().max_channels_per_subscriber(100).heartbeat(None);
+    let builder = Publisher::builder().max_channels_per_subscriber(100).heartbeat(None);
     match history {
         Some(history) => builder.history(history).build().expect("settings that hold"),
         None => builder.build().expect("settings that hold"),

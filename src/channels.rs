@@ -11,8 +11,8 @@ pub const DEFAULT_CHANNEL: &str = "default channel";
 /// once. A name of any length may be published to; how long one may be that is subscribed to is a
 /// [setting](crate::PublisherBuilder::max_channel_name_len).
 ///
-/// The parameter `By` tells the two ways apart; it is always inferred. The trait cannot be implemented:
-/// implement `AsRef<str>` or `IntoIterator`.
+/// The parameter `By` tells the two ways apart; it is always inferred. This trait is sealed: for a type of yours, implement
+/// `AsRef<str>` or `IntoIterator`.
 ///
 /// ```
 /// use server_sent_events::Publisher;

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// The field of an event whose text was rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventField {
     /// The event's type.
@@ -22,7 +23,7 @@ pub enum EventField {
 /// let error = Event::new("hi").event("two\nlines").unwrap_err();
 /// assert_eq!(error.to_string(), "invalid character '\\n' at byte 3 of the event type: remove CR, LF and NUL");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventError {
     /// A character that this field must not hold.
@@ -46,6 +47,13 @@ pub enum EventError {
         /// The time that was asked for.
         retry: Duration,
     },
+    /// The value of [`Event::json`](crate::Event::json) has no form in JSON: its `Serialize` failed, or a map's key is not a
+    /// string.
+    #[cfg(feature = "json")]
+    Json {
+        /// The reason, in the words of `serde_json`.
+        reason: String,
+    },
 }
 
 impl fmt::Display for EventError {
@@ -64,6 +72,8 @@ impl fmt::Display for EventError {
             Self::RetryTooLong { retry } => {
                 write!(f, "retry time too long ({} ms): use at most 2147483647 ms", retry.as_millis())
             }
+            #[cfg(feature = "json")]
+            Self::Json { reason } => write!(f, "failed to write the value as JSON: {reason}"),
         }
     }
 }
@@ -75,10 +85,10 @@ impl Error for EventError {}
 /// ```
 /// use server_sent_events::Publisher;
 ///
-/// let error = Publisher::<()>::builder().max_queued_events(0).build().unwrap_err();
+/// let error = Publisher::builder().max_queued_events(0).build().unwrap_err();
 /// assert_eq!(error.to_string(), "`max_queued_events` must be greater than 0");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InvalidSetting {
     pub(crate) setting: &'static str,
 }
@@ -107,19 +117,26 @@ impl fmt::Display for InvalidSetting {
 
 impl Error for InvalidSetting {}
 
+/// Converts into an error of the kind [`InvalidInput`](io::ErrorKind::InvalidInput).
+impl From<InvalidSetting> for io::Error {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 /// Why a subscription was not opened.
 ///
 /// ```
 /// use server_sent_events::{OpenError, Publisher};
 ///
-/// let publisher = Publisher::<()>::builder().max_subscribers(1).build()?;
+/// let publisher = Publisher::builder().max_subscribers(1).build()?;
 /// let _first = publisher.subscribe()?;
 /// let error = publisher.subscribe().unwrap_err();
 /// assert_eq!(error, OpenError::TooManySubscribers { limit: 1 });
 /// assert_eq!(error.to_string(), "subscriber limit reached (1)");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The publisher has reached its limit of subscribers. A later attempt may succeed.
@@ -200,8 +217,82 @@ impl fmt::Display for OpenError {
 
 impl Error for OpenError {}
 
+/// Converts into an error that holds this one, for a function that returns an [`io::Result`].
+///
+/// The kind is [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) for a limit of subscribers, [`Other`](io::ErrorKind::Other)
+/// during a shutdown, and [`InvalidInput`](io::ErrorKind::InvalidInput) for all else.
+///
+/// ```
+/// use server_sent_events::{OpenError, Publisher};
+/// use std::io;
+///
+/// fn copy(publisher: &Publisher, output: impl io::Write) -> io::Result<()> {
+///     publisher.subscribe()?.write_to(output)?;
+///     Ok(())
+/// }
+///
+/// let publisher = Publisher::builder().max_subscribers(1).build()?;
+/// let _first = publisher.subscribe()?;
+/// let error = copy(&publisher, io::sink()).unwrap_err();
+/// assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+/// assert_eq!(error.downcast::<OpenError>()?, OpenError::TooManySubscribers { limit: 1 });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        let kind = match error {
+            OpenError::ShuttingDown => io::ErrorKind::Other,
+            _ if error.is_temporary() => io::ErrorKind::QuotaExceeded,
+            _ => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Why a text is no [`Overflow`](crate::Overflow) policy.
+///
+/// ```
+/// use server_sent_events::Overflow;
+///
+/// let error = "drop".parse::<Overflow>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "unknown overflow policy \"drop\": use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ParseOverflowError {
+    /// There is no policy of this name.
+    UnknownPolicy {
+        /// The text that was given.
+        text: String,
+    },
+    /// The time after `block:` is not a whole number with a unit, or is too long.
+    InvalidTime {
+        /// The time that was given.
+        text: String,
+    },
+}
+
+impl fmt::Display for ParseOverflowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPolicy { text } => write!(
+                f,
+                "unknown overflow policy {text:?}: use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s"
+            ),
+            Self::InvalidTime { text } => {
+                write!(f, "invalid time {text:?} after \"block:\": use a whole number of s, ms, us or ns, such as 5s")
+            }
+        }
+    }
+}
+
+impl Error for ParseOverflowError {}
+
 /// Why [`Subscription::try_recv`](crate::Subscription::try_recv) returned no frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TryRecvError {
     /// Nothing is queued now. A later call may return a frame.
     Empty,
@@ -228,7 +319,7 @@ impl fmt::Display for TryRecvError {
 impl Error for TryRecvError {}
 
 /// Why [`Subscription::recv_timeout`](crate::Subscription::recv_timeout) returned no frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvTimeoutError {
     /// Nothing was queued before the timeout.
     Timeout,
@@ -265,7 +356,7 @@ impl Error for RecvTimeoutError {}
 ///     "invalid character '\\r' in the value of header \"X-Reason\": use visible ASCII characters, spaces and tabs",
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderError {
     /// The name is empty or holds another character than RFC 9110 5.1 allows.
@@ -317,7 +408,7 @@ impl Error for HeaderError {}
 /// assert_eq!((error.status(), error.to_string()), (413, "body too large: at most 1024 bytes are allowed".into()));
 /// ```
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyError {
     /// The request has a `Content-Length` that is not one decimal number.
@@ -341,7 +432,7 @@ pub enum BodyError {
         announced: usize,
     },
     /// Reading from the connection failed.
-    Read(std::io::ErrorKind),
+    Read(io::ErrorKind),
     /// The application has taken the body of this request before.
     AlreadyTaken,
 }

@@ -1,7 +1,8 @@
 //! One event: build it, check it, encode it as text/event-stream, once.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -36,7 +37,8 @@ const MAX_ID: usize = 128;
 /// );
 /// # Ok::<(), server_sent_events::EventError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[must_use = "an event does nothing until it is published"]
 pub struct Event {
     data: Option<String>,
     comment: Option<String>,
@@ -73,20 +75,24 @@ impl Event {
         Self { comment: Some(text.into()), ..Self::EMPTY }
     }
 
-    /// An event whose data is this value as JSON.
+    /// Creates an event whose data is this value as JSON.
     ///
     /// # Errors
     ///
-    /// What [`serde_json::to_string`] says: the value's `Serialize` failed, or a map's key is not a string.
+    /// Returns [`EventError::Json`] if the value's `Serialize` fails, or a map's key is not a string.
     ///
     /// ```
     /// # use server_sent_events::Event;
-    /// assert_eq!(&*Event::json(&[1, 2, 3])?.encode(), "data: [1,2,3]\n\n");
-    /// # Ok::<(), serde_json::Error>(())
+    /// let event = Event::json(&[1, 2, 3])?.event("numbers")?;
+    /// assert_eq!(&*event.encode(), "event: numbers\ndata: [1,2,3]\n\n");
+    /// # Ok::<(), server_sent_events::EventError>(())
     /// ```
     #[cfg(feature = "json")]
-    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(Self::new)
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, EventError> {
+        match serde_json::to_string(value) {
+            Ok(data) => Ok(Self::new(data)),
+            Err(error) => Err(EventError::Json { reason: error.to_string() }),
+        }
     }
 
     /// Sets the event's type, the name that a page gives to `addEventListener`.
@@ -176,7 +182,7 @@ impl Event {
     /// ```
     /// use server_sent_events::{Event, Overflow, Publisher};
     ///
-    /// let publisher = Publisher::<()>::builder().overflow(Overflow::LatestPerKey).build()?;
+    /// let publisher = Publisher::builder().overflow(Overflow::LatestPerKey).build()?;
     /// let mut subscription = publisher.subscribe()?;
     /// publisher.publish(Event::new("18.5").key("kitchen"));
     /// publisher.publish(Event::new("21.0").key("hall"));
@@ -468,6 +474,19 @@ impl PartialEq for Frame {
 }
 
 impl Eq for Frame {}
+
+/// Hashes the text alone, as [`Borrow`] demands: a set or a map of frames finds one by its text.
+impl Hash for Frame {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl Borrow<str> for Frame {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
 
 impl Deref for Frame {
     type Target = str;

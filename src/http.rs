@@ -53,7 +53,7 @@ const RESERVED: [&str; 9] = [
 /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
 /// # Ok::<(), server_sent_events::HeaderError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResponseHeaders(Vec<(String, String)>);
 
 impl ResponseHeaders {

@@ -103,7 +103,7 @@
 //!     name: String,
 //! }
 //!
-//! let publisher = Publisher::<User>::builder().build()?;
+//! let publisher = Publisher::builder_for::<User>().build()?;
 //! let mut ada = publisher.subscription(User { name: "Ada".into() }).channels("chat").open()?;
 //! publisher.publish_with("chat", |user: &User| Some(Event::new(format!("hello, {}", user.name))));
 //! assert_eq!(ada.next().unwrap(), "data: hello, Ada\n\n");
@@ -122,7 +122,7 @@
 //! ```
 //! use server_sent_events::{History, Publisher, Resumption};
 //!
-//! let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+//! let publisher = Publisher::builder().history(History::new()).build()?;
 //! let id = publisher.publish("seen").id().map(str::to_owned);
 //! publisher.publish("missed");
 //! let subscription = publisher.subscription(()).last_event_id(id).open()?;
@@ -205,10 +205,13 @@
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
 //! | `json` | no | `Event::json` |
+//! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`] and [`HistoryStats`] |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; at most one per kind and second |
 //!
 //! Without features, only crossbeam-channel and parking_lot are compiled.
 
+// docs.rs labels what needs a feature.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -236,12 +239,15 @@ mod subscription;
 pub use channels::{Channels, DEFAULT_CHANNEL};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub use error::BodyError;
-pub use error::{EventError, EventField, HeaderError, InvalidSetting, OpenError, RecvTimeoutError, TryRecvError};
+pub use error::{
+    EventError, EventField, HeaderError, InvalidSetting, OpenError, ParseOverflowError, RecvTimeoutError, TryRecvError,
+};
 pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumption};
 pub use http::ResponseHeaders;
 pub use publisher::{
-    PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder, WeakPublisher,
+    Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder,
+    WeakPublisher,
 };
 pub use queue::Overflow;
 pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};

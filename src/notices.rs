@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// The log lines of one publisher.
+/// The log lines of one publisher or server.
 #[derive(Debug)]
 pub(crate) struct Notices {
     start: Instant,
@@ -19,6 +19,10 @@ pub(crate) struct Notices {
     unusable_field: Kind,
     #[cfg(feature = "server")]
     no_accept: Kind,
+    #[cfg(feature = "tiny_http")]
+    no_response: Kind,
+    #[cfg(feature = "tiny_http")]
+    handler_panicked: Kind,
 }
 
 impl Notices {
@@ -31,6 +35,10 @@ impl Notices {
             unusable_field: Kind::default(),
             #[cfg(feature = "server")]
             no_accept: Kind::default(),
+            #[cfg(feature = "tiny_http")]
+            no_response: Kind::default(),
+            #[cfg(feature = "tiny_http")]
+            handler_panicked: Kind::default(),
         }
     }
 
@@ -53,6 +61,22 @@ impl Notices {
     pub(crate) fn no_accept(&self, error: &io::Error) {
         if let Some(times) = self.no_accept.happened(1, self.start) {
             warn(format_args!("failed to accept {times} connections, retrying: {error}"));
+        }
+    }
+
+    /// A handler could not answer a request.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn no_response(&self, error: &io::Error) {
+        if let Some(times) = self.no_response.happened(1, self.start) {
+            warn(format_args!("failed to answer {times} requests, the last one: {error}"));
+        }
+    }
+
+    /// A handler panicked.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn handler_panicked(&self) {
+        if let Some(times) = self.handler_panicked.happened(1, self.start) {
+            warn(format_args!("the handler panicked on {times} requests"));
         }
     }
 

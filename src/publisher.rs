@@ -1,13 +1,14 @@
 //! The sending half: the public handle.
 
 mod builders;
+mod hooks;
+mod last_event_id;
 
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "tiny_http")]
@@ -22,16 +23,18 @@ use crate::error::{EventError, OpenError};
 use crate::event::Event;
 #[cfg(feature = "tiny_http")]
 use crate::history::Resumption;
+use crate::queue::{Payload, Render, SubscriberId};
 #[cfg(feature = "tiny_http")]
-use crate::queue::Subscriber;
-use crate::queue::{Payload, Properties, Render, SubscriberId, drop_caught};
-use crate::registry::{Hooks, NewEvent, Published, Registry};
+use crate::queue::{Properties, Subscriber};
+use crate::registry::{NewEvent, Published, Registry};
 use crate::spread;
 use crate::stats::{ChannelStats, Counters, EndCause, Stats};
 use crate::subscription::Subscription;
 
 use builders::Settings;
 pub use builders::{PublisherBuilder, SubscriptionBuilder};
+pub use hooks::{Ended, Opened};
+pub use last_event_id::LastEventId;
 
 /// The sending half: publishes events to all who have subscribed.
 ///
@@ -89,58 +92,35 @@ impl Drop for Handles {
     }
 }
 
-/// What the application wants to know of each subscription.
-struct HooksOf<P> {
-    /// Set as soon as there is a publisher.
-    publisher: OnceLock<(Weak<Handles>, Weak<Core>)>,
-    on_open: Option<Box<OnOpen<P>>>,
-    on_end: Option<Box<OnEnd<P>>>,
-}
-
-type OnOpen<P> = dyn Fn(&Publisher<P>, &P, &[&str]) + Send + Sync;
-type OnEnd<P> = dyn Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync;
-
-impl<P: Send + Sync + 'static> HooksOf<P> {
-    /// Calls a hook with what it is to see. What panics in it, the panic hook has told; the hook's caller is somebody
-    /// else's `publish`, or a writer thread.
-    fn call(&self, properties: &Properties, channels: &[Arc<str>], hook: impl FnOnce(&Publisher<P>, &P, &[&str])) {
-        let Some((handles, core)) = self.publisher.get() else { return };
-        // While the last handle is dropped, its subscribers leave: then this is one more, for as long as the hook runs.
-        let handles = handles.upgrade().or_else(|| Some(Arc::new(Handles(core.upgrade()?))));
-        let Some(core) = handles else { return };
-        let publisher = Publisher { core, properties: PhantomData };
-        let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
-        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(properties.as_any()), &names));
-        if let Err(payload) = catch_unwind(call) {
-            drop_caught(payload);
-        }
-    }
-}
-
-impl<P: Send + Sync + 'static> Hooks for HooksOf<P> {
-    fn guard(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(self.publisher.get()?.1.upgrade()?)
-    }
-
-    fn opened(&self, properties: &Properties, channels: &[Arc<str>]) {
-        if let Some(hook) = &self.on_open {
-            self.call(properties, channels, hook);
-        }
-    }
-
-    fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause) {
-        if let Some(hook) = &self.on_end {
-            self.call(properties, channels, |publisher, properties, names| hook(publisher, properties, names, cause));
-        }
-    }
-}
-
 impl Publisher {
-    /// A publisher with the default settings whose subscribers have no properties.
-    ///
-    /// For others, and for other settings, there is [`builder`](Publisher::builder).
+    /// Creates a publisher with the default settings, whose subscribers have no properties.
     pub fn new() -> Self {
         Self::builder().build().expect("BUG: the default settings are not allowed")
+    }
+
+    /// Returns a builder for a publisher with other settings, whose subscribers have no properties.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// let publisher = Publisher::builder().max_subscribers(500).build()?;
+    /// # Ok::<(), server_sent_events::InvalidSetting>(())
+    /// ```
+    pub fn builder() -> PublisherBuilder {
+        PublisherBuilder::new()
+    }
+
+    /// Returns a builder for a publisher whose subscribers have properties of this type.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    ///
+    /// struct User { name: String }
+    /// let publisher = Publisher::builder_for::<User>().max_subscribers(500).build()?;
+    /// # Ok::<(), server_sent_events::InvalidSetting>(())
+    /// ```
+    pub fn builder_for<P: Send + Sync + 'static>() -> PublisherBuilder<P> {
+        PublisherBuilder::new()
     }
 }
 
@@ -151,19 +131,6 @@ impl Default for Publisher {
 }
 
 impl<P: Send + Sync + 'static> Publisher<P> {
-    /// A publisher whose settings are chosen one by one.
-    ///
-    /// ```
-    /// use server_sent_events::Publisher;
-    ///
-    /// struct User { name: String }
-    /// let publisher = Publisher::<User>::builder().max_subscribers(500).build()?;
-    /// # Ok::<(), server_sent_events::InvalidSetting>(())
-    /// ```
-    pub fn builder() -> PublisherBuilder<P> {
-        PublisherBuilder::new()
-    }
-
     /// Publishes an event to [`DEFAULT_CHANNEL`].
     ///
     /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is ended
@@ -215,7 +182,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// use server_sent_events::{Event, Publisher};
     ///
     /// struct User { name: String }
-    /// let publisher = Publisher::<User>::builder().build()?;
+    /// let publisher = Publisher::builder_for::<User>().build()?;
     /// let mut ada = publisher.subscription(User { name: "Ada".into() }).open()?;
     /// let mut bob = publisher.subscription(User { name: "Bob".into() }).open()?;
     ///
@@ -239,7 +206,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     /// use server_sent_events::{Event, Overflow, PublishOptions, Publisher};
     ///
-    /// let publisher = Publisher::<bool>::builder().overflow(Overflow::LatestPerKey).build()?;
+    /// let publisher = Publisher::builder_for::<bool>().overflow(Overflow::LatestPerKey).build()?;
     /// let mut metric = publisher.subscription(true).open()?;
     /// for celsius in [20, 21] {
     ///     publisher.publish_with_options("default channel", PublishOptions::new().key("kitchen"), move |metric: &bool| {
@@ -351,7 +318,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// ```
     /// # use server_sent_events::Publisher;
-    /// let publisher = Publisher::<&str>::builder().build()?;
+    /// let publisher = Publisher::builder_for::<&str>().build()?;
     /// let _ada = publisher.subscription("Ada").channels("chat").open()?;
     /// let names: Vec<&str> = publisher.subscriber_properties("chat").iter().map(|name| **name).collect();
     /// assert_eq!(names, ["Ada"]);
@@ -395,7 +362,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// ```
     /// # use server_sent_events::{EndCause, Publisher};
-    /// let publisher = Publisher::<&str>::builder().build()?;
+    /// let publisher = Publisher::builder_for::<&str>().build()?;
     /// let mut subscription = publisher.subscription("Mallory").channels(["chat", "news"]).open()?;
     /// publisher.publish_to("chat", "a secret");
     /// assert_eq!(publisher.disconnect_if(|name| *name == "Mallory"), 1);
@@ -582,7 +549,7 @@ impl<P> fmt::Debug for WeakPublisher<P> {
 }
 
 /// What became of a published event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     subscribers: usize,
     id: Option<String>,
@@ -609,7 +576,7 @@ impl Receipt {
 /// let options = PublishOptions::new().id("job-7/3")?.key("job-7");
 /// # Ok::<(), server_sent_events::EventError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use = "options do nothing until they are given to `publish_with_options`"]
 pub struct PublishOptions {
     id: Option<String>,

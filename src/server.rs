@@ -7,7 +7,7 @@
 //! let publisher = Publisher::new();
 //! let streams = publisher.clone();
 //! let server = EventServer::bind("127.0.0.1:5000")?.spawn(move |request| match request.path() {
-//!     "/news" => streams.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into(),
+//!     "/news" => streams.subscription(()).last_event_id(request.last_event_id()).open().into(),
 //!     _ => Response::status(404, "only /news is here"),
 //! })?;
 //! publisher.publish("hello");

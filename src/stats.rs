@@ -1,5 +1,6 @@
 //! Counters, and one snapshot of them.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,6 +39,22 @@ pub enum EndCause {
     Expired,
 }
 
+/// Writes the cause in a few words, for a log line: `closed`, `queue full`, `connection lost: broken pipe`.
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Closed => "closed",
+            Self::Unsubscribed => "unsubscribed",
+            Self::QueueFull => "queue full",
+            Self::ConnectionLost(kind) => return f.pad(&format!("connection lost: {kind}")),
+            Self::WriteTimedOut => "write timed out",
+            Self::Dropped => "dropped",
+            Self::Disconnected => "disconnected",
+            Self::Expired => "lifetime expired",
+        })
+    }
+}
+
 /// What a publisher has counted since it was built, and what it holds now; from
 /// [`Publisher::stats`](crate::Publisher::stats).
 ///
@@ -59,7 +76,10 @@ pub enum EndCause {
 /// assert_eq!(stats.ended.dropped, 1);
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// With the feature `serde`, these types implement `serde::Serialize`, for a page of statistics in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Subscribers now.
@@ -95,7 +115,8 @@ pub struct Stats {
 }
 
 /// What a [history](crate::History) holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HistoryStats {
     /// Events.
@@ -113,7 +134,8 @@ impl HistoryStats {
 }
 
 /// How many streams ended of each [`EndCause`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct EndCounts {
     /// [`EndCause::Closed`].
@@ -135,7 +157,8 @@ pub struct EndCounts {
 }
 
 /// What a publisher knows of one channel now; from [`Publisher::channel_stats`](crate::Publisher::channel_stats).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ChannelStats {
     /// Its subscribers.

@@ -2,7 +2,11 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use server_sent_events::*;
 
@@ -22,6 +26,10 @@ fn what_may_cross_threads() {
     shares::<Event>();
     shares::<Frame>();
     shares::<Receipt>();
+    shares::<Opened<'_, Properties>>();
+    shares::<Ended<'_, Properties>>();
+    shares::<Overflow>();
+    shares::<ParseOverflowError>();
     shares::<Stats>();
     shares::<EndCause>();
     shares::<ResponseHeaders>();
@@ -36,7 +44,15 @@ fn what_may_cross_threads() {
     shares::<RecvTimeoutError>();
     sends::<std::iter::Take<Subscription>>();
     #[cfg(feature = "tiny_http")]
-    shares::<adapter::tiny_http::Server>();
+    {
+        shares::<adapter::tiny_http::Server>();
+        shares::<adapter::tiny_http::StopHandle>();
+    }
+    #[cfg(feature = "server")]
+    {
+        shares::<server::RunningServer>();
+        shares::<server::StopHandle>();
+    }
 }
 
 #[test]
@@ -59,6 +75,110 @@ fn a_frame_is_the_text_it_carries() {
     assert_eq!(String::from(frame.clone()), "data: x\n\n");
     assert_eq!(AsRef::<[u8]>::as_ref(&frame), b"data: x\n\n");
     assert_eq!(frame.len(), 9);
+    assert!(HashSet::from([frame]).contains("data: x\n\n"), "a set finds it by its text");
+}
+
+#[test]
+fn an_overflow_policy_is_read_as_it_was_written() {
+    let block = |time| Overflow::Block(time);
+    for (policy, text) in [
+        (Overflow::Disconnect, "disconnect"),
+        (Overflow::DropOldest, "drop-oldest"),
+        (Overflow::LatestPerKey, "latest-per-key"),
+        (block(Duration::ZERO), "block:0s"),
+        (block(Duration::from_secs(5)), "block:5s"),
+        (block(Duration::from_millis(1_500)), "block:1500ms"),
+        (block(Duration::from_micros(1)), "block:1us"),
+        (block(Duration::from_nanos(1_001)), "block:1001ns"),
+        (block(Duration::from_secs(u64::MAX)), "block:18446744073709551615s"),
+        (block(Duration::MAX), "block:18446744073709551615999999999ns"),
+    ] {
+        assert_eq!(policy.to_string(), text);
+        assert_eq!(text.parse(), Ok(policy));
+    }
+}
+
+#[test]
+fn what_is_no_overflow_policy_is_rejected_with_what_is_one() {
+    let error = |text: &str| text.parse::<Overflow>().unwrap_err().to_string();
+    for text in ["", "Disconnect", "drop_oldest", " disconnect", "block", "block 5s"] {
+        let allowed = "use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s";
+        assert_eq!(error(text), format!("unknown overflow policy {text:?}: {allowed}"));
+    }
+    for time in ["", "5", "s", "5m", "5 s", "1.5s", "-5s", "+5s", "18446744073709551616s", &"9".repeat(60)] {
+        let allowed = "use a whole number of s, ms, us or ns, such as 5s";
+        assert_eq!(error(&format!("block:{time}")), format!("invalid time {time:?} after \"block:\": {allowed}"));
+    }
+}
+
+#[test]
+fn an_end_cause_is_a_few_words() {
+    for (cause, words) in [
+        (EndCause::Closed, "closed"),
+        (EndCause::Unsubscribed, "unsubscribed"),
+        (EndCause::QueueFull, "queue full"),
+        (EndCause::ConnectionLost(io::ErrorKind::BrokenPipe), "connection lost: broken pipe"),
+        (EndCause::WriteTimedOut, "write timed out"),
+        (EndCause::Dropped, "dropped"),
+        (EndCause::Disconnected, "disconnected"),
+        (EndCause::Expired, "lifetime expired"),
+    ] {
+        assert_eq!(cause.to_string(), words);
+    }
+}
+
+#[test]
+fn an_open_error_becomes_an_io_error_that_holds_it() {
+    let kinds = [
+        (OpenError::TooManySubscribers { limit: 1 }, io::ErrorKind::QuotaExceeded),
+        (OpenError::TooManyInChannel { channel: "a".into(), limit: 1 }, io::ErrorKind::QuotaExceeded),
+        (OpenError::TooManyPerQuotaKey { key: "a".into(), limit: 1 }, io::ErrorKind::QuotaExceeded),
+        (OpenError::ShuttingDown, io::ErrorKind::Other),
+        (OpenError::NoChannels, io::ErrorKind::InvalidInput),
+    ];
+    for (error, kind) in kinds {
+        let converted = io::Error::from(error.clone());
+        assert_eq!((converted.kind(), converted.to_string()), (kind, error.to_string()));
+        assert_eq!(converted.downcast::<OpenError>().unwrap(), error);
+    }
+    let zero = Publisher::builder().max_subscribers(0).build().unwrap_err();
+    assert_eq!(io::Error::from(zero).kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_last_event_id_may_be_any_text_or_an_option_of_one() {
+    fn begins(last_event_id: impl LastEventId, publisher: &Publisher) -> Resumption {
+        publisher.subscription(()).last_event_id(last_event_id).open().unwrap().resumption()
+    }
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
+    let id = publisher.last_event_id().unwrap();
+    for resumption in [
+        begins(&*id, &publisher),
+        begins(&id, &publisher),
+        begins(id.clone(), &publisher),
+        begins(Arc::<str>::from(&*id), &publisher),
+        begins(std::borrow::Cow::from(&*id), &publisher),
+        begins(Some(&*id), &publisher),
+        begins(Some(&id), &publisher),
+        begins(Some(id.clone()), &publisher),
+    ] {
+        assert_eq!(resumption, Resumption::Complete);
+    }
+    assert_eq!(begins(None::<&str>, &publisher), Resumption::NotRequested);
+    assert_eq!(begins(None::<String>, &publisher), Resumption::NotRequested);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn statistics_are_serialized_by_the_names_of_their_fields() {
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
+    let _subscription = publisher.subscribe().unwrap();
+    publisher.publish("hello");
+    let stats = serde_json::to_value(publisher.stats()).unwrap();
+    assert_eq!((&stats["subscribers"], &stats["events_queued"]), (&1.into(), &1.into()));
+    assert_eq!((&stats["ended"]["queue_full"], &stats["history"]["events"]), (&0.into(), &1.into()));
+    let channel = serde_json::to_value(publisher.channel_stats("default channel")).unwrap();
+    assert_eq!(channel, serde_json::json!({ "subscribers": 1, "queued": 1, "history_events": 1 }));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const HEARTBEAT: &str = ":\n";
 const SHORT: Duration = Duration::from_millis(20);
 
 fn with_heartbeat(interval: impl Into<Option<Duration>>) -> (Publisher, Subscription) {
-    let publisher = Publisher::<()>::builder().heartbeat(interval).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(interval).build().unwrap();
     let subscription = publisher.subscribe().unwrap();
     (publisher, subscription)
 }
@@ -99,7 +99,7 @@ fn an_interval_that_no_clock_can_count_is_never() {
 
 #[test]
 fn it_may_be_a_block_of_its_own_for_those_who_wait_for_a_blank_line() {
-    let publisher = Publisher::<()>::builder().heartbeat(SHORT).heartbeat_style(HeartbeatStyle::Block).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(SHORT).heartbeat_style(HeartbeatStyle::Block).build().unwrap();
     assert_eq!(publisher.subscribe().unwrap().next().unwrap(), ":\n\n");
     let builder = publisher.subscription(()).heartbeat_style(HeartbeatStyle::Line);
     assert_eq!(builder.open().unwrap().next().unwrap(), HEARTBEAT);

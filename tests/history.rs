@@ -11,7 +11,7 @@ use common::parsed;
 use server_sent_events::{Event, History, Publisher, Resumption, Subscription};
 
 fn with(history: History) -> Publisher {
-    Publisher::<()>::builder().history(history).heartbeat(None).build().unwrap()
+    Publisher::builder().history(history).heartbeat(None).build().unwrap()
 }
 
 /// A publisher with a history of 4 events a channel that were published as `data 1`, `data 2`, ... to "a".
@@ -448,7 +448,7 @@ fn snapshot_then_live() {
 
 #[test]
 fn personalised_events_are_replayed_personally() {
-    let publisher = Publisher::<&str>::builder().history(History::new()).heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder_for::<&str>().history(History::new()).heartbeat(None).build().unwrap();
     let start = publisher.last_event_id();
     publisher.publish_with("default channel", |name: &&str| {
         (*name != "Eve").then(|| Event::new(format!("for {name}")).id("mine").unwrap())
@@ -469,7 +469,7 @@ fn personalised_events_are_replayed_personally() {
 #[test]
 fn a_replay_larger_than_the_queue_works() {
     let publisher =
-        Publisher::<()>::builder().max_queued_events(4).max_queued_bytes(100).history(History::new()).build().unwrap();
+        Publisher::builder().max_queued_events(4).max_queued_bytes(100).history(History::new()).build().unwrap();
     let start = publisher.last_event_id().unwrap();
     (0..5_000).for_each(|n| drop(publisher.publish(n.to_string())));
     let all = replay(&publisher, ["default channel"], start);
@@ -477,7 +477,7 @@ fn a_replay_larger_than_the_queue_works() {
 }
 
 fn with_heartbeat(history: History) -> Publisher {
-    Publisher::<()>::builder().history(history).heartbeat(Duration::from_millis(20)).build().unwrap()
+    Publisher::builder().history(history).heartbeat(Duration::from_millis(20)).build().unwrap()
 }
 
 #[test]
@@ -550,8 +550,7 @@ fn blocks_with_an_id_alone_can_be_turned_off() {
 
 #[test]
 fn settings_that_cannot_hold() {
-    let build =
-        |history: History| Publisher::<()>::builder().history(history).build().map(drop).map_err(|e| e.to_string());
+    let build = |history: History| Publisher::builder().history(history).build().map(drop).map_err(|e| e.to_string());
     assert_eq!(
         build(History::new().max_events_per_channel(0)),
         Err("`History::max_events_per_channel` must be greater than 0".into())
@@ -564,8 +563,7 @@ fn settings_that_cannot_hold() {
 
 #[test]
 fn a_full_queue_ends_the_stream_and_the_client_comes_back_and_loses_nothing() {
-    let publisher =
-        Publisher::<()>::builder().max_queued_events(8).history(History::new()).heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(8).history(History::new()).heartbeat(None).build().unwrap();
     let (mut id, mut seen, mut ended) = (None, Vec::new(), 0);
     let mut published = 0;
     while seen.len() < 500 {

@@ -20,7 +20,7 @@ fn held(region: &Region<'_, System>) -> usize {
 fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
     let region = Region::new(ALLOCATOR);
     let history = History::new().max_bytes(max_bytes);
-    let publisher = Publisher::<()>::builder().history(history).build().unwrap();
+    let publisher = Publisher::builder().history(history).build().unwrap();
     let before = held(&region);
     publish(&publisher);
     let held = held(&region) - before;

@@ -10,19 +10,19 @@ use std::thread;
 use std::time::Duration;
 
 use common::{PATIENCE, Watchdog, eventually, seed};
-use server_sent_events::{EndCause, History, OpenError, Publisher, PublisherBuilder, Subscription};
+use server_sent_events::{EndCause, Ended, History, OpenError, Opened, Publisher, PublisherBuilder, Subscription};
 
 /// What the hooks were called with, in that order: who, in which channels, and why it ended.
 type Calls = Arc<Mutex<Vec<(String, String, Option<EndCause>)>>>;
 
 fn builder(calls: &Calls) -> PublisherBuilder<String> {
     let (opened, ended) = (Arc::clone(calls), Arc::clone(calls));
-    Publisher::builder()
-        .on_open(move |_, name: &String, channels| {
-            opened.lock().unwrap().push((name.clone(), channels.join(","), None));
+    Publisher::builder_for::<String>()
+        .on_open(move |stream| {
+            opened.lock().unwrap().push((stream.properties.clone(), stream.channels.join(","), None));
         })
-        .on_end(move |_, name: &String, channels, cause| {
-            ended.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
+        .on_end(move |stream| {
+            ended.lock().unwrap().push((stream.properties.clone(), stream.channels.join(","), Some(stream.cause)));
         })
 }
 
@@ -91,11 +91,11 @@ fn each_way_to_end_is_told() {
 fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
     let calls = Calls::default();
     let told = Arc::clone(&calls);
-    let publisher = Publisher::<String>::builder()
-        .on_end(move |publisher, name: &String, _, cause| {
+    let publisher = Publisher::builder_for::<String>()
+        .on_end(move |Ended { publisher, properties, cause, .. }| {
             publisher.publish("nobody hears it");
             assert_eq!(publisher.stats().subscribers, 0);
-            told.lock().unwrap().push((name.clone(), String::new(), Some(cause)));
+            told.lock().unwrap().push((properties.clone(), String::new(), Some(cause)));
         })
         .build()
         .unwrap();
@@ -122,14 +122,14 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
     let _watchdog = Watchdog::new("a_hook_may_use_the_publisher_and_may_panic", PATIENCE);
     let calls = Calls::default();
     let told = Arc::clone(&calls);
-    let publisher = Publisher::<String>::builder()
+    let publisher = Publisher::builder_for::<String>()
         .max_queued_events(2)
-        .on_open(|publisher, name: &String, _| {
+        .on_open(|Opened { publisher, properties: name, .. }| {
             publisher.publish(format!("{name} has come"));
             assert!(publisher.stats().subscribers > 0);
             panic!("on purpose");
         })
-        .on_end(move |publisher, name: &String, channels, cause| {
+        .on_end(move |Ended { publisher, properties: name, channels, cause, .. }| {
             told.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
             publisher.publish(format!("{name} has left"));
             drop(publisher.subscriber_properties("default channel"));
@@ -221,10 +221,10 @@ fn hooks_that_publish_do_not_nest_however_many_subscribers_that_ends() {
     let _watchdog = Watchdog::new("hooks that publish", PATIENCE * 3);
     let (deepest, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (deepest_seen, called) = (Arc::clone(&deepest), Arc::clone(&calls));
-    let publisher = Publisher::<()>::builder()
-        .on_end(move |publisher, (), _, _| {
+    let publisher = Publisher::builder()
+        .on_end(move |ended| {
             called.fetch_add(1, SeqCst);
-            nested(&deepest_seen, || drop(publisher.publish("somebody has left")));
+            nested(&deepest_seen, || drop(ended.publisher.publish("somebody has left")));
         })
         .build()
         .unwrap();
@@ -254,7 +254,7 @@ impl Drop for Farewell {
 fn closures_that_publish_when_they_are_dropped_do_not_nest_however_many_that_evicts() {
     let _watchdog = Watchdog::new("drops that publish", PATIENCE * 3);
     let (deepest, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let publisher = Publisher::<()>::builder().history(History::new().max_events_per_channel(CHAIN)).build().unwrap();
+    let publisher = Publisher::builder().history(History::new().max_events_per_channel(CHAIN)).build().unwrap();
     for _ in 0..CHAIN {
         let (deepest, dropped) = (Arc::clone(&deepest), Arc::clone(&dropped));
         let farewell = Farewell { publisher: publisher.clone(), deepest, dropped };
@@ -281,9 +281,9 @@ impl Drop for PanicsWhenDropped {
 fn properties_that_panic_when_they_are_dropped_cost_nobody_else_a_hook() {
     let calls = Arc::new(AtomicUsize::new(0));
     let called = Arc::clone(&calls);
-    let publisher = Publisher::builder()
+    let publisher = Publisher::builder_for::<PanicsWhenDropped>()
         .max_queued_events(1)
-        .on_end(move |_, _: &PanicsWhenDropped, _, _| {
+        .on_end(move |_| {
             called.fetch_add(1, SeqCst);
         })
         .build()

@@ -29,7 +29,7 @@ fn data_of_two_lines_is_two_data_lines_in_one_frame() {
 
 #[test]
 fn it_may_be_larger_than_the_queue() {
-    let publisher = Publisher::<()>::builder().max_queued_events(2).max_queued_bytes(64).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(2).max_queued_bytes(64).build().unwrap();
     let many: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     let mut subscription = publisher.subscription(()).initial_data(&many).open().unwrap();
     publisher.publish("live");

@@ -38,10 +38,8 @@ fn it_ends_when_it_leaves_its_last_channel() {
 
 #[test]
 fn joining_keeps_within_the_limits() {
-    let builder = Publisher::<()>::builder()
-        .max_channels_per_subscriber(3)
-        .max_channel_name_len(5)
-        .max_subscribers_per_channel(1);
+    let builder =
+        Publisher::builder().max_channels_per_subscriber(3).max_channel_name_len(5).max_subscribers_per_channel(1);
     let publisher = builder.build().unwrap();
     let _other = subscriber(&publisher, ["full"]);
     let mut subscription = subscriber(&publisher, ["a", "b"]);
@@ -85,7 +83,7 @@ fn it_is_disconnected_at_once() {
 
 #[test]
 fn disconnect_looks_at_everybody_in_whatever_channel() {
-    let publisher = Publisher::<u32>::builder().build().unwrap();
+    let publisher = Publisher::builder_for::<u32>().build().unwrap();
     let mut all: Vec<_> =
         (0..6).map(|n| publisher.subscription(n).channels([format!("{}", n % 3)]).open().unwrap()).collect();
     publisher.publish_to(["0", "1", "2"], "x");

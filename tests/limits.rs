@@ -13,7 +13,7 @@ fn opens(publisher: &Publisher, channels: impl IntoIterator<Item = String>) -> R
 
 #[test]
 fn subscribers() {
-    let publisher = Publisher::<()>::builder().max_subscribers(2).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(2).build().unwrap();
     let _first = publisher.subscribe().unwrap();
     let second = publisher.subscribe().unwrap();
     let error = publisher.subscribe().unwrap_err();
@@ -25,7 +25,7 @@ fn subscribers() {
 
 #[test]
 fn subscribers_of_one_channel() {
-    let publisher = Publisher::<()>::builder().max_subscribers_per_channel(2).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers_per_channel(2).build().unwrap();
     let _first = subscriber(&publisher, ["chat", "news"]);
     let second = subscriber(&publisher, ["chat"]);
     let error = opens(&publisher, ["news".into(), "chat".into()]).unwrap_err();
@@ -39,7 +39,7 @@ fn subscribers_of_one_channel() {
 
 #[test]
 fn subscriptions_of_one_key() {
-    let publisher = Publisher::<()>::builder().max_subscribers_per_quota_key(2).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers_per_quota_key(2).build().unwrap();
     let open = |key: &str| publisher.subscription(()).quota_key(key).open();
     let first = open("192.0.2.1").unwrap();
     let _second = open("192.0.2.1").unwrap();
@@ -56,7 +56,7 @@ fn subscriptions_of_one_key() {
 
 #[test]
 fn who_was_refused_is_counted() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _inside = publisher.subscribe().unwrap();
     (0..3).for_each(|_| assert!(publisher.subscribe().is_err()));
     assert_eq!(publisher.stats().subscriptions_refused, 3);
@@ -64,7 +64,7 @@ fn who_was_refused_is_counted() {
 
 #[test]
 fn a_subscription_that_has_ended_counts_until_it_is_dropped() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_queued_events(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).max_queued_events(1).build().unwrap();
     let slow = publisher.subscribe().unwrap();
     publisher.publish("1");
     publisher.publish("2");
@@ -90,7 +90,7 @@ fn channels_of_one_subscription() {
     assert_eq!(error, OpenError::TooManyChannels { given: 65, limit: 64 });
     assert_eq!(error.to_string(), "too many channels (65): subscribe to at most 64");
 
-    let strict = Publisher::<()>::builder().max_channels_per_subscriber(1).build().unwrap();
+    let strict = Publisher::builder().max_channels_per_subscriber(1).build().unwrap();
     assert_eq!(opens(&strict, channels(1)), Ok(()));
     assert_eq!(opens(&strict, channels(2)), Err(OpenError::TooManyChannels { given: 2, limit: 1 }));
 }
@@ -103,7 +103,7 @@ fn the_length_of_a_channels_name() {
     assert_eq!(error, OpenError::ChannelNameTooLong { length: 257, limit: 256 });
     assert_eq!(error.to_string(), "channel name too long (257 bytes): use at most 256");
 
-    let strict = Publisher::<()>::builder().max_channel_name_len(3).build().unwrap();
+    let strict = Publisher::builder().max_channel_name_len(3).build().unwrap();
     assert_eq!(opens(&strict, ["abc".into()]), Ok(()));
     assert_eq!(opens(&strict, ["äb".into()]), Ok(()), "three bytes");
     assert_eq!(opens(&strict, ["äbc".into()]), Err(OpenError::ChannelNameTooLong { length: 4, limit: 3 }));
@@ -111,7 +111,7 @@ fn the_length_of_a_channels_name() {
 
 #[test]
 fn what_was_refused_leaves_nothing_behind() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _first = subscriber(&publisher, ["chat"]);
     assert!(opens(&publisher, ["news".into()]).is_err());
     assert!(opens(&publisher, ["news".into(), "x".repeat(257)]).is_err());
@@ -127,7 +127,7 @@ fn what_is_done_for_many_channels_at_once_grows_with_their_number_only() {
     let _watchdog = Watchdog::new("many channels at once", Duration::from_secs(60));
     let names: Vec<String> = (0..MANY).map(|n| format!("channel {n}")).collect();
     let history = History::new().max_events_per_channel(1).max_bytes(45_000_000);
-    let publisher = Publisher::<()>::builder().history(history).max_channels_per_subscriber(MANY).build().unwrap();
+    let publisher = Publisher::builder().history(history).max_channels_per_subscriber(MANY).build().unwrap();
     for _ in 0..3 {
         publisher.publish_to(&names, "in each of them");
     }

@@ -37,7 +37,7 @@ fn logs(text: &str) {
 /// One test: there is one logger for the process.
 #[test]
 fn slow_subscribers_refusals_and_threads_that_cannot_start() {
-    let publisher = Publisher::<()>::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
     log::set_max_level(LevelFilter::Info);
 
@@ -50,11 +50,42 @@ fn slow_subscribers_refusals_and_threads_that_cannot_start() {
     logs("WARN: refused 1 subscriptions, the last one: subscriber limit reached (100)");
     (0..1_000).for_each(|_| assert!(publisher.subscribe().is_err()));
 
-    let huge = Publisher::<()>::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
+    let huge = Publisher::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
     assert!(huge.subscribe().unwrap().write_in_background(io::sink()).is_err());
     logs("WARN: failed to start 1 writer threads: ");
+
+    #[cfg(feature = "tiny_http")]
+    {
+        failed_handlers_are_served_and_logged(&publisher);
+        logs("WARN: the handler panicked on 1 requests");
+        logs("WARN: failed to answer 1 requests, the last one: out of paper");
+    }
 
     let lines = LINES.lock().unwrap();
     assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
+}
+
+#[cfg(feature = "tiny_http")]
+fn failed_handlers_are_served_and_logged(publisher: &Publisher) {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use server_sent_events::adapter::tiny_http::Server;
+
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let stop_handle = server.stop_handle();
+    for _ in 0..3 {
+        TcpStream::connect(server.local_addr()).unwrap().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let answer = |request| match number.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => panic!("a secret"),
+        1 => Err(io::Error::other("out of paper")),
+        _ => {
+            stop_handle.stop();
+            publisher.respond(request)
+        }
+    };
+    server.serve(1, answer).unwrap();
 }

@@ -73,7 +73,7 @@ fn whole(frame: &str) -> (usize, usize) {
 
 #[test]
 fn two_channels_are_in_one_order_too() {
-    let publisher = Publisher::<()>::builder().max_queued_events(10_000).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(10_000).build().unwrap();
     let mut both = [(); 2].map(|()| subscriber(&publisher, ["a", "b"]));
     thread::scope(|threads| {
         for channel in ["a", "b"] {

@@ -20,7 +20,7 @@ use server_sent_events::{
 const LONG: Overflow = Overflow::Block(Duration::from_secs(3_600));
 
 fn with_queue(frames: usize, bytes: usize, overflow: Overflow) -> Publisher {
-    let builder = Publisher::<()>::builder().max_queued_events(frames).max_queued_bytes(bytes);
+    let builder = Publisher::builder().max_queued_events(frames).max_queued_bytes(bytes);
     builder.overflow(overflow).heartbeat(None).build().unwrap()
 }
 
@@ -215,10 +215,10 @@ fn every_policy_does_what_a_simple_model_of_it_does() {
 #[test]
 fn a_bound_of_nothing_is_refused() {
     let publisher = Publisher::new();
-    let zero = Publisher::<()>::builder().max_queued_events(0).build().unwrap_err();
+    let zero = Publisher::builder().max_queued_events(0).build().unwrap_err();
     let refused = publisher.subscription(()).max_queued_events(0).open().unwrap_err();
     assert_eq!(refused, OpenError::InvalidSetting(zero));
-    let zero = Publisher::<()>::builder().max_queued_bytes(0).build().unwrap_err();
+    let zero = Publisher::builder().max_queued_bytes(0).build().unwrap_err();
     let refused = publisher.subscription(()).max_queued_bytes(0).open().unwrap_err();
     assert_eq!(refused, OpenError::InvalidSetting(zero));
 }
@@ -370,7 +370,7 @@ fn whoever_reads_it_gets_the_gap_once_and_then_the_end() {
 
 #[test]
 fn with_a_history_what_was_lost_comes_back_to_who_resumes() {
-    let publisher = Publisher::<()>::builder().history(History::new()).max_queued_events(2).build().unwrap();
+    let publisher = Publisher::builder().history(History::new()).max_queued_events(2).build().unwrap();
     let subscription = publisher.subscription(()).overflow(Overflow::DropOldest).open().unwrap();
     publish(&publisher, 0..5);
     let before = publisher.last_event_id();
@@ -455,8 +455,7 @@ fn a_key_means_nothing_to_the_other_policies() {
 
 #[test]
 fn a_history_keeps_what_the_queue_has_replaced() {
-    let publisher =
-        Publisher::<()>::builder().history(History::new()).overflow(Overflow::LatestPerKey).build().unwrap();
+    let publisher = Publisher::builder().history(History::new()).overflow(Overflow::LatestPerKey).build().unwrap();
     let id = publisher.last_event_id();
     let subscription = publisher.subscribe().unwrap();
     (0..3).for_each(|n| drop(publisher.publish(keyed(&n.to_string(), "a"))));
@@ -563,7 +562,7 @@ fn each_is_waited_for_as_long_as_it_asked_for() {
 
 #[test]
 fn while_it_waits_nobody_has_the_event_and_no_id_is_given() {
-    let publisher = Publisher::<()>::builder().history(History::new()).build().unwrap();
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
     let mut stalled = slow(&publisher, "default channel", 1, LONG);
     let mut other = publisher.subscribe().unwrap();
     publisher.publish("0");
@@ -861,7 +860,7 @@ fn each_subscriber_of_a_channel_has_its_own_policy() {
 
 #[test]
 fn what_was_not_published_is_no_delivery() {
-    let publisher = Publisher::<()>::builder().history(History::new()).max_queued_events(1).build().unwrap();
+    let publisher = Publisher::builder().history(History::new()).max_queued_events(1).build().unwrap();
     publisher.publish("kept");
     let mut subscription = publisher
         .subscription(())
@@ -910,7 +909,7 @@ fn a_reader_that_goes_away_leaves_what_it_did_not_take() {
 #[test]
 fn who_reads_is_not_ended_because_publishers_to_others_are_quicker() {
     let patience = Duration::from_millis(50);
-    let builder = Publisher::<()>::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
+    let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
     let publisher = builder.build().unwrap();
     let stops = Arc::new(std::sync::atomic::AtomicBool::new(false));
     thread::scope(|threads| {
@@ -941,7 +940,7 @@ fn who_reads_is_not_ended_because_publishers_to_others_are_quicker() {
 /// The most that ever waits for one of two slow readers of 4 frames each while 8 threads publish to these channels.
 fn most_that_waits_while_8_publish_to(channels: &[&str]) -> usize {
     let patience = Duration::from_millis(2);
-    let builder = Publisher::<()>::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
+    let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
     let publisher = builder.build().unwrap();
     thread::scope(|threads| {
         for name in ["one", "two"] {
@@ -984,7 +983,7 @@ fn where_several_are_waited_for_each_publisher_may_exceed_the_bounds_by_one() {
 fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
     let overflow = Overflow::Block(Duration::from_secs(5));
     for size in 1..80 {
-        let builder = Publisher::<()>::builder().max_queued_bytes(120).overflow(overflow).heartbeat(None);
+        let builder = Publisher::builder().max_queued_bytes(120).overflow(overflow).heartbeat(None);
         let publisher = builder.history(History::new()).build().unwrap();
         let mut subscription = publisher.subscribe().unwrap();
         publisher.publish("first");

@@ -423,7 +423,7 @@ impl Subscriber<'_> {
 /// One round; returns how many streams did not stay, and how many events were dropped.
 fn round(rng: &mut Rng) -> (usize, u64) {
     let (has_history, one_by_one) = (rng.bool(), rng.bool());
-    let mut builder = Publisher::<usize>::builder().heartbeat(None);
+    let mut builder = Publisher::builder_for::<usize>().heartbeat(None);
     if has_history {
         builder = builder.history(History::new().max_events_per_channel(16));
     }

@@ -107,7 +107,7 @@ fn a_capture_whose_drop_panics_ends_nothing() {
             Some(Event::new("fine"))
         });
     };
-    let publisher = Publisher::<()>::builder().max_queued_events(2).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(2).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher);
     gets_data(&mut subscription, "fine");
@@ -161,7 +161,8 @@ fn a_closure_nobody_needs_is_dropped_uncalled() {
 
 #[test]
 fn a_closure_that_is_published_with_a_key_is_kept_to_the_latest() {
-    let publisher = Publisher::<User>::builder().overflow(Overflow::LatestPerKey).max_queued_events(2).build().unwrap();
+    let publisher =
+        Publisher::builder_for::<User>().overflow(Overflow::LatestPerKey).max_queued_events(2).build().unwrap();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     for n in 0..100 {
         let options = PublishOptions::new().key("room");
@@ -176,7 +177,7 @@ fn a_closure_that_is_published_with_a_key_is_kept_to_the_latest() {
 
 #[test]
 fn a_client_resumes_behind_the_id_that_a_closure_was_published_with() {
-    let publisher = Publisher::<User>::builder().history(History::new()).build().unwrap();
+    let publisher = Publisher::builder_for::<User>().history(History::new()).build().unwrap();
     for n in 1..=3 {
         let options = PublishOptions::new().id(format!("step-{n}")).unwrap();
         let receipt = publisher.publish_with_options("default channel", options, move |user| {
@@ -204,7 +205,7 @@ fn an_id_or_a_key_that_a_closure_sets_is_counted_where_it_cannot_be_used() {
     assert_eq!(publish(&without_history, with_id), ("data: 1\nid: mine\n\n".into(), 0));
     assert_eq!(publish(&without_history, || Event::new("1").key("k")).1, 1);
 
-    let with_history = Publisher::<User>::builder().history(History::new()).build().unwrap();
+    let with_history = Publisher::builder_for::<User>().history(History::new()).build().unwrap();
     let (frames, counted) = publish(&with_history, with_id);
     assert!(!frames.contains("mine") && frames.contains(&format!("id: {}", with_history.last_event_id().unwrap())));
     assert_eq!(counted, 1);

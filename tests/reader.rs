@@ -53,7 +53,7 @@ fn it_waits_for_an_event() {
 
 #[test]
 fn a_silent_body_has_heartbeats() {
-    let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(5)).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(Duration::from_millis(5)).build().unwrap();
     let mut body = body(&publisher);
     assert_eq!(read(&mut body), ":\n");
     let mut filled = publisher.subscribe().unwrap().into_reader().pad_to(10);
@@ -92,6 +92,19 @@ fn more_may_be_consumed_than_is_there() {
 }
 
 #[test]
+fn the_subscription_goes_on_where_the_body_ended() {
+    let publisher = quiet();
+    let mut body = body(&publisher);
+    publisher.publish("1");
+    publisher.publish("2");
+    assert_eq!(read(&mut body), "data: 1\n\ndata: 2\n\n");
+    publisher.publish("3");
+    let mut subscription = body.into_inner();
+    assert_eq!(publisher.stats().events_delivered, 2);
+    assert_eq!(subscription.next().unwrap(), "data: 3\n\n");
+}
+
+#[test]
 fn a_body_that_is_dropped_leaves_the_publisher() {
     let publisher = quiet();
     let mut body = body(&publisher);
@@ -103,7 +116,7 @@ fn a_body_that_is_dropped_leaves_the_publisher() {
 
 #[test]
 fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).max_queued_events(10).build().unwrap();
     let mut body = body(&publisher);
     (0..11).for_each(|_| drop(publisher.publish("x")));
     assert_eq!(read(&mut body), "");
@@ -113,7 +126,7 @@ fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
 /// Events that are skipped by a whole batch of closures are nothing to read, and no end.
 #[test]
 fn what_is_skipped_is_no_end() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
     let mut body = body(&publisher);
     (0..5_000).for_each(|_| drop(publisher.publish_with("default channel", |()| None)));
     publisher.publish("hello");

@@ -86,7 +86,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let publisher = Publisher::builder().max_queued_events(4).max_subscribers(3).build().unwrap();
+        let publisher = Publisher::builder_for().max_queued_events(4).max_subscribers(3).build().unwrap();
         let calls = Arc::default();
         let caller =
             Caller { publisher: publisher.downgrade(), closes: false, is_silent: false, calls: Arc::clone(&calls) };
@@ -189,7 +189,7 @@ fn closures_that_the_history_lets_go() {
     let clock = Arc::clone(&now);
     let history = History::new().max_events_per_channel(2).max_age(Duration::from_secs(1));
     let history = history.clock(move || Duration::from_secs(clock.load(SeqCst) as u64));
-    let publisher = Publisher::<Caller>::builder().history(history).build().unwrap();
+    let publisher = Publisher::builder_for::<Caller>().history(history).build().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let caller =
         || Caller { publisher: publisher.downgrade(), closes: true, is_silent: false, calls: Arc::clone(&calls) };

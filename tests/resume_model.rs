@@ -127,11 +127,8 @@ fn every_subscriber_has_all_of_its_channels_or_was_told_of_a_gap() {
     let mut rng = Rng::with_seed(seed);
     let (mut breaks, mut gaps, mut replays) = (0, 0, 0);
     for _ in 0..steps / 500 {
-        let publisher = Publisher::<()>::builder()
-            .history(History::new().max_events_per_channel(KEPT))
-            .heartbeat(None)
-            .build()
-            .unwrap();
+        let publisher =
+            Publisher::builder().history(History::new().max_events_per_channel(KEPT)).heartbeat(None).build().unwrap();
         let mut model = Model::default();
         let mut clients: Vec<Client> = (0..4)
             .map(|_| {

@@ -192,7 +192,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server =
         answers(move |request| streams.subscription(()).channels([request.path().trim_matches('/')]).open().into());
@@ -299,7 +299,7 @@ fn the_last_event_id() {
 
 #[test]
 fn a_client_that_comes_back_resumes() {
-    let publisher = Publisher::<()>::builder().history(History::new()).build().unwrap();
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
     let server = streams(&publisher);
     let url = format!("http://{}/", server.local_addr());
     let mut before = Events::get(&url);
@@ -341,7 +341,7 @@ fn closures_that_block_hold_up_no_stream() {
 
 #[test]
 fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let streams = publisher.clone();
     let server =
         answers(move |request| streams.subscription(()).channels(request.path().trim_start_matches('/')).open().into());
@@ -368,7 +368,7 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
 
 #[test]
 fn a_lifetime_that_is_over_while_a_closure_blocks_ends_all_the_same() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).max_writer_threads(1).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).max_writer_threads(1).build().unwrap();
     let streams = publisher.clone();
     let lifetime = Duration::from_millis(100);
     let server = answers(move |request| match request.path() {
@@ -392,7 +392,7 @@ fn a_lifetime_that_is_over_while_a_closure_blocks_ends_all_the_same() {
 
 #[test]
 fn a_client_that_leaves_while_the_closure_looks_at_it_is_no_subscriber() {
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let (streams, open) = (publisher.clone(), Arc::new(AtomicBool::new(false)));
     let (asks, asked) = channel();
     let (gate, asks) = (Arc::clone(&open), Mutex::new(asks));

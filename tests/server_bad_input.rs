@@ -18,7 +18,7 @@ use server_sent_events::server::{EventServer, EventServerBuilder, RunningServer}
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-static PUBLISHER: LazyLock<Publisher> = LazyLock::new(|| Publisher::<()>::builder().heartbeat(None).build().unwrap());
+static PUBLISHER: LazyLock<Publisher> = LazyLock::new(|| Publisher::builder().heartbeat(None).build().unwrap());
 
 /// A server for all that need no settings, with a stream that goes on.
 static SERVER: LazyLock<(RunningServer, Mutex<Client>)> = LazyLock::new(|| {

@@ -52,7 +52,7 @@ impl Drop for Server {
 fn serves_with_few_descriptors() {
     let Ok(how) = std::env::var(SERVES) else { return };
     Resource::NOFILE.set(64, 64).unwrap();
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = match &*how {
         "as many as it can" => streams(&publisher),
         // More than there are descriptors: accepting fails.

@@ -56,7 +56,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
     let (_alone, times) = alone();
     let _watchdog = Watchdog::new("hostile clients", Duration::from_secs(120));
     let before = held();
-    let publisher = Publisher::<()>::builder().max_queued_bytes(16 << 20).max_queued_events(100_000).build().unwrap();
+    let publisher = Publisher::builder().max_queued_bytes(16 << 20).max_queued_events(100_000).build().unwrap();
     let server = serve(EventServer::builder(), &publisher);
     let address = server.local_addr();
     let (healthy, events) = (50 * times, 300);

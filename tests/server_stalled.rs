@@ -30,7 +30,7 @@ fn small() -> EventServerBuilder {
 }
 
 fn patient() -> PublisherBuilder<()> {
-    Publisher::<()>::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
+    Publisher::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
 }
 
 /// So much that no kernel takes it for a client who does not read.
@@ -116,7 +116,7 @@ fn stalled_clients_hold_no_thread() {
 #[test]
 fn at_a_full_queue_the_socket_is_closed_at_once() {
     let _alone = alone();
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = serve(small(), &publisher);
     let mut healthy = opened(server.local_addr());
     let before = held().1;
@@ -162,7 +162,7 @@ fn past_the_write_deadline_it_ends_as_timed_out() {
 #[test]
 fn a_quiet_stream_is_not_timed_out() {
     let _alone = alone();
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
     let mut quiet = opened(server.local_addr());
     // As long as it takes to time another one out.

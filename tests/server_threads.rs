@@ -70,7 +70,7 @@ fn properties_that_panic_when_they_are_dropped_end_no_server() {
     let _alone = alone();
     let ends = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&ends);
-    let publisher = Publisher::builder().on_end(move |_, _: &Fragile, _, _| {
+    let publisher = Publisher::builder_for::<Fragile>().on_end(move |_| {
         thread::sleep(Duration::from_millis(20));
         counts.fetch_add(1, SeqCst);
     });
@@ -95,7 +95,7 @@ fn properties_that_panic_when_they_are_dropped_come_out_of_no_publish() {
     let _alone = alone();
     let (ends, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counts, others) = (Arc::clone(&ends), Arc::clone(&dropped));
-    let publisher = Publisher::builder().max_queued_events(1).on_end(move |_, _: &Fragile, _, _| {
+    let publisher = Publisher::builder_for::<Fragile>().max_queued_events(1).on_end(move |_| {
         // So that the last reference is dropped after this hook.
         eventually("no subscription is left", || others.load(SeqCst) == 4);
         counts.fetch_add(1, SeqCst);
@@ -122,7 +122,7 @@ fn a_hook_that_blocks_stalls_no_connection() {
     let _alone = alone();
     let (gate, called) = (Gate::default(), Arc::new(AtomicBool::new(false)));
     let (waits, calls) = (gate.clone(), Arc::clone(&called));
-    let publisher = Publisher::<()>::builder().on_end(move |_, (), _, _| {
+    let publisher = Publisher::builder().on_end(move |_| {
         calls.store(true, SeqCst);
         waits.wait();
     });
@@ -233,7 +233,7 @@ fn what_a_handler_opens_for_a_client_that_has_gone_meanwhile_ends_with_the_reaso
     let _alone = alone();
     let causes = Arc::new(Mutex::new(Vec::new()));
     let ends = Arc::clone(&causes);
-    let publisher = Publisher::<()>::builder().on_end(move |_, (), _, cause| ends.lock().unwrap().push(cause));
+    let publisher = Publisher::builder().on_end(move |ended| ends.lock().unwrap().push(ended.cause));
     let (gate, publisher) = (Gate::default(), publisher.build().unwrap());
     let (server, clients, _) = busy_server(&gate, &publisher);
     let _opens = OpensAtEnd(gate.clone());

@@ -26,7 +26,7 @@ const HELLO: &str = "0000000d\r\ndata: hello\n\n\r\n";
 
 /// Whose queues take whatever the tests publish.
 fn patient() -> Publisher {
-    let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(1_000_000).max_queued_bytes(1 << 30);
+    let publisher = Publisher::builder().heartbeat(None).max_queued_events(1_000_000).max_queued_bytes(1 << 30);
     publisher.build().unwrap()
 }
 

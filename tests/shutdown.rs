@@ -23,7 +23,7 @@ fn retry(subscription: &mut Subscription) -> u64 {
 
 #[test]
 fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
-    let publisher = Publisher::<()>::builder().max_queued_events(1).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(1).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("queued");
     let farewell = Event::new("back soon").event("restart").unwrap();
@@ -142,7 +142,7 @@ fn who_does_not_end_within_the_grace_is_cut_and_counted() {
 fn a_socket_that_hangs_is_shut_down_after_the_grace() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let publisher = Publisher::<()>::builder().max_queued_bytes(100_000_000).build().unwrap();
+    let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
     publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
     // More than the kernel takes.
     (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
@@ -158,7 +158,7 @@ fn a_socket_that_hangs_is_shut_down_after_the_grace() {
 fn what_ended_before_and_is_not_read_is_cut_after_the_grace_too() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let publisher = Publisher::<()>::builder().max_queued_bytes(100_000_000).build().unwrap();
+    let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
     let (told, end) = std::sync::mpsc::channel();
     let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| told.send(cause).unwrap());
     publisher.subscribe().unwrap().write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();

@@ -53,7 +53,7 @@ mod server {
 
     impl Scene {
         fn start() -> Self {
-            let publisher = Publisher::<()>::builder().history(History::new()).heartbeat(None).build().unwrap();
+            let publisher = Publisher::builder().history(History::new()).heartbeat(None).build().unwrap();
             let server = EventServer::builder()
                 .max_streams_per_ip(10_000)
                 .send_buffer_size(256 * KIB)

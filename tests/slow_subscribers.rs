@@ -9,7 +9,7 @@ use common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing};
 use server_sent_events::{EndCause, Event, Publisher};
 
 fn with_queue(frames: usize, bytes: usize) -> Publisher {
-    Publisher::<()>::builder().max_queued_events(frames).max_queued_bytes(bytes).build().unwrap()
+    Publisher::builder().max_queued_events(frames).max_queued_bytes(bytes).build().unwrap()
 }
 
 #[test]

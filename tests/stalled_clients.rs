@@ -44,7 +44,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     let events: usize = std::env::var("STALLED_EVENTS").map_or(200_000, |events| events.parse().unwrap());
     let _watchdog = Watchdog::new("stalled clients", PATIENCE * 3 + Duration::from_micros(events as u64 * 200));
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let start = memory("VmRSS");
 
     // Half of them as everybody is by default; the others lose the oldest, so that only their socket can end them.

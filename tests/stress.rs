@@ -37,7 +37,7 @@ fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
 fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
     let seed = seed("stress");
     let _watchdog = Watchdog::new(&format!("stress with SEED={seed}"), Duration::from_secs(100));
-    let publisher = Publisher::<usize>::builder().max_queued_events(64).heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder_for::<usize>().max_queued_events(64).heartbeat(None).build().unwrap();
     let (readers, read_to_the_end) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
     thread::scope(|threads| {

@@ -86,7 +86,7 @@ fn threads_come_and_go_with_the_streams() {
     eventually("the surplus goes", || threads("sse writer") <= processors);
 
     // A supervisor that sleeps is woken when every thread there is begins to hang.
-    let quiet = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+    let quiet = Publisher::builder().heartbeat(None).build().unwrap();
     let gate = Gate::default();
     for _ in 0..processors {
         quiet.subscribe_to("hangs").unwrap().write_in_background(gate.clone()).unwrap();
@@ -111,7 +111,7 @@ fn threads_come_and_go_with_the_streams() {
     eventually("no thread is left", none);
 
     // At the limit, the sockets that hang the longest are shut down.
-    let publisher = Publisher::<()>::builder().max_writer_threads(3).max_queued_events(1_000_000).build().unwrap();
+    let publisher = Publisher::builder().max_writer_threads(3).max_queued_events(1_000_000).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<TcpStream> = (0..10)
         .map(|_| {

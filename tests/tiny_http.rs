@@ -3,14 +3,18 @@
 
 mod common;
 
+use std::io;
+use std::sync::Barrier;
 use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::http::{Client, Running};
 use common::{PATIENCE, Watchdog, bodies, eventually};
+use crossbeam_channel::bounded;
 use server_sent_events::adapter::tiny_http::{Server, last_event_id, read_body};
 use server_sent_events::{Event, Publisher, ResponseHeaders};
-use tiny_http::{Response, TestRequest};
+use tiny_http::{Request, Response, TestRequest};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
@@ -18,7 +22,7 @@ const LAST_CHUNK: &str = "0\r\n\r\n";
 
 /// A publisher whose subscribers are asked after 20 ms whether they are still there.
 fn impatient() -> Publisher {
-    Publisher::<()>::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
+    Publisher::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
 }
 
 /// A connection that has read head and first comment.
@@ -145,7 +149,7 @@ fn head_gets_no_body_whatever_the_stream_holds() {
 
 #[test]
 fn requests_behind_a_running_stream_hold_up_no_other_stream() {
-    let publisher = Publisher::<()>::builder().max_writer_threads(8).heartbeat(None).build().unwrap();
+    let publisher = Publisher::builder().max_writer_threads(8).heartbeat(None).build().unwrap();
     let server = Running::streams(&publisher);
     let mut healthy = opened(&server);
     let mut client = opened(&server);
@@ -250,7 +254,7 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for() {
 
 #[test]
 fn all_clients_reconnect_in_the_same_instant_many() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _full = publisher.subscribe().unwrap();
     let server = Running::streams(&publisher);
     let mut retries = std::collections::BTreeSet::new();
@@ -271,8 +275,7 @@ fn all_clients_reconnect_in_the_same_instant_many() {
 /// A limit that may have room later makes a browser come back, anything else not.
 #[test]
 fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
-    let publisher =
-        Publisher::<()>::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server = Running::new(move |request| {
         let channel = request.url().to_owned();
@@ -293,7 +296,7 @@ fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
 /// Without its CORS headers a browser hides a response from a page of another origin, which then never comes back.
 #[test]
 fn headers_for_the_stream_are_on_the_refusal_too() {
-    let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
+    let publisher = Publisher::builder().max_subscribers(1).max_channel_name_len(9).build().unwrap();
     let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org").unwrap();
     let headers = headers.with("Access-Control-Allow-Credentials", "true").unwrap();
     let server = Running::new(move |request| match request.url() {
@@ -465,7 +468,7 @@ fn a_server_that_is_dropped_gives_its_port_back() {
 #[test]
 fn the_server_is_a_tiny_http_server() {
     let server = Server::bind("[::1]:0").or_else(|_| Server::bind("127.0.0.1:0")).unwrap();
-    assert_eq!(server.server_addr().to_ip(), Some(server.local_addr()));
+    assert_eq!(server.get_ref().server_addr().to_ip(), Some(server.local_addr()));
     assert!(server.try_recv().unwrap().is_none());
     assert!(server.recv_timeout(Duration::from_millis(1)).unwrap().is_none());
     let mut client = Client::connect(server.local_addr());
@@ -477,6 +480,103 @@ fn the_server_is_a_tiny_http_server() {
     assert_eq!(server.incoming_requests().count(), 0);
 }
 
+/// A server that serves on this many threads, and whose end is awaited.
+fn serve(threads: usize, handler: impl Fn(Request) -> io::Result<()> + Sync, client: impl FnOnce(&Server)) {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| server.serve(threads, &handler));
+        client(&server);
+        server.stop_handle().stop();
+        serving.join().unwrap().unwrap();
+    });
+    assert!(server.try_recv().unwrap().is_none());
+    assert!(server.recv_timeout(Duration::from_millis(1)).unwrap().is_none(), "the stop has reached all threads");
+}
+
+#[test]
+fn serving_answers_on_several_threads_until_it_is_stopped() {
+    let _watchdog = Watchdog::new("serving", PATIENCE);
+    let barrier = Barrier::new(3);
+    let answer = |request: Request| {
+        barrier.wait();
+        request.respond(Response::from_string("all three"))
+    };
+    serve(3, answer, |server| {
+        let mut clients = [(); 3].map(|()| Client::connect(server.local_addr()));
+        for client in &mut clients {
+            client.send(GET);
+        }
+        for client in &mut clients {
+            client.reads_until("all three");
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_runs_when_the_server_is_stopped_is_waited_for() {
+    let _watchdog = Watchdog::new("a handler that runs", PATIENCE);
+    let (gate, opened) = bounded(0);
+    let (calls, called) = bounded(1);
+    let answer = |request: Request| {
+        calls.send(()).unwrap();
+        opened.recv().unwrap();
+        request.respond(Response::from_string("answered"))
+    };
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| server.serve(1, answer));
+        let mut client = Client::connect(server.local_addr());
+        client.send(GET);
+        called.recv().unwrap();
+        server.stop_handle().stop();
+        gate.send(()).unwrap();
+        client.reads_until("answered");
+        serving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_handler_that_panics_or_fails_costs_its_request_and_no_thread() {
+    let _watchdog = Watchdog::new("a handler that panics", PATIENCE);
+    let answer = |request: Request| match request.url() {
+        "/panic" => panic!("on purpose"),
+        "/fail" => Err(io::Error::other("on purpose")),
+        _ => request.respond(Response::from_string("answered")),
+    };
+    serve(1, answer, |server| {
+        for path in ["/panic", "/fail"] {
+            let mut client = Client::connect(server.local_addr());
+            client.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert_eq!(client.reads_head().status(), "HTTP/1.1 500 Internal Server Error");
+        }
+        let mut client = Client::connect(server.local_addr());
+        client.send(GET);
+        client.reads_until("answered");
+    });
+}
+
+#[test]
+fn no_threads_cannot_serve() {
+    let error = Server::bind("127.0.0.1:0").unwrap().serve(0, |_| Ok(())).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "`threads` must be greater than 0");
+}
+
+#[test]
+fn a_stop_may_come_early_often_or_late() {
+    let _watchdog = Watchdog::new("a stop", PATIENCE);
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let stop_handle = server.stop_handle();
+    stop_handle.stop();
+    stop_handle.clone().stop();
+    server.serve(2, |_| Ok(())).unwrap();
+    server.serve(2, |_| Ok(())).unwrap();
+    let address = server.local_addr();
+    drop(server);
+    stop_handle.stop();
+    eventually("the port is free", || Server::bind(address).is_ok());
+}
+
 #[test]
 fn bind_says_what_is_wrong() {
     assert!(Server::bind("300.0.0.1:0").is_err());
@@ -486,7 +586,7 @@ fn bind_says_what_is_wrong() {
 
 #[test]
 fn a_slow_closure_holds_up_nobody_else() {
-    let publisher = Publisher::<bool>::builder().build().unwrap();
+    let publisher = Publisher::builder_for::<bool>().build().unwrap();
     let running = publisher.clone();
     let mut first = true;
     let server = Running::new(move |request| {

@@ -174,7 +174,7 @@ fn disconnected() {
 
 #[test]
 fn queue_full() {
-    let publisher = Publisher::<()>::builder().max_queued_events(4).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(4).build().unwrap();
     let (options, end) = told();
     let (_client, connection) = connection();
     let options = options.write_timeout(None);
@@ -295,7 +295,7 @@ fn hooks_that_block_hold_up_no_other_stream() {
 
 #[test]
 fn a_silent_stream_is_sent_heartbeats_and_a_busy_one_is_not() {
-    let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let (silent, busy, never) = (Kept::default(), Kept::default(), Kept::default());
     let open = |channel: &str| publisher.subscription(()).channels(channel);
     open("silent").open().unwrap().write_in_background(silent.clone()).unwrap();
@@ -321,7 +321,7 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
             Ok(())
         }
     }
-    let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let kept = Kept::default();
     let subscription = publisher.subscribe().unwrap();
     (0..10).for_each(|n| drop(publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)))));
@@ -333,7 +333,7 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
 
 #[test]
 fn heartbeats_find_out_who_has_gone() {
-    let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(20)).build().unwrap();
+    let publisher = Publisher::builder().heartbeat(Duration::from_millis(20)).build().unwrap();
     let clients: Vec<TcpStream> = (0..100)
         .map(|_| {
             let (client, connection) = connection();
@@ -392,7 +392,7 @@ fn whatever_the_writer_does_no_other_stream_notices() {
     const EVENTS: usize = 1_000;
     let seed = seed("misbehaving writers");
     let _watchdog = Watchdog::new(&format!("misbehaving writers with SEED={seed}"), PATIENCE * 3);
-    let publisher = Publisher::<()>::builder().max_queued_events(EVENTS + 1).build().unwrap();
+    let publisher = Publisher::builder().max_queued_events(EVENTS + 1).build().unwrap();
     let used_after = Arc::new(AtomicUsize::new(0));
     let (told, ends) = channel();
     let options = || {
@@ -434,7 +434,7 @@ fn publish_hand_over_disconnect_close_and_drop_from_many_threads() {
     let (told, ends) = channel();
     let mut handed_over = 0;
     for round in 0..5 {
-        let publisher = Publisher::<()>::builder()
+        let publisher = Publisher::builder()
             .max_queued_events(32)
             .heartbeat(Duration::from_millis(5))
             .max_writer_threads(1 + round * 2)

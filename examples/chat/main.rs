@@ -16,9 +16,6 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
 use std::io;
-use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,13 +23,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
 use server_sent_events::{Event, History, Publisher, Shutdown};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use signals::EndSignals;
 use tiny_http::{Header, Method, Request, Response};
 
 #[path = "../common/output.rs"]
 mod output;
+#[path = "../common/signals.rs"]
+mod signals;
 
 /// A name longer than this breaks the page.
 const MAX_NAME: usize = 40;
@@ -59,13 +56,7 @@ enum Change {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
-    // With an exit code, because process 1 of a container ignores the default action of a signal.
-    let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
-    }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let signals = EndSignals::catch()?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
@@ -76,44 +67,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A tab that is closed is noticed within two heartbeats.
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
     // Who is here, who joined and who left is kept too. That does no harm: each list is whole, and the newest comes last.
-    let chat = Publisher::builder()
+    let chat = Publisher::builder_for::<User>()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
         .history(History::new().max_events_per_channel(KEPT))
         // An error means that the chat is over.
-        .on_open(move |_, user: &User, _| drop(opened.send(Change::Opened(user.name.clone()))))
-        .on_end(move |_, user, _, _| drop(ended.send(Change::Ended(user.name.clone()))))
+        .on_open(move |tab| drop(opened.send(Change::Opened(tab.properties.name.clone()))))
+        .on_end(move |tab| drop(ended.send(Change::Ended(tab.properties.name.clone()))))
         .build()?;
     let teller = chat.clone();
     thread::spawn(move || tell_who_is_here(&teller, &changes));
 
-    let no_more_signals = signals.handle();
-    thread::scope(|threads| {
-        threads.spawn(|| {
-            if signals.forever().next().is_some() {
-                told_to_end.store(true, Ordering::Relaxed);
-                chat.shutdown_with(Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5)));
-                server.unblock();
-                // A request whose body is still on its way may take that long.
-                thread::spawn(|| {
-                    thread::sleep(Duration::from_secs(1));
-                    process::exit(0);
-                });
-            }
-        });
-        for _ in 0..4 {
-            threads.spawn(|| {
-                for request in server.incoming_requests() {
-                    if let Err(error) = answer(&chat, request) {
-                        output::log(format_args!("a request got no answer: {error}"));
-                    }
-                }
-                // The server is over: the next thread is to see it too.
-                server.unblock();
-                no_more_signals.close();
-            });
-        }
+    let (streams, stop_handle) = (chat.clone(), server.stop_handle());
+    signals.at_the_first(move || {
+        streams.shutdown_with(Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5)));
+        stop_handle.stop();
     });
+    server.serve(4, |request| {
+        answer(&chat, request).inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
+    })?;
     Ok(())
 }
 

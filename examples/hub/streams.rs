@@ -27,8 +27,7 @@ fn answer(publisher: &Publisher, request: &Request) -> Response {
     let path = request.target().split('?').next().unwrap_or_default();
     match super::channels(path) {
         Ok(channels) => {
-            let id = request.last_event_id().map(String::from);
-            publisher.subscription(()).channels(&channels).last_event_id(id).open().into()
+            publisher.subscription(()).channels(&channels).last_event_id(request.last_event_id()).open().into()
         }
         Err(reason) => Response::status(400, reason),
     }

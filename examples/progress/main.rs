@@ -20,9 +20,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
-use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,13 +28,13 @@ use crossbeam_channel::{Sender, bounded};
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
 use server_sent_events::{History, Publisher, Shutdown};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use signals::EndSignals;
 use tiny_http::{Header, Method, Request, Response};
 
 #[path = "../common/output.rs"]
 mod output;
+#[path = "../common/signals.rs"]
+mod signals;
 
 /// How many jobs run at once.
 const WORKERS: usize = 3;
@@ -127,13 +125,7 @@ impl Jobs {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
-    // With an exit code, because process 1 of a container ignores the default action of a signal.
-    let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&told_to_end))?;
-    }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let signals = EndSignals::catch()?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
@@ -145,34 +137,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         jobs.start(name);
     }
 
-    let no_more_signals = signals.handle();
-    thread::scope(|threads| {
-        threads.spawn(|| {
-            if signals.forever().next().is_some() {
-                told_to_end.store(true, Ordering::Relaxed);
-                let shutdown = Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5));
-                jobs.publisher.shutdown_with(shutdown);
-                server.unblock();
-                // A request whose body is still on its way may take that long.
-                thread::spawn(|| {
-                    thread::sleep(Duration::from_secs(1));
-                    process::exit(0);
-                });
-            }
-        });
-        for _ in 0..4 {
-            threads.spawn(|| {
-                for request in server.incoming_requests() {
-                    if let Err(error) = answer(&jobs, request) {
-                        output::log(format_args!("a request got no answer: {error}"));
-                    }
-                }
-                // The server is over: the next thread is to see it too.
-                server.unblock();
-                no_more_signals.close();
-            });
-        }
+    let (streams, stop_handle) = (jobs.publisher.clone(), server.stop_handle());
+    signals.at_the_first(move || {
+        streams.shutdown_with(Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5)));
+        stop_handle.stop();
     });
+    server.serve(4, |request| {
+        answer(&jobs, request).inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
+    })?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
-    let publisher = Publisher::<()>::builder().max_subscribers(400).build()?;
+    let publisher = Publisher::builder().max_subscribers(400).build()?;
     let mut visits = 0;
     for request in server.incoming_requests() {
         let answered = match request.url().split('?').next().unwrap_or_default() {

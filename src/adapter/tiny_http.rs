@@ -68,7 +68,7 @@ use crate::subscription::Subscription;
 
 mod server;
 
-pub use server::{IncomingRequests, Server};
+pub use server::{IncomingRequests, Server, StopHandle};
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
@@ -137,7 +137,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
     /// use std::time::Duration;
     ///
-    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let publisher = Publisher::builder().max_subscribers(100).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     match publisher.subscribe() {
     ///         Ok(subscription) => subscription.respond(request)?,
@@ -163,7 +163,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
     /// use std::time::Duration;
     ///
-    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let publisher = Publisher::builder().max_subscribers(100).build()?;
     /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     match publisher.subscribe() {
@@ -213,7 +213,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
     ///
-    /// let publisher = Publisher::<()>::builder().max_subscribers_per_quota_key(6).build()?;
+    /// let publisher = Publisher::builder().max_subscribers_per_quota_key(6).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     let address = request.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default();
     ///     publisher.subscription(()).channels("news").quota_key(address).respond(request)?;
@@ -236,7 +236,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```no_run
     /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
     ///
-    /// let publisher = Publisher::<()>::builder().max_subscribers(100).build()?;
+    /// let publisher = Publisher::builder().max_subscribers(100).build()?;
     /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     publisher.subscription(()).channels("news").respond_with_headers(request, &headers)?;
@@ -266,7 +266,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```no_run
     /// use server_sent_events::{History, Publisher, adapter::tiny_http::Server};
     ///
-    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// let publisher = Publisher::builder().history(History::new()).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
     ///     let subscription = publisher.subscription(()).channels("news").last_event_id_from(&request).open()?;
     ///     subscription.respond(request)?;

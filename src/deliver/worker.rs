@@ -530,7 +530,7 @@ mod tests {
             }
         };
         for room in 0..11 {
-            let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
+            let publisher = Publisher::builder().heartbeat(None).build().unwrap();
             let narrow = Narrow::new(room);
             let to = Output {
                 writer: Writer::Parks(Arc::clone(&narrow) as Arc<dyn NonBlockingWrite>),

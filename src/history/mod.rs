@@ -21,7 +21,7 @@ pub(crate) use log::{EventLog, Span};
 /// ```
 /// use server_sent_events::{History, Publisher};
 ///
-/// let publisher = Publisher::<()>::builder().history(History::new().max_events_per_channel(100)).build()?;
+/// let publisher = Publisher::builder().history(History::new().max_events_per_channel(100)).build()?;
 /// publisher.publish("one");
 /// let id = publisher.last_event_id().unwrap();
 /// publisher.publish("two");
@@ -115,7 +115,7 @@ impl History {
     /// ```
     /// use server_sent_events::{History, Publisher};
     ///
-    /// let publisher = Publisher::<()>::builder().history(History::new().announce_ids(false)).build()?;
+    /// let publisher = Publisher::builder().history(History::new().announce_ids(false)).build()?;
     /// let mut subscription = publisher.subscribe()?;
     /// assert!(subscription.try_recv().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use super::{Core, Handles, HooksOf, OnEnd, OnOpen, Publisher};
+use super::hooks::{Ended, HooksOf, OnEnd, OnOpen, Opened};
+use super::{Core, Handles, LastEventId, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::{FrameSource, SourceSettings, WriterPool};
 use crate::error::{InvalidSetting, OpenError};
@@ -17,7 +18,7 @@ use crate::notices::Notices;
 use crate::queue::{Overflow, Payload, Properties, QueueLimits, Subscriber};
 use crate::registry::{Hooks, Limits, Opening, Registry, ReplayFrom};
 use crate::spread;
-use crate::stats::{Counters, EndCause};
+use crate::stats::Counters;
 use crate::subscription::Subscription;
 
 /// What a publisher's streams have in common, unless one is given its own.
@@ -162,7 +163,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// let large = "x".repeat(600_000);
     /// for (bytes, subscribers) in [(1024 * 1024, 0), (4 * 1024 * 1024, 1)] {
-    ///     let publisher = Publisher::<()>::builder().max_queued_bytes(bytes).build()?;
+    ///     let publisher = Publisher::builder().max_queued_bytes(bytes).build()?;
     ///     let _subscription = publisher.subscribe()?;
     ///     publisher.publish(&large);
     ///     publisher.publish(&large);
@@ -190,8 +191,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// What is called for each subscription that was opened: with its properties and its channels. Setting it again
-    /// replaces it.
+    /// Sets the hook that is called for each subscription that was [opened](Opened): with the publisher, the properties and
+    /// the channels. Setting it again replaces it.
     ///
     /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and before
     /// [`open`](SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that it need not keep a
@@ -200,23 +201,27 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// ```
     /// use server_sent_events::Publisher;
     ///
-    /// let publisher = Publisher::<&str>::builder()
-    ///     .on_open(|publisher, name, _channels| drop(publisher.publish(format!("{name} has come"))))
-    ///     .on_end(|publisher, name, _channels, _cause| drop(publisher.publish(format!("{name} has left"))))
+    /// let publisher = Publisher::builder_for::<&str>()
+    ///     .on_open(|opened| {
+    ///         opened.publisher.publish(format!("{} has come", opened.properties));
+    ///     })
+    ///     .on_end(|ended| {
+    ///         ended.publisher.publish(format!("{} has left: {}", ended.properties, ended.cause));
+    ///     })
     ///     .build()?;
     /// let mut ada = publisher.subscription("Ada").open()?;
     /// let bob = publisher.subscription("Bob").open()?;
     /// drop(bob);
     /// let heard: Vec<String> = ada.by_ref().take(3).collect();
-    /// assert_eq!(heard, ["data: Ada has come\n\n", "data: Bob has come\n\n", "data: Bob has left\n\n"]);
+    /// assert_eq!(heard, ["data: Ada has come\n\n", "data: Bob has come\n\n", "data: Bob has left: dropped\n\n"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn on_open(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str]) + Send + Sync + 'static) -> Self {
+    pub fn on_open(mut self, hook: impl Fn(Opened<'_, P>) + Send + Sync + 'static) -> Self {
         self.on_open = Some(Box::new(hook));
         self
     }
 
-    /// What is called for each subscriber that has left, and why. Setting it again replaces it.
+    /// Sets the hook that is called for each subscriber that has [left](Ended), with the cause. Setting it again replaces it.
     ///
     /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
     /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
@@ -224,7 +229,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// not wait for room ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
     /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it is
     /// caught. The channels are those that it was in.
-    pub fn on_end(mut self, hook: impl Fn(&Publisher<P>, &P, &[&str], EndCause) + Send + Sync + 'static) -> Self {
+    pub fn on_end(mut self, hook: impl Fn(Ended<'_, P>) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(hook));
         self
     }
@@ -413,7 +418,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// ```
     /// use server_sent_events::{Event, History, Publisher};
     ///
-    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// let publisher = Publisher::builder().history(History::new()).build()?;
     /// let state = "all lamps are on";
     /// # let last_event_id: Option<String> = None;
     /// let subscription = publisher
@@ -437,8 +442,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// If something newer is not there any more, or the id is not one of this history's (of an earlier run of the
     /// program, say), what is still there is replayed behind an event of type
     /// [`gap`](History::gap_event). The replay does not count towards the bounds of the queue.
-    pub fn last_event_id(mut self, id: impl Into<Option<String>>) -> Self {
-        self.last_event_id = id.into();
+    pub fn last_event_id(mut self, id: impl LastEventId) -> Self {
+        self.last_event_id = id.into_id();
         self
     }
 
@@ -451,19 +456,19 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// ```
     /// use server_sent_events::{History, Publisher};
     ///
-    /// let publisher = Publisher::<()>::builder().history(History::new()).build()?;
+    /// let publisher = Publisher::builder().history(History::new()).build()?;
     /// # let read_the_state = || "two lamps";
     /// // The request for the page: first the point, then what it shows. What changes in between comes again.
     /// let point = publisher.last_event_id();
     /// let page = format!("{} <script>new EventSource('/lamps?after={}')", read_the_state(), point.unwrap());
     ///
     /// // The request for the stream. A client that reconnects says its own id, which is newer.
-    /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None);
+    /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None::<&str>);
     /// let subscription = publisher.subscription(()).start_after(from_the_query).last_event_id(from_the_request).open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn start_after(mut self, id: impl Into<Option<String>>) -> Self {
-        self.after = id.into();
+    pub fn start_after(mut self, id: impl LastEventId) -> Self {
+        self.after = id.into_id();
         self
     }
 

@@ -1,6 +1,6 @@
 //! Publishers that wait for room: whose turn it is, and who is disconnected when the time is over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -24,74 +24,93 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Creates the ticket of a publisher that begins to wait because these subscribers have no room.
+    fn new(number: u64, began: Instant, without_room: &[SubscriberId]) -> Self {
+        let (wakes, woken) = bounded(1);
+        Self { number, began, woken, wakes, places: Vec::new(), never_had_room: without_room.to_vec(), deadline: began }
+    }
+
     /// Waits until it may be worth a look.
     pub(crate) fn wait(&self) {
         let _ = self.woken.recv_deadline(self.deadline);
     }
 }
 
+/// Whether an event may be queued now.
+pub(super) enum Admit {
+    /// It may. A subscriber without room is disconnected.
+    Now,
+    /// It may, and these subscribers get it beyond their limits if they have no room.
+    Beyond(BTreeSet<SubscriberId>),
+    /// Its publisher must wait for room and ask again with this ticket.
+    Wait(Ticket),
+}
+
 impl State {
-    /// The ticket of a publisher that must wait until those of its subscribers have room that block; `None` when it need
-    /// not, or not any more: those that still have no room then have had their time.
+    /// Decides whether an event of this size may be queued for the subscribers of these channels.
     ///
-    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only where there is no
-    /// room, not also where there is: so who publishes to others goes on, and the lowest ticket waits for nobody.
+    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only for subscribers that
+    /// have no room, so publishers to other subscribers go on, and the lowest ticket waits for no other publisher.
     ///
-    /// For that, others may take the room where it does not wait, again and again. So a subscriber that had room when the
-    /// publisher looked, but not when all others had, or that joined meanwhile, is not to blame: it gets the event `beyond`
-    /// its bounds when the time is over. That is one event for each publisher since it had room, and no more.
-    pub(super) fn waits_for_room(
-        &mut self,
-        channels: &[&str],
-        size: usize,
-        ticket: Option<Ticket>,
-        beyond: &mut BTreeSet<SubscriberId>,
-    ) -> Option<Ticket> {
-        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
-        let blocking: BTreeSet<SubscriberId> = members
-            .filter(|(_, member)| member.block_timeout().is_some() && !member.is_replaying())
-            .map(|(id, _)| *id)
-            .collect();
+    /// For that, other publishers may take the room where this one does not wait, again and again. So a subscriber that had
+    /// room when the publisher looked, but not when all others had, or that joined meanwhile, is not to blame: when the time
+    /// is over, it gets the event beyond its limits. That is at most one event per publisher since it had room.
+    pub(super) fn admit(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Admit {
         let now = Instant::now();
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
+        let (places, deadline) = self.find_without_room(channels, size, number, began);
+        if deadline <= now {
+            // No subscriber is left to wait for.
+            let Some(mut ticket) = ticket else { return Admit::Now };
+            self.leave_places(&mut ticket, &[]);
+            let beyond = places.into_iter().filter(|id| ticket.never_had_room.binary_search(id).is_err());
+            return Admit::Beyond(beyond.collect());
+        }
+        let mut ticket = ticket.unwrap_or_else(|| {
+            self.last_ticket += 1;
+            Ticket::new(self.last_ticket, began, &places)
+        });
+        self.leave_places(&mut ticket, &places);
+        ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
+        ticket.deadline = deadline;
+        race_window();
+        self.take_places(&mut ticket, places, size);
+        Admit::Wait(ticket)
+    }
 
-        let mut places = Vec::new();
-        let mut deadline = now;
-        for id in blocking {
+    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, in their
+    /// order, and when it has waited long enough for the last of them.
+    fn find_without_room(
+        &self,
+        channels: &[&str],
+        size: usize,
+        number: u64,
+        began: Instant,
+    ) -> (Vec<SubscriberId>, Instant) {
+        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
+        let blocking: BTreeMap<SubscriberId, Duration> = members
+            .filter(|(_, subscriber)| !subscriber.is_replaying())
+            .filter_map(|(id, subscriber)| Some((*id, subscriber.block_timeout()?)))
+            .collect();
+        let mut without_room = Vec::new();
+        let mut deadline = began;
+        for (id, timeout) in blocking {
             let Membership { subscriber, waiting_publishers, .. } = &self.members[&id];
             let comes_first = waiting_publishers.keys().next().is_none_or(|first| *first >= number);
             if comes_first && subscriber.has_room(size) {
                 continue;
             }
-            places.push(id);
-            let patience = subscriber.block_timeout().expect("BUG: a subscriber that is waited for does not block");
+            without_room.push(id);
             // A time so long that no clock shows its end is a year.
-            let until = began.checked_add(patience).unwrap_or(began + Duration::from_secs(365 * 86_400));
+            let until = began.checked_add(timeout).unwrap_or(began + Duration::from_secs(365 * 86_400));
             deadline = deadline.max(until);
         }
-        if deadline == now {
-            // Nobody is left to wait for.
-            let never_had_room = ticket.as_ref().map_or(&[][..], |ticket| &ticket.never_had_room);
-            beyond.extend(places.drain(..).filter(|id| ticket.is_some() && never_had_room.binary_search(id).is_err()));
-        }
-        if ticket.is_none() && places.is_empty() {
-            return None;
-        }
+        (without_room, deadline)
+    }
 
-        let mut ticket = ticket.unwrap_or_else(|| {
-            self.last_ticket += 1;
-            let (wakes, woken) = bounded(1);
-            Ticket {
-                number: self.last_ticket,
-                began,
-                woken,
-                wakes,
-                places: Vec::new(),
-                never_had_room: places.clone(),
-                deadline,
-            }
-        });
-        for id in ticket.places.drain(..).filter(|id| places.binary_search(id).is_err()) {
+    /// Gives up the ticket's places at all subscribers but these, and wakes the publishers that stand behind it there.
+    fn leave_places(&mut self, ticket: &mut Ticket, but: &[SubscriberId]) {
+        for id in ticket.places.drain(..).filter(|id| but.binary_search(id).is_err()) {
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.waiting_publishers.remove(&ticket.number);
             if member.waiting_publishers.is_empty() {
@@ -99,26 +118,23 @@ impl State {
             }
             member.wake_first_publisher();
         }
-        ticket.never_had_room.retain(|id| places.binary_search(id).is_ok());
-        ticket.deadline = deadline;
-        if places.is_empty() {
-            return None;
-        }
-        race_window();
+    }
+
+    /// Has the ticket wait at these subscribers. If one of them has room meanwhile, the ticket is woken at once.
+    fn take_places(&mut self, ticket: &mut Ticket, places: Vec<SubscriberId>, size: usize) {
         let mut has_come = false;
-        for &id in &places {
-            let member = self.members.get_mut(&id).expect("BUG: a subscriber without room is not registered");
+        for id in &places {
+            let member = self.members.get_mut(id).expect("BUG: a subscriber without room is not registered");
             member.waiting_publishers.insert(ticket.number, ticket.wakes.clone());
             let first = member.waiting_publishers.first_key_value();
             let comes_first = first.is_some_and(|(first, _)| *first == ticket.number);
             has_come |= member.subscriber.await_room(size) && comes_first;
         }
         if has_come {
-            // There is room meanwhile, and who made it did not know that it is awaited. Also where others have none: this
-            // place is to be given up, or whoever stands behind it would wait for those too.
+            // The thread that made the room did not know that it is awaited. Even if other subscribers have none, this place
+            // must be given up, or the publishers behind it would wait for those too.
             let _ = ticket.wakes.try_send(());
         }
         ticket.places = places;
-        Some(ticket)
     }
 }

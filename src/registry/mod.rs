@@ -49,6 +49,7 @@ use crate::notices::Notices;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 
+use backpressure::Admit;
 pub(crate) use backpressure::Ticket;
 pub(crate) use deferred::{Deferred, Hooks};
 use membership::Membership;
@@ -218,16 +219,18 @@ impl Registry {
     ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
-        // Those that are above their limits by this one.
-        let mut beyond = BTreeSet::new();
-        if state.blocking > 0 || ticket.is_some() {
+        let admit = if state.blocking > 0 || ticket.is_some() {
             // With the id that it will have, or one more: it would be full by that.
             let id = state.log.as_ref().map_or(0, |log| "id: \n\n".len() + log.id(log.sequence() + 1).len());
-            if let Some(ticket) = state.waits_for_room(channels, new_event.payload.size() + id, ticket, &mut beyond) {
-                drop(state);
-                return Err(Box::new((new_event, ticket)));
-            }
-        }
+            state.admit(channels, new_event.payload.size() + id, ticket)
+        } else {
+            Admit::Now
+        };
+        let beyond = match admit {
+            Admit::Now => BTreeSet::new(),
+            Admit::Beyond(subscribers) => subscribers,
+            Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
+        };
         let NewEvent { mut payload, own_id, key, is_comment } = new_event;
         let mut id = None;
         if let Some(log) = &mut state.log {

@@ -64,7 +64,7 @@ impl Subscription {
     ) -> io::Result<()> {
         let BackgroundOptions { write_timeout, on_end } = options;
         if write_timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, InvalidSetting::new("write_timeout")));
+            return Err(InvalidSetting::new("write_timeout").into());
         }
         let writer = Writer::new(writer);
         self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, on_end })

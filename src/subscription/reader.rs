@@ -79,9 +79,35 @@ impl Reader {
         self
     }
 
-    /// The subscription that is read.
+    /// Returns the subscription that is read.
     pub fn get_ref(&self) -> &Subscription {
         &self.subscription
+    }
+
+    /// Returns the subscription, which goes on with the frames that the reader has not taken out of its queue.
+    ///
+    /// The reader may have taken more than was read, and those bytes are lost. If [`fill_buf`](BufRead::fill_buf) returned
+    /// bytes, [consume](BufRead::consume) them all first; then the body ends with a whole frame.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    /// use std::io::BufRead;
+    ///
+    /// let publisher = Publisher::new();
+    /// let mut body = publisher.subscribe()?.into_reader();
+    /// publisher.publish("first");
+    /// let length = body.fill_buf()?.len();
+    /// body.consume(length);
+    ///
+    /// publisher.publish("second");
+    /// let mut subscription = body.into_inner();
+    /// assert_eq!(subscription.next().unwrap(), "data: second\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_inner(mut self) -> Subscription {
+        // What was read has reached its reader.
+        self.subscription.source.written(Instant::now());
+        self.subscription
     }
 
     /// Takes what there is, or waits for it; nothing at the stream's end.

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A publisher whose subscribers have properties of this type.
 pub fn publisher<P: Send + Sync + 'static>() -> Publisher<P> {
-    Publisher::builder().build().unwrap()
+    Publisher::builder_for().build().unwrap()
 }
 
 /// A subscriber of these channels.

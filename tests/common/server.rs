@@ -19,7 +19,7 @@ pub const LAST_CHUNK: &str = "0\r\n\r\n";
 pub fn serve(settings: EventServerBuilder, publisher: &Publisher) -> RunningServer {
     let publisher = publisher.clone();
     let streams = move |request: &server_sent_events::server::Request| -> Response {
-        publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
+        publisher.subscription(()).last_event_id(request.last_event_id()).open().into()
     };
     settings.bind("127.0.0.1:0").unwrap().spawn(streams).unwrap()
 }

@@ -3,15 +3,24 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use tiny_http::Request;
 
 use crate::adapter::knocker::Knocker;
+use crate::error::InvalidSetting;
+use crate::notices::Notices;
+use crate::queue::drop_caught;
 use crate::sockets;
 
-/// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
+/// A [`tiny_http::Server`] that is fit for event streams.
+///
+/// [`serve`](Self::serve) answers requests on several threads until it is [stopped](Self::stop_handle). A program that needs
+/// one thread only can loop over [`incoming_requests`](Self::incoming_requests).
 ///
 /// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
 ///
@@ -32,7 +41,11 @@ use crate::sockets;
 pub struct Server {
     /// Dropped first: the knocking has ended before the server does.
     knocker: Knocker,
-    server: tiny_http::Server,
+    /// Handles that stop it refer to it weakly, so that the port is free once this is dropped.
+    server: Arc<tiny_http::Server>,
+    /// Set before the server is unblocked for it.
+    is_stopped: Arc<AtomicBool>,
+    notices: Notices,
 }
 
 impl Server {
@@ -45,19 +58,134 @@ impl Server {
         let listener = sockets::listen_on(address, sockets::Options::default())?;
         let knocker = Knocker::start(listener.local_addr()?)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { knocker, server })
+        Ok(Self { knocker, server: Arc::new(server), is_stopped: Arc::default(), notices: Notices::new() })
     }
 
-    /// The address it listens on.
+    /// Returns the address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.server_addr().to_ip().expect("BUG: bound to an IP address")
+        self.server.server_addr().to_ip().expect("BUG: bound to an IP address")
+    }
+
+    /// Returns the server below.
+    ///
+    /// Do not receive requests from it: streams may starve then, because this server does not see the requests.
+    pub fn get_ref(&self) -> &tiny_http::Server {
+        &self.server
+    }
+
+    /// Answers requests with the handler on this thread and `threads - 1` others, and blocks until the server is
+    /// [stopped](Self::stop_handle).
+    ///
+    /// The handler may block for a short time: other requests wait then if all threads are busy. It returns the result of
+    /// answering the request, such as that of [`Request::respond`] or [`Publisher::respond`](crate::Publisher::respond).
+    /// The feature `log` logs an error. If the handler panics, the request is answered with status 500 unless that is done
+    /// already, the feature `log` logs it, and the thread goes on.
+    ///
+    /// Requests that came before the stop are answered. A handler that still runs is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 threads, or the operating system's error if a thread cannot be
+    /// started, or if no further connection can be accepted.
+    ///
+    /// ```
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    /// use std::{thread, time::Duration};
+    ///
+    /// let publisher = Publisher::new();
+    /// let server = Server::bind("127.0.0.1:0")?;
+    /// let stop_handle = server.stop_handle();
+    /// let ends = publisher.clone();
+    /// thread::spawn(move || {
+    ///     // On a signal, or whatever ends the program.
+    ///     ends.shutdown(Duration::from_secs(10));
+    ///     stop_handle.stop();
+    /// });
+    /// server.serve(4, |request| publisher.respond(request))?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn serve(&self, threads: usize, handler: impl Fn(Request) -> io::Result<()> + Sync) -> io::Result<()> {
+        if threads == 0 {
+            return Err(InvalidSetting::new("threads").into());
+        }
+        if self.is_stopped.load(Relaxed) {
+            return Ok(());
+        }
+        let running = AtomicUsize::new(1);
+        let answer = || self.answer_requests(&handler, &running);
+        thread::scope(|scope| {
+            let mut others = Vec::new();
+            let mut result = Ok(());
+            for _ in 1..threads {
+                running.fetch_add(1, Relaxed);
+                let thread = thread::Builder::new().name("tiny_http handler".into());
+                match thread.spawn_scoped(scope, answer) {
+                    Ok(thread) => others.push(thread),
+                    Err(error) => {
+                        running.fetch_sub(1, Relaxed);
+                        result = Err(error);
+                        self.server.unblock();
+                        break;
+                    }
+                }
+            }
+            result = result.and(answer());
+            for thread in others {
+                let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("BUG: a handler thread panicked")));
+                result = result.and(ended);
+            }
+            result
+        })
+    }
+
+    /// Answers requests until the server is unblocked or accepts no connections any more.
+    fn answer_requests(
+        &self,
+        handler: &(impl Fn(Request) -> io::Result<()> + Sync),
+        running: &AtomicUsize,
+    ) -> io::Result<()> {
+        let error = loop {
+            match self.recv() {
+                Ok(request) => self.answer(request, handler),
+                Err(error) => break error,
+            }
+        };
+        // Each thread passes the end on to the next, and the last one to nobody. So no later call of `recv` sees it.
+        if running.fetch_sub(1, Relaxed) > 1 {
+            self.server.unblock();
+        }
+        // If it was unblocked, the error is not the operating system's.
+        if error.raw_os_error().is_some() { Err(error) } else { Ok(()) }
+    }
+
+    /// Calls the handler. Its panic has been reported by the panic hook, and ends no thread.
+    fn answer(&self, request: Request, handler: &impl Fn(Request) -> io::Result<()>) {
+        match catch_unwind(AssertUnwindSafe(|| handler(request))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.notices.no_response(&error),
+            Err(payload) => {
+                drop_caught(payload);
+                self.notices.handler_panicked();
+            }
+        }
+    }
+
+    /// Returns a handle that stops [`serve`](Self::serve) from any thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { server: Arc::downgrade(&self.server), is_stopped: Arc::clone(&self.is_stopped) }
+    }
+
+    /// Makes one thread that waits for a request, or the next one that does, stop waiting, as
+    /// [`tiny_http::Server::unblock`].
+    pub fn unblock(&self) {
+        self.server.unblock();
     }
 
     /// Blocks until a request has come, as [`tiny_http::Server::recv`].
     ///
     /// # Errors
     ///
-    /// When the server was [unblocked](tiny_http::Server::unblock), or says that it accepts no connections any more;
+    /// When the server was [unblocked](Self::unblock), or says that it accepts no connections any more;
     /// without a free descriptor it mostly stops without saying so.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
@@ -93,17 +221,36 @@ impl Server {
     }
 }
 
-impl Deref for Server {
-    type Target = tiny_http::Server;
-
-    fn deref(&self) -> &tiny_http::Server {
-        &self.server
-    }
-}
-
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+/// Stops [`Server::serve`] from any thread; from [`Server::stop_handle`].
+#[derive(Clone)]
+pub struct StopHandle {
+    server: Weak<tiny_http::Server>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl StopHandle {
+    /// Makes [`Server::serve`] return, without waiting for it. A later call of it returns at once.
+    ///
+    /// Streams go on, and so do connections: [shut the publisher down](crate::Publisher::shutdown) before, and drop the
+    /// server afterwards.
+    pub fn stop(&self) {
+        if !self.is_stopped.swap(true, Relaxed)
+            && let Some(server) = self.server.upgrade()
+        {
+            server.unblock();
+        }
+    }
+}
+
+impl fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopHandle").finish_non_exhaustive()
     }
 }
 

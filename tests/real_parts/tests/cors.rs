@@ -37,7 +37,7 @@ fn listens(browser: &Browser, pages: &Running, to: &str, options: &str) -> Tab {
 
 /// A publisher whose clients come back soon.
 fn publisher() -> Publisher {
-    Publisher::<()>::builder().history(History::new()).build().unwrap()
+    Publisher::builder().history(History::new()).build().unwrap()
 }
 
 fn soon(data: &str) -> Event {
@@ -51,7 +51,7 @@ fn serve(settings: EventServerBuilder, address: &str, publisher: &Publisher) -> 
     let answer = move |request: &Request| -> Response {
         // Whoever does not care has hung up.
         let _ = sees.lock().unwrap().send(request.clone());
-        publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
+        publisher.subscription(()).last_event_id(request.last_event_id()).open().into()
     };
     (settings.bind(address).unwrap().spawn(answer).unwrap(), seen)
 }

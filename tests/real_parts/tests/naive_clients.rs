@@ -138,7 +138,7 @@ impl Server {
             })),
             Front::EventServer => {
                 let answer = move |request: &Request| -> Response {
-                    publisher.subscription(()).last_event_id(request.last_event_id().map(String::from)).open().into()
+                    publisher.subscription(()).last_event_id(request.last_event_id()).open().into()
                 };
                 Self::EventServer(EventServer::bind("127.0.0.1:0").unwrap().spawn(answer).unwrap())
             }
@@ -178,7 +178,7 @@ impl Scene {
     #[track_caller]
     fn start(kind: &Kind, front: Front, ids: Ids, reports_empty: bool) -> Self {
         println!("{front:?}, ids: {ids:?}, the script reports messages without data: {reports_empty}");
-        let mut builder = Publisher::<()>::builder().heartbeat(HEARTBEAT);
+        let mut builder = Publisher::builder().heartbeat(HEARTBEAT);
         if ids == Ids::History {
             builder = builder.history(History::new());
         }

@@ -1,0 +1,98 @@
+//! The hooks of a publisher: what they are given, and how they are called.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::{Core, Handles, Publisher, of_this_type};
+use crate::queue::{Properties, drop_caught};
+use crate::registry::Hooks;
+use crate::stats::EndCause;
+
+/// A subscription that was opened, for a hook; see [`PublisherBuilder::on_open`](crate::PublisherBuilder::on_open).
+#[non_exhaustive]
+pub struct Opened<'a, P> {
+    /// The publisher.
+    pub publisher: &'a Publisher<P>,
+    /// The subscriber's properties.
+    pub properties: &'a P,
+    /// The names of its channels.
+    pub channels: &'a [&'a str],
+}
+
+/// A subscriber that has left, for a hook; see [`PublisherBuilder::on_end`](crate::PublisherBuilder::on_end).
+#[non_exhaustive]
+pub struct Ended<'a, P> {
+    /// The publisher.
+    pub publisher: &'a Publisher<P>,
+    /// The subscriber's properties.
+    pub properties: &'a P,
+    /// The names of the channels that it was in.
+    pub channels: &'a [&'a str],
+    /// Why its stream ended.
+    pub cause: EndCause,
+}
+
+impl<P> fmt::Debug for Opened<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("channels", &self.channels).finish_non_exhaustive()
+    }
+}
+
+impl<P> fmt::Debug for Ended<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended").field("channels", &self.channels).field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
+/// The application's hooks.
+pub(super) struct HooksOf<P> {
+    /// Set as soon as there is a publisher.
+    pub(super) publisher: OnceLock<(Weak<Handles>, Weak<Core>)>,
+    pub(super) on_open: Option<Box<OnOpen<P>>>,
+    pub(super) on_end: Option<Box<OnEnd<P>>>,
+}
+
+pub(super) type OnOpen<P> = dyn Fn(Opened<'_, P>) + Send + Sync;
+pub(super) type OnEnd<P> = dyn Fn(Ended<'_, P>) + Send + Sync;
+
+impl<P: Send + Sync + 'static> HooksOf<P> {
+    /// Calls a hook with what it is given. A panic in it has been reported by the panic hook, and goes no further: the caller
+    /// is another thread's `publish`, or a writer thread.
+    fn call(&self, properties: &Properties, channels: &[Arc<str>], hook: impl FnOnce(&Publisher<P>, &P, &[&str])) {
+        let Some((handles, core)) = self.publisher.get() else { return };
+        // While the last handle is dropped, its subscribers leave: then this is one more, for as long as the hook runs.
+        let handles = handles.upgrade().or_else(|| Some(Arc::new(Handles(core.upgrade()?))));
+        let Some(core) = handles else { return };
+        let publisher = Publisher { core, properties: PhantomData };
+        let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
+        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(properties.as_any()), &names));
+        if let Err(payload) = catch_unwind(call) {
+            drop_caught(payload);
+        }
+    }
+}
+
+impl<P: Send + Sync + 'static> Hooks for HooksOf<P> {
+    fn guard(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self.publisher.get()?.1.upgrade()?)
+    }
+
+    fn opened(&self, properties: &Properties, channels: &[Arc<str>]) {
+        if let Some(hook) = &self.on_open {
+            self.call(properties, channels, |publisher, properties, channels| {
+                hook(Opened { publisher, properties, channels });
+            });
+        }
+    }
+
+    fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause) {
+        if let Some(hook) = &self.on_end {
+            self.call(properties, channels, |publisher, properties, channels| {
+                hook(Ended { publisher, properties, channels, cause });
+            });
+        }
+    }
+}
