@@ -192,6 +192,7 @@
 //! | one write to a socket in the background | 30 s | its stream ends, the socket is shut down | [`write_timeout`](BackgroundOptions::write_timeout) |
 //! | what a client that does not read holds of the kernel's memory | some 200 KB with our listeners on Linux, 4 MB with others | the write waits, see above | the adapters and servers |
 //! | writer threads | one for each processor, and one for each connection that hangs, up to 1,000 | sockets that hang are shut down, the longest first | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
+//! | writer threads that are blocked in a stream's first write, to anything but a socket | half of them | later streams wait to begin, 30 s at most; the adapter for tiny_http answers busy | [`max_writer_threads`](PublisherBuilder::max_writer_threads) |
 //! | what a history keeps | 8,192 events a channel, 64 MiB in all | the oldest goes; who asks for it is told | [`History`] |
 //! | subscriptions | 10,000 | [`OpenError`], which the adapters answer so that a browser comes back | [`max_subscribers`](PublisherBuilder::max_subscribers) |
 //! | subscribers of one channel | as many | the same | [`max_subscribers_per_channel`](PublisherBuilder::max_subscribers_per_channel) |

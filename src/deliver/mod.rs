@@ -9,6 +9,7 @@
 //     stream      one stream in the background: its source, its writer, and what its socket has not taken yet
 //     pool        the threads there are, and the run queue
 //     worker      what a writer thread does
+//     start_slots which streams may begin
 //     supervisor  the thread that watches the others, and schedules heartbeats and the ends of lifetimes
 //
 // How no wake-up is lost is explained in `queue/schedule.rs`.
@@ -16,6 +17,7 @@
 mod batch;
 mod pool;
 mod source;
+mod start_slots;
 mod stream;
 mod supervisor;
 mod worker;

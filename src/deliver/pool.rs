@@ -1,6 +1,5 @@
 //! The writer threads of one publisher, and what they take their work from.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -13,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::FrameSource;
+use super::start_slots::{Leaves, StartSlots};
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::notices::Notices;
@@ -83,14 +83,6 @@ pub(super) struct Threads {
     pub(super) supervised: bool,
 }
 
-/// Streams whose first pass is under way or to come. A first write may be blocked for as long as the client likes, where
-/// it must wait for an earlier response on the same connection; so they never get all threads.
-#[derive(Default)]
-pub(super) struct StartSlots {
-    pub(super) under_way: usize,
-    pub(super) waiting: VecDeque<Arc<Stream>>,
-}
-
 /// The writer threads of one publisher: none before the first stream is written in the background, none after the last
 /// handle of the publisher is dropped and the last stream has ended.
 pub(crate) struct WriterPool {
@@ -130,7 +122,7 @@ impl WriterPool {
             inbox: Mutex::default(),
             inbox_changed: Condvar::new(),
             threads: Mutex::default(),
-            start_slots: Mutex::default(),
+            start_slots: Mutex::new(StartSlots::new(max_threads)),
             streams: AtomicUsize::new(0),
             jobs_begun: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -165,7 +157,7 @@ impl WriterPool {
             }
             self.streams.fetch_add(1, SeqCst);
         }
-        let Output { writer, write_timeout, head, chunked, on_end } = output;
+        let Output { writer, write_timeout, head, chunked, can_refuse, on_end } = output;
         let socket = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
         source.drop_bell();
         let (subscriber, heartbeat) = (Arc::clone(source.subscriber()), source.heartbeat());
@@ -178,6 +170,7 @@ impl WriterPool {
             subscriber: Arc::clone(&subscriber),
             run_queue: self.run_queue.clone(),
             write_timeout,
+            can_refuse,
             timed_out: AtomicBool::new(false),
             heartbeat,
             expires: AtomicU64::new(expires),
@@ -191,6 +184,47 @@ impl WriterPool {
         race_window();
         self.put(Job::Pass(stream));
         Ok(())
+    }
+
+    /// Returns whether a stream whose first write may block can still begin, or waits for no longer than others take to begin.
+    /// Otherwise a writer that can refuse should do it.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn can_begin_streams(&self) -> bool {
+        !self.start_slots.lock().are_all_blocked(self.now())
+    }
+
+    /// Takes a start slot, if one is free. If not, the stream waits for it, still running.
+    pub(super) fn take_start_slot(&self, stream: &Arc<Stream>) -> bool {
+        self.start_slots.lock().take(stream, self.now())
+    }
+
+    /// Gives a start slot back: the next stream may begin.
+    pub(super) fn release_start_slot(&self, stream: &Arc<Stream>) {
+        let granted = self.start_slots.lock().release(stream, self.now());
+        for stream in granted {
+            self.put(Job::PassAlone(stream));
+        }
+    }
+
+    /// Has streams begin, or end, that have waited for a start slot.
+    pub(super) fn run_start_timers(&self) {
+        let mut slots = self.start_slots.lock();
+        let now = self.now();
+        let (left, granted) = (slots.stop_waiting(now), slots.grant(now));
+        drop(slots);
+        for leaves in left {
+            // Not here: ending a stream calls the application.
+            match leaves {
+                Leaves::Aborted(stream) => self.put(Job::End(stream)),
+                Leaves::TimedOut(stream) => {
+                    stream.timed_out.store(true, SeqCst);
+                    self.put(Job::End(stream));
+                }
+            }
+        }
+        for stream in granted {
+            self.put(Job::PassAlone(stream));
+        }
     }
 
     pub(super) fn now(&self) -> u64 {

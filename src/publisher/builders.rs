@@ -238,7 +238,13 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
     /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
     /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
-    /// A quarter of the threads at the most is given to streams that have not begun. A thread that hangs costs 18 KiB,
+    ///
+    /// A first write to any other writer may be blocked for as long as the client likes. At most half of the threads, and at
+    /// least one, may be blocked in first writes. Further streams wait to begin: until another one has begun, or for their
+    /// [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy. At most a quarter of
+    /// the threads are given to streams that began within the last second.
+    ///
+    /// A thread that hangs costs 18 KiB,
     /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
     /// (Linux), those of all publishers and of everybody else together.
     pub fn max_writer_threads(mut self, threads: usize) -> Self {
