@@ -446,6 +446,18 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.core.registry.close().finish();
     }
 
+    /// Returns whether streams can begin whose first write may block.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn can_begin_streams(&self) -> bool {
+        self.core.pool.can_begin_streams()
+    }
+
+    /// Counts and logs a subscription that was refused because its stream cannot begin.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn count_refused(&self) {
+        self.core.registry.count_cannot_begin();
+    }
+
     /// Creates a subscription that nothing can be published to, and that ends after this frame.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn detached(&self, frame: crate::event::Frame) -> Subscription {

@@ -27,7 +27,8 @@ pub enum EndCause {
     /// counts as [`Other`](io::ErrorKind::Other).
     ConnectionLost(io::ErrorKind),
     /// A socket [written in the background](crate::Subscription::write_in_background) did not accept a whole write within the
-    /// write timeout; or a write was blocked for a second while the publisher had no writer thread left.
+    /// write timeout; or a write was blocked for a second while the publisher had no writer thread left; or the stream could not
+    /// [begin](crate::PublisherBuilder::max_writer_threads) in time.
     WriteTimedOut,
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.

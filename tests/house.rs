@@ -25,7 +25,7 @@ const ORDER: &[&str] = &[
 
 /// What only some files may name: the types of another crate, and locks.
 const ONLY_IN: &[(&[&str], &[&str])] = &[
-    (&["tiny_http::"], &["adapter/tiny_http.rs", "adapter/tiny_http/server.rs"]),
+    (&["tiny_http::"], &["adapter/tiny_http.rs", "adapter/tiny_http/refusal.rs", "adapter/tiny_http/server.rs"]),
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
     (&["mio::", "httparse"], &["server.rs", "server/"]),
     (&["socket2"], &["sockets.rs", "adapter/knocker.rs", "server/"]),
@@ -41,6 +41,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
             "deliver/stream.rs",
             "server/handlers.rs",
             "server/quota.rs",
+            "adapter/tiny_http/refusal.rs",
         ],
     ),
 ];

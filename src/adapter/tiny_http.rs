@@ -19,6 +19,25 @@
 //! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
 //! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
 //!
+//! A client whose receive window stays below one segment is reset after 30 s even if it reads steadily: Linux counts from
+//! the first such moment.
+//!
+//! # Threads
+//!
+//! Besides the thread that `tiny_http` has for each connection, a stream needs a writer thread while a write to it is blocked, up to
+//! [`max_writer_threads`](crate::PublisherBuilder::max_writer_threads).
+//!
+//! The first write waits for the request's body, and for the responses to earlier requests on the same connection. So a
+//! client can block it for as long as it likes. At most half of the writer threads may be blocked in a first write. Beyond
+//! that new streams are answered [busy](crate::Publisher::respond_busy), until one of these clients gives way; streams that have
+//! begun go on. If several streams begin at once, some wait for a moment: a quarter of the threads at most write to streams
+//! that began within the last second. A stream that has waited for 30 s, or is disconnected while it waits, is answered busy
+//! too.
+//!
+//! While half of the writer threads are blocked, threads of their own write the busy responses, one for each client whose body has not
+//! come, and 1,000 at most. Further ones are written later. A client that sends more than four requests at once on one connection then
+//! gets no response to some of them.
+//!
 //! # Bodies of requests
 //!
 //! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
@@ -38,8 +57,8 @@
 //! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
 //!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
 //!   its first flush. As many such requests as there are answering threads stop the program. Where the answer is a
-//!   stream or a [busy response](crate::Publisher::respond_busy), it is a writer thread that waits: a quarter of them at the most,
-//!   and then no further stream begins, while those that run go on;
+//!   stream or a [busy response](crate::Publisher::respond_busy), a writer thread waits instead. Clients that block half of
+//!   the [writer threads](#threads) keep further streams from beginning, while those that run go on;
 //! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
 //!   ends in `HTTP/2.0`.
 //!
@@ -55,6 +74,7 @@
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use tiny_http::{Header, Method, Request, Response};
@@ -66,9 +86,18 @@ use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publisher::{Publisher, SubscriptionBuilder};
 use crate::subscription::Subscription;
 
+use refusal::RunningStream;
+
+mod refusal;
 mod server;
 
 pub use server::{IncomingRequests, Server, StopHandle};
+
+/// After how long a client that is refused reconnects, at the earliest.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a stream waits to begin.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Subscription {
     /// Answers the request with this stream, and returns at once.
@@ -76,12 +105,13 @@ impl Subscription {
     /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
     /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [written in the
     /// background](Self::write_in_background): the publisher's writer threads take the connection over and write to it, since
-    /// both may wait for the client.
+    /// both may wait for the client. If half of them are [blocked in a first write](crate::adapter::tiny_http#threads), the
+    /// subscription is dropped, and the answer is a [busy response](Publisher::respond_busy) for 5 seconds.
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started. The subscription is over then, and `tiny_http` answers the
-    /// request with status 500.
+    /// When not one writer thread can be started. The subscription is over then, and the request is answered with a
+    /// busy response as soon as a thread can be started for that.
     pub fn respond(self, request: Request) -> io::Result<()> {
         self.respond_with_headers(request, &ResponseHeaders::new())
     }
@@ -103,13 +133,12 @@ impl Subscription {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn respond_with_headers(mut self, request: Request, headers: &ResponseHeaders) -> io::Result<()> {
-        let mut chunked = *request.http_version() >= (1, 1);
-        let says_close = |header: &Header| {
-            header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
-        };
-        let keep_alive = !request.headers().iter().any(says_close);
-        let date = httpdate::fmt_http_date(SystemTime::now());
-        let head = http::head(chunked, keep_alive, &date, headers).into_bytes();
+        if !self.can_begin() {
+            self.count_refused();
+            refuse(request, RETRY, headers);
+            return Ok(());
+        }
+        let (head, mut chunked) = head(&request, headers);
         if *request.method() == Method::Head {
             // A stream that is over, whatever it holds, and whose body is not even an empty chunk.
             self.end_unsent();
@@ -117,9 +146,32 @@ impl Subscription {
         } else {
             self.begin_with_comment();
         }
-        let writer = Box::new(LazyWriter::Request(Some(request)));
-        self.write(Output { writer: Writer::Blocks(writer, None), write_timeout: None, head, chunked, on_end: None })
+        let writer = Writer::Blocks(Box::new(LazyWriter::new(request, headers)), None);
+        let write_timeout = Some(START_TIMEOUT);
+        self.write(Output { writer, write_timeout, head, chunked, can_refuse: true, on_end: None })
     }
+}
+
+/// Returns the head of an event stream, and whether its body is chunked.
+fn head(request: &Request, headers: &ResponseHeaders) -> (Vec<u8>, bool) {
+    let chunked = *request.http_version() >= (1, 1);
+    let says_close = |header: &Header| {
+        header.field.equiv("Connection") && header.value.as_str().to_ascii_lowercase().contains("close")
+    };
+    let keep_alive = !request.headers().iter().any(says_close);
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    (http::head(chunked, keep_alive, &date, headers).into_bytes(), chunked)
+}
+
+/// Answers the request with a busy response that no writer thread writes. Does not block.
+fn refuse(request: Request, retry: Duration, headers: &ResponseHeaders) {
+    let (mut response, chunked) = head(&request, headers);
+    if *request.method() != Method::Head {
+        let body = format!(":\n{}", http::busy(retry));
+        let body = if chunked { format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()) } else { body };
+        response.extend_from_slice(body.as_bytes());
+    }
+    refusal::refuse(request, response);
 }
 
 impl<P: Send + Sync + 'static> Publisher<P> {
@@ -127,11 +179,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// once.
     ///
     /// For a full house: the client tries again after a time between `retry` and twice that, each at its own
-    /// moment. A status such as 503 would make it give up for good. A writer thread of the publisher's writes it.
+    /// moment. A status such as 503 would make it give up for good. A writer thread of the publisher's writes it, or a
+    /// [thread of its own](crate::adapter::tiny_http#threads).
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then.
+    /// When not one writer thread can be started. The request is answered as soon as a thread can be started for that.
     ///
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -179,6 +232,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         retry: Duration,
         headers: &ResponseHeaders,
     ) -> io::Result<()> {
+        if !self.can_begin_streams() {
+            refuse(request, retry, headers);
+            return Ok(());
+        }
         self.detached(http::busy(retry)).respond_with_headers(request, headers)
     }
 
@@ -188,7 +245,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then.
+    /// As [`respond_busy`](Self::respond_busy).
     pub fn respond(&self, request: Request) -> io::Result<()>
     where
         P: Default,
@@ -201,14 +258,14 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// Opens it and answers the request with its stream; with a [history](crate::History) the client goes on from the
     /// last event id that it says. Returns at once.
     ///
-    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a
+    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), also that of [blocked
+    /// streams](crate::adapter::tiny_http#threads), the answer is a
     /// [busy response](Publisher::respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
     /// is the request's fault: it is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started; `tiny_http` answers the request with status 500 then. Or that the status
-    /// 400 could not be written.
+    /// As [`respond_busy`](Publisher::respond_busy). Or that the status 400 could not be written.
     ///
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -245,11 +302,15 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```
     pub fn respond_with_headers(self, request: Request, headers: &ResponseHeaders) -> io::Result<()> {
         let publisher = self.publisher();
+        // Before it is opened, so that no hook is called for a stream that cannot begin.
+        if !publisher.can_begin_streams() {
+            publisher.count_refused();
+            refuse(request, RETRY, headers);
+            return Ok(());
+        }
         match self.last_event_id_from(&request).open() {
             Ok(subscription) => subscription.respond_with_headers(request, headers),
-            Err(error) if error.is_temporary() => {
-                publisher.respond_busy_with_headers(request, Duration::from_secs(5), headers)
-            }
+            Err(error) if error.is_temporary() => publisher.respond_busy_with_headers(request, RETRY, headers),
             Err(error) => {
                 let mut response = Response::from_string(error.to_string()).with_status_code(400);
                 for (name, value) in headers.own() {
@@ -280,30 +341,49 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
 
 /// The connection, taken over from the request at the first write, which is on a writer thread: it waits for
 /// the request's body, and the write for answers to earlier requests.
-enum LazyWriter {
-    Request(Option<Request>),
-    Connection(Box<dyn Write + Send>),
+///
+/// One that is dropped before that refuses the request.
+struct LazyWriter {
+    request: Option<(Request, ResponseHeaders)>,
+    peer: Option<SocketAddr>,
+    connection: Option<Box<dyn Write + Send>>,
+    /// Dropped behind the connection: requests behind the stream are kept for so long.
+    running: Option<RunningStream>,
 }
 
 impl LazyWriter {
+    fn new(request: Request, headers: &ResponseHeaders) -> Self {
+        let peer = request.remote_addr().copied();
+        Self { request: Some((request, headers.clone())), peer, connection: None, running: None }
+    }
+
     fn connection(&mut self) -> &mut dyn Write {
-        if let Self::Request(request) = self {
-            *self = Self::Connection(request.take().expect("BUG: a request was taken twice").into_writer());
-        }
-        match self {
-            Self::Connection(connection) => connection,
-            Self::Request(_) => unreachable!("BUG: it was taken over two lines above"),
-        }
+        self.connection.get_or_insert_with(|| {
+            let (request, _) = self.request.take().expect("BUG: a request was taken twice");
+            request.into_writer()
+        })
     }
 }
 
 impl Write for LazyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.connection().write(bytes)
+        let written = self.connection().write(bytes)?;
+        if self.running.is_none() {
+            self.running = self.peer.map(RunningStream::begin);
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.connection().flush()
+    }
+}
+
+impl Drop for LazyWriter {
+    fn drop(&mut self) {
+        if let Some((request, headers)) = self.request.take() {
+            refuse(request, RETRY, &headers);
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //     pool        the threads there are, and the run queue
 //     worker      what a writer thread does
 //     slow        streams whose last write was not taken whole, and what they keep in memory
+//     start_slots which streams may begin
 //     supervisor  the thread that watches the others, and schedules heartbeats and the ends of lifetimes
 //
 // How no wake-up is lost is explained in `queue/schedule.rs`.
@@ -18,6 +19,7 @@ mod batch;
 mod pool;
 mod slow;
 mod source;
+mod start_slots;
 mod stream;
 mod supervisor;
 mod worker;

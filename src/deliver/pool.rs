@@ -1,6 +1,5 @@
 //! The writer threads of one publisher, and what they take their work from.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -14,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::FrameSource;
 use super::slow::SlowStreams;
+use super::start_slots::{Leaves, StartSlots};
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
@@ -87,14 +87,6 @@ pub(super) struct Threads {
     pub(super) supervised: bool,
 }
 
-/// Streams whose first pass is under way or to come. A first write may be blocked for as long as the client likes, where
-/// it must wait for an earlier response on the same connection; so they never get all threads.
-#[derive(Default)]
-pub(super) struct StartSlots {
-    pub(super) under_way: usize,
-    pub(super) waiting: VecDeque<Arc<Stream>>,
-}
-
 /// The writer threads of one publisher: none before the first stream is written in the background, none after the last
 /// handle of the publisher is dropped and the last stream has ended.
 pub(crate) struct WriterPool {
@@ -135,7 +127,7 @@ impl WriterPool {
             inbox: Mutex::default(),
             inbox_changed: Condvar::new(),
             threads: Mutex::default(),
-            start_slots: Mutex::default(),
+            start_slots: Mutex::new(StartSlots::new(max_threads)),
             slow: Arc::default(),
             streams: AtomicUsize::new(0),
             jobs_begun: AtomicU64::new(0),
@@ -171,7 +163,7 @@ impl WriterPool {
             }
             self.streams.fetch_add(1, SeqCst);
         }
-        let Output { writer, write_timeout, head, chunked, on_end } = output;
+        let Output { writer, write_timeout, head, chunked, can_refuse, on_end } = output;
         let socket = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
         source.drop_bell();
         let (subscriber, heartbeat) = (Arc::clone(source.subscriber()), source.heartbeat());
@@ -184,6 +176,7 @@ impl WriterPool {
             subscriber: Arc::clone(&subscriber),
             run_queue: self.run_queue.clone(),
             write_timeout,
+            can_refuse,
             timed_out: AtomicBool::new(false),
             heartbeat,
             expires: AtomicU64::new(expires),
@@ -203,6 +196,47 @@ impl WriterPool {
     pub(crate) fn disconnect_slowest(&self, registry: &Registry, bytes: usize, newest: Option<FrameId>) {
         for subscriber in self.slow.slowest(bytes, newest) {
             registry.end(subscriber.id(), EndCause::QueueFull, true);
+        }
+    }
+
+    /// Returns whether a stream whose first write may block can still begin, or waits for no longer than others take to begin.
+    /// Otherwise a writer that can refuse should do it.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn can_begin_streams(&self) -> bool {
+        !self.start_slots.lock().are_all_blocked(self.now())
+    }
+
+    /// Takes a start slot, if one is free. If not, the stream waits for it, still running.
+    pub(super) fn take_start_slot(&self, stream: &Arc<Stream>) -> bool {
+        self.start_slots.lock().take(stream, self.now())
+    }
+
+    /// Gives a start slot back: the next stream may begin.
+    pub(super) fn release_start_slot(&self, stream: &Arc<Stream>) {
+        let granted = self.start_slots.lock().release(stream, self.now());
+        for stream in granted {
+            self.put(Job::PassAlone(stream));
+        }
+    }
+
+    /// Has streams begin, or end, that have waited for a start slot.
+    pub(super) fn run_start_timers(&self) {
+        let mut slots = self.start_slots.lock();
+        let now = self.now();
+        let (left, granted) = (slots.stop_waiting(now), slots.grant(now));
+        drop(slots);
+        for leaves in left {
+            // Not here: ending a stream calls the application.
+            match leaves {
+                Leaves::Aborted(stream) => self.put(Job::End(stream)),
+                Leaves::TimedOut(stream) => {
+                    stream.timed_out.store(true, SeqCst);
+                    self.put(Job::End(stream));
+                }
+            }
+        }
+        for stream in granted {
+            self.put(Job::PassAlone(stream));
         }
     }
 

@@ -23,11 +23,13 @@ pub(crate) type OnEnd = Box<dyn FnOnce(EndCause) + Send>;
 /// Where a stream is written.
 pub(crate) struct Output {
     pub(crate) writer: Writer,
-    /// How long one write to the socket may take.
+    /// How long one write to the socket may take, and how long the stream may wait to begin.
     pub(crate) write_timeout: Option<Duration>,
     /// What is written before the body.
     pub(crate) head: Vec<u8>,
     pub(crate) chunked: bool,
+    /// A writer that is dropped unused refuses the stream. So it does not wait while no start slot can become free.
+    pub(crate) can_refuse: bool,
     pub(crate) on_end: Option<OnEnd>,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct Stream {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) run_queue: Sender<Job>,
     pub(super) write_timeout: Option<Duration>,
+    pub(super) can_refuse: bool,
     pub(super) heartbeat: Option<Duration>,
     /// When something was written last, in microseconds of the pool's clock.
     pub(super) last_write: AtomicU64,

@@ -139,6 +139,7 @@ impl Supervisor {
     /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
     fn look(&mut self) -> Seen {
         let pool = Arc::clone(&self.pool);
+        pool.run_start_timers();
         let mut threads = pool.threads.lock();
         let now = pool.now();
         self.looked = now;

@@ -125,28 +125,6 @@ impl WriterPool {
         batch.clear();
     }
 
-    /// Takes a start slot, if one is free. If not, the stream waits for it, still running.
-    fn take_start_slot(&self, stream: &Arc<Stream>) -> bool {
-        let mut slots = self.start_slots.lock();
-        if slots.under_way < (self.max_threads / 4).max(1) {
-            slots.under_way += 1;
-            return true;
-        }
-        slots.waiting.push_back(Arc::clone(stream));
-        false
-    }
-
-    /// Gives a start slot back: the next stream may begin.
-    fn release_start_slot(&self) {
-        let mut slots = self.start_slots.lock();
-        slots.under_way -= 1;
-        let next = slots.waiting.pop_front();
-        drop(slots);
-        if let Some(stream) = next {
-            self.put(Job::PassAlone(stream));
-        }
-    }
-
     /// Begins a stream's pass: appends what is to be written to the batch. Only one that is `alone` may have a writer that
     /// blocks, or call the application.
     fn begin(&self, stream: Arc<Stream>, alone: bool, batch: &mut Batch) -> BeginOutcome {
@@ -253,7 +231,7 @@ impl WriterPool {
     /// Finishes a pass. The application's hook at a stream's end may take long, so that is a job of its own.
     fn finish_pass(&self, pass: Pass, now: Instant) {
         if pass.holds_start_slot {
-            self.release_start_slot();
+            self.release_start_slot(&pass.stream);
         }
         let stream = &pass.stream;
         let mut place = stream.state.lock();
@@ -298,10 +276,13 @@ impl WriterPool {
     fn end(&self, stream: &Arc<Stream>) {
         let state = stream.state.lock().take().expect("BUG: a stream ended twice");
         let StreamState { mut source, writer, on_end, failed, .. } = state;
+        let timed_out = stream.timed_out.load(SeqCst);
         let took_all = failed.is_none();
         if let Some(error) = failed {
-            let timed_out = stream.timed_out.load(SeqCst);
             source.leave(if timed_out { EndCause::WriteTimedOut } else { EndCause::ConnectionLost(error.kind()) });
+        } else if timed_out {
+            // It has waited too long for a start slot. Any other stream has left before.
+            source.leave(EndCause::WriteTimedOut);
         }
         let cause = stream.subscriber.end_cause().expect("BUG: a stream ended without a cause");
         // In this order: once the source is dropped a shutdown may return, and the program end, and a writer may have
@@ -421,6 +402,7 @@ mod tests {
             write_timeout: None,
             head: b"HEAD".to_vec(),
             chunked: true,
+            can_refuse: false,
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
         };
         subscription.write(to).unwrap();
@@ -477,6 +459,7 @@ mod tests {
             write_timeout: None,
             head: Vec::new(),
             chunked: true,
+            can_refuse: false,
             on_end: Some(Box::new(move |cause| ended.send(cause).unwrap())),
         };
         subscription.write(to).unwrap();
@@ -537,6 +520,7 @@ mod tests {
                 write_timeout: None,
                 head: Vec::new(),
                 chunked: false,
+                can_refuse: false,
                 on_end: None,
             };
             let subscription = publisher.subscribe().unwrap();

@@ -51,6 +51,7 @@ impl Settings {
 /// | data in the kernel for a client that does not read | about 200 KB with this crate's listeners on Linux, 4 MB with others | the write blocks | the adapters and servers |
 /// | large events that only slow streams keep in memory | 64 MiB in all | the streams that have been slow for longest are disconnected, and their clients resume | [`max_retained_bytes`](Self::max_retained_bytes) |
 /// | writer threads | one per processor, and one more per blocked write, up to 1,000 | blocked sockets are shut down, the one blocked longest first | [`max_writer_threads`](Self::max_writer_threads) |
+/// | writer threads blocked in the first write of a stream, to anything but a `TcpStream` | half of them | later streams wait to begin, for 30 s at most; the tiny_http adapter answers busy | [`max_writer_threads`](Self::max_writer_threads) |
 /// | events in the history | 8,192 per channel, 64 MiB in all | the oldest event is evicted; a client that asks for it gets a `gap` event | [`History`] |
 /// | subscriptions | 10,000 | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
 /// | subscribers of one channel | no limit of its own | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
@@ -275,7 +276,13 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
     /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
     /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
-    /// A quarter of the threads at the most is given to streams that have not begun. A thread that hangs costs 18 KiB,
+    ///
+    /// A first write to any other writer may be blocked for as long as the client likes. At most half of the threads, and at
+    /// least one, may be blocked in first writes. Further streams wait to begin: until another one has begun, or for their
+    /// [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy. At most a quarter of
+    /// the threads are given to streams that began within the last second.
+    ///
+    /// A thread that hangs costs 18 KiB,
     /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
     /// (Linux), those of all publishers and of everybody else together.
     pub fn max_writer_threads(mut self, threads: usize) -> Self {

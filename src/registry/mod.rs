@@ -184,6 +184,13 @@ impl Registry {
         self.notices.refused(error);
     }
 
+    /// Counts and logs a subscription that was refused because its stream cannot begin.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn count_cannot_begin(&self) {
+        self.counters.count_refused();
+        self.notices.refused(&"half of the writer threads are blocked in first writes");
+    }
+
     /// Returns the id of the newest event, if there is a history. Takes no lock.
     pub(crate) fn newest_id(&self) -> Option<String> {
         self.epoch.as_ref().map(|epoch| history::id(epoch, self.committed.load(SeqCst)))

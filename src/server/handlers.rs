@@ -214,7 +214,7 @@ fn start_stream(mut subscription: Subscription, request: &Request, headers: &str
     let chunked = !request.is_http_1_0();
     let writer = Writer::Parks(Arc::clone(socket) as Arc<dyn NonBlockingWrite>);
     let head = response::stream_head(headers, chunked);
-    let output = Output { writer, write_timeout: None, head, chunked, on_end: None };
+    let output = Output { writer, write_timeout: None, head, chunked, can_refuse: false, on_end: None };
     // After an error the subscription is dropped, and with it what is the application's, which may panic.
     let started = catch_unwind(AssertUnwindSafe(|| subscription.write(output)));
     if !matches!(started, Ok(Ok(()))) {

@@ -67,7 +67,7 @@ impl Subscription {
             return Err(InvalidSetting::new("write_timeout").into());
         }
         let writer = Writer::new(writer);
-        self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, on_end })
+        self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, can_refuse: false, on_end })
     }
 
     /// Has the publisher's writer threads write the stream as the body of a response.
@@ -108,7 +108,8 @@ impl BackgroundOptions {
     /// Sets how long one write to a [`TcpStream`](std::net::TcpStream) may take; `None` for no limit. Defaults to 30 s.
     ///
     /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. From 64 KiB on no
-    /// further frame is added to a write. Checked every 10 ms. Does not affect other writers.
+    /// further frame is added to a write. Checked every 10 ms. For any other writer it limits only how long the stream waits
+    /// [to begin](crate::PublisherBuilder::max_writer_threads).
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.write_timeout = timeout.into();
         self

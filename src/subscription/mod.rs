@@ -203,6 +203,20 @@ impl Subscription {
         self.source.leave(cause);
     }
 
+    /// Returns whether the stream can begin, if its first write may block.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn can_begin(&self) -> bool {
+        self.pool.can_begin_streams()
+    }
+
+    /// Counts and logs it as refused, unless it is detached.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn count_refused(&self) {
+        if let Some(registry) = self.source.registry().upgrade() {
+            registry.count_cannot_begin();
+        }
+    }
+
     /// Ends the stream before anything is sent, for a response that has a head only.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn end_unsent(&mut self) {

@@ -61,8 +61,6 @@ struct Kind {
     retry: u64,
     /// How long it waits at least when told so.
     waits: fn(u64) -> u64,
-    /// Whether an id that came without data is the id of an event after it that has none.
-    gives_id_alone: bool,
     /// Whether it resumes after an id that came without data.
     resumes_after_id_alone: bool,
 }
@@ -74,7 +72,6 @@ impl Default for Kind {
             takes: str::to_owned,
             retry: 300,
             waits: |told| told,
-            gives_id_alone: true,
             resumes_after_id_alone: true,
         }
     }
@@ -108,7 +105,6 @@ fn python_launchdarkly() -> Kind {
         command: || python("launchdarkly_client.py"),
         // It reads `retry`, and does nothing with it: what its program says counts.
         waits: |_| 100,
-        gives_id_alone: false,
         resumes_after_id_alone: false,
         ..Kind::default()
     }
@@ -286,7 +282,7 @@ fn gets_all_and_resumes(kind: Kind) {
     let gap = Arrived {
         kind: "gap".into(),
         data: json!({ "from": &last.id, "to": &to }).to_string(),
-        id: if kind.gives_id_alone { to } else { last.id.clone() },
+        id: to,
     };
     gets(&mut client, &gap);
     assert_eq!(scene.came_with(), Some(last.id));

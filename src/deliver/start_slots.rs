@@ -1,0 +1,121 @@
+//! Which streams may begin: a first write may block for as long as the client likes.
+
+// A response on a connection of a server like tiny_http waits for the request's body, and for the responses to earlier
+// requests on that connection. Nobody can end such a write, so a stream needs a slot for its first pass, and blocked ones never
+// occupy all threads:
+//
+//     recent    first passes that began within the last second, or are to begin: a quarter of the threads at most
+//     all       with those that have taken longer, which are taken to be blocked: half of the threads at most
+//
+// The others wait in order. A stream stops waiting when it gets a slot, is disconnected, or has waited for its write timeout. Once
+// blocked streams have all slots, a slot becomes free only if a client gives way. Then a stream whose writer can refuse does not
+// wait any longer, and adapters refuse later ones.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::stream::Stream;
+
+/// The slots of streams whose first pass is under way, and the streams that wait for one.
+pub(super) struct StartSlots {
+    max: usize,
+    max_recent: usize,
+    taken: Vec<Slot>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Slot {
+    stream: Arc<Stream>,
+    /// When the pass began; `None` if the stream got the slot while it waited and has not begun.
+    begun: Option<u64>,
+}
+
+struct Waiting {
+    stream: Arc<Stream>,
+    since: u64,
+}
+
+/// Why a stream no longer waits.
+pub(super) enum Leaves {
+    Aborted(Arc<Stream>),
+    TimedOut(Arc<Stream>),
+}
+
+impl StartSlots {
+    /// How long a first pass takes that counts as blocked.
+    const LONG: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(max_threads: usize) -> Self {
+        let (max, max_recent) = ((max_threads / 2).max(1), (max_threads / 4).max(1));
+        Self { max, max_recent, taken: Vec::new(), waiting: VecDeque::new() }
+    }
+
+    /// Takes a slot for the stream. Without a free one the stream waits, and `false` is returned.
+    pub(super) fn take(&mut self, stream: &Arc<Stream>, now: u64) -> bool {
+        if let Some(slot) = self.taken.iter_mut().find(|slot| Arc::ptr_eq(&slot.stream, stream)) {
+            slot.begun = Some(now);
+            return true;
+        }
+        let stream = Arc::clone(stream);
+        if self.waiting.is_empty() && self.has_free_slot(now) {
+            self.taken.push(Slot { stream, begun: Some(now) });
+            return true;
+        }
+        self.waiting.push_back(Waiting { stream, since: now });
+        false
+    }
+
+    /// Gives the stream's slot back. Returns the streams that may begin now.
+    pub(super) fn release(&mut self, stream: &Arc<Stream>, now: u64) -> Vec<Arc<Stream>> {
+        self.taken.retain(|slot| !Arc::ptr_eq(&slot.stream, stream));
+        self.grant(now)
+    }
+
+    /// Gives free slots to streams that wait, and returns these.
+    pub(super) fn grant(&mut self, now: u64) -> Vec<Arc<Stream>> {
+        let mut granted = Vec::new();
+        while self.has_free_slot(now)
+            && let Some(Waiting { stream, .. }) = self.waiting.pop_front()
+        {
+            self.taken.push(Slot { stream: Arc::clone(&stream), begun: None });
+            granted.push(stream);
+        }
+        granted
+    }
+
+    /// Takes out the streams that are not to wait any longer.
+    pub(super) fn stop_waiting(&mut self, now: u64) -> Vec<Leaves> {
+        let are_all_blocked = self.are_all_blocked(now);
+        let mut left = Vec::new();
+        self.waiting.retain(|Waiting { stream, since }| {
+            let waited = Duration::from_micros(now.saturating_sub(*since));
+            if stream.subscriber.is_aborted() {
+                left.push(Leaves::Aborted(Arc::clone(stream)));
+            } else if are_all_blocked && stream.can_refuse
+                || stream.write_timeout.is_some_and(|timeout| timeout <= waited)
+            {
+                left.push(Leaves::TimedOut(Arc::clone(stream)));
+            } else {
+                return true;
+            }
+            false
+        });
+        left
+    }
+
+    /// Returns whether blocked streams have all slots.
+    pub(super) fn are_all_blocked(&self, now: u64) -> bool {
+        self.taken.len() >= self.max && self.recent(now) == 0
+    }
+
+    fn has_free_slot(&self, now: u64) -> bool {
+        self.taken.len() < self.max && self.recent(now) < self.max_recent
+    }
+
+    fn recent(&self, now: u64) -> usize {
+        let is_recent =
+            |slot: &&Slot| slot.begun.is_none_or(|begun| Duration::from_micros(now.saturating_sub(begun)) < Self::LONG);
+        self.taken.iter().filter(is_recent).count()
+    }
+}
