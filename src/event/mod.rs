@@ -1,14 +1,19 @@
 //! One event: build it, check it, encode it as text/event-stream, once.
 
-use std::borrow::{Borrow, Cow};
+mod control;
+mod frame;
+
+use std::borrow::Cow;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{EventError, EventField};
+
+pub use control::HeartbeatStyle;
+pub(crate) use control::{gap_between, gap_in_place, gap_of, heartbeat, id_alone};
+pub use frame::Frame;
+pub(crate) use frame::{FrameId, LargeFrames};
 
 /// The most milliseconds that a `retry:` field may carry: browsers keep it in a signed 32-bit integer.
 const MAX_RETRY_MS: u128 = i32::MAX as u128;
@@ -257,61 +262,6 @@ impl Event {
     }
 }
 
-/// How the comment looks that a silent stream is sent, and with which a response begins.
-///
-/// The choice concerns clients that do not follow the standard, in which both fire nothing (WHATWG HTML 9.2.6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HeartbeatStyle {
-    /// One comment line, `:` and a line feed. The default: several client libraries fire an empty message for each blank
-    /// line, among them `@microsoft/fetch-event-source`, httpx-sse, and the Python clients of OpenAI and Anthropic.
-    #[default]
-    Line,
-    /// A comment line and a blank line, for gateways and old clients that forward nothing before a blank line.
-    Block,
-}
-
-/// Returns the shortest comment of this style. Each is shared by the whole program.
-///
-/// A silent stream is sent it, and a response begins with it, because some proxies hold back its head until the first byte
-/// of the body.
-pub(crate) fn heartbeat(style: HeartbeatStyle) -> Frame {
-    static LINE: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n".into()));
-    static BLOCK: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n\n".into()));
-    match style {
-        HeartbeatStyle::Line => LINE.clone(),
-        HeartbeatStyle::Block => BLOCK.clone(),
-    }
-}
-
-/// Returns the event that takes the place of one whose closure panicked, with the lost event's id.
-pub(crate) fn gap_in_place(id: Option<&str>) -> Event {
-    Event { id: id.map(str::to_owned), ..gap_event("{\"lost\":1}".into()) }
-}
-
-/// Returns the event that reports what the history no longer holds between these ids.
-pub(crate) fn gap_between(from: &str, to: &str) -> Event {
-    // What a client says may be anything; only what could be an id is told back.
-    let could_be_one = (1..=MAX_ID).contains(&from.len()) && from.bytes().all(|byte| byte.is_ascii_graphic());
-    let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
-    let from = if could_be_one { format!("\"{escaped}\"") } else { "null".into() };
-    gap_event(format!("{{\"from\":{from},\"to\":\"{to}\"}}"))
-}
-
-/// Returns the frame that reports how many events a queue has lost before the next one.
-pub(crate) fn gap_of(lost: u64) -> Frame {
-    gap_event(format!("{{\"lost\":{lost}}}")).encode()
-}
-
-fn gap_event(data: String) -> Event {
-    Event { data: Some(data), event: Some("gap".into()), ..Event::EMPTY }
-}
-
-/// Returns a block with an id and no data: a browser resumes from there, and fires nothing.
-pub(crate) fn id_alone(id: &str) -> Frame {
-    Frame::new(format!("id: {id}\n\n"))
-}
-
 /// One line of the wire. Always with the space: the parser takes one away, so without it data that begins
 /// with a space would lose its own.
 fn push_line(out: &mut String, field: &str, value: &str) {
@@ -361,182 +311,4 @@ from_text! {
     Cow<'_, str> => Cow::into_owned,
     Arc<str> => |text: Arc<str>| String::from(&*text),
     fmt::Arguments<'_> => |text| fmt::format(text),
-}
-
-/// One encoded event or comment, as it crosses the wire. An event ends with a blank line, a comment with its last line.
-///
-/// A frame is shared: however many subscribers wait for it, its text is in memory once, and cloning it
-/// copies nothing. It dereferences to `str`.
-///
-/// ```
-/// use server_sent_events::Publisher;
-///
-/// let publisher = Publisher::new();
-/// let mut subscription = publisher.subscribe()?;
-/// publisher.publish("hello");
-/// let frame = subscription.recv().expect("one event waits");
-/// assert!(frame.starts_with("data: "));
-/// assert_eq!(frame, "data: hello\n\n");
-/// # Ok::<(), server_sent_events::OpenError>(())
-/// ```
-// A thin pointer, and the text's buffer behind it: an `Arc<str>` would be one hop less, but two words in
-// every queue of every subscriber, and one copy of the text for each event.
-#[derive(Clone)]
-pub struct Frame(Arc<Encoded>);
-
-struct Encoded {
-    text: String,
-    /// Its place in the history; 0 if it has none.
-    sequence: u64,
-    /// Where it is counted, if it is large.
-    _counted: Option<Box<Counted>>,
-}
-
-/// The bytes of the large frames of one publisher that are in memory.
-#[derive(Debug, Default)]
-pub(crate) struct LargeFrames(AtomicUsize);
-
-impl LargeFrames {
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Relaxed)
-    }
-}
-
-/// One large frame, counted until it is dropped.
-struct Counted {
-    counter: Arc<LargeFrames>,
-    bytes: usize,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.counter.0.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-/// Which of the frames in memory, and its length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FrameId {
-    address: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Frame {
-    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a system
-    /// call, and it is counted.
-    pub(crate) const LARGE: usize = 16 * 1024;
-
-    fn new(text: String) -> Self {
-        Self(Arc::new(Encoded { text, sequence: 0, _counted: None }))
-    }
-
-    /// Counts the frame, which is not shared yet, if it is large.
-    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
-        let bytes = self.len();
-        if bytes >= Self::LARGE {
-            counter.0.fetch_add(bytes, Relaxed);
-            let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was counted");
-            frame._counted = Some(Box::new(Counted { counter: Arc::clone(counter), bytes }));
-        }
-    }
-
-    pub(crate) fn is_large(&self) -> bool {
-        self.len() >= Self::LARGE
-    }
-
-    pub(crate) fn frame_id(&self) -> FrameId {
-        FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len() }
-    }
-
-    /// Adds the id and the blank line to an unsealed frame, which has room for both.
-    pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
-        let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
-        if let Some(id) = id {
-            push_line(&mut frame.text, "id", id);
-        }
-        // A comment's lines mean nothing to a parser, so there is nothing to close behind them.
-        if frame.text.lines().any(|line| !line.starts_with(':')) {
-            frame.text.push('\n');
-        }
-        frame.sequence = sequence;
-    }
-
-    /// Returns the place in the history of the event that it carries; 0 if it has none.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.0.sequence
-    }
-}
-
-impl PartialEq for Frame {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for Frame {}
-
-/// Hashes the text alone, as [`Borrow`] demands: a set or a map of frames finds one by its text.
-impl Hash for Frame {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self).hash(state);
-    }
-}
-
-impl Borrow<str> for Frame {
-    fn borrow(&self) -> &str {
-        self
-    }
-}
-
-impl Deref for Frame {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0.text
-    }
-}
-
-impl AsRef<str> for Frame {
-    fn as_ref(&self) -> &str {
-        self
-    }
-}
-
-impl AsRef<[u8]> for Frame {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-impl From<Frame> for String {
-    fn from(frame: Frame) -> Self {
-        match Arc::try_unwrap(frame.0) {
-            Ok(encoded) => encoded.text,
-            Err(shared) => shared.text.clone(),
-        }
-    }
-}
-
-impl PartialEq<str> for Frame {
-    fn eq(&self, other: &str) -> bool {
-        &**self == other
-    }
-}
-
-impl PartialEq<&str> for Frame {
-    fn eq(&self, other: &&str) -> bool {
-        &**self == *other
-    }
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
-
-impl fmt::Debug for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
 }

@@ -1,0 +1,188 @@
+//! One encoded event or comment, shared by everything that holds it.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::push_line;
+
+/// One encoded event or comment, as it crosses the wire. An event ends with a blank line, a comment with its last line.
+///
+/// A frame is shared: however many subscribers wait for it, its text is in memory once, and cloning it
+/// copies nothing. It dereferences to `str`.
+///
+/// ```
+/// use server_sent_events::Publisher;
+///
+/// let publisher = Publisher::new();
+/// let mut subscription = publisher.subscribe()?;
+/// publisher.publish("hello");
+/// let frame = subscription.recv().expect("one event waits");
+/// assert!(frame.starts_with("data: "));
+/// assert_eq!(frame, "data: hello\n\n");
+/// # Ok::<(), server_sent_events::OpenError>(())
+/// ```
+// A thin pointer, and the text's buffer behind it: an `Arc<str>` would be one hop less, but two words in
+// every queue of every subscriber, and one copy of the text for each event.
+#[derive(Clone)]
+pub struct Frame(Arc<Encoded>);
+
+struct Encoded {
+    text: String,
+    /// Its place in the history; 0 if it has none.
+    sequence: u64,
+    /// Where it is counted, if it is large.
+    _counted: Option<Box<Counted>>,
+}
+
+/// The bytes of the large frames of one publisher that are in memory.
+#[derive(Debug, Default)]
+pub(crate) struct LargeFrames(AtomicUsize);
+
+impl LargeFrames {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One large frame, counted until it is dropped.
+struct Counted {
+    counter: Arc<LargeFrames>,
+    bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// Which of the frames in memory, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FrameId {
+    address: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Frame {
+    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a system
+    /// call, and it is counted.
+    pub(crate) const LARGE: usize = 16 * 1024;
+
+    pub(super) fn new(text: String) -> Self {
+        Self(Arc::new(Encoded { text, sequence: 0, _counted: None }))
+    }
+
+    /// Counts the frame, which is not shared yet, if it is large.
+    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
+        let bytes = self.len();
+        if bytes >= Self::LARGE {
+            counter.0.fetch_add(bytes, Relaxed);
+            let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was counted");
+            frame._counted = Some(Box::new(Counted { counter: Arc::clone(counter), bytes }));
+        }
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.len() >= Self::LARGE
+    }
+
+    pub(crate) fn frame_id(&self) -> FrameId {
+        FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len() }
+    }
+
+    /// Adds the id and the blank line to an unsealed frame, which has room for both.
+    pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
+        let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
+        if let Some(id) = id {
+            push_line(&mut frame.text, "id", id);
+        }
+        // A comment's lines mean nothing to a parser, so there is nothing to close behind them.
+        if frame.text.lines().any(|line| !line.starts_with(':')) {
+            frame.text.push('\n');
+        }
+        frame.sequence = sequence;
+    }
+
+    /// Returns the place in the history of the event that it carries; 0 if it has none.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.0.sequence
+    }
+}
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Frame {}
+
+/// Hashes the text alone, as [`Borrow`] demands: a set or a map of frames finds one by its text.
+impl Hash for Frame {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl Borrow<str> for Frame {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl Deref for Frame {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.text
+    }
+}
+
+impl AsRef<str> for Frame {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl From<Frame> for String {
+    fn from(frame: Frame) -> Self {
+        match Arc::try_unwrap(frame.0) {
+            Ok(encoded) => encoded.text,
+            Err(shared) => shared.text.clone(),
+        }
+    }
+}
+
+impl PartialEq<str> for Frame {
+    fn eq(&self, other: &str) -> bool {
+        &**self == other
+    }
+}
+
+impl PartialEq<&str> for Frame {
+    fn eq(&self, other: &&str) -> bool {
+        &**self == *other
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
