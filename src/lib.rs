@@ -225,7 +225,7 @@ mod history;
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
 mod notices;
-mod publisher;
+mod publish;
 mod queue;
 mod registry;
 #[cfg(feature = "server")]
@@ -245,7 +245,7 @@ pub use error::{
 pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumption};
 pub use http::ResponseHeaders;
-pub use publisher::{
+pub use publish::{
     Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder,
     WeakPublisher,
 };

@@ -18,7 +18,7 @@ const ORDER: &[&str] = &[
     "registry",
     "deliver",
     "subscription",
-    "publisher",
+    "publish",
     "server",
     "adapter",
 ];

@@ -67,7 +67,7 @@ use crate::adapter::body;
 use crate::adapter::knocker::Knocker;
 use crate::error::BodyError;
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
-use crate::publisher::SubscriptionBuilder;
+use crate::publish::SubscriptionBuilder;
 use crate::subscription::{Reader, Subscription};
 
 /// How many bytes the server collects before it sends them as a chunk.

@@ -83,7 +83,7 @@ use crate::adapter::body;
 use crate::deliver::{Output, Writer};
 use crate::error::BodyError;
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
-use crate::publisher::{Publisher, SubscriptionBuilder};
+use crate::publish::{Publisher, SubscriptionBuilder};
 use crate::subscription::Subscription;
 
 use refusal::RunningStream;

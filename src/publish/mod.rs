@@ -1,40 +1,40 @@
 //! The sending half: the public handle.
 
-mod builders;
+mod builder;
+#[cfg(feature = "tiny_http")]
+mod detached;
 mod hooks;
 mod last_event_id;
+mod open;
+mod options;
+mod shutdown;
+mod subscribers;
+mod weak;
 
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
-
-#[cfg(feature = "tiny_http")]
-use crossbeam_channel::bounded;
+use std::sync::Arc;
 
 use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::WriterPool;
-#[cfg(feature = "tiny_http")]
-use crate::deliver::{FrameSource, SourceSettings};
-use crate::error::{EventError, OpenError};
+use crate::error::OpenError;
 use crate::event::Event;
-#[cfg(feature = "tiny_http")]
-use crate::history::Resumption;
-use crate::queue::{Payload, Render, SubscriberId};
-#[cfg(feature = "tiny_http")]
-use crate::queue::{Properties, Subscriber};
+use crate::queue::{Payload, Render};
 use crate::registry::{NewEvent, Published, Registry};
-use crate::spread;
-use crate::stats::{ChannelStats, Counters, EndCause, Stats};
+use crate::stats::{ChannelStats, Counters, Stats};
 use crate::subscription::Subscription;
 
-use builders::Settings;
-pub use builders::{PublisherBuilder, SubscriptionBuilder};
+pub use builder::PublisherBuilder;
+use builder::Settings;
 pub use hooks::{Ended, Opened};
 pub use last_event_id::LastEventId;
+pub use open::SubscriptionBuilder;
+pub use options::PublishOptions;
+pub use shutdown::Shutdown;
+pub use weak::WeakPublisher;
 
 /// The sending half: publishes events to all who have subscribed.
 ///
@@ -314,120 +314,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         SubscriptionBuilder::new(self, properties)
     }
 
-    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
-    ///
-    /// ```
-    /// # use server_sent_events::Publisher;
-    /// let publisher = Publisher::builder_for::<&str>().build()?;
-    /// let _ada = publisher.subscription("Ada").channels("chat").open()?;
-    /// let names: Vec<&str> = publisher.subscriber_properties("chat").iter().map(|name| **name).collect();
-    /// assert_eq!(names, ["Ada"]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn subscriber_properties<By>(&self, channels: impl Channels<By>) -> Vec<Arc<P>> {
-        let subscribers = channels.with_names(|names| self.core.registry.subscribers(names));
-        subscribers.iter().map(|(_, properties)| properties.downcast()).collect()
-    }
-
-    /// Takes the subscribers for which the filter says `true` out of these channels; returns how many.
-    ///
-    /// One that is in no channel any more ends after what is queued for it, also while a thread blocks on
-    /// it. The filter is asked once for each subscriber of one of the channels, and may use the publisher.
-    ///
-    /// ```
-    /// # use server_sent_events::Publisher;
-    /// # let publisher = Publisher::new();
-    /// let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(publisher.unsubscribe_if("default channel", |_| true), 1);
-    /// assert_eq!(subscription.next(), None);
-    /// # Ok::<(), server_sent_events::OpenError>(())
-    /// ```
-    pub fn unsubscribe_if<By>(&self, channels: impl Channels<By>, mut filter: impl FnMut(&P) -> bool) -> usize {
-        let registry = &self.core.registry;
-        channels.with_names(|names| {
-            let mut chosen = registry.subscribers(names);
-            chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
-            let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
-            let (count, deferred) = registry.unsubscribe(names, &ids);
-            deferred.finish();
-            count
-        })
-    }
-
-    /// Ends the subscribers for which the filter says `true` at once, in whatever channels they are; returns how many.
-    ///
-    /// What is queued for them is thrown away: for one whose rights were withdrawn. Does not wait. The filter is asked
-    /// once for each subscriber, and may use the publisher. A browser comes back, unless it is told not to: by a status
-    /// such as 204 or 403 then.
-    ///
-    /// ```
-    /// # use server_sent_events::{EndCause, Publisher};
-    /// let publisher = Publisher::builder_for::<&str>().build()?;
-    /// let mut subscription = publisher.subscription("Mallory").channels(["chat", "news"]).open()?;
-    /// publisher.publish_to("chat", "a secret");
-    /// assert_eq!(publisher.disconnect_if(|name| *name == "Mallory"), 1);
-    /// assert_eq!(subscription.next(), None);
-    /// assert_eq!(subscription.end_cause(), Some(EndCause::Disconnected));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn disconnect_if(&self, mut filter: impl FnMut(&P) -> bool) -> usize {
-        let registry = &self.core.registry;
-        let mut chosen = registry.all_subscribers();
-        chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
-        chosen.iter().filter(|(id, _)| registry.end(*id, EndCause::Disconnected, true)).count()
-    }
-
-    /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
-    /// subscriptions are dropped and those handed over are written, but for `grace` only. Returns how many were cut off then.
-    ///
-    /// Not to be called where it would wait for itself: in a hook, a closure, or on the thread that reads a subscription.
-    ///
-    /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](Shutdown::new).
-    pub fn shutdown(&self, grace: Duration) -> usize {
-        self.shutdown_with(Shutdown::new(grace))
-    }
-
-    /// [`shutdown`](Self::shutdown) with a farewell, or other times after which clients come back.
-    ///
-    /// Each client is sent what is queued for it, the farewell, and a `retry:` of its own, so that they do not all come
-    /// back in the same instant. Then its stream ends: one that is handed over when all of that is written, any other when
-    /// its subscription is dropped. Who subscribes meanwhile or later is refused with
-    /// [`OpenError::ShuttingDown`], which the adapters answer so that a browser comes back. Publishing goes on,
-    /// and reaches nobody.
-    ///
-    /// ```
-    /// use server_sent_events::{Event, Publisher, Shutdown};
-    /// use std::time::Duration;
-    ///
-    /// let publisher = Publisher::new();
-    /// let mut subscription = publisher.subscribe()?;
-    /// let reader = std::thread::spawn(move || subscription.by_ref().collect::<Vec<_>>());
-    ///
-    /// let farewell = Event::new("a new version comes").event("restart")?;
-    /// let cut = publisher.shutdown_with(Shutdown::new(Duration::from_secs(10)).farewell(farewell));
-    /// assert_eq!(cut, 0);
-    /// let frames = reader.join().unwrap();
-    /// assert_eq!(frames[0], "event: restart\ndata: a new version comes\n\n");
-    /// assert!(frames[1].starts_with("retry: "));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn shutdown_with(&self, shutdown: Shutdown) -> usize {
-        let Shutdown { grace, farewell, retry, spread: retry_spread } = shutdown;
-        let start = spread::random();
-        let retry = |id: SubscriberId| {
-            let share = spread::even_share(start, id.0);
-            let longest = Duration::from_millis(i32::MAX as u64);
-            let retry = retry.saturating_add(retry_spread.min(longest).mul_f64(share)).min(longest);
-            Event::retry_alone(retry).encode()
-        };
-        let farewell = farewell.map(|event| event.encode());
-        let last = |id| farewell.clone().into_iter().chain([retry(id)]).collect();
-        let began = Instant::now();
-        self.core.registry.shut_down(last).finish();
-        let until = began.checked_add(grace).unwrap_or(began + Duration::from_secs(365 * 86_400));
-        self.core.registry.wait_until_empty(until)
-    }
-
     /// Ends every stream after what is queued for it, also one that a thread blocks on; does not wait.
     ///
     /// The publisher stays usable: who subscribes afterwards is not concerned.
@@ -444,34 +330,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     pub fn close(&self) {
         self.core.registry.close().finish();
-    }
-
-    /// Returns whether streams can begin whose first write may block.
-    #[cfg(feature = "tiny_http")]
-    pub(crate) fn can_begin_streams(&self) -> bool {
-        self.core.pool.can_begin_streams()
-    }
-
-    /// Counts and logs a subscription that was refused because its stream cannot begin.
-    #[cfg(feature = "tiny_http")]
-    pub(crate) fn count_refused(&self) {
-        self.core.registry.count_cannot_begin();
-    }
-
-    /// Creates a subscription that nothing can be published to, and that ends after this frame.
-    #[cfg(feature = "tiny_http")]
-    pub(crate) fn detached(&self, frame: crate::event::Frame) -> Subscription {
-        let settings = self.core.settings.clone();
-        let (bell, rings) = bounded(1);
-        let id = SubscriberId(0);
-        let subscriber = Subscriber::new(id, Properties::new(()), None, settings.queue, bell);
-        drop(subscriber.close(EndCause::Closed));
-        let nobody = Weak::new();
-        let counters = Arc::clone(&self.core.counters);
-        let settings = SourceSettings { heartbeat: None, lifetime: None, ..settings.source };
-        let mut source = FrameSource::new(subscriber, rings, nobody, counters, settings);
-        source.begin([Payload::Frame(frame)].into(), 0, None);
-        Subscription::new(source, Arc::clone(&self.core.pool), Resumption::NotRequested)
     }
 
     /// The id of the newest event, if there is a [history](crate::History): what is published later is newer.
@@ -498,21 +356,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     pub fn channel_stats(&self, channel: &str) -> ChannelStats {
         self.core.registry.channel_stats(channel)
     }
-
-    /// A handle that does not keep the publisher alive, for what the publisher itself holds: properties,
-    /// closures.
-    ///
-    /// ```
-    /// # use server_sent_events::Publisher;
-    /// let publisher = Publisher::new();
-    /// let weak = publisher.downgrade();
-    /// assert!(weak.upgrade().is_some());
-    /// drop(publisher);
-    /// assert!(weak.upgrade().is_none());
-    /// ```
-    pub fn downgrade(&self) -> WeakPublisher<P> {
-        WeakPublisher { core: Arc::downgrade(&self.core), properties: PhantomData }
-    }
 }
 
 fn of_this_type<P: 'static>(properties: &dyn Any) -> &P {
@@ -535,31 +378,6 @@ impl<P> fmt::Debug for Publisher<P> {
     }
 }
 
-/// A handle to a [`Publisher`] that does not keep it alive; from [`Publisher::downgrade`].
-pub struct WeakPublisher<P = ()> {
-    core: Weak<Handles>,
-    properties: PhantomData<fn(P) -> P>,
-}
-
-impl<P> WeakPublisher<P> {
-    /// The publisher, unless its last handle has been dropped.
-    pub fn upgrade(&self) -> Option<Publisher<P>> {
-        self.core.upgrade().map(|core| Publisher { core, properties: PhantomData })
-    }
-}
-
-impl<P> Clone for WeakPublisher<P> {
-    fn clone(&self) -> Self {
-        Self { core: Weak::clone(&self.core), properties: PhantomData }
-    }
-}
-
-impl<P> fmt::Debug for WeakPublisher<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakPublisher").finish_non_exhaustive()
-    }
-}
-
 /// What became of a published event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
@@ -577,75 +395,5 @@ impl Receipt {
     /// without a history.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
-    }
-}
-
-/// What an event of [`publish_with_options`](Publisher::publish_with_options) carries for all subscribers.
-///
-/// ```
-/// use server_sent_events::PublishOptions;
-///
-/// let options = PublishOptions::new().id("job-7/3")?.key("job-7");
-/// # Ok::<(), server_sent_events::EventError>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[must_use = "options do nothing until they are given to `publish_with_options`"]
-pub struct PublishOptions {
-    id: Option<String>,
-    key: Option<Arc<str>>,
-}
-
-impl PublishOptions {
-    /// Creates options with neither an id nor a key.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the event's id, as [`Event::id`] does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Event::id`].
-    pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
-        self.id = Event::comment("").id(id)?.own_id().map(str::to_owned);
-        Ok(self)
-    }
-
-    /// Sets what the event is about, as [`Event::key`] does.
-    pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-}
-
-/// How a publisher [shuts down](Publisher::shutdown_with).
-#[derive(Clone, Debug)]
-#[must_use = "it does nothing until it is given to `shutdown_with`"]
-pub struct Shutdown {
-    grace: Duration,
-    farewell: Option<Event>,
-    retry: Duration,
-    spread: Duration,
-}
-
-impl Shutdown {
-    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s later.
-    pub fn new(grace: Duration) -> Self {
-        Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
-    }
-
-    /// What every subscriber gets last. Defaults to nothing.
-    pub fn farewell(mut self, event: impl Into<Event>) -> Self {
-        self.farewell = Some(event.into());
-        self
-    }
-
-    /// Sets the earliest and the latest reconnection time. Defaults to 1 s and 11 s.
-    ///
-    /// Each client gets a `retry` time of its own between the two, so that they do not all reconnect at once. If `max` is
-    /// less than `min`, all get `min`. No time exceeds 2,147,483,647 ms, about 24 days.
-    pub fn retry_between(mut self, min: Duration, max: Duration) -> Self {
-        (self.retry, self.spread) = (min, max.saturating_sub(min));
-        self
     }
 }
