@@ -221,7 +221,7 @@ mod history;
 // Its functions are for the adapters, and not each uses all; without one only `ResponseHeaders` and `Batch` are used.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
-mod notices;
+mod log;
 mod publisher;
 mod queue;
 mod registry;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::event::LargeFrames;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,7 +153,7 @@ pub struct ChannelStats {
 /// there before any subscriber can count it.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    notices: Arc<Notices>,
+    notices: Arc<RateLimitedLog>,
     large_frames: Arc<LargeFrames>,
     published: AtomicU64,
     queued: AtomicU64,
@@ -175,7 +175,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// Counts from 0, and logs there what an operator must know.
-    pub(crate) fn new(notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(notices: Arc<RateLimitedLog>) -> Self {
         Self {
             notices,
             large_frames: Arc::default(),

@@ -14,7 +14,7 @@
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 mod body;
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
-mod knocker;
+mod nudge;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 #[cfg(feature = "tiny_http")]

@@ -64,7 +64,7 @@ use std::time::Duration;
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
 use crate::adapter::body;
-use crate::adapter::knocker::Knocker;
+use crate::adapter::nudge::Nudger;
 use crate::error::BodyError;
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publisher::SubscriptionBuilder;
@@ -223,14 +223,14 @@ where
     F: Fn(&Request) -> Response + Send + Sync + 'static,
 {
     // The handler lives as long as the server, and so does what it holds.
-    let knocker = Arc::new(OnceLock::<Knocker>::new());
-    let knocks = Arc::clone(&knocker);
+    let nudger = Arc::new(OnceLock::<Nudger>::new());
+    let knocks = Arc::clone(&nudger);
     let server = Server::new(address, move |request: &Request| {
-        knocks.get().into_iter().for_each(Knocker::request_came);
+        knocks.get().into_iter().for_each(Nudger::request_arrived);
         handler(request)
     });
     let server = server.map_err(io::Error::other)?;
-    knocker.set(Knocker::start(server.server_addr())?).expect("BUG: set once");
+    nudger.set(Nudger::start(server.server_addr())?).expect("BUG: set once");
     Ok(server)
 }
 
@@ -341,7 +341,7 @@ impl Read for Body {
     /// The end never comes by itself, and what it collects until then has no bound.
     fn read_to_end(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         let before = bytes.len();
-        self.0.take_what_is_there(bytes);
+        self.0.take_ready(bytes);
         Ok(bytes.len() - before)
     }
 }

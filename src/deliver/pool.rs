@@ -17,7 +17,7 @@ use super::slow::SlowStreams;
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::race_window;
 use crate::registry::Registry;
 use crate::stats::EndCause;
@@ -121,13 +121,13 @@ pub(crate) struct WriterPool {
     pub(super) processors: usize,
     pub(super) max_threads: usize,
     stack_size: usize,
-    pub(super) notices: Arc<Notices>,
+    pub(super) notices: Arc<RateLimitedLog>,
     /// Time is counted in microseconds from here, so that it fits into an atomic.
     start: Instant,
 }
 
 impl WriterPool {
-    pub(crate) fn new(max_threads: usize, stack_size: usize, notices: Arc<Notices>) -> Arc<Self> {
+    pub(crate) fn new(max_threads: usize, stack_size: usize, notices: Arc<RateLimitedLog>) -> Arc<Self> {
         let (run_queue, jobs) = unbounded();
         Arc::new(Self {
             run_queue,

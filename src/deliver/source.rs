@@ -381,7 +381,7 @@ impl FrameSource {
                 }
                 Slice::NeedsCall => return Some(Next::NeedsCall),
                 Slice::Overtaken => {
-                    registry.overtaken(&self.subscriber);
+                    registry.end_overtaken(&self.subscriber);
                     return Some(self.see_end());
                 }
             }
@@ -431,7 +431,7 @@ impl FrameSource {
 impl Drop for FrameSource {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.dropped(&self.subscriber);
+            registry.remove_dropped(&self.subscriber);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::deliver::{FrameSource, SourceSettings, WriterPool};
 use crate::error::{InvalidSetting, OpenError};
 use crate::event::{Event, HeartbeatStyle};
 use crate::history::{History, Resumption};
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Overflow, Payload, Properties, QueueLimits, Subscriber};
 use crate::registry::{Hooks, Limits, Opening, Registry, ReplayFrom};
 use crate::spread;
@@ -316,7 +316,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         if let Some(history) = &self.history {
             history.check()?;
         }
-        let notices = Arc::new(Notices::new());
+        let notices = Arc::new(RateLimitedLog::new());
         let counters = Arc::new(Counters::new(Arc::clone(&notices)));
         let Self { on_open, on_end, .. } = self;
         let has_hooks = on_open.is_some() || on_end.is_some();

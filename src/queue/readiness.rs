@@ -34,7 +34,7 @@ pub(crate) trait NonBlockingWrite: Send + Sync {
     fn readiness(&self) -> &Readiness;
 
     /// Is called when the stream has ended and nothing more is written. `took_all`: every byte was taken.
-    fn is_over(&self, took_all: bool);
+    fn finished(&self, took_all: bool);
 }
 
 /// Where a stream waits for its socket.

@@ -187,13 +187,13 @@ impl Subscriber {
 
     /// Notes that the hook of the beginning was called. Returns whether the one of the end is due now, because the subscriber
     /// left meanwhile.
-    pub(crate) fn opened(&self) -> bool {
+    pub(crate) fn mark_opened(&self) -> bool {
         self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0
     }
 
     /// Notes that the subscriber has left. Returns whether the hook of the end is due now; otherwise whoever opens the
     /// subscription calls it.
-    pub(crate) fn left(&self) -> bool {
+    pub(crate) fn mark_left(&self) -> bool {
         self.hooks_called.fetch_or(Self::LEFT, SeqCst) & Self::OPENED != 0
     }
 }

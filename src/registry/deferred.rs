@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::membership::Membership;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Payload, Properties, Subscriber, Wake, drop_caught};
 use crate::stats::EndCause;
 
@@ -28,7 +28,7 @@ pub(crate) struct Deferred {
     /// Called for each of them.
     pub(super) hooks: Option<Arc<dyn Hooks>>,
     /// Where slow ones of them are logged.
-    pub(super) notices: Option<Arc<Notices>>,
+    pub(super) notices: Option<Arc<RateLimitedLog>>,
     /// Those that were aborted, and may wait for a socket.
     pub(super) aborted: Vec<Arc<Subscriber>>,
     /// What the history evicted and queues dropped, closures among it.
@@ -88,7 +88,7 @@ impl Deferred {
         }
         // The last of what a guard keeps may go with it: the hooks have been called then.
         for Membership { subscriber, channels, guard, .. } in self.left {
-            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.left()) {
+            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left()) {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 hooks.ended(subscriber.properties(), &channels, cause);
             }

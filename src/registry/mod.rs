@@ -4,7 +4,7 @@
 //
 //  1. An event is checked and encoded before the lock. Only its `id:` line is added under the lock, into room that was
 //     left for it. Its frame is shared: nobody encodes or copies it per subscriber, except `Iterator::next`, whose item is
-//     a `String`. What nobody listens to and no history keeps is not encoded at all: `has_subscribers` is asked first, in
+//     a `String`. What nobody listens to and no history keeps is not encoded at all: `count_unreached` is asked first, in
 //     a critical section of its own. A subscriber that joins between the two joined before the event; one that leaves was
 //     not reached.
 //  2. Assigning the sequence, appending to the log and queueing for every subscriber are one critical section: all
@@ -45,7 +45,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::OpenError;
 use crate::event::{Frame, FrameId};
 use crate::history::{self, EventLog, History};
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 
@@ -69,7 +69,7 @@ pub(crate) struct Registry {
     /// How many bytes the history's large events take.
     large_in_history: AtomicUsize,
     hooks: Option<Arc<dyn Hooks>>,
-    notices: Arc<Notices>,
+    notices: Arc<RateLimitedLog>,
     /// Notified when the last subscription is dropped.
     empty: Condvar,
 }
@@ -130,7 +130,7 @@ impl Registry {
         history: Option<History>,
         counters: Arc<Counters>,
         hooks: Option<Arc<dyn Hooks>>,
-        notices: Arc<Notices>,
+        notices: Arc<RateLimitedLog>,
     ) -> Self {
         let log = history.map(EventLog::new);
         let epoch = log.as_ref().map(|log| log.epoch().to_owned());
@@ -167,7 +167,7 @@ impl Registry {
     pub(crate) fn call_opened(&self, subscriber: &Subscriber, channels: &[Arc<str>]) {
         let Some(hooks) = &self.hooks else { return };
         hooks.opened(subscriber.properties(), channels);
-        if subscriber.opened() {
+        if subscriber.mark_opened() {
             let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
             hooks.ended(subscriber.properties(), channels, cause);
         }
@@ -196,14 +196,15 @@ impl Registry {
         Some((newest, history::id(epoch, newest)))
     }
 
-    /// Returns whether an event in these channels would reach a subscriber; counts one that would not as published.
-    pub(crate) fn has_subscribers(&self, channels: &[&str]) -> bool {
+    /// Counts an event as published if these channels have no subscriber. Returns `true` if so; the event then needs no
+    /// encoding.
+    pub(crate) fn count_unreached(&self, channels: &[&str]) -> bool {
         let state = self.state.lock();
-        let has_subscribers = channels.iter().any(|&channel| state.channels.contains_key(channel));
-        if !has_subscribers {
+        let is_unreached = !channels.iter().any(|&channel| state.channels.contains_key(channel));
+        if is_unreached {
             self.counters.count_published(0, 0);
         }
-        has_subscribers
+        is_unreached
     }
 
     /// Gives the event its id, keeps it, and queues it for every subscriber of these channels, each named once; a
@@ -375,7 +376,7 @@ impl Registry {
 
     /// Takes out a subscriber whose subscription is dropped, which makes room for another, also of its quota key. Called
     /// once for each.
-    pub(crate) fn dropped(&self, subscriber: &Subscriber) {
+    pub(crate) fn remove_dropped(&self, subscriber: &Subscriber) {
         let id = subscriber.id();
         let mut deferred = self.deferred();
         let mut state = self.state.lock();

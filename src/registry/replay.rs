@@ -195,7 +195,7 @@ impl Registry {
 
     /// Disconnects a subscriber whose replay was overtaken, so that it resumes and is sent a gap. It may have left before,
     /// and was to get the rest.
-    pub(crate) fn overtaken(&self, subscriber: &Subscriber) {
+    pub(crate) fn end_overtaken(&self, subscriber: &Subscriber) {
         if !self.end(subscriber.id(), EndCause::QueueFull, true) {
             drop(subscriber.abort(EndCause::QueueFull));
         }

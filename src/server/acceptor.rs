@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ pub(super) struct Acceptor {
     listener: Option<TcpListener>,
     paused_until: Option<Instant>,
     next_pause: Duration,
-    log: Notices,
+    log: RateLimitedLog,
 }
 
 /// What an attempt to accept gave.
@@ -33,7 +33,12 @@ pub(super) enum Accepted {
 impl Acceptor {
     pub(super) fn new(mut listener: TcpListener, registry: &Registry, token: Token) -> io::Result<Self> {
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self { listener: Some(listener), paused_until: None, next_pause: SHORTEST_PAUSE, log: Notices::new() })
+        Ok(Self {
+            listener: Some(listener),
+            paused_until: None,
+            next_pause: SHORTEST_PAUSE,
+            log: RateLimitedLog::new(),
+        })
     }
 
     pub(super) fn accept(&mut self) -> Accepted {

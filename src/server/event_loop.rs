@@ -23,7 +23,7 @@ use super::notifier::{Message, Notifier, SharedSocket};
 use super::policy::Verdict;
 use super::quota::Quota;
 use super::{Config, Request, response};
-use crate::notices;
+use crate::log;
 use crate::queue::drop_caught;
 
 const LISTENER: Token = Token(0);
@@ -119,7 +119,7 @@ impl EventLoop {
             Err(io::Error::other("BUG: the event loop panicked"))
         });
         if let Err(error) = &result {
-            notices::server_ended(error);
+            log::server_ended(error);
         }
         self.close_all();
         result

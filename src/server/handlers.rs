@@ -218,7 +218,7 @@ fn start_stream(mut subscription: Subscription, request: &Request, headers: &str
     // After an error the subscription is dropped, and with it what is the application's, which may panic.
     let started = catch_unwind(AssertUnwindSafe(|| subscription.write(output)));
     if !matches!(started, Ok(Ok(()))) {
-        socket.is_over(false);
+        socket.finished(false);
     }
     if let Err(payload) = started {
         drop_caught(payload);

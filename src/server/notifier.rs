@@ -72,7 +72,7 @@ impl NonBlockingWrite for SharedSocket {
         &self.readiness
     }
 
-    fn is_over(&self, took_all: bool) {
+    fn finished(&self, took_all: bool) {
         self.notifier.send(Message::StreamFinished(self.token, took_all));
     }
 }

@@ -130,7 +130,7 @@ impl Reader {
 
     /// Appends what is there already, from a mebibyte on no more frames; does not wait.
     #[cfg(feature = "rouille")]
-    pub(crate) fn take_what_is_there(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn take_ready(&mut self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.bytes[self.read..]);
         self.read = self.bytes.len();
         while bytes.len() < 1024 * 1024 && self.subscription.source.fill(bytes, true) == Drained::Full {}

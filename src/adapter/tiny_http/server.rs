@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tiny_http::Request;
 
-use crate::adapter::knocker::Knocker;
+use crate::adapter::nudge::Nudger;
 use crate::sockets;
 
 /// A [`tiny_http::Server`] that is fit for event streams, to which it dereferences.
@@ -30,8 +30,8 @@ use crate::sockets;
 /// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
 /// idle server costs nothing.
 pub struct Server {
-    /// Dropped first: the knocking has ended before the server does.
-    knocker: Knocker,
+    /// Dropped first, so that it ends before the server.
+    nudger: Nudger,
     server: tiny_http::Server,
 }
 
@@ -43,9 +43,9 @@ impl Server {
     /// What the operating system says of the last address, or that a thread cannot be started.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = sockets::listen_on(address, sockets::Options::default())?;
-        let knocker = Knocker::start(listener.local_addr()?)?;
+        let nudger = Nudger::start(listener.local_addr()?)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { knocker, server })
+        Ok(Self { nudger, server })
     }
 
     /// The address it listens on.
@@ -61,7 +61,7 @@ impl Server {
     /// without a free descriptor it mostly stops without saying so.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
-        self.knocker.request_came();
+        self.nudger.request_arrived();
         Ok(request)
     }
 
@@ -72,7 +72,7 @@ impl Server {
     /// When the server accepts no connections any more.
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
         let request = self.server.recv_timeout(timeout)?;
-        request.iter().for_each(|_| self.knocker.request_came());
+        request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 
@@ -83,7 +83,7 @@ impl Server {
     /// When the server accepts no connections any more.
     pub fn try_recv(&self) -> io::Result<Option<Request>> {
         let request = self.server.try_recv()?;
-        request.iter().for_each(|_| self.knocker.request_came());
+        request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 /// The thread that knocks at a server's door. The knocking has ended when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Knocker {
+pub(crate) struct Nudger {
     /// Holds one token at most: requests have come since the thread looked last.
     came: Option<Sender<()>>,
     /// Carries nothing; the thread sees it close.
@@ -21,7 +21,7 @@ pub(crate) struct Knocker {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Knocker {
+impl Nudger {
     /// The time between two knocks while requests come: each frees one connection at the most, and 1,000 that
     /// come together must have their answers within 2 s though hundreds of them starve.
     const SHORTEST: Duration = Duration::from_millis(2);
@@ -38,12 +38,12 @@ impl Knocker {
         };
         let (came, requests) = bounded(1);
         let (stop, stopped) = bounded(0);
-        let thread = thread::Builder::new().name("tiny_http knocker".into()).stack_size(128 * 1024);
+        let thread = thread::Builder::new().name("tiny_http nudger".into()).stack_size(128 * 1024);
         let thread = thread.spawn(move || Self::run(door, &requests, &stopped))?;
         Ok(Self { came: Some(came), stop: Some(stop), thread: Some(thread) })
     }
 
-    pub(crate) fn request_came(&self) {
+    pub(crate) fn request_arrived(&self) {
         // A full channel says it already.
         let _ = self.came.as_ref().map(|came| came.try_send(()));
     }
@@ -64,14 +64,14 @@ impl Knocker {
 
 /// Connects and hangs up. It fails when there is no descriptor left, and then the next one may not.
 fn knock(door: SocketAddr) {
-    let Ok(_socket) = TcpStream::connect_timeout(&door, Knocker::LONGEST) else { return };
+    let Ok(_socket) = TcpStream::connect_timeout(&door, Nudger::LONGEST) else { return };
     // Hung up with a reset: otherwise each knock would hold a port for a minute, in TIME_WAIT. Only where a reset
     // connection does not make `accept` fail, which would end the server.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&_socket).set_linger(Some(Duration::ZERO));
 }
 
-impl Drop for Knocker {
+impl Drop for Nudger {
     fn drop(&mut self) {
         self.came = None;
         self.stop = None;

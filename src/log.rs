@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// The log lines of one publisher.
 #[derive(Debug)]
-pub(crate) struct Notices {
+pub(crate) struct RateLimitedLog {
     start: Instant,
     slow: Kind,
     no_thread: Kind,
@@ -21,7 +21,7 @@ pub(crate) struct Notices {
     no_accept: Kind,
 }
 
-impl Notices {
+impl RateLimitedLog {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
