@@ -1,8 +1,8 @@
 //! Delivery of many streams by few writer threads.
 
 // A stream in the background has no thread of its own. A publisher that queues a payload for it puts the stream on the
-// run queue, unless it is there. A writer thread takes the stream from the run queue, drains the stream's queue into a
-// batch, and writes the batch with one `write_all` and one `flush`. Then it checks the queue again.
+// run queue, unless it is there. A writer thread takes the stream from the run queue, and drains the stream's queue into
+// a batch. It writes the batch with one `write_all` and one `flush`, then checks the queue again.
 //
 //     source      what a subscriber is sent next
 //     batch       frames that are written together

@@ -257,8 +257,8 @@ impl FrameSource {
     /// Makes the heartbeat. It must be made before the queue is seen empty, because then the stream has been sent
     /// everything up to its ID.
     ///
-    /// With a history, the heartbeat is a block that has the ID of the newest event and no data, unless the stream was
-    /// sent that ID before. So a client in a quiet channel does not fall behind what the history holds.
+    /// If IDs are announced and the stream was not sent the newest one yet, the heartbeat is a block with that ID and no
+    /// data. So a client in a quiet channel does not fall behind what the history holds.
     fn make_heartbeat(&self) -> (u64, Frame) {
         let newest = self.registry.upgrade().and_then(|registry| registry.newest_announced(self.sent));
         match newest {
