@@ -1,18 +1,18 @@
-//! What may name one channel or several.
+//! The types that name one channel or several.
 
-/// The channel that [`publish`](crate::Publisher::publish) and [`subscribe`](crate::Publisher::subscribe)
-/// use, as in the Python library.
+/// The channel that [`publish`](crate::Publisher::publish) and [`subscribe`](crate::Publisher::subscribe) use, as in
+/// the Python library.
 pub const DEFAULT_CHANNEL: &str = "default channel";
 
-/// What may name one channel or several: any text, or anything that can be iterated to texts.
+/// One channel name or several: any text, or anything that iterates over texts.
 ///
-/// One: `"chat"`, `String`, `Arc<str>`, a type of yours that is `AsRef<str>`. Several: arrays, slices,
-/// vectors, sets, iterators of these. Names are compared byte by byte; naming a channel twice is naming it
-/// once. A name of any length may be published to; how long one may be that is subscribed to is a
-/// [setting](crate::PublisherBuilder::max_channel_name_len).
+/// One name can be `"chat"`, a `String`, an `Arc<str>`, or any type that implements `AsRef<str>`. Several names can be
+/// an array, a slice, a vector, a set or an iterator of these. Names are compared byte by byte, and duplicates count
+/// once. An event can be published to a name of any length. The length of a name in a subscription is
+/// [limited](crate::PublisherBuilder::max_channel_name_len).
 ///
-/// The parameter `By` tells the two ways apart; it is always inferred. This trait is sealed: for a type of yours, implement
-/// `AsRef<str>` or `IntoIterator`.
+/// The parameter `By` distinguishes one name from several, and is always inferred. This trait is sealed: implement
+/// `AsRef<str>` or `IntoIterator` instead.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -30,20 +30,21 @@ pub trait Channels<By>: names::Names<By> {}
 
 impl<By, C: names::Names<By>> Channels<By> for C {}
 
-/// The sealed half. Without the parameter the two blanket implementations would overlap.
+/// The sealed half of [`Channels`](super::Channels). Without the parameter the two blanket implementations would
+/// overlap.
 pub(crate) mod names {
-    /// Named by a text.
+    /// Marks a single name.
     #[derive(Debug)]
     pub struct One;
 
-    /// Named by an iteration.
+    /// Marks several names.
     #[derive(Debug)]
     pub struct Several;
 
-    /// Gives the names to `then`, each once, in the order in which they were first named.
+    /// Calls `then` with the names, without duplicates, in the order in which they were first given.
     ///
-    /// The caller's code (`as_ref`, the iterator) runs before `then` does, so never under a lock that `then`
-    /// takes; one name costs no allocation.
+    /// The caller's code (`as_ref`, the iterator) runs before `then`, so never under a lock that `then` takes. A single
+    /// name is not allocated.
     pub trait Names<By> {
         fn with_names<R>(self, then: impl FnOnce(&[&str]) -> R) -> R;
     }

@@ -1,4 +1,4 @@
-//! The HTTP words every server shares: head, headers, Last-Event-ID.
+//! The parts of HTTP that all servers share: the response's head, its headers, and `Last-Event-ID`.
 
 use std::time::Duration;
 
@@ -6,15 +6,16 @@ use crate::error::HeaderError;
 use crate::event::{Event, Frame};
 use crate::spread;
 
-/// The request header in which an `EventSource` says where it was when the connection broke.
+/// The request header in which an `EventSource` sends its last event ID when it reconnects.
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 
-/// The query parameter for those who cannot set a header: polyfills, and a page's first connection.
+/// The query parameter for clients that cannot set a header: polyfills, and the first connection of a page.
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 const LAST_EVENT_ID_QUERY: &str = "lastEventId";
 
-/// The id of the last event that the client saw, by its header, else by the target's query; an empty one is none.
+/// Returns the ID of the last event that the client saw, from the header, else from the target's query. An empty ID
+/// counts as none.
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub(crate) fn last_event_id(header: Option<&str>, target: &str) -> Option<String> {
     let from_query = || {
@@ -25,11 +26,10 @@ pub(crate) fn last_event_id(header: Option<&str>, target: &str) -> Option<String
     header.filter(|id| !id.is_empty()).map(str::to_owned).or_else(from_query).filter(|id| !id.is_empty())
 }
 
-/// Ours unless the application says otherwise: caches must not keep a stream, compressors must not touch it,
-/// and nginx must not collect it.
+/// The default headers: caches must not keep a stream, compressors must not change it, and nginx must not buffer it.
 const DEFAULTS: [(&str, &str); 2] = [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")];
 
-/// What says how the body is framed, what it is, or when it was made.
+/// The headers that the application cannot set: they describe the body's framing, its type, or its date.
 const RESERVED: [&str; 9] = [
     "Connection",
     "Content-Encoding",
@@ -42,10 +42,10 @@ const RESERVED: [&str; 9] = [
     "Upgrade",
 ];
 
-/// Headers of the application's, for the response that carries an event stream.
+/// Additional headers for the response that carries an event stream.
 ///
-/// Checked when they are added, so that a response cannot fail because of them. One of the same name as a
-/// header of ours replaces it: `Cache-Control` (`no-cache, no-transform`) and `X-Accel-Buffering` (`no`).
+/// Each header is checked when it is added, so that no response fails because of it. A header replaces a default header
+/// of the same name: `Cache-Control` (`no-cache, no-transform`) or `X-Accel-Buffering` (`no`).
 ///
 /// ```
 /// use server_sent_events::ResponseHeaders;
@@ -57,18 +57,20 @@ const RESERVED: [&str; 9] = [
 pub struct ResponseHeaders(Vec<(String, String)>);
 
 impl ResponseHeaders {
-    /// No headers but ours.
+    /// Creates an empty set of headers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a header; of one name there may be several.
+    /// Adds a header. Several headers may have the same name.
     ///
     /// # Errors
     ///
-    /// [`HeaderError`] for a name that is no token (RFC 9110 5.1), a value with a control character such as CR
-    /// or LF, which would forge headers (CWE-113), or one that is not ASCII, and for a header that says how the
-    /// stream is framed, such as `Content-Length`.
+    /// Returns a [`HeaderError`] in three cases:
+    ///
+    /// * The name is not a token (RFC 9110 5.1).
+    /// * The value is not ASCII, or has a control character. CR and LF would forge headers (CWE-113).
+    /// * The header describes how the stream is framed or what it is, such as `Content-Length`.
     pub fn with(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -91,19 +93,19 @@ impl ResponseHeaders {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// All that the response says about its body: what it is, ours, the application's.
+    /// Returns all headers of the stream: its type, the defaults, and the application's.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        let replaced = |name| self.0.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-        let ours = DEFAULTS.into_iter().filter(move |&(name, _)| !replaced(name));
-        let own = self.0.iter().map(|(name, value)| (&**name, &**value));
-        [("Content-Type", "text/event-stream; charset=utf-8")].into_iter().chain(ours).chain(own)
+        let replaced = |name| self.0.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
+        let defaults = DEFAULTS.into_iter().filter(move |&(name, _)| !replaced(name));
+        let custom = self.0.iter().map(|(name, value)| (&**name, &**value));
+        [("Content-Type", "text/event-stream; charset=utf-8")].into_iter().chain(defaults).chain(custom)
     }
 }
 
-/// The head of the response that carries an event stream. `date` is the value of its `Date` header.
+/// Returns the head of the response that carries an event stream. `date` is the value of its `Date` header.
 ///
-/// The end of the body is told by an empty chunk (RFC 9112 7.1), so that the connection may go on; in
-/// HTTP/1.0, which knows no chunks, by the connection's end.
+/// A chunked body ends with an empty chunk (RFC 9112 7.1), so the connection can be reused. HTTP/1.0 has no chunks, so
+/// the body ends with the connection.
 pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &ResponseHeaders) -> String {
     let mut head = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\n");
     for (name, value) in headers.all() {
@@ -119,15 +121,15 @@ pub(crate) fn head(chunked: bool, keep_alive: bool, date: &str, headers: &Respon
     head
 }
 
-/// The whole body of a stream that sends its client away for a while: it comes back after a time between
-/// `retry` and twice that, so that those who were turned away together do not return together.
+/// Returns the whole body of a stream that makes its client reconnect later.
 ///
-/// Any status but 200 would make an `EventSource` give up for good (WHATWG HTML 9.2.3).
+/// The client reconnects after a random time between `retry` and twice that, so that refused clients do not return
+/// together. Any other status than 200 would make an `EventSource` give up for good (WHATWG HTML 9.2.3).
 pub(crate) fn busy(retry: Duration) -> Frame {
     let random = spread::random_share();
     let longest = Duration::from_millis(i32::MAX as u64);
     let retry = retry.min(longest).mul_f64(1.0 + random).min(longest);
-    Event::comment("busy").retry(retry).expect("BUG: bounded a line above").encode()
+    Event::comment("busy").retry(retry).expect("BUG: a bounded time is out of range").encode()
 }
 
 #[cfg(test)]
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_clients_do_not_come_back_together() {
+    fn busy_clients_do_not_reconnect_together() {
         let texts: std::collections::HashSet<String> = (0..100).map(|_| busy(Duration::from_secs(10)).into()).collect();
         assert!(texts.len() > 50, "{texts:?}");
         for text in texts {

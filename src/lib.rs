@@ -224,7 +224,7 @@ mod history;
 // Its functions are for the adapters, and not each uses all; without one only `ResponseHeaders` and `Batch` are used.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
-mod notices;
+mod log;
 mod publish;
 mod queue;
 mod registry;

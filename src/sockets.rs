@@ -1,24 +1,24 @@
 //! Listening sockets with the options that event streams need.
 //!
-//! Connections that are accepted inherit them, on Linux at least.
+//! Accepted connections inherit them, at least on Linux.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-/// The options that can be chosen.
+/// The socket options that differ between servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// The size of the kernel's buffer for sent data; `None` leaves it to the kernel.
+    /// The size of the kernel's send buffer; `None` leaves it to the kernel.
     pub(crate) send_buffer_size: Option<usize>,
-    /// The bytes in it that may be unsent (Linux).
+    /// The limit of unsent bytes in the send buffer (Linux).
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
     pub(crate) notsent_lowat: u32,
-    /// How long sent data may stay unacknowledged (Linux).
+    /// The time for which sent data may stay unacknowledged (Linux).
     ///
-    /// It is for servers that write from a thread which may block. A server that watches its sockets must not set it: if
-    /// the client's window is below one segment, Linux counts from the first such moment on, whatever the client
-    /// acknowledges since, and so resets a client that reads slowly but steadily.
+    /// This is for servers that write from a thread that may block. A server that watches its sockets must not set it.
+    /// If the client's window is below one segment, Linux counts from the first such moment on, even if the client
+    /// acknowledges data meanwhile. So it resets a client that reads slowly but steadily.
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
     pub(crate) user_timeout: Option<Duration>,
 }
@@ -29,7 +29,7 @@ impl Default for Options {
     }
 }
 
-/// A listener on the first of these addresses that can be bound.
+/// Binds a listener to the first of these addresses that can be bound.
 pub(crate) fn listen_on(address: impl ToSocketAddrs, options: Options) -> io::Result<TcpListener> {
     let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "the address resolves to nothing"));
     for address in address.to_socket_addrs()? {
@@ -45,7 +45,7 @@ fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // As std does it. On Windows the option means something else: another program may steal the port.
+    // As std does. On Windows the option means something else: another program could steal the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn more_connections_may_wait_than_a_listener_of_std_lets() {
+    fn more_connections_may_wait_than_with_a_listener_of_std() {
         let listener = listen(([127, 0, 0, 1], 0).into(), Options::default()).unwrap();
         let address = listener.local_addr().unwrap();
         let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));

@@ -1,21 +1,22 @@
-//! Random and even spreading, so that many clients or streams do not all act at the same moment.
+//! Random and evenly spread numbers, so that many clients or streams do not all act at the same moment.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// Returns a random number.
 ///
-/// Each `RandomState` has keys of its own, from the operating system's random numbers.
+/// Each `RandomState` takes its keys from the operating system's random numbers.
 pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// Returns a random share, from 0 to 1.
+/// Returns a random number from 0 to 1.
 pub(crate) fn random_share() -> f64 {
     share(random())
 }
 
-/// Returns the share of the element with this number, from 0 to 1: those of consecutive numbers fall evenly, wherever they
-/// start, since they are multiples of the golden ratio.
+/// Returns a number from 0 to 1 for the element with this number.
+///
+/// Consecutive numbers spread evenly from any start, because their results are multiples of the golden ratio.
 pub(crate) fn even_share(start: u64, number: u64) -> f64 {
     share(start.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::event::LargeFrames;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,7 +177,7 @@ pub struct ChannelStats {
 /// there before any subscriber can count it.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    notices: Arc<Notices>,
+    warnings: Arc<RateLimitedLog>,
     large_frames: Arc<LargeFrames>,
     published: AtomicU64,
     queued: AtomicU64,
@@ -199,9 +199,9 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// Counts from 0, and logs there what an operator must know.
-    pub(crate) fn new(notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(warnings: Arc<RateLimitedLog>) -> Self {
         Self {
-            notices,
+            warnings,
             large_frames: Arc::default(),
             published: AtomicU64::new(0),
             queued: AtomicU64::new(0),
@@ -255,7 +255,7 @@ impl Counters {
 
     pub(crate) fn count_unusable_field(&self) {
         self.unusable_fields.fetch_add(1, Relaxed);
-        self.notices.unusable_field();
+        self.warnings.unusable_field();
     }
 
     pub(crate) fn count_ended(&self, cause: EndCause) {

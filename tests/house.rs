@@ -8,7 +8,7 @@ const ORDER: &[&str] = &[
     "error",
     "channels",
     "spread",
-    "notices",
+    "log",
     "event",
     "stats",
     "history",
@@ -28,7 +28,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["tiny_http::"], &["adapter/tiny_http.rs", "adapter/tiny_http/refusal.rs", "adapter/tiny_http/server.rs"]),
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
     (&["mio::", "httparse"], &["server.rs", "server/"]),
-    (&["socket2"], &["sockets.rs", "adapter/knocker.rs", "server/"]),
+    (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "server/"]),
     // The order of events depends on one lock, the registry's; each other one guards a queue, a stream, threads or counts.
     (
         &["Mutex", "RwLock", "parking_lot"],

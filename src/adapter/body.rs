@@ -1,7 +1,7 @@
-//! Reads the body of a request whole, or rejects it.
+//! Reads the whole body of a request, or rejects it.
 //!
-//! Both servers hand out a reader that can end early without an error, and one that ends with the connection if the
-//! client offers an upgrade. Only the announced length tells how much belongs to the request, so it alone decides.
+//! The readers of both servers can end early without an error. If the client offers an upgrade, they end only with the
+//! connection. Only the announced length shows how much belongs to the request, so this module relies on it alone.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use crate::error::BodyError;
 
 /// Returns the length of the body that these headers announce; 0 if they announce none (RFC 9112 6.3).
 ///
-/// Chunked bodies are rejected: the decoder below reports a chunk that is cut off like the end of the body.
+/// Chunked bodies are rejected, because the servers' decoder reports a truncated chunk as the end of the body.
 pub(crate) fn length<'a>(
     headers: impl Iterator<Item = (&'a str, &'a str)>,
     max_bytes: usize,
@@ -27,13 +27,13 @@ pub(crate) fn length<'a>(
         ([], [encoding]) if encoding.eq_ignore_ascii_case("chunked") => Err(BodyError::LengthRequired),
         ([], _) => Err(BodyError::UnsupportedEncoding),
         ([length], []) => parse(length, max_bytes),
-        // Equal ones too: the server below reads by the first, a proxy perhaps by the last.
+        // Equal lengths are rejected too: the server reads by the first, and a proxy perhaps by the last.
         (_, []) => Err(BodyError::InvalidLength),
         _ => Err(BodyError::LengthAndEncoding),
     }
 }
 
-/// Parses digits only: `usize` would accept a sign.
+/// Parses a length of digits only, since `usize` would accept a sign.
 fn parse(length: &str, max_bytes: usize) -> Result<usize, BodyError> {
     if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BodyError::InvalidLength);
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(read(&b"hello, and what follows"[..], 5), Ok(b"hello".to_vec()));
         assert_eq!(read(&b"hell"[..], 5), Err(Incomplete { received: 4, announced: 5 }));
         assert_eq!(read(&b""[..], 5), Err(Incomplete { received: 0, announced: 5 }));
-        // What a length announces is not allocated: this one could not be.
+        // An announced length is not allocated: this one could not be.
         let huge = isize::MAX as usize;
         assert_eq!(read(&b"hello"[..], huge), Err(Incomplete { received: 5, announced: huge }));
     }

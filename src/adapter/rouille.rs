@@ -1,4 +1,4 @@
-//! Event streams as answers to requests of [`rouille`](https://docs.rs/rouille).
+//! Event streams as responses to requests of [`rouille`](https://docs.rs/rouille).
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
@@ -10,50 +10,53 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! [`server`] makes a [`rouille::Server`] like its own `new`, and keeps streams that open together from starving.
+//! [`server`] creates a [`rouille::Server`] as its own `new` does, and keeps streams that open together from starving.
 //!
-//! # Which of the two
+//! # Body or upgrade
 //!
-//! * [`into_rouille`](crate::Subscription::into_rouille) gives a body that rouille reads. Right for a few streams: each
-//!   holds one of rouille's threads for as long as it lasts, and a quiet event takes 8 KiB on its way, since that is what
-//!   the server below, `tiny_http`, collects before it sends. Every event is sent within 40 ms, one after a pause at once.
+//! * [`into_rouille`](crate::Subscription::into_rouille) returns a body that rouille reads. It suits a few streams:
+//!   each occupies one of rouille's threads until it ends. A quiet event takes up to 8 KiB, because the server below,
+//!   `tiny_http`, collects that much before it sends. Every event is sent within 40 ms, and at once after a pause.
 //! * [`into_rouille_upgrade`](crate::Subscription::into_rouille_upgrade) takes the connection over from rouille, and
-//!   the publisher [writes in the background](crate::Subscription::write_in_background): no thread of rouille's, nothing
-//!   but the events themselves, no delay. The price: the client cannot see that the stream has ended.
+//!   the publisher [writes in the background](crate::Subscription::write_in_background). A stream then occupies no
+//!   thread of rouille, and only the events are sent, without delay. The price: the client cannot see that the stream
+//!   has ended.
 //!
 //! # Threads
 //!
-//! A [`rouille::Server`] starts a thread for each request, and a stream as a body keeps its. One with a `pool_size` of N
-//! (or `start_server_with_pool`)
-//! has N threads (by default 8 for each processor) for all requests: **N streams as bodies stop the server**, no other
-//! request is answered until one of them ends. With a pool, take the upgrade, or keep
-//! [`max_subscribers`](crate::PublisherBuilder::max_subscribers) well below N.
+//! A [`rouille::Server`] starts a thread per request, and a stream as a body keeps its thread. A server with a
+//! `pool_size` of N (or `start_server_with_pool`) has N threads for all requests, by default 8 per processor. **N
+//! streams as bodies stop the server**: it answers no other request until one of them ends. With a pool, use the
+//! upgrade, or keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) well below N.
 //!
-//! A client that does not read stops the thread that writes to it, and its [queue](crate::EndCause::QueueFull) ends its
-//! stream and is given back. The thread itself waits until the operating system gives the connection up: rouille binds
-//! its own listener, on which no time limit can be set, and keeps the connection to itself.
+//! If a client does not read, the thread that writes to it is blocked. The stream ends when its [queue is
+//! full](crate::EndCause::QueueFull). But the thread stays blocked until the operating system gives the connection up.
+//! This crate can set no timeout, because rouille binds its own listener and keeps the connection to itself.
 //!
 //! # Bodies of requests
 //!
-//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
-//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. rouille's own
-//! functions that read a body (`rouille::input`) use that reader. Chunked bodies are answered with status 411.
+//! Read them with [`read_body`]: it returns a whole body, or an error with a status. The server's own reader reports a
+//! truncated body as if it were whole. If the client offers an upgrade, that reader ends only with the connection.
+//! rouille's own functions that read a body (`rouille::input`) use it. `read_body` rejects chunked bodies with status
+//! 411.
 //!
-//! # What it cannot promise
+//! # Limits of this adapter
 //!
-//! rouille stands on `tiny_http`, so what a stranger can do to that, with an announced body or half a request, holds here
-//! too (the `tiny_http` adapter's documentation has the list): on the open internet put a proxy in front. And since rouille
-//! binds the listener itself, a client that vanishes without a word is noticed only when the operating system gives
-//! up, after a quarter of an hour; and no more than 128 connections wait to be accepted, the others try again a second
-//! later. For more than a few hundred streams take the `tiny_http` adapter.
+//! rouille is built on `tiny_http`, and shares its weaknesses against an announced body or half a request. The
+//! `tiny_http` adapter's documentation lists them: on the open internet, put a proxy in front.
 //!
-//! A request header that is not ASCII (`Cookie: name=Zoë`) makes the server close the connection without an answer, and
-//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
-//! example.
+//! rouille binds the listener itself. So a client that vanishes silently is detected only when the operating system
+//! gives up, after about a quarter of an hour. At most 128 connections wait to be accepted; further ones try again a
+//! second later. For more than a few hundred streams, use the `tiny_http` adapter.
 //!
-//! A client that speaks HTTP/1.0 (nginx does unless it has `proxy_http_version 1.1`) cannot be sent a body of
-//! unknown length. As a body it gets what is there already, up to 1 MiB, and the end: an `EventSource` comes back
-//! after some seconds and, with a [history](crate::History), goes on from there. The upgrade streams to it.
+//! If a request header is not ASCII (`Cookie: name=Zoë`), the server closes the connection without a response, and the
+//! program never sees the request. Encode what a page puts into cookies and headers, for example with
+//! `encodeURIComponent`.
+//!
+//! A client that speaks HTTP/1.0 cannot be sent a body of unknown length. nginx does so unless it has
+//! `proxy_http_version 1.1`. As a body, such a client gets what is ready, up to 1 MiB, and the end. An `EventSource`
+//! then reconnects after a few seconds and, with a [history](crate::History), resumes. The upgrade streams to such a
+//! client.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -64,22 +67,24 @@ use std::time::Duration;
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
 use crate::adapter::body;
-use crate::adapter::knocker::Knocker;
+use crate::adapter::nudge::Nudger;
 use crate::error::BodyError;
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publish::SubscriptionBuilder;
 use crate::subscription::{Reader, Subscription};
 
-/// How many bytes the server collects before it sends them as a chunk.
+/// The number of bytes that the server collects before it sends them as a chunk.
 const COLLECTED: usize = 8192;
 
 impl Subscription {
-    /// The response whose body is this stream.
+    /// Returns the response whose body is this stream.
     ///
-    /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
-    /// stream's end the body's. It is `Content-Encoding: identity`, or `rouille::content_encoding::apply` would read
-    /// it to its end first. A `HEAD` request gets the head alone. Returns at once; rouille's thread then reads the
-    /// body, and ends the stream when the client has gone ([`EndCause::Dropped`](crate::EndCause::Dropped)).
+    /// It has status 200 and the headers that an event stream needs. Its body begins with a comment, then carries every
+    /// frame, and ends with the stream. It has `Content-Encoding: identity`, since `rouille::content_encoding::apply`
+    /// would otherwise read the body to its end first. A `HEAD` request gets the head alone.
+    ///
+    /// Returns at once. rouille's thread then reads the body, and ends the stream when the connection is lost
+    /// ([`EndCause::Dropped`](crate::EndCause::Dropped)).
     ///
     /// ```no_run
     /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
@@ -96,7 +101,7 @@ impl Subscription {
         self.into_rouille_with_headers(&ResponseHeaders::new())
     }
 
-    /// [`into_rouille`](Self::into_rouille) with further headers.
+    /// Returns the response of [`into_rouille`](Self::into_rouille) with additional headers.
     pub fn into_rouille_with_headers(mut self, headers: &ResponseHeaders) -> Response {
         self.begin_with_comment();
         response(headers, ResponseBody::from_reader(Body(self.into_reader().pad_to(COLLECTED))))
@@ -105,15 +110,16 @@ impl Subscription {
     /// Returns the response that takes the connection over from rouille and [writes the stream in the
     /// background](Self::write_in_background).
     ///
-    /// No thread of rouille's stays with it, and nothing is filled up: each event is sent as it comes, by the
-    /// publisher's writer threads. For this the response says `Connection: upgrade`, and has neither a length nor chunks.
-    /// By HTTP's rules (RFC 9112 6.3) it ends with its connection; but the server below does not
-    /// close that, unless the client asked for `Connection: close`, as proxies mostly do, or speaks HTTP/1.0. So
-    /// **the client cannot see that the stream has ended**: an `EventSource` does not come back after
-    /// [`close`](crate::Publisher::close) or after its queue was full, but waits on, in silence.
+    /// `request` is the request to answer. A `HEAD` request gets the head alone. The stream occupies no thread of
+    /// rouille, and needs no padding: the publisher's writer threads send each event at once. For this, the response
+    /// has the header `Connection: upgrade`, and neither a length nor chunks.
     ///
-    /// The request is that to which this is the answer; a `HEAD` request gets the head alone. If not one writer thread can
-    /// be started, the stream is over after its head.
+    /// By HTTP's rules (RFC 9112 6.3) such a response ends with its connection. But the server below does not close the
+    /// connection, unless the client asked for `Connection: close`, as most proxies do, or speaks HTTP/1.0. So **the
+    /// client cannot see that the stream has ended**. An `EventSource` does not reconnect after
+    /// [`close`](crate::Publisher::close) or after its queue was full, but waits in silence.
+    ///
+    /// If no writer thread can be started, the stream ends after its head.
     ///
     /// ```no_run
     /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
@@ -130,24 +136,25 @@ impl Subscription {
         self.into_rouille_upgrade_with_headers(request, &ResponseHeaders::new())
     }
 
-    /// [`into_rouille_upgrade`](Self::into_rouille_upgrade) with further headers.
+    /// Returns the response of [`into_rouille_upgrade`](Self::into_rouille_upgrade) with additional headers.
     pub fn into_rouille_upgrade_with_headers(mut self, request: &Request, headers: &ResponseHeaders) -> Response {
         let head = response(headers, ResponseBody::empty());
         if request.method() == "HEAD" {
             return head;
         }
         self.begin_with_comment();
-        Response { upgrade: Some(Box::new(HandOver(Some(self)))), ..head }
+        Response { upgrade: Some(Box::new(BackgroundUpgrade(Some(self)))), ..head }
     }
 }
 
 impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
-    /// Opens it and makes the response whose body is its stream; with a [history](crate::History) the client goes on from
-    /// the last event id that it says.
+    /// Opens the subscription, and returns the response whose body is its stream. With a [history](crate::History) the
+    /// client resumes after its last event ID.
     ///
-    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), the answer is a [busy
-    /// response](respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
-    /// is answered with status 400 and the error's text, and a browser does not come back.
+    /// If a [temporary](crate::OpenError::is_temporary) limit is reached, the response is a [busy
+    /// response](respond_busy) for 5 seconds, after which a browser reconnects. For any other
+    /// [`OpenError`](crate::OpenError) the request is at fault. The response then has status 400 and the error's text,
+    /// and a browser does not reconnect.
     ///
     /// ```no_run
     /// # use server_sent_events::{Publisher, adapter::rouille::server};
@@ -162,10 +169,10 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         self.respond_to_with_headers(request, &ResponseHeaders::new())
     }
 
-    /// Makes the response that [`respond_to`](Self::respond_to) makes, with further headers.
+    /// Returns the response of [`respond_to`](Self::respond_to) with additional headers.
     ///
-    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
-    /// another origin reconnect after a busy response.
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a
+    /// page of another origin reconnect after a busy response.
     ///
     /// ```no_run
     /// # use server_sent_events::{ResponseHeaders, Publisher, adapter::rouille::server};
@@ -190,16 +197,17 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     }
 }
 
-/// A [`rouille::Server`] that is fit for event streams; port 0 takes a free one.
+/// Creates a [`rouille::Server`] for event streams. Port 0 takes a free port.
 ///
-/// As [`Server::new`], with one addition: it keeps streams from starving. Below rouille, `tiny_http` can put a new
-/// connection behind one that never ends, so that it gets no byte, ever, even when only ten open together. Any further
-/// connection makes it take up one that waits, so for a moment after each request a thread connects to the server and
-/// hangs up, five times after a request that comes alone; an idle server costs nothing.
+/// It works as [`Server::new`] does, and also keeps streams from starving. `tiny_http`, the server below rouille, can
+/// queue a new connection behind one that never ends, even if only ten open together. The new connection then gets no
+/// byte. Any further connection makes `tiny_http` take up one that waits. So for a moment after each request a thread
+/// connects to the server and closes the connection. It does so five times after a single request, and never while the
+/// server is idle.
 ///
 /// # Errors
 ///
-/// What the operating system says of the address, or that a thread cannot be started.
+/// Returns the operating system's error if the address cannot be bound or a thread cannot be started.
 ///
 /// ```
 /// use server_sent_events::{Publisher, adapter::rouille::server};
@@ -222,22 +230,22 @@ pub fn server<F>(
 where
     F: Fn(&Request) -> Response + Send + Sync + 'static,
 {
-    // The handler lives as long as the server, and so does what it holds.
-    let knocker = Arc::new(OnceLock::<Knocker>::new());
-    let knocks = Arc::clone(&knocker);
+    // The handler holds the nudger, and lives as long as the server.
+    let nudger = Arc::new(OnceLock::<Nudger>::new());
+    let held_by_handler = Arc::clone(&nudger);
     let server = Server::new(address, move |request: &Request| {
-        knocks.get().into_iter().for_each(Knocker::request_came);
+        held_by_handler.get().into_iter().for_each(Nudger::request_arrived);
         handler(request)
     });
     let server = server.map_err(io::Error::other)?;
-    knocker.set(Knocker::start(server.server_addr())?).expect("BUG: set once");
+    nudger.set(Nudger::start(server.server_addr())?).expect("BUG: the nudger was set twice");
     Ok(server)
 }
 
-/// The response with a stream that is over at once and makes an `EventSource` come back.
+/// Returns a response whose stream ends at once and makes an `EventSource` reconnect later.
 ///
-/// For a full house: the client tries again after a time between `retry` and twice that, each at its own moment. A
-/// status such as 503 would make it give up for good.
+/// Use it when a limit is reached. The client reconnects after a random time between `retry` and twice that. A status
+/// such as 503 would make it give up for good.
 ///
 /// ```
 /// use server_sent_events::adapter::rouille::respond_busy;
@@ -249,9 +257,9 @@ pub fn respond_busy(retry: Duration) -> Response {
     respond_busy_with_headers(retry, &ResponseHeaders::new())
 }
 
-/// Makes the response that [`respond_busy`] makes, with further headers.
+/// Returns the response of [`respond_busy`] with additional headers.
 ///
-/// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
+/// Give it the headers of the streams. Without their CORS headers a browser rejects the response for a page of another
 /// origin, and does not reconnect.
 ///
 /// ```
@@ -267,10 +275,10 @@ pub fn respond_busy_with_headers(retry: Duration, headers: &ResponseHeaders) -> 
     response(headers, ResponseBody::from_string(http::busy(retry)))
 }
 
-/// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
-/// `lastEventId` in the query, for those who cannot set a header.
+/// Returns the ID of the last event that the client saw, if the request has one.
 ///
-/// It is the client's word, of any length and content; an empty one is none.
+/// The ID comes from the header `Last-Event-ID`, else from `lastEventId` in the query, for clients that cannot set a
+/// header. The client may send any text of any length. An empty ID counts as none.
 ///
 /// ```
 /// use rouille::Request;
@@ -283,21 +291,25 @@ pub fn last_event_id(request: &Request) -> Option<String> {
     http::last_event_id(request.header(LAST_EVENT_ID), request.raw_url())
 }
 
-/// Reads the body of the request, whole, or rejects it.
+/// Reads the whole body of the request, or rejects it. Blocks until the body has arrived or the connection has ended.
 ///
-/// Reads as much as `Content-Length` announces and no more. With [`Request::data`](rouille::Request::data) alone, a body
-/// never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each plain
-/// request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty body.
-/// The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
+/// It reads exactly as many bytes as `Content-Length` announces. [`Request::data`](rouille::Request::data) alone has
+/// two faults. If the client offers an upgrade, the body never ends (`curl --http2` and Java's `HttpClient` offer
+/// HTTP/2 on each plain request). And a truncated body looks whole.
 ///
-/// Blocks until the body or the end of the connection has arrived.
+/// A request without `Content-Length` has an empty body. A client that waits for `100 Continue` is sent it, unless the
+/// body is rejected.
 ///
 /// # Errors
 ///
-/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
-/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because the server
-/// below rouille does not report whether it is whole. The last two are rejected before any of the body is read.
-/// [`BodyError::AlreadyTaken`] (500) if `Request::data` was called before.
+/// Returns a [`BodyError`], which has a status for the response:
+///
+/// * 400 for a body that ends early, for a length that is not one number, and for an encoding other than chunked.
+/// * 411 for a chunked body, because the server below rouille does not report whether it is whole.
+/// * 413 for a body larger than `max_bytes`.
+/// * 500 ([`BodyError::AlreadyTaken`]) if `Request::data` was called before.
+///
+/// A body is rejected with 411 or 413 before any of it is read.
 ///
 /// ```
 /// use rouille::Request;
@@ -317,19 +329,19 @@ pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyErr
     }
 }
 
-/// A response with the headers of an event stream.
+/// Returns a response with the headers of an event stream.
 fn response(headers: &ResponseHeaders, data: ResponseBody) -> Response {
     let identity = ("Content-Encoding".into(), "identity".into());
     let headers = headers.all().map(owned).chain([identity]).collect();
     Response { status_code: 200, headers, data, upgrade: None }
 }
 
-/// A header as rouille takes it.
+/// Converts a header for rouille.
 fn owned((name, value): (&str, &str)) -> (Cow<'static, str>, Cow<'static, str>) {
     (name.to_owned().into(), value.to_owned().into())
 }
 
-/// The body as rouille reads it.
+/// The body that rouille reads.
 struct Body(Reader);
 
 impl Read for Body {
@@ -337,22 +349,22 @@ impl Read for Body {
         self.0.read(buffer)
     }
 
-    /// Asked for by the server when the client takes no chunks: it wants to know the length before it sends a byte.
-    /// The end never comes by itself, and what it collects until then has no bound.
+    /// Appends what is ready. The server calls this if the client takes no chunks, since it needs the length before it
+    /// sends a byte. A live stream has no end, so waiting for one would collect events without a bound.
     fn read_to_end(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         let before = bytes.len();
-        self.0.take_what_is_there(bytes);
+        self.0.take_ready(bytes);
         Ok(bytes.len() - before)
     }
 }
 
-/// Hands the stream over as soon as the connection is there.
-struct HandOver(Option<Subscription>);
+/// Starts writing in the background once rouille has given the connection away.
+struct BackgroundUpgrade(Option<Subscription>);
 
-impl Upgrade for HandOver {
+impl Upgrade for BackgroundUpgrade {
     fn build(&mut self, connection: Box<dyn ReadWrite + Send>) {
         if let Some(subscription) = self.0.take() {
-            // An error means that the stream is over, which is all that can be done about it here.
+            // After an error the stream is over, and no response can report it.
             let _ = subscription.write_in_background(connection);
         }
     }

@@ -1,4 +1,4 @@
-//! What is written together: small frames copied one behind the other, large ones from where they are.
+//! Frames that are written together: small ones are copied into a buffer, large ones are written in place.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,15 +6,15 @@ use std::ops::Range;
 
 use crate::event::{Frame, FrameId};
 
-/// Where frames are collected.
+/// A buffer that collects frames.
 pub(crate) trait Sink {
     fn append(&mut self, frame: &Frame);
 
-    /// Returns how many bytes were appended so far.
+    /// Returns the number of bytes that were appended so far.
     fn len(&self) -> usize;
 }
 
-/// Every frame is copied.
+/// Copies every frame.
 impl Sink for Vec<u8> {
     fn append(&mut self, frame: &Frame) {
         self.extend_from_slice(frame.as_bytes());
@@ -25,29 +25,29 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// A few writes, one behind the other in a buffer that is used again and again. What is appended between `begin` and
-/// `seal` becomes one chunk, or stays as it is.
+/// Several writes in one reused buffer. What is appended between `begin` and `seal` becomes one chunk, or stays
+/// unframed.
 ///
-/// A chunk's size stands in front of it and is not known before it is complete, so a place of fixed width is kept for it
-/// (RFC 9112 7.1 allows leading zeros), and nothing is copied twice. A large frame is not copied at all.
+/// A chunk's size precedes the chunk, but is known only at its end. So the buffer reserves a place of fixed width for
+/// it (RFC 9112 7.1 allows leading zeros), and nothing is copied twice. A large frame is not copied at all.
 #[derive(Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    /// Frames that are not among the bytes, and where they belong there.
+    /// The frames that are not among the bytes, each with its position there.
     large: Vec<(usize, Frame)>,
-    /// How many bytes the large frames have.
+    /// The number of bytes of the large frames.
     large_len: usize,
     chunked: bool,
-    /// Where the current write begins.
-    start: Place,
-    /// Where the current chunk's size is, and the length of all there was before its body.
+    /// The start of the current write.
+    start: Position,
+    /// The position of the current chunk's size, and the length of everything before the chunk's body.
     chunk: usize,
     before_body: usize,
 }
 
-/// A place in a batch: in its bytes, and among its large frames.
+/// A position in a batch: in its bytes, and among its large frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct Position {
     byte: usize,
     large: usize,
 }
@@ -55,8 +55,8 @@ struct Place {
 /// One write of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchedWrite {
-    start: Place,
-    end: Place,
+    start: Position,
+    end: Position,
 }
 
 impl BatchedWrite {
@@ -72,10 +72,10 @@ impl BatchedWrite {
 impl Batch {
     const SIZE: &[u8] = b"00000000\r\n";
 
-    /// More than this is given back: what one busy moment took must not stay in memory forever.
-    const KEPT: usize = 128 * 1024;
+    /// The capacity that an emptied batch may keep, so that one busy moment does not occupy memory forever.
+    const KEPT_CAPACITY: usize = 128 * 1024;
 
-    /// Begins another write, with these bytes, which are not part of the body.
+    /// Begins another write with `head`, which is not part of the body.
     pub(crate) fn begin(&mut self, head: &[u8], chunked: bool) {
         self.start = self.end();
         self.bytes.extend_from_slice(head);
@@ -87,15 +87,15 @@ impl Batch {
         self.before_body = self.len();
     }
 
-    /// Completes the write; with the body's end, if it is the `last`.
+    /// Completes the write. If it is the `last`, also appends the end of a chunked body.
     pub(crate) fn seal(&mut self, last: bool) -> BatchedWrite {
         if self.chunked {
             match self.len() - self.before_body {
-                // A chunk of size zero would be the end.
+                // A chunk of size zero would end the body.
                 0 => self.bytes.truncate(self.chunk),
                 size => {
                     let mut place = &mut self.bytes[self.chunk..];
-                    write!(place, "{size:08x}").expect("BUG: no place for a chunk's size");
+                    write!(place, "{size:08x}").expect("BUG: the place of a chunk's size is too small");
                     self.bytes.extend_from_slice(b"\r\n");
                 }
             }
@@ -106,7 +106,7 @@ impl Batch {
         BatchedWrite { start: self.start, end: self.end() }
     }
 
-    /// Undoes a write that was the last to be sealed.
+    /// Removes the write that was sealed last.
     pub(crate) fn undo(&mut self, write: &BatchedWrite) {
         self.bytes.truncate(write.start.byte);
         for (_, frame) in self.large.drain(write.start.large..) {
@@ -114,10 +114,10 @@ impl Batch {
         }
     }
 
-    /// Forgets all writes, and gives back what busy ones took.
+    /// Removes all writes, and releases excess capacity.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
+        self.bytes.shrink_to(Self::KEPT_CAPACITY);
         self.large.clear();
         self.large_len = 0;
     }
@@ -127,11 +127,11 @@ impl Batch {
         self.large[write.start.large..write.end.large].iter().map(|(_, frame)| frame.frame_id()).collect()
     }
 
-    fn end(&self) -> Place {
-        Place { byte: self.bytes.len(), large: self.large.len() }
+    fn end(&self) -> Position {
+        Position { byte: self.bytes.len(), large: self.large.len() }
     }
 
-    /// Returns the pieces of a write, in their order.
+    /// Returns the pieces of a write, in order.
     fn pieces<'b>(&'b self, write: &BatchedWrite) -> impl Iterator<Item = Piece<&'b [u8]>> + use<'b> {
         let bytes = write.bytes();
         let mut from = bytes.start;
@@ -155,7 +155,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes as much of a write as is taken without blocking. Returns what is left, if something is.
+    /// Writes as much of a write as the writer takes without blocking. Returns the rest, if there is one.
     pub(crate) fn write_some(
         &self,
         write: &BatchedWrite,
@@ -194,7 +194,7 @@ impl Sink for Batch {
     }
 }
 
-/// A part of a write: bytes of its own, or a frame that others share.
+/// A part of a write: bytes of its own, or a shared frame.
 enum Piece<B> {
     Bytes(B),
     Frame(Frame),
@@ -209,34 +209,34 @@ impl<B: AsRef<[u8]>> Piece<B> {
     }
 }
 
-/// What a writer has not taken yet. Small frames are copied; of a large one there is no copy.
+/// The part of a write that the writer has not taken yet. It copies small frames, and shares large ones.
 pub(crate) struct Pending {
     pieces: VecDeque<Piece<Box<[u8]>>>,
-    /// How much of the first piece is written.
+    /// The number of bytes of the first piece that are written.
     written: usize,
 }
 
 impl Pending {
-    /// `written` bytes of the first piece are written.
+    /// Creates the rest of a write from its pieces. `written` bytes of the first piece are written.
     fn of<'b>(pieces: impl Iterator<Item = Piece<&'b [u8]>>, mut written: usize) -> Self {
-        let mut own = VecDeque::new();
+        let mut rest = VecDeque::new();
         for piece in pieces {
-            own.push_back(match piece {
-                Piece::Bytes(bytes) if own.is_empty() => Piece::Bytes(bytes[std::mem::take(&mut written)..].into()),
+            rest.push_back(match piece {
+                Piece::Bytes(bytes) if rest.is_empty() => Piece::Bytes(bytes[std::mem::take(&mut written)..].into()),
                 Piece::Bytes(bytes) => Piece::Bytes(bytes.into()),
                 Piece::Frame(frame) => Piece::Frame(frame),
             });
         }
-        Self { pieces: own, written }
+        Self { pieces: rest, written }
     }
 
-    /// Returns the large frames in it.
+    /// Returns the large frames of this rest.
     pub(crate) fn large_frames(&self) -> Vec<FrameId> {
         let frame_id = |piece: &Piece<_>| if let Piece::Frame(frame) = piece { Some(frame.frame_id()) } else { None };
         self.pieces.iter().filter_map(frame_id).collect()
     }
 
-    /// Writes as much as is taken without blocking. Returns whether nothing is left.
+    /// Writes as much as the writer takes without blocking. Returns whether all of it is written.
     pub(crate) fn write_some(&mut self, mut writer: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
         while let Some(first) = self.pieces.front() {
             let bytes = &first.as_bytes()[self.written..];
@@ -283,7 +283,8 @@ mod tests {
         assert_eq!(sealed(false, &["a"], true), "HEADdata: a\n\n");
     }
 
-    /// Frames of all sizes, in one write behind another, to a writer that takes as much at a time.
+    /// Writes frames of these sizes, behind another write, to a writer that takes this many bytes at a time. Returns
+    /// the bytes written, and those expected.
     fn written(frames: &[usize], at_a_time: usize) -> (Vec<u8>, Vec<u8>) {
         let mut batch = Batch::default();
         batch.begin(b"", true);
@@ -338,9 +339,9 @@ mod tests {
             Ok(some)
         });
         let pending = pending.unwrap().expect("it took 1,000 bytes only");
-        let own: usize =
+        let copied: usize =
             pending.pieces.iter().map(|piece| if let Piece::Bytes(bytes) = piece { bytes.len() } else { 0 }).sum();
-        assert_eq!(own, "\r\n".len());
+        assert_eq!(copied, "\r\n".len());
     }
 
     #[test]

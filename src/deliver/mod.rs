@@ -1,19 +1,19 @@
-//! Many streams on few writer threads.
+//! Delivery of many streams by few writer threads.
 
-// A stream in the background has no thread of its own. A publisher that queues something for it puts it on the run queue,
-// unless it is there; a writer thread takes it from there, drains its queue into a batch, writes that with one `write_all`
-// and one `flush`, and looks again.
+// A stream in the background has no thread of its own. A publisher that queues a payload for it puts the stream on the
+// run queue, unless it is there. A writer thread takes the stream from the run queue, and drains the stream's queue into
+// a batch. It writes the batch with one `write_all` and one `flush`, then checks the queue again.
 //
 //     source      what a subscriber is sent next
-//     batch       what is written together
+//     batch       frames that are written together
 //     stream      one stream in the background: its source, its writer, and what its socket has not taken yet
-//     pool        the threads there are, and the run queue
-//     worker      what a writer thread does
-//     slow        streams whose last write was not taken whole, and what they keep in memory
-//     start_slots which streams may begin
-//     supervisor  the thread that watches the others, and schedules heartbeats and the ends of lifetimes
+//     pool        the writer threads and the run queue
+//     worker      the work of a writer thread
+//     slow        streams whose last write was not taken whole, and the frames that they keep in memory
+//     start_slots the streams that may begin, and those that wait for it
+//     supervisor  the thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes
 //
-// How no wake-up is lost is explained in `queue/schedule.rs`.
+// `queue/schedule.rs` explains why no wake-up is lost.
 
 mod batch;
 mod pool;

@@ -17,7 +17,7 @@ use super::start_slots::{Leaves, StartSlots};
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::race_window;
 use crate::registry::Registry;
 use crate::stats::EndCause;
@@ -113,13 +113,13 @@ pub(crate) struct WriterPool {
     pub(super) processors: usize,
     pub(super) max_threads: usize,
     stack_size: usize,
-    pub(super) notices: Arc<Notices>,
+    pub(super) warnings: Arc<RateLimitedLog>,
     /// Time is counted in microseconds from here, so that it fits into an atomic.
     start: Instant,
 }
 
 impl WriterPool {
-    pub(crate) fn new(max_threads: usize, stack_size: usize, notices: Arc<Notices>) -> Arc<Self> {
+    pub(crate) fn new(max_threads: usize, stack_size: usize, warnings: Arc<RateLimitedLog>) -> Arc<Self> {
         let (run_queue, jobs) = unbounded();
         Arc::new(Self {
             run_queue,
@@ -137,7 +137,7 @@ impl WriterPool {
             processors: thread::available_parallelism().map_or(1, usize::from).min(max_threads),
             max_threads,
             stack_size,
-            notices,
+            warnings,
             start: Instant::now(),
         })
     }
@@ -158,7 +158,7 @@ impl WriterPool {
             let mut threads = self.threads.lock();
             if let Err(error) = self.start_threads(&mut threads) {
                 drop(threads);
-                self.notices.no_thread(&error);
+                self.warnings.no_thread(&error);
                 return Err(error);
             }
             self.streams.fetch_add(1, SeqCst);

@@ -1,7 +1,7 @@
-//! Streams whose last write was not taken whole, and the large frames that stay in memory because of them.
+//! Streams whose last write was not taken whole, and the large frames that they keep in memory.
 //!
-//! A frame is shared by the history, the queues and the streams that are being sent it. Once the history has evicted it, slow
-//! streams alone keep it in memory. The publisher knows how many bytes that are; here is who holds them.
+//! The history, the queues and the streams share a frame. Once the history has evicted a frame, only slow streams keep
+//! it in memory. The publisher counts the bytes of such frames; this list shows which streams hold them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::event::FrameId;
 use crate::queue::Subscriber;
 
-/// The slow streams of one publisher, the one that has been slow for longest first.
+/// The slow streams of one publisher, ordered by how long they have been slow.
 #[derive(Default)]
 pub(super) struct SlowStreams(Mutex<Slow>);
 
@@ -21,7 +21,7 @@ struct Slow {
     last: u64,
 }
 
-/// A stream that is slow as long as this exists.
+/// Marks a stream as slow until it is dropped.
 pub(super) struct SlowStream {
     list: Arc<SlowStreams>,
     number: u64,
@@ -34,7 +34,7 @@ impl Drop for SlowStream {
 }
 
 impl SlowStreams {
-    /// Adds a stream, which was taken these large frames for that it has not been sent.
+    /// Adds a stream that still has to send these large frames, besides those in its queue.
     pub(super) fn add(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frames: Vec<FrameId>) -> SlowStream {
         let mut slow = self.0.lock();
         slow.last += 1;
@@ -43,8 +43,10 @@ impl SlowStreams {
         SlowStream { list: Arc::clone(self), number }
     }
 
-    /// Returns the slowest streams that together are the only ones to hold so many bytes of large frames, as far as the slow
-    /// streams are concerned. Those that hold the newest large frame are spared: it was published a moment ago.
+    /// Returns the slowest streams that must end to release this many bytes of large frames.
+    ///
+    /// A frame counts as released when no other slow stream holds it. Streams that hold the newest large frame are
+    /// spared, because it was just published.
     pub(super) fn slowest(&self, bytes: usize, newest: Option<FrameId>) -> Vec<Arc<Subscriber>> {
         let slow = self.0.lock();
         let held: Vec<(Arc<Subscriber>, Vec<FrameId>)> = slow
@@ -62,19 +64,19 @@ impl SlowStreams {
         for frame in held.iter().flat_map(|(_, frames)| frames) {
             *holders.entry(*frame).or_default() += 1;
         }
-        let (mut freed, mut slowest) = (0, Vec::new());
+        let (mut released, mut slowest) = (0, Vec::new());
         for (subscriber, frames) in held {
-            if freed >= bytes {
+            if released >= bytes {
                 break;
             }
             if frames.is_empty() || newest.is_some_and(|newest| frames.contains(&newest)) {
                 continue;
             }
             for frame in frames {
-                let holders = holders.get_mut(&frame).expect("BUG: a frame that was counted");
+                let holders = holders.get_mut(&frame).expect("BUG: a held frame is not counted");
                 *holders -= 1;
                 if *holders == 0 {
-                    freed += frame.bytes;
+                    released += frame.bytes;
                 }
             }
             slowest.push(subscriber);
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_are_those_that_have_been_slow_for_longest_until_enough_is_freed() {
+    fn the_slowest_are_those_that_have_been_slow_for_longest_until_enough_is_released() {
         let slow = Arc::new(SlowStreams::default());
         let frames = frames();
         let ids: Vec<FrameId> = frames.iter().map(Frame::frame_id).collect();

@@ -1,4 +1,4 @@
-//! What a subscriber is sent next: initial data, the replay, then what is queued for it, and a heartbeat when it is silent.
+//! The frames of one subscriber, in order: initial data, the replay, its queue, and heartbeats in silence.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
 use crate::stats::{Counters, EndCause};
 
-/// How long to wait for the next frame.
+/// The limit of a wait for the next frame.
 #[derive(Clone, Copy)]
 pub(crate) enum Wait {
     Not,
@@ -20,39 +20,39 @@ pub(crate) enum Wait {
     Forever,
 }
 
-/// Why there is no frame.
+/// The reason why there is no frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum NoFrame {
-    /// None came in the time given.
+    /// No frame came in time.
     Timeout,
     /// The stream has ended.
     Ended,
 }
 
-/// Why draining has stopped.
+/// The reason why draining has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
-    /// Nothing waits.
+    /// Nothing is left to drain.
     Empty,
     /// The batch is full.
     Full,
-    /// What is next calls the application, which is not allowed, and nothing was appended.
+    /// The next step calls the application, which is not allowed. Nothing was appended.
     NeedsCall,
     /// The stream has ended.
     Ended,
 }
 
-/// What is next.
+/// The next thing for the subscriber.
 enum Next {
     Frame(Frame),
-    /// A closure had nothing for this subscriber.
+    /// The closure skips this subscriber.
     Skipped,
     NeedsCall,
     Empty,
     Ended,
 }
 
-/// How the frames of a stream are made.
+/// The heartbeat and the lifetime of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SourceSettings {
     pub(crate) heartbeat: Option<Duration>,
@@ -60,39 +60,39 @@ pub(crate) struct SourceSettings {
     pub(crate) lifetime: Option<Duration>,
 }
 
-/// The reading side of a subscriber. Dropping it takes the subscriber out of the registry.
-// What a pass touches first, and close together.
+/// The reading side of a subscriber. Dropping it removes the subscriber from the registry.
+// The fields that a pass touches first come first, close together.
 #[repr(C)]
 pub(crate) struct FrameSource {
     subscriber: Arc<Subscriber>,
-    /// Comes next: a gap was returned before it.
+    /// The payload that follows a gap, which was returned before.
     after_gap: Option<Payload>,
-    /// Comes before the queue, and does not count towards its limits.
+    /// The payloads that come before the queue, outside its limits.
     preamble: VecDeque<Payload>,
-    /// The history that the preamble is refilled from, as long as the subscriber replays.
+    /// The registry whose history refills the preamble, while the subscriber replays.
     replay: Option<Arc<Registry>>,
     expires: Option<Instant>,
-    /// How many events were taken out of the queue that are not known to be delivered.
+    /// The number of events that were taken out of the queue, but are not known to be delivered.
     undelivered: u64,
     counters: Arc<Counters>,
-    /// When a frame was taken last: the heartbeat is counted from there.
+    /// The time at which a frame was taken last, from which the heartbeat's interval counts.
     taken: Instant,
-    /// The reader has seen the end.
+    /// `true` if the reader has seen the end.
     ended: bool,
     heartbeat: Option<Duration>,
     heartbeat_style: HeartbeatStyle,
-    /// The highest place in the history that the stream was sent in any form.
+    /// The highest sequence that the stream was sent in any form.
     sent: u64,
     registry: Weak<Registry>,
-    /// Rings when the queue was empty and has changed. `None` once the stream is written in the background.
+    /// Rings when the queue has changed after it was seen empty. `None` once the stream is written in the background.
     bell: Option<Receiver<()>>,
 }
 
 impl FrameSource {
-    /// From how many bytes on no further frame is added to a batch: past it, copying costs more than the next system call.
+    /// A batch of this many bytes takes no further frame: beyond it, copying costs more than another system call.
     pub(crate) const BATCH: usize = 64 * 1024;
 
-    /// How many payloads are taken for one batch at most, with those that are skipped.
+    /// The maximum number of payloads per batch, including skipped ones.
     const PAYLOADS: usize = 1_024;
 
     pub(crate) fn new(
@@ -122,21 +122,21 @@ impl FrameSource {
         }
     }
 
-    /// Sets what comes before the queue, up to which place in the history the client has everything, and the history that
-    /// the rest of the replay is taken from.
+    /// Sets what comes before the queue. `sent` is the sequence up to which the client has everything. `replay` gives
+    /// the rest of the replay.
     pub(crate) fn begin(&mut self, preamble: VecDeque<Payload>, sent: u64, replay: Option<Arc<Registry>>) {
         self.preamble = preamble;
         self.sent = sent;
         self.replay = replay;
     }
 
-    /// Puts a comment before everything else: some proxies hold back a response's head until its body has begun.
+    /// Puts a comment first, because some proxies hold back a response's head until its body begins.
     #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
     pub(crate) fn begin_with_comment(&mut self) {
         self.preamble.push_front(Payload::Frame(event::heartbeat(self.heartbeat_style)));
     }
 
-    /// Ends the stream before anything is sent, for a response that has a head only.
+    /// Ends the stream before anything is sent, for a response without a body.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn end_unsent(&mut self) {
         self.leave(EndCause::Dropped);
@@ -159,7 +159,7 @@ impl FrameSource {
         self.expires
     }
 
-    /// Returns how many payloads wait that the source knows of.
+    /// Returns the number of payloads that wait here or in the queue.
     pub(crate) fn waiting(&self) -> usize {
         self.preamble.len() + self.subscriber.queued()
     }
@@ -169,28 +169,28 @@ impl FrameSource {
         self.after_gap.iter().chain(&self.preamble).filter_map(Payload::large_frame)
     }
 
-    /// Returns why the stream ended, once the end was returned.
+    /// Returns why the stream ended, once the reader has seen the end.
     pub(crate) fn end_cause(&self) -> Option<EndCause> {
         self.subscriber.end_cause().filter(|_| self.ended)
     }
 
-    /// Has the writer threads read it from now on: there is no bell any longer.
+    /// Drops the bell, because the writer threads read the queue from now on.
     pub(super) fn drop_bell(&mut self) {
         self.bell = None;
     }
 
-    /// Leaves the registry: the stream ends at once, for this reason unless it has ended for another.
+    /// Leaves the registry. The stream ends at once, with this cause unless it has ended already.
     pub(crate) fn leave(&mut self, cause: EndCause) {
         if let Some(registry) = self.registry.upgrade() {
             registry.end(self.subscriber.id(), cause, true);
         }
     }
 
-    /// Appends what is there to the batch; or the heartbeat, if that is due and nothing is. Never blocks, except in closures
-    /// of the application's if callbacks are allowed.
+    /// Appends what is ready to the batch. If nothing is ready, appends the heartbeat if it is due. Blocks only in
+    /// closures of the application, and only if callbacks are allowed.
     pub(crate) fn fill(&mut self, batch: &mut impl Sink, allow_callbacks: bool) -> Drained {
-        // The clock is looked at only where it matters, and not before this pass: a stream that is woken because of the
-        // time is woken once.
+        // The clock is read only where it matters, and during this pass. So a stream that is woken because of the time
+        // is woken once.
         if let Some(expires) = self.expires {
             let now = Instant::now();
             if !allow_callbacks && expires <= now {
@@ -212,13 +212,13 @@ impl FrameSource {
         drained
     }
 
-    /// Appends what waits to the batch, where this stream's part of it begins at `empty`.
+    /// Appends what is ready to the batch. `empty` is the length at which this stream's part of it begins.
     fn drain(&mut self, batch: &mut impl Sink, empty: usize, allow_callbacks: bool) -> Drained {
         for _ in 0..Self::PAYLOADS {
             match self.next(allow_callbacks) {
                 Next::Frame(frame) => batch.append(&frame),
                 Next::Skipped => {}
-                // Not looked for again: what comes meanwhile has notified the next pass.
+                // The queue is not checked again, since a push after this has notified the next pass.
                 Next::Empty => return Drained::Empty,
                 Next::NeedsCall if batch.len() > empty => return Drained::Full,
                 Next::NeedsCall => return Drained::NeedsCall,
@@ -231,20 +231,20 @@ impl FrameSource {
         Drained::Full
     }
 
-    /// Notes that all that was taken is written, now: the heartbeat is counted from here.
+    /// Marks everything that was taken as written at `now`. The heartbeat's interval begins here.
     pub(crate) fn written(&mut self, now: Instant) {
         self.taken = now;
         self.count_delivered();
     }
 
-    /// Notes that all that was taken has reached its reader.
+    /// Counts everything that was taken as delivered.
     fn count_delivered(&mut self) {
         if self.undelivered > 0 {
             self.counters.count_delivered(std::mem::take(&mut self.undelivered));
         }
     }
 
-    /// Ends the stream, after what is queued, if its lifetime is over.
+    /// Ends the stream after its queued events, if its lifetime is over.
     fn expire(&mut self, now: Instant) {
         if self.expires.is_some_and(|expires| expires <= now) {
             self.expires = None;
@@ -254,10 +254,11 @@ impl FrameSource {
         }
     }
 
-    /// Makes the heartbeat, before the queue is seen empty: then the stream has been sent everything up to the id in it.
+    /// Makes the heartbeat. It must be made before the queue is seen empty, because then the stream has been sent
+    /// everything up to its ID.
     ///
-    /// With a history, that is the id of the newest event, as a block without data, if the stream was not sent it yet: so a
-    /// client in a quiet channel does not fall behind what the history holds.
+    /// If IDs are announced and the stream was not sent the newest one yet, the heartbeat is a block with that ID and no
+    /// data. So a client in a quiet channel does not fall behind what the history holds.
     fn make_heartbeat(&self) -> (u64, Frame) {
         let newest = self.registry.upgrade().and_then(|registry| registry.newest_announced(self.sent));
         match newest {
@@ -266,7 +267,7 @@ impl FrameSource {
         }
     }
 
-    /// Notes that the heartbeat is sent.
+    /// Marks the heartbeat as sent.
     fn send_heartbeat(&mut self, (sequence, frame): (u64, Frame)) -> Frame {
         self.sent = self.sent.max(sequence);
         frame
@@ -276,14 +277,14 @@ impl FrameSource {
         self.taken.checked_add(self.heartbeat?)
     }
 
-    /// Returns the next frame, for a reader that takes frames one by one; waits for it as `wait` says.
+    /// Returns the next frame, for a reader that takes frames one by one. Waits for it up to `wait`.
     pub(crate) fn take(&mut self, wait: Wait) -> Result<Frame, NoFrame> {
         let next = self.wait_for(wait);
         self.count_delivered();
         next
     }
 
-    /// Returns the next frame, or a heartbeat if one is due; waits for it as `wait` says.
+    /// Returns the next frame, or a heartbeat if one is due. Waits for it up to `wait`.
     pub(crate) fn wait_for(&mut self, wait: Wait) -> Result<Frame, NoFrame> {
         loop {
             let next = self.next(true);
@@ -298,7 +299,7 @@ impl FrameSource {
                 Next::Skipped | Next::Empty => {}
                 Next::NeedsCall => unreachable!("BUG: callbacks are allowed"),
             }
-            // Also after a skipped event: a stream whose events are skipped again and again is silent all the same.
+            // A skipped event does not break the silence: the client sees nothing of it.
             if self.heartbeat_due().is_some_and(|due| due <= now) {
                 let heartbeat = self.make_heartbeat();
                 let frame = match self.next(true) {
@@ -321,18 +322,18 @@ impl FrameSource {
         }
     }
 
-    /// Blocks until the queue has changed, a heartbeat or the end of the lifetime is due, or the wait is over.
+    /// Blocks until the queue changes, the wait is over, or a heartbeat or the end of the lifetime is due.
     fn wait_at_bell(&self, wait: Wait) {
-        let bell = self.bell.as_ref().expect("BUG: a stream in the background waits for its queue");
+        let bell = self.bell.as_ref().expect("BUG: a stream in the background has no bell");
         let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
-        // The bell stays connected as long as the queue listens; it stops when there is nothing to wait for.
+        // The bell is disconnected when the queue no longer listens. Then there is nothing to wait for.
         match deadline.into_iter().chain(self.heartbeat_due()).chain(self.expires).min() {
             Some(until) => drop(bell.recv_deadline(until)),
             None => drop(bell.recv()),
         }
     }
 
-    /// Returns what is next, without a heartbeat and without waiting.
+    /// Returns the next thing for the subscriber, without heartbeats and without waiting.
     fn next(&mut self, allow_callbacks: bool) -> Next {
         if self.ended {
             return Next::Ended;
@@ -365,7 +366,7 @@ impl FrameSource {
         }
     }
 
-    /// Returns what comes before the queue; `None` if that is over.
+    /// Returns the next thing before the queue, or `None` if the preamble and the replay are over.
     fn next_of_preamble(&mut self, allow_callbacks: bool) -> Option<Next> {
         if self.subscriber.is_aborted() {
             return Some(self.see_end());
@@ -381,7 +382,7 @@ impl FrameSource {
                 }
                 Slice::NeedsCall => return Some(Next::NeedsCall),
                 Slice::Overtaken => {
-                    registry.overtaken(&self.subscriber);
+                    registry.end_overtaken(&self.subscriber);
                     return Some(self.see_end());
                 }
             }
@@ -393,12 +394,12 @@ impl FrameSource {
         if self.preamble.is_empty() {
             self.preamble = VecDeque::new();
         }
-        // Not counted as delivered: it was not queued.
+        // It does not count as delivered, since it was not queued.
         let frame = payload.render(self.subscriber.properties(), &self.counters);
         Some(frame.map_or(Next::Skipped, |frame| self.send(frame)))
     }
 
-    /// Returns what a payload of the queue is for this subscriber.
+    /// Renders a payload of the queue for this subscriber.
     fn deliver(&mut self, payload: Payload, allow_callbacks: bool) -> Next {
         if !allow_callbacks && matches!(payload, Payload::Closure(_)) {
             self.after_gap = Some(payload);
@@ -416,7 +417,7 @@ impl FrameSource {
         }
     }
 
-    /// Notes that the frame is sent.
+    /// Marks the frame as sent.
     fn send(&mut self, frame: Frame) -> Next {
         self.sent = self.sent.max(frame.sequence());
         Next::Frame(frame)
@@ -431,7 +432,7 @@ impl FrameSource {
 impl Drop for FrameSource {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.dropped(&self.subscriber);
+            registry.remove_dropped(&self.subscriber);
         }
     }
 }

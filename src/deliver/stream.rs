@@ -17,15 +17,15 @@ use super::{Drained, FrameSource};
 use crate::queue::{NonBlockingWrite, Subscriber};
 use crate::stats::EndCause;
 
-/// What is called with the cause once a stream has ended.
+/// The closure that is called with the cause once a stream has ended.
 pub(crate) type OnEnd = Box<dyn FnOnce(EndCause) + Send>;
 
-/// Where a stream is written.
+/// The destination of a stream.
 pub(crate) struct Output {
     pub(crate) writer: Writer,
-    /// How long one write to the socket may take, and how long the stream may wait to begin.
+    /// The timeout of one write to the socket, and of the wait to begin.
     pub(crate) write_timeout: Option<Duration>,
-    /// What is written before the body.
+    /// The bytes before the body.
     pub(crate) head: Vec<u8>,
     pub(crate) chunked: bool,
     /// A writer that is dropped unused refuses the stream. So it does not wait while no start slot can become free.
@@ -34,25 +34,26 @@ pub(crate) struct Output {
 }
 
 pub(crate) enum Writer {
-    /// It may block. With it the socket, where that is known: it can be shut down while a write is blocked.
+    /// A writer that may block, with its socket if that is known: the socket can be shut down while a write is blocked.
     Blocks(Box<dyn Write + Send>, Option<Arc<TcpStream>>),
-    #[cfg_attr(not(feature = "server"), allow(dead_code))] // whose sockets are the only ones that do not block
+    // Only the sockets of `EventServer` do not block.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     Parks(Arc<dyn NonBlockingWrite>),
 }
 
 impl Writer {
-    /// Recognises a socket, so that none loses its write timeout.
+    /// Wraps a writer. Recognizes a `TcpStream`, so that its write timeout applies.
     pub(crate) fn new(writer: impl Write + Send + 'static) -> Self {
         let mut writer = Some(writer);
         let any: &mut dyn std::any::Any = &mut writer;
         match any.downcast_mut::<Option<TcpStream>>().and_then(Option::take).map(Arc::new) {
             Some(socket) => Self::Blocks(Box::new(Socket(Arc::clone(&socket))), Some(socket)),
-            None => Self::Blocks(Box::new(writer.expect("BUG: only a socket is taken out")), None),
+            None => Self::Blocks(Box::new(writer.expect("BUG: a writer that is no socket was taken out")), None),
         }
     }
 }
 
-/// A socket that the supervisor knows too.
+/// A socket that the supervisor shares.
 struct Socket(Arc<TcpStream>);
 
 impl Write for Socket {
@@ -67,10 +68,10 @@ impl Write for Socket {
 
 /// One stream in the background.
 ///
-/// While it is idle, its subscriber's queue holds it, as the one to wake, and it holds the subscriber: a ring that keeps an
-/// idle stream alive, and that the stream's end opens.
-// What threads only read stands before what passes change, so that waking a stream takes no cache line from the thread that
-// writes it.
+/// While the stream is idle, its subscriber's queue owns it through the waker, and it owns the subscriber. This cycle
+/// keeps an idle stream alive. The end of the stream breaks it.
+// The fields that threads only read come before those that passes change. So waking a stream takes no cache line from
+// the thread that writes it.
 #[repr(C)]
 pub(super) struct Stream {
     pub(super) subscriber: Arc<Subscriber>,
@@ -78,39 +79,40 @@ pub(super) struct Stream {
     pub(super) write_timeout: Option<Duration>,
     pub(super) can_refuse: bool,
     pub(super) heartbeat: Option<Duration>,
-    /// When something was written last, in microseconds of the pool's clock.
+    /// The time of the last write, in microseconds of the pool's clock.
     pub(super) last_write: AtomicU64,
-    /// What a pass works with, until the end takes it out. The lock is contended for no more than the moment after a pass; it
-    /// is there because the compiler does not know the schedule. In one piece with the rest, since each piece is one more
-    /// cache line to wait for.
+    /// The state that a pass works with; `None` after the end. The schedule already gives a stream one owner, but the
+    /// compiler does not know that. So the lock is contended only briefly after a pass. The state is not boxed, since
+    /// each allocation adds a cache line to wait for.
     pub(super) state: Mutex<Option<StreamState>>,
-    /// The supervisor has shut the socket down.
+    /// `true` if the supervisor has shut the socket down.
     pub(super) timed_out: AtomicBool,
-    /// When it is to be woken because its lifetime is over; `u64::MAX` for never, or when it has been.
+    /// The time at which the supervisor must wake the stream because its lifetime is over; `u64::MAX` for never, or
+    /// afterwards.
     pub(super) expires: AtomicU64,
 }
 
 #[repr(C)]
 pub(super) struct StreamState {
-    /// It has not had a pass yet.
+    /// `true` if the stream has had no pass yet.
     pub(super) is_new: bool,
     pub(super) chunked: bool,
-    /// Boxed, since it is rare, and the others are to stand close together.
+    /// Boxed, since it is rare, so that the other fields stay close together.
     pub(super) partial: Option<Box<PartialWrite>>,
-    /// What is written before the body's first bytes.
+    /// The bytes before the body.
     pub(super) head: Box<[u8]>,
     pub(super) writer: Writer,
     pub(super) source: FrameSource,
     pub(super) on_end: Option<OnEnd>,
-    /// Why the stream is over, if its writer failed.
+    /// The writer's error, if the writer failed.
     pub(super) failed: Option<io::Error>,
 }
 
-/// A write whose last part the socket did not take, and what comes behind it.
+/// A write that the socket did not take whole, and the result of draining the queue for it.
 pub(super) struct PartialWrite {
     pub(super) pending: Pending,
     pub(super) drained: Drained,
-    /// Until it is written, the stream is a slow one.
+    /// Marks the stream as slow until the rest is written.
     pub(super) _slow: SlowStream,
 }
 
@@ -121,10 +123,10 @@ impl StreamState {
 }
 
 impl Wake for Stream {
-    /// Puts the stream on the run queue. Whoever wakes it has found it idle, or parked.
+    /// Puts the stream on the run queue. The caller has found it idle or parked.
     fn wake(self: Arc<Self>) {
         let run_queue = self.run_queue.clone();
-        // An error means that the pool has ended, which outlives every stream.
+        // An error means that the pool has ended. The pool outlives every stream, so there is none.
         let _ = run_queue.send(Job::Pass(self));
     }
 

@@ -198,7 +198,7 @@ impl Supervisor {
         // The application's logger is told without the lock.
         drop(threads);
         if let Some(error) = failed {
-            pool.notices.no_thread(&error);
+            pool.warnings.no_thread(&error);
         }
         if under_way { Seen::SomethingUnderWay } else { Seen::Nothing }
     }

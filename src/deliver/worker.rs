@@ -289,7 +289,7 @@ impl WriterPool {
         // something to write in its `Drop`.
         match writer {
             Writer::Blocks(writer, socket) => drop_caught((writer, socket)),
-            Writer::Parks(writer) => writer.is_over(took_all),
+            Writer::Parks(writer) => writer.finished(took_all),
         }
         drop_caught(source);
         // Whoever else still holds the record is to drop nothing of the application's with it.
@@ -500,7 +500,7 @@ mod tests {
             &self.readiness
         }
 
-        fn is_over(&self, _: bool) {}
+        fn finished(&self, _: bool) {}
     }
 
     #[test]

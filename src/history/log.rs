@@ -1,16 +1,16 @@
-//! The bounded log of past events, and what comes after an id.
+//! The bounded log of past events, and the search for what follows an ID.
 
-// One sequence for the whole publisher, one ordered map from sequence to entry, and for each channel a ring of the
-// sequences that were published to it:
+// The publisher has one sequence, and one ordered map from sequence to entry. Each channel has a ring of the sequences
+// that were published to it:
 //
-//     entries   41  42  43  44  45  46          each with its item, and the channels whose rings name it
-//     "chat"    41      43          46          floor 40: what it has lost was not newer than that
+//     entries   41  42  43  44  45  46          each with its payload, and the channels whose rings name it
+//     "chat"    41      43          46          floor 40: no evicted event of this channel is newer
 //     "news"        42  43      45              floor 17
 //
-// Two bounds take from the front: the number of events in one ring, and bytes (and age) over all. A ring that is
-// empty goes; its floor stays behind as a tombstone. Tombstones are bounded too: the lowest leaves into the horizon,
-// which is the floor of every channel that has neither ring nor tombstone. So a floor may be too high, and call for a
-// gap that is none; it is never too low.
+// Two bounds evict from the front: the number of events per ring, and the bytes (and age) of all entries. An empty ring
+// is removed, and its floor stays behind as a tombstone. Tombstones are bounded too: the lowest one is merged into the
+// horizon. The horizon is the floor of every channel that has neither ring nor tombstone. So a floor can be too high,
+// which reports a gap where none is; it is never too low.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -21,35 +21,35 @@ use super::{Gap, History, id};
 use crate::event::{self, Event, Frame};
 use crate::spread;
 
-/// What one event is kept as.
+/// One event in the log.
 struct Entry<T> {
-    item: T,
-    /// The channels that it was published to.
+    payload: T,
+    /// The channels that the event was published to.
     channels: Box<[Arc<str>]>,
-    /// How many of their rings still hold it.
+    /// The number of rings that still hold it.
     rings: usize,
     own_id: Option<Arc<str>>,
     size: usize,
     at: Duration,
 }
 
-/// What one channel has.
+/// The events of one channel.
 struct Ring {
     sequences: VecDeque<u64>,
-    /// The highest sequence that it has lost.
+    /// The highest sequence that the ring has evicted.
     floor: u64,
     own_ids: HashMap<Arc<str>, OwnId>,
 }
 
-/// The events of one channel that have the same id, given by the application.
+/// The events of one channel that share an ID given by the application.
 #[derive(Clone, Copy)]
 struct OwnId {
-    /// `None` once it is evicted: then nobody knows which of them a client saw.
+    /// `None` once the oldest is evicted: then nothing shows which of the events a client saw.
     oldest: Option<u64>,
     newest: u64,
 }
 
-/// A channel of which some events are wanted: those with a sequence above `from`, up to `until`.
+/// The events that a replay wants from one channel: those with a sequence above `from`, up to `until`.
 pub(crate) struct Span {
     pub(crate) channel: Arc<str>,
     pub(crate) from: u64,
@@ -57,24 +57,24 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Everything above `from`, also what is published later.
+    /// Creates a span of everything above `from`, including what is published later.
     pub(crate) fn new(channel: &Arc<str>, from: u64) -> Self {
         Self { channel: Arc::clone(channel), from, until: u64::MAX }
     }
 
-    /// Returns whether an event may be lost that is wanted and above the cursor, when the channel has this floor.
+    /// Returns whether the channel, with this floor, may have evicted a wanted event above the cursor.
     pub(crate) fn is_overtaken(&self, cursor: u64, floor: u64) -> bool {
         let from = self.from.max(cursor);
         from < self.until && from < floor
     }
 }
 
-/// The bounded log itself, of payloads of some kind.
+/// The bounded log, generic over its payloads.
 pub(crate) struct EventLog<T> {
     settings: History,
-    /// Tells one run of the program from another.
+    /// Distinguishes one run of the program from another.
     epoch: String,
-    /// The newest there is.
+    /// The sequence of the newest event.
     sequence: u64,
     entries: BTreeMap<u64, Entry<T>>,
     rings: BTreeMap<Arc<str>, Ring>,
@@ -83,16 +83,18 @@ pub(crate) struct EventLog<T> {
     tombstone_bytes: usize,
     horizon: u64,
     bytes: usize,
-    /// Those of the large events.
+    /// The part of `bytes` that large events take.
     large_bytes: usize,
 }
 
 impl<T: Clone> EventLog<T> {
-    /// A slice ends at so many events, or with the one that reaches so many bytes: cloning it must not hold up the others.
-    const SLICE: usize = 256;
-    const SLICE_BYTES: usize = 64 * 1024;
+    /// A slice ends at this many events, or with the event that reaches `MAX_SLICE_BYTES`. Cloning it must not delay
+    /// other threads for long.
+    const MAX_SLICE_EVENTS: usize = 256;
+    const MAX_SLICE_BYTES: usize = 64 * 1024;
 
-    // What the allocations around them take, measured and rounded up: `tests/history_memory.rs` holds them to it.
+    // The memory that an event, a channel and a tombstone take in allocations, rounded up. `tests/history_memory.rs`
+    // checks these constants.
     const ENTRY: usize = 384;
     const ENTRY_CHANNEL: usize = 48;
     const OWN_ID: usize = 128;
@@ -101,7 +103,7 @@ impl<T: Clone> EventLog<T> {
 
     pub(crate) fn new(settings: History) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        // The time tells runs apart that are not in the same instant, the random part the others.
+        // The time separates runs that start at different times, the random part all others.
         let random = spread::random() as u32;
         Self {
             settings,
@@ -122,36 +124,36 @@ impl<T: Clone> EventLog<T> {
         &self.epoch
     }
 
-    /// How many events, bytes and channels there are.
+    /// Returns the number of events, bytes and channels in the log.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.entries.len(), self.bytes + self.tombstone_bytes, self.rings.len())
     }
 
-    /// Returns how many bytes the large events take.
+    /// Returns the number of bytes that large events take.
     pub(crate) fn large_bytes(&self) -> usize {
         self.large_bytes
     }
 
-    /// Returns the part of an entry's size that counts as a large event's.
+    /// Returns the part of an entry's size that counts towards large events.
     fn large_part(size: usize) -> usize {
         if size >= Self::ENTRY + Frame::LARGE { size } else { 0 }
     }
 
-    /// How many of a channel's events are here.
+    /// Returns the number of events that the log holds of this channel.
     pub(crate) fn channel_events(&self, channel: &str) -> usize {
         self.rings.get(channel).map_or(0, |ring| ring.sequences.len())
     }
 
-    /// Returns the event that reports a gap between these ids, if there is to be one.
+    /// Returns the event that reports a gap between these IDs, unless gaps are not reported.
     pub(crate) fn gap(&self, from: &str, to: &str) -> Option<Event> {
         match &self.settings.gap {
-            Gap::Ours => Some(event::gap_between(from, to)),
-            Gap::Event(event) => Some(event.clone()),
-            Gap::Nothing => None,
+            Gap::Default => Some(event::gap_between(from, to)),
+            Gap::Custom(event) => Some(event.clone()),
+            Gap::None => None,
         }
     }
 
-    /// Returns whether blocks that carry an id and no event are sent.
+    /// Returns whether streams carry blocks with an ID and no event.
     pub(crate) fn announces_ids(&self) -> bool {
         self.settings.announce_ids
     }
@@ -160,37 +162,39 @@ impl<T: Clone> EventLog<T> {
         self.sequence
     }
 
-    /// The id of the event with this sequence.
+    /// Returns the ID of the event with this sequence.
     pub(crate) fn id(&self, sequence: u64) -> String {
         id(&self.epoch, sequence)
     }
 
-    /// Returns the sequence of the event with this id, for a subscriber of these channels. `None` if the id is of another
-    /// epoch, of the future, unknown in these channels, or the first event that had it there is evicted.
+    /// Returns the sequence of the event with this ID, for a subscriber of these channels.
     ///
-    /// Of several events with this id the oldest counts: a replay may repeat, but never lose.
+    /// Returns `None` if the ID is of another epoch, of the future, or unknown in these channels. Also returns `None`
+    /// if the oldest event with this ID is evicted. If the log holds several events with this ID, the oldest counts: a
+    /// replay may repeat events, but must not skip any.
     pub(crate) fn sequence_of(&self, id: &str, channels: &[Arc<str>]) -> Option<u64> {
         let mut oldest = self.generated_sequence(id);
         for channel in channels {
-            let Some(own) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
-            let sequence = own.oldest?;
+            let Some(own_id) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
+            let sequence = own_id.oldest?;
             oldest = Some(oldest.map_or(sequence, |oldest| oldest.min(sequence)));
         }
         oldest
     }
 
-    /// Returns the sequence in an id that the history gave.
+    /// Returns the sequence in an ID that the history assigned.
     fn generated_sequence(&self, id: &str) -> Option<u64> {
         let sequence = id.strip_prefix(&self.epoch)?.strip_prefix('-')?.parse().ok()?;
-        // Written back, so that `+7` and `007` are nobody's.
+        // Formatted again and compared, so that `+7` and `007` are rejected.
         (sequence <= self.sequence && self.id(sequence) == id).then_some(sequence)
     }
 
-    /// Keeps the next event, and moves what has to go for it into `evicted`, to be dropped without the lock.
+    /// Appends the next event. Moves the payloads that it evicts into `evicted`, for the caller to drop without the
+    /// lock.
     pub(crate) fn append(
         &mut self,
         channels: &[&str],
-        item: T,
+        payload: T,
         size: usize,
         own_id: Option<Arc<str>>,
         evicted: &mut Vec<T>,
@@ -198,12 +202,12 @@ impl<T: Clone> EventLog<T> {
         self.sequence += 1;
         let sequence = self.sequence;
         if channels.is_empty() {
-            // No ring would ever evict it.
-            evicted.push(item);
+            // No ring holds it, so nothing would ever evict it.
+            evicted.push(payload);
             return sequence;
         }
         let at = (self.settings.clock)();
-        let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ring(channel)).collect();
+        let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
         for channel in &channels {
             let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
             ring.sequences.push_back(sequence);
@@ -220,7 +224,7 @@ impl<T: Clone> EventLog<T> {
         self.bytes += size;
         self.large_bytes += Self::large_part(size);
         let rings = channels.len();
-        self.entries.insert(sequence, Entry { item, channels, rings, own_id, size, at });
+        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, at });
         self.expire(evicted);
         while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
             self.evict_oldest(evicted);
@@ -228,7 +232,7 @@ impl<T: Clone> EventLog<T> {
         sequence
     }
 
-    /// Evicts what is too old.
+    /// Evicts the events that are older than the maximum age.
     pub(crate) fn expire(&mut self, evicted: &mut Vec<T>) {
         let Some(max_age) = self.settings.max_age else { return };
         let now = (self.settings.clock)();
@@ -237,7 +241,7 @@ impl<T: Clone> EventLog<T> {
         }
     }
 
-    /// Returns whether something is too old.
+    /// Returns whether an event is older than the maximum age.
     pub(crate) fn has_expired(&self) -> bool {
         self.settings.max_age.is_some_and(|max_age| self.oldest_is_older_than(max_age, (self.settings.clock)()))
     }
@@ -246,15 +250,16 @@ impl<T: Clone> EventLog<T> {
         self.entries.first_key_value().is_some_and(|(_, entry)| now.saturating_sub(entry.at) > max_age)
     }
 
-    /// The highest sequence that this channel may have lost.
+    /// Returns the highest sequence that this channel may have evicted.
     pub(crate) fn floor(&self, channel: &str) -> u64 {
         let ring = self.rings.get(channel).map(|ring| ring.floor);
         ring.or_else(|| self.tombstones.get(channel).copied()).unwrap_or(self.horizon)
     }
 
-    /// Returns the next events above the cursor that are wanted, in order, each once, and whether there are no more.
+    /// Returns the next wanted events above the cursor, and whether none remain. The events are in order and without
+    /// duplicates.
     ///
-    /// Looks at nothing that it does not return: a search in each ring, and a merge.
+    /// It visits only what it returns: it searches each ring, and merges the results.
     pub(crate) fn slice(&self, spans: &[Span], cursor: u64) -> (Vec<(u64, T)>, bool) {
         let mut rings: Vec<_> = spans
             .iter()
@@ -276,18 +281,18 @@ impl<T: Clone> EventLog<T> {
             if events.last().is_some_and(|(last, _)| *last == next) {
                 continue;
             }
-            if events.len() == Self::SLICE || bytes >= Self::SLICE_BYTES {
+            if events.len() == Self::MAX_SLICE_EVENTS || bytes >= Self::MAX_SLICE_BYTES {
                 return (events, false);
             }
             let entry = &self.entries[&next];
             bytes += entry.size.saturating_sub(Self::ENTRY);
-            events.push((next, entry.item.clone()));
+            events.push((next, entry.payload.clone()));
         }
         (events, true)
     }
 
-    /// Returns the sequence behind which these channels hold so many events, and whether they have lost one that was to be
-    /// among them.
+    /// Returns the sequence after which these channels hold this many events, and whether they have evicted an event
+    /// that should be among them.
     pub(crate) fn before_last(&self, channels: &[Arc<str>], events: usize) -> (u64, bool) {
         let rings = channels.iter().filter_map(|channel| self.rings.get(channel));
         let mut older: Vec<_> = rings.map(|ring| ring.sequences.iter().rev()).collect();
@@ -308,13 +313,13 @@ impl<T: Clone> EventLog<T> {
             found += 1;
         }
         let cursor = first.map_or(self.sequence, |first| first - 1);
-        // Where fewer are held than wished for, whatever was lost was wished for.
-        let newest_unwanted = if found < events { 0 } else { cursor };
-        (cursor, channels.iter().any(|channel| self.floor(channel) > newest_unwanted))
+        // If the channels hold fewer events than requested, every evicted event was requested.
+        let newest_not_requested = if found < events { 0 } else { cursor };
+        (cursor, channels.iter().any(|channel| self.floor(channel) > newest_not_requested))
     }
 
-    /// The ring of this channel, which is made if there is none, with the floor that it had before.
-    fn ring(&mut self, channel: &str) -> Arc<str> {
+    /// Returns the name of this channel's ring. Creates the ring if it is missing, with the channel's floor.
+    fn ensure_ring(&mut self, channel: &str) -> Arc<str> {
         if let Some((name, _)) = self.rings.get_key_value(channel) {
             return Arc::clone(name);
         }
@@ -329,10 +334,10 @@ impl<T: Clone> EventLog<T> {
         name
     }
 
-    /// Takes the oldest event out of all its channels.
+    /// Evicts the oldest event from all its channels.
     fn evict_oldest(&mut self, evicted: &mut Vec<T>) {
         let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
-        // One whose ring was full has lost it before.
+        // A ring that was full has evicted it already.
         let holds_it = |channel: &&Arc<str>| {
             self.rings.get(*channel).is_some_and(|ring| ring.sequences.front() == Some(&sequence))
         };
@@ -342,7 +347,7 @@ impl<T: Clone> EventLog<T> {
         }
     }
 
-    /// Takes the oldest event of this channel out of it, and drops the event if that was the last ring to hold it.
+    /// Evicts the oldest event of this channel, and removes the entry if no other ring holds it.
     fn evict_from(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
         let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
         let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
@@ -350,9 +355,9 @@ impl<T: Clone> EventLog<T> {
         let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
         entry.rings -= 1;
         if let Some(id) = &entry.own_id {
-            let own = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
-            own.oldest = None;
-            if own.newest == sequence {
+            let own_id = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
+            own_id.oldest = None;
+            if own_id.newest == sequence {
                 ring.own_ids.remove(id);
             }
         }
@@ -360,9 +365,9 @@ impl<T: Clone> EventLog<T> {
             let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
             self.bytes -= entry.size;
             self.large_bytes -= Self::large_part(entry.size);
-            evicted.push(entry.item);
+            evicted.push(entry.payload);
         }
-        // What they took at their longest is not counted any more.
+        // Spare capacity is not counted towards `max_bytes`, so it must not stay.
         if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
             ring.sequences.shrink_to(ring.sequences.len() * 2);
         }
@@ -374,7 +379,7 @@ impl<T: Clone> EventLog<T> {
         }
     }
 
-    /// A channel has lost its last event: what stays is its floor.
+    /// Removes a channel that has lost its last event. Its floor stays as a tombstone.
     fn retire_channel(&mut self, channel: &Arc<str>, floor: u64) {
         self.rings.remove(channel);
         self.bytes -= Self::CHANNEL + channel.len();

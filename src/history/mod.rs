@@ -1,4 +1,4 @@
-//! The history of a publisher: how much of what was published it keeps, and how a subscription begins in it.
+//! The history of a publisher: its limits, and how a subscription begins in it.
 
 mod log;
 
@@ -11,12 +11,12 @@ use crate::event::Event;
 
 pub(crate) use log::{EventLog, Span};
 
-/// How much of what was published a [`Publisher`](crate::Publisher) keeps, so that a client which reconnects misses
-/// nothing.
+/// The limits of a [`Publisher`](crate::Publisher)'s history, from which a client that reconnects gets the events it
+/// missed.
 ///
-/// With a history every event has an id, and a subscription may begin
-/// [after one](crate::SubscriptionBuilder::last_event_id). What leaves the history is told to who asks for it, as a
-/// `gap`.
+/// With a history every event has an ID, and a subscription can begin [after
+/// one](crate::SubscriptionBuilder::last_event_id). If events that it asks for were evicted, the subscriber is sent a
+/// `gap` event.
 ///
 /// ```
 /// use server_sent_events::{History, Publisher};
@@ -41,16 +41,16 @@ pub struct History {
     announce_ids: bool,
 }
 
-/// What a subscriber is sent that asks for more than there is.
+/// The report for a subscriber that asks for evicted events.
 #[derive(Clone)]
 enum Gap {
-    Ours,
-    Event(Event),
-    Nothing,
+    Default,
+    Custom(Event),
+    None,
 }
 
 impl History {
-    /// 8,192 events for each channel, 64 MiB in all, of any age.
+    /// Creates a history of 8,192 events per channel and 64 MiB in total, of any age.
     pub fn new() -> Self {
         let start = Instant::now();
         Self {
@@ -58,59 +58,65 @@ impl History {
             max_age: None,
             max_bytes: 64 * 1024 * 1024,
             clock: Arc::new(move || start.elapsed()),
-            gap: Gap::Ours,
+            gap: Gap::Default,
             announce_ids: true,
         }
     }
 
-    /// Sets how many events each channel keeps. Defaults to 8,192.
+    /// Sets the limit of events per channel. Defaults to 8,192.
     ///
-    /// This is more than a queue holds, so a client that was too slow can resume without a gap.
+    /// The default exceeds the default limit of a queue. So a client that was too slow for its queue can resume without
+    /// a gap.
     pub fn max_events_per_channel(mut self, events: usize) -> Self {
         self.max_events_per_channel = events;
         self
     }
 
-    /// How old an event may become. Defaults to any age.
+    /// Sets the maximum age of an event; `None` for no limit. Defaults to no limit.
     ///
-    /// Looked at when something is published or somebody subscribes.
+    /// Older events are evicted when an event is published, when a subscription opens, and when a subscriber continues
+    /// its replay.
     pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.max_age = age.into();
         self
     }
 
-    /// How many bytes all channels keep together; the oldest events go first, wherever they are. Defaults to 64 MiB.
+    /// Sets the limit of bytes that all channels occupy together. Defaults to 64 MiB.
     ///
-    /// Counted are, for each event, its text (a closure: its own size) and 384 bytes, 48 for each of its channels, and
-    /// for an own id its length and 128 for each of its channels; for each channel its name and 256 bytes. Channels that have lost all their
-    /// events are remembered in at most a sixteenth of it.
+    /// Beyond it the oldest events are evicted first, whatever their channels. Each event counts as its text (for a
+    /// closure, the closure's own size) and 384 bytes. Each of its channels adds 48 bytes. An ID of the application's
+    /// adds its length, and 128 bytes per channel. Each channel counts as its name and 256 bytes. Channels whose events
+    /// are all evicted are remembered in at most a sixteenth of the limit.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// What says the time, as the time since any moment; must not go back. Defaults to the system's monotonic clock.
+    /// Sets the clock: a closure that returns the time since any fixed moment. Defaults to the system's monotonic
+    /// clock.
     ///
-    /// It runs under the publisher's lock, and so must not use the publisher.
+    /// The clock must not go backwards. It runs under the publisher's lock, so it must not use the publisher.
     pub fn clock(mut self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// What a subscriber is sent that asks for more than there is; `None` for nothing. Defaults to an event of type
-    /// `gap`, whose data is JSON: `{"from":ID,"to":ID}`, the id that it came with (`null` if it is none of a
-    /// history's), and the one behind which its replay begins.
+    /// Sets the event that is sent to a subscriber that asks for evicted events; `None` sends nothing.
+    ///
+    /// Defaults to an event of type `gap` whose data is JSON: `{"from":ID,"to":ID}`. `from` is the ID that the client
+    /// sent, or `null` if it sent none or a text that cannot be an ID. `to` is the ID after which its replay begins. If
+    /// events are evicted during a replay, `from` and `to` are the IDs between which they are missing.
     pub fn gap_event(mut self, event: impl Into<Option<Event>>) -> Self {
-        self.gap = event.into().map_or(Gap::Nothing, Gap::Event);
+        self.gap = event.into().map_or(Gap::None, Gap::Custom);
         self
     }
 
-    /// Sets whether streams carry blocks with an id and no event. Defaults to `true`.
+    /// Sets whether streams carry blocks with an ID and no event. Defaults to `true`.
     ///
-    /// Such a block comes at the start of a stream that begins with neither a gap nor initial data, and in place of a
-    /// heartbeat if newer events were published since the last id that the stream was sent. So a client that has seen no
-    /// event yet, or is in a quiet channel, can resume all the same. A browser fires nothing for them (WHATWG HTML 9.2.6);
-    /// some client libraries fire an empty message, which `false` spares them.
+    /// Such a block starts a stream that begins with neither a gap nor initial data. It also replaces a heartbeat if
+    /// events were published since the last ID that the stream was sent. So a client can resume even if it has seen no
+    /// event, or is in a quiet channel. A browser fires no event for such a block (WHATWG HTML 9.2.6). Some client
+    /// libraries fire an empty message, which `false` prevents.
     ///
     /// ```
     /// use server_sent_events::{History, Publisher};
@@ -155,12 +161,12 @@ impl fmt::Debug for History {
     }
 }
 
-/// The id of the event with this sequence.
+/// Returns the ID of the event with this sequence.
 pub(crate) fn id(epoch: &str, sequence: u64) -> String {
     format!("{epoch}-{sequence}")
 }
 
-/// How a subscription began, relative to the event ID that it asked for; from
+/// The result of asking for past events; from
 /// [`Subscription::resumption`](crate::Subscription::resumption).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -11,7 +11,7 @@ use crate::deliver::{SourceSettings, WriterPool};
 use crate::error::InvalidSetting;
 use crate::event::HeartbeatStyle;
 use crate::history::History;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Overflow, QueueLimits};
 use crate::registry::{Hooks, Limits, Registry};
 use crate::stats::Counters;
@@ -232,7 +232,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// After how much silence a stream is sent a comment; `None` for never. Defaults to 15 seconds.
     ///
-    /// It is how a server notices a client that has gone, and what keeps a proxy from cutting a quiet stream:
+    /// It is how a server warnings a client that has gone, and what keeps a proxy from cutting a quiet stream:
     /// most do so after a minute or less.
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
@@ -323,15 +323,15 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         if let Some(history) = &self.history {
             history.check()?;
         }
-        let notices = Arc::new(Notices::new());
-        let counters = Arc::new(Counters::new(Arc::clone(&notices)));
+        let warnings = Arc::new(RateLimitedLog::new());
+        let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
         let Self { on_open, on_end, .. } = self;
         let has_hooks = on_open.is_some() || on_end.is_some();
         let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
         let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
-        let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&notices));
+        let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&warnings));
         let registry = Arc::new(registry);
-        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, notices);
+        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, warnings);
         let core = Arc::new(Core { registry, counters, pool, settings: self.settings });
         let weak = Arc::downgrade(&core);
         let core = Arc::new(Handles(core));

@@ -239,8 +239,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     fn send<By>(&self, channels: impl Channels<By>, new_event: impl FnOnce() -> NewEvent) -> Receipt {
         let registry = &self.core.registry;
         channels.with_names(|names| {
-            // What is kept is encoded even if nobody listens.
-            if !registry.has_history() && !registry.has_subscribers(names) {
+            // With a history, an event is encoded even if it reaches no subscriber.
+            if !registry.has_history() && registry.count_unreached(names) {
                 return Receipt { subscribers: 0, id: None };
             }
             let mut next = (new_event(), None);

@@ -1,4 +1,4 @@
-//! What waits in a queue: all of it in order, or the newest of each key.
+//! The payloads in a queue: all of them in order, or the newest of each key.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ impl Entries {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Fifo(fifo) => fifo.len(),
-            Self::Keyed(keyed) => keyed.waiting.len(),
+            Self::Keyed(keyed) => keyed.queued.len(),
         }
     }
 
-    /// Puts the payload last, where no other of its key waits. Only a keyed queue looks at the key and the size.
+    /// Appends the payload. No other payload of its key may be queued. A FIFO queue ignores the key and the size.
     pub(super) fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
         match self {
             Self::Fifo(fifo) => fifo.put(payload),
@@ -39,11 +39,11 @@ impl Entries {
     pub(super) fn first(&self) -> Option<&Payload> {
         match self {
             Self::Fifo(fifo) => fifo.oldest.as_ref().or_else(|| fifo.others.as_ref()?.front()),
-            Self::Keyed(keyed) => keyed.waiting.first_key_value().map(|(_, entry)| &entry.payload),
+            Self::Keyed(keyed) => keyed.queued.first_key_value().map(|(_, entry)| &entry.payload),
         }
     }
 
-    /// Takes the first payload out, and returns it with its size.
+    /// Removes the first payload, and returns it with its size.
     pub(super) fn take_first(&mut self) -> Option<(Payload, usize)> {
         match self {
             Self::Fifo(fifo) => fifo.take_first().map(|payload| {
@@ -54,22 +54,22 @@ impl Entries {
         }
     }
 
-    /// Takes the payload of this key out, and returns it with its size.
+    /// Removes the payload of this key, and returns it with its size.
     pub(super) fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
         if let Self::Keyed(keyed) = self { keyed.remove(key) } else { None }
     }
 
-    /// Takes everything out.
+    /// Removes all payloads, and returns them in order.
     pub(super) fn take_all(&mut self) -> Vec<Payload> {
         match std::mem::replace(self, Self::fifo()) {
             Self::Fifo(Fifo { oldest, others }) => {
                 oldest.into_iter().chain(others.into_iter().flat_map(|others| *others)).collect()
             }
-            Self::Keyed(keyed) => keyed.waiting.into_values().map(|entry| entry.payload).collect(),
+            Self::Keyed(keyed) => keyed.queued.into_values().map(|entry| entry.payload).collect(),
         }
     }
 
-    /// Calls this with each payload, in order.
+    /// Calls `visit` with each payload, in order.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Payload)) {
         match self {
             Self::Fifo(Fifo { oldest, others }) => {
@@ -78,7 +78,7 @@ impl Entries {
                 }
             }
             Self::Keyed(keyed) => {
-                for entry in keyed.waiting.values() {
+                for entry in keyed.queued.values() {
                     visit(&entry.payload);
                 }
             }
@@ -86,19 +86,19 @@ impl Entries {
     }
 }
 
-/// Payloads in the order in which they came.
+/// Payloads in the order in which they were pushed.
 #[derive(Default)]
 pub(super) struct Fifo {
-    /// The oldest, if it came when nothing waited. A subscriber that keeps up has no other.
+    /// The oldest payload, if it was pushed into an empty queue. A subscriber that keeps up uses only this place.
     oldest: Option<Payload>,
-    /// Boxed, so that what a publisher touches of each subscriber stays small.
+    /// Boxed, so that a publisher touches little memory per subscriber.
     #[allow(clippy::box_collection)]
     others: Option<Box<VecDeque<Payload>>>,
 }
 
 impl Fifo {
-    /// What an emptied queue may keep of the room that it took at its fullest. With less, publishers would allocate what
-    /// readers free, and wait for each other in the allocator.
+    /// The capacity that an emptied queue may keep. If it kept less, publishers would allocate what readers free, and
+    /// both would contend in the allocator.
     const KEPT_CAPACITY: usize = 32;
 
     fn len(&self) -> usize {
@@ -126,11 +126,11 @@ impl Fifo {
     }
 }
 
-/// The newest payload of each key, in the order in which they came.
+/// The newest payload of each key, in the order in which they were pushed.
 #[derive(Default)]
 pub(super) struct Keyed {
-    waiting: BTreeMap<u64, KeyedEntry>,
-    /// Of each key, the one that waits.
+    queued: BTreeMap<u64, KeyedEntry>,
+    /// The number of the queued entry of each key.
     newest: HashMap<Arc<str>, u64>,
     next: u64,
 }
@@ -138,25 +138,25 @@ pub(super) struct Keyed {
 struct KeyedEntry {
     payload: Payload,
     key: Option<Arc<str>>,
-    /// Of the payload and the key.
+    /// The size of the payload and the key.
     size: usize,
 }
 
 impl Keyed {
     fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
-        self.waiting.insert(self.next, KeyedEntry { payload, key: key.cloned(), size });
-        let older = key.and_then(|key| self.newest.insert(Arc::clone(key), self.next));
-        debug_assert!(older.is_none(), "BUG: two payloads of one key wait");
+        self.queued.insert(self.next, KeyedEntry { payload, key: key.cloned(), size });
+        let replaced = key.and_then(|key| self.newest.insert(Arc::clone(key), self.next));
+        debug_assert!(replaced.is_none(), "BUG: two payloads of one key are queued");
         self.next += 1;
     }
 
     fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
-        let older = self.newest.remove(key)?;
-        self.waiting.remove(&older).map(|entry| (entry.payload, entry.size))
+        let number = self.newest.remove(key)?;
+        self.queued.remove(&number).map(|entry| (entry.payload, entry.size))
     }
 
     fn take_first(&mut self) -> Option<(Payload, usize)> {
-        let (_, entry) = self.waiting.pop_first()?;
+        let (_, entry) = self.queued.pop_first()?;
         if let Some(key) = entry.key {
             self.newest.remove(&key);
         }
@@ -174,18 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_remembered_of_which_nothing_waits() {
+    fn a_key_without_a_queued_payload_is_forgotten() {
         let mut entries = Entries::keyed();
         for key in ["a", "b"] {
             entries.put(payload(), Some(&key.into()), 1);
         }
         assert!(entries.take_first().is_some() && entries.remove("b").is_some());
         let Entries::Keyed(keyed) = &entries else { panic!("another kind of queue") };
-        assert!(keyed.newest.is_empty() && keyed.waiting.is_empty());
+        assert!(keyed.newest.is_empty() && keyed.queued.is_empty());
     }
 
     #[test]
-    fn an_emptied_queue_gives_back_the_room_of_its_fullest_time() {
+    fn an_emptied_queue_releases_its_capacity() {
         let mut entries = Entries::fifo();
         for _ in 0..100 {
             entries.put(payload(), None, 1);

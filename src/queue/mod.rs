@@ -1,19 +1,19 @@
-//! What waits for a subscriber, and who is woken for it.
+//! The events that wait for a subscriber, and how its reader is woken.
 
-// From what is queued to who is woken:
+// From a payload to the reader that is woken for it:
 //
 //     payload     what a queue and the history hold: an encoded frame, or a closure to render
-//     entries     all of it in order, or the newest of each key
+//     entries     all payloads in order, or the newest of each key
 //     overflow    what happens when a queue is full
-//     queue       one lock: payloads within limits, losses, the end, and who listens
-//     schedule    whose turn it is with a stream that is written in the background
+//     queue       one lock: the payloads within their limits, losses, the end, and the listener
+//     schedule    which thread owns a stream that is written in the background
 //     readiness   where such a stream waits until its socket takes more
 //     subscriber  the record that the registry, the reader and the writer threads share
 
 mod entries;
 mod overflow;
 mod payload;
-#[allow(clippy::module_inception)] // the queue proper, among what belongs to it
+#[allow(clippy::module_inception)] // the queue itself, next to its parts
 mod queue;
 mod readiness;
 mod schedule;

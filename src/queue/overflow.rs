@@ -1,4 +1,4 @@
-//! What happens when a queue is full.
+//! The overflow policies of a queue.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use crate::error::ParseOverflowError;
 
-/// What happens when an event does not fit into a subscriber's queue any more.
+/// The policy for an event that does not fit into a subscriber's queue.
 ///
-/// Chosen for all by [`PublisherBuilder::overflow`](crate::PublisherBuilder::overflow), and for one subscriber by
-/// [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow). How much fits is said by
-/// [`max_queued_events`](crate::PublisherBuilder::max_queued_events) and [`max_queued_bytes`](crate::PublisherBuilder::max_queued_bytes).
+/// [`PublisherBuilder::overflow`](crate::PublisherBuilder::overflow) sets the policy of all subscribers, and
+/// [`SubscriptionBuilder::overflow`](crate::SubscriptionBuilder::overflow) that of one.
+/// [`max_queued_events`](crate::PublisherBuilder::max_queued_events) and
+/// [`max_queued_bytes`](crate::PublisherBuilder::max_queued_bytes) set the limits of a queue.
 ///
 /// | policy | the publisher | the slow subscriber | for |
 /// |---|---|---|---|
-/// | `Disconnect` | goes on | is ended, and resumes from what it has seen | everything that has a history |
-/// | `DropOldest` | goes on | loses the oldest, and is told how many | logs, samples |
-/// | `LatestPerKey` | goes on | keeps the newest of each key | dashboards |
-/// | `Block` | waits | is waited for, then ended | pipelines within one program |
+/// | `Disconnect` | continues | is disconnected, and resumes after the last event it saw | everything that has a history |
+/// | `DropOldest` | continues | loses the oldest events, and is sent how many | logs, samples |
+/// | `LatestPerKey` | continues | keeps the newest event of each key | dashboards |
+/// | `Block` | waits up to a timeout | gets every event, or is disconnected after the timeout | pipelines within one program |
 ///
 /// ```
 /// use server_sent_events::{Overflow, Publisher};
@@ -46,24 +47,31 @@ use crate::error::ParseOverflowError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The stream ends at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and the queue is thrown away: a
-    /// client that comes back goes on from what it has seen, and one event in the middle is never missing. The default.
+    /// The stream ends at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and its queue is dropped. The
+    /// default.
+    ///
+    /// A client that reconnects resumes after the last event it saw, so no event is missing in the middle.
     #[default]
     Disconnect,
-    /// The oldest events go until the new one fits. Then an event of type `gap` says how many were lost, once for each
-    /// run of losses: its data is `{"lost":3}`.
-    DropOldest,
-    /// Of events that were published with the same [key](crate::Event::key) only the newest waits. That is so whether the
-    /// queue is full or not; when it is full all the same, of other keys or of events without one, the stream ends as with
-    /// `Disconnect`.
-    LatestPerKey,
-    /// [`publish`](crate::Publisher::publish) waits for so long until every such subscriber has room, and then queues
-    /// the event for all, these and others, so that all see one order. Who is still full then is ended as with
-    /// `Disconnect`.
+    /// The oldest events are dropped until the new one fits.
     ///
-    /// Only publishers to this subscriber wait, and in their order; all else goes on. One that publishes to several may find
-    /// room now here, now there, because others are quicker: who had room meanwhile then gets its event beyond the bounds, so
-    /// these are exceeded by no more than one event for each thread that publishes to several. A thread that both publishes and reads the subscription would wait for itself.
+    /// Then an event of type `gap` reports how many were lost, once per run of losses. Its data is `{"lost":3}`.
+    DropOldest,
+    /// Of the events with the same [key](crate::Event::key) only the newest is queued, even if the queue has room.
+    ///
+    /// If the queue is full of other keys or of events without a key, the stream ends as with `Disconnect`.
+    LatestPerKey,
+    /// [`publish`](crate::Publisher::publish) blocks until every such subscriber has room, or this timeout passes. Then
+    /// it queues the event for all subscribers, so that all of them see one order.
+    ///
+    /// A subscriber whose queue is still full after the timeout is disconnected as with `Disconnect`.
+    ///
+    /// Only publishers to this subscriber wait, in the order in which they came. A thread that both publishes and reads
+    /// the subscription would wait for itself.
+    ///
+    /// While a publisher waits for several subscribers, other publishers may use the room that one of them makes. A
+    /// subscriber that had room meanwhile then gets the event beyond its limits. So the limits are exceeded by at most
+    /// one event per thread that publishes to several subscribers.
     Block(Duration),
 }
 

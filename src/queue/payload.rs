@@ -1,4 +1,4 @@
-//! What a queue and the history hold: an encoded frame, or a closure that renders one.
+//! The payload of queues and the history: an encoded frame, or a closure that renders one.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,15 +33,15 @@ impl Drop for Properties {
     }
 }
 
-/// Drops what is the application's. Its `Drop` may panic, which must not end the thread it happens to run on.
+/// Drops a value of the application's, and catches a panic in its `Drop`, so that the current thread survives.
 pub(crate) fn drop_caught<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Its own `Drop` may panic too, and so on.
+        // Dropping the panic's payload may panic too, and so on.
         std::mem::forget(payload);
     }
 }
 
-/// What waits in a queue and what the history holds. Cloning it copies no text.
+/// An entry of a queue or the history. Cloning it copies no text.
 #[derive(Clone)]
 pub(crate) enum Payload {
     Frame(Frame),
@@ -49,26 +49,26 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// Gives the event its id and its place in the history, which are known under the ordering lock only.
+    /// Sets the event's ID and its sequence in the history. Both are known only under the ordering lock.
     pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
         match self {
             Self::Frame(frame) => frame.seal(id, sequence),
             Self::Closure(render) => {
-                let render = Arc::get_mut(render).expect("BUG: a closure was shared before it had its id");
+                let render = Arc::get_mut(render).expect("BUG: a closure was shared before it was sealed");
                 render.id = id.map(str::to_owned);
                 render.sequence = sequence;
             }
         }
     }
 
-    /// Counts a large frame. A closure's are counted when they are rendered.
+    /// Counts a large frame. The frame of a closure is counted when it is rendered.
     pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
         if let Self::Frame(frame) = self {
             frame.count(counter);
         }
     }
 
-    /// Returns which large frame it is, if it is one.
+    /// Returns which large frame this is, if it is one.
     pub(crate) fn large_frame(&self) -> Option<FrameId> {
         if let Self::Frame(frame) = self { frame.is_large().then(|| frame.frame_id()) } else { None }
     }
@@ -81,7 +81,7 @@ impl Payload {
         }
     }
 
-    /// Returns the frame for a subscriber with these properties; `None` if the closure skips it.
+    /// Returns the frame for a subscriber with these properties, or `None` if the closure skips the subscriber.
     pub(crate) fn render(self, properties: &Properties, counters: &Counters) -> Option<Frame> {
         match self {
             Self::Frame(frame) => Some(frame),
@@ -90,38 +90,38 @@ impl Payload {
     }
 }
 
-/// What `publish_with` was given, without the properties' type.
+/// The closure given to `publish_with`, without the properties' type.
 type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
 
-/// An event that is rendered for each subscriber, on the thread that takes it out of the queue.
+/// An event that is rendered per subscriber, on the thread that takes it out of the queue.
 pub(crate) struct Render {
-    /// Always there, until it is dropped.
+    /// `Some` until it is dropped.
     closure: Option<Box<Closure>>,
     size: usize,
-    /// The event's id: the one that was published with it, or the history's.
+    /// The event's ID: the one it was published with, or the history's.
     id: Option<String>,
-    /// Its place in the history; 0 if it has none.
+    /// Its sequence in the history; 0 if it has none.
     sequence: u64,
-    /// A key was published with it.
+    /// `true` if it was published with a key.
     has_key: bool,
 }
 
 impl Render {
-    /// `id` is used where no history gives the event another.
+    /// Creates an event to render. `id` applies if no history assigns another.
     pub(crate) fn new<F>(closure: F, id: Option<String>, has_key: bool) -> Self
     where
         F: Fn(&dyn Any) -> Option<Event> + Send + Sync + 'static,
     {
-        // What the closure's captures own elsewhere cannot be known; the limit by number holds for those.
+        // Memory that the closure's captures own is unknown; the limit by number bounds those events.
         let size = size_of::<Self>() + size_of::<F>();
         Self { closure: Some(Box::new(closure)), size, id, sequence: 0, has_key }
     }
 
-    /// A panic costs the subscriber this event, and the frame reports that.
+    /// Renders the event for one subscriber. If the closure panics, the subscriber gets a `gap` event instead.
     fn frame(&self, properties: &Properties, counters: &Counters) -> Option<Frame> {
         let closure = self.closure.as_deref().expect("BUG: a closure is taken out only to be dropped");
-        // Unwind safety: what a broken closure leaves behind is its own captures, which it asked for by
-        // being `Sync`; nothing of ours is borrowed mutably across the call.
+        // Unwind safety: a closure that panics can leave only its own captures inconsistent. It accepts that by being
+        // `Sync`, and the call borrows nothing else mutably.
         let event = match catch_unwind(AssertUnwindSafe(|| closure(properties.as_any()))) {
             Ok(event) => event?,
             Err(payload) => {
@@ -130,8 +130,8 @@ impl Render {
                 event::gap_in_place(self.id.as_deref())
             }
         };
-        // The history and the queues were given the event before the closure made it.
-        let loses_id = self.id.is_some() && event.own_id().is_some_and(|own| Some(own) != self.id.as_deref());
+        // The history and the queues took the event before the closure rendered it, so its ID and key come too late.
+        let loses_id = self.id.is_some() && event.own_id().is_some_and(|id| Some(id) != self.id.as_deref());
         let loses_key = !self.has_key && event.own_key().is_some();
         if loses_id || loses_key {
             counters.count_unusable_field();

@@ -1,4 +1,4 @@
-//! One subscriber's queue: what waits for it, within limits, and who is woken for it.
+//! One subscriber's queue: its payloads within limits, and its listener.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,7 +13,7 @@ use super::{Overflow, Payload, race_window};
 use crate::event::FrameId;
 use crate::stats::EndCause;
 
-/// How much may wait for one subscriber, and what happens above that.
+/// The limits of one subscriber's queue, and what happens above them.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueLimits {
     pub(crate) events: usize,
@@ -21,83 +21,84 @@ pub(crate) struct QueueLimits {
     pub(crate) overflow: Overflow,
 }
 
-/// There is no room, and none can be made.
+/// The payload does not fit, and the queue may not drop others for it.
 #[derive(Debug)]
 pub(crate) struct Full;
 
-/// What `pop` found.
+/// The result of [`Queue::pop`].
 pub(crate) enum Popped {
     Payload {
-        /// How many payloads were dropped before this one since the one before it.
+        /// The number of payloads that were dropped since the one before.
         lost: u64,
         payload: Payload,
-        /// A publisher waits for the room that this has made.
+        /// `true` if a publisher waits for the room that this has made.
         publisher_waits: bool,
     },
-    /// The next payload is a closure, which was not to be called.
+    /// The next payload is a closure, and callbacks are not allowed.
     NeedsCall,
     Empty,
     Ended,
 }
 
-/// Who is to be woken, without any lock.
+/// The reader to wake. The caller must hold no lock.
 #[must_use = "a stream that is not woken never continues"]
 pub(crate) enum Wake {
-    /// A thread that may be blocked on its subscription.
+    /// A thread that may wait at its subscription's bell.
     Bell(Sender<()>),
-    /// A stream that is to be put on the run queue.
+    /// A stream to put on the run queue.
     Stream(Waker),
 }
 
 impl Wake {
     pub(crate) fn wake(self) {
         match self {
-            // A full bell has been rung already.
+            // A full bell has rung already.
             Self::Bell(bell) => drop(bell.try_send(())),
             Self::Stream(waker) => waker.wake(),
         }
     }
 }
 
-/// Who reads the queue.
+/// The reader of the queue.
 enum Listener {
-    /// A thread that blocks on the other half of this bell, after it has seen the queue empty.
+    /// A thread that waits at the other half of this bell after it has seen the queue empty.
     Bell {
         bell: Sender<()>,
-        /// The thread has seen the queue empty, and nothing has changed since. Otherwise it will look again by itself.
+        /// `true` if the thread has seen the queue empty, and nothing has changed since. If not, the thread looks again
+        /// without a ring.
         saw_empty: bool,
     },
-    /// The writer threads. The waker is here while the stream is idle: the reference to the stream goes from here to the run
-    /// queue, and comes back with the end of the pass. So publishers touch nothing of a stream but this queue.
+    /// The writer threads. While the stream is idle, the waker is here. It moves to the run queue when the stream is
+    /// woken, and returns at the end of the pass. So publishers touch only this queue, and nothing else of the stream.
     Background(Option<Waker>),
-    /// Nobody: the stream is over.
+    /// No reader: the stream is over.
     Gone,
 }
 
-/// Everything that waits for one subscriber.
+/// The payloads that are queued for one subscriber.
 ///
-/// | the lock guards | changed by |
+/// | guarded by the lock | changed by |
 /// |---|---|
-/// | the entries, their bytes, what was lost | publishers, under the ordering lock; the reader |
-/// | the end | whoever takes the subscriber out of the registry |
-/// | who listens | the subscription, and the stream that it becomes |
+/// | the entries, their bytes, the losses | publishers, under the ordering lock; the reader |
+/// | the end | the caller that removes the subscriber from the registry |
+/// | the listener | the subscription, and the stream that it becomes |
 /// | whether a publisher waits for room | publishers, under the ordering lock |
 ///
-/// It is held for a few steps only, and never while something waits. Pushing and ending happen under the ordering lock,
-/// which is therefore taken first.
+/// The lock is held for a few steps only, and never while a thread waits. Pushing and ending happen under the ordering
+/// lock, so that lock is taken first.
 pub(super) struct Queue {
     buffer: Mutex<Buffer>,
-    /// Most subscribers of a publisher have the same.
+    /// Shared, since most subscribers of a publisher have equal limits.
     limits: Arc<QueueLimits>,
 }
 
 struct Buffer {
     entries: Entries,
     bytes: usize,
-    /// How many entries were dropped since one was popped.
+    /// The number of entries that were dropped since one was popped.
     lost: u64,
     end: Option<EndCause>,
-    /// The stream ends at once: nothing more is delivered.
+    /// `true` if the stream ends at once, without delivering what is queued.
     aborted: bool,
     publisher_waits: bool,
     listener: Listener,
@@ -121,7 +122,8 @@ impl Queue {
         Self { buffer: Mutex::new(buffer), limits }
     }
 
-    /// Pushes a payload within the limits; what it drops to make room goes into `dropped`. Returns the one to wake.
+    /// Pushes a payload within the limits, and moves what it drops to make room into `dropped`. Returns the reader to
+    /// wake.
     pub(super) fn push(
         &self,
         payload: &Payload,
@@ -131,9 +133,9 @@ impl Queue {
     ) -> Result<Option<Wake>, Full> {
         let mut buffer = self.buffer.lock();
         let key = key.filter(|_| matches!(buffer.entries, Entries::Keyed(_)));
-        if let Some((older, size)) = key.and_then(|key| buffer.entries.remove(key)) {
+        if let Some((replaced, size)) = key.and_then(|key| buffer.entries.remove(key)) {
             buffer.bytes -= size;
-            dropped.push(older);
+            dropped.push(replaced);
         }
         let size = payload.size() + key.map_or(0, |key| key.len());
         if self.drops_oldest() {
@@ -149,7 +151,7 @@ impl Queue {
         Ok(buffer.listener.take_wake(schedule))
     }
 
-    /// Pushes a payload whatever the limits. Returns the one to wake.
+    /// Pushes a payload regardless of the limits. Returns the reader to wake.
     pub(super) fn push_beyond_limits(&self, payload: Payload, schedule: &Schedule) -> Option<Wake> {
         let mut buffer = self.buffer.lock();
         let size = payload.size();
@@ -157,7 +159,7 @@ impl Queue {
         buffer.listener.take_wake(schedule)
     }
 
-    /// Pops the next payload. A closure stays where it is unless callbacks are allowed.
+    /// Pops the next payload. A closure stays queued unless callbacks are allowed.
     pub(super) fn pop(&self, allow_callbacks: bool) -> Popped {
         let mut buffer = self.buffer.lock();
         if buffer.aborted {
@@ -182,7 +184,8 @@ impl Queue {
         Popped::Payload { lost, payload, publisher_waits }
     }
 
-    /// Ends the queue after what waits in it. An earlier cause stays. Returns the one to wake.
+    /// Ends the queue after its payloads. If the queue has ended already, the earlier cause remains. Returns the reader
+    /// to wake.
     pub(super) fn close(&self, cause: EndCause, schedule: &Schedule) -> Option<Wake> {
         let mut buffer = self.buffer.lock();
         buffer.end.get_or_insert(cause);
@@ -190,8 +193,8 @@ impl Queue {
         buffer.listener.take_wake(schedule)
     }
 
-    /// Ends the queue at once. An earlier cause stays. Returns what waited in it, to be dropped without a lock, and the one to
-    /// wake.
+    /// Ends the queue at once. If the queue has ended already, the earlier cause remains. Returns the queued payloads,
+    /// to be dropped without a lock, and the reader to wake.
     pub(super) fn abort(&self, cause: EndCause, schedule: &Schedule) -> (Vec<Payload>, Option<Wake>) {
         let mut buffer = self.buffer.lock();
         buffer.end.get_or_insert(cause);
@@ -201,7 +204,7 @@ impl Queue {
         (payloads, buffer.listener.take_wake(schedule))
     }
 
-    /// Returns the large frames that wait in it.
+    /// Returns the large frames in the queue.
     pub(super) fn large_frames(&self) -> Vec<FrameId> {
         let mut frames = Vec::new();
         self.buffer.lock().entries.for_each(|payload| frames.extend(payload.large_frame()));
@@ -220,13 +223,13 @@ impl Queue {
         self.buffer.lock().entries.len()
     }
 
-    /// Returns whether a payload of this size fits. An empty queue has room for any, or one large event would end even
-    /// subscribers that keep up.
+    /// Returns whether a payload of this size fits. An empty queue takes any size. Otherwise a large event would
+    /// disconnect even subscribers that keep up.
     pub(super) fn has_room(&self, size: usize) -> bool {
         self.buffer.lock().has_room(size, &self.limits)
     }
 
-    /// Sets whether a publisher waits for room, and returns whether there is room for a payload of this size.
+    /// Sets whether a publisher waits for room. Returns whether a payload of this size fits already.
     pub(super) fn set_publisher_waits(&self, waits: bool, size: usize) -> bool {
         let mut buffer = self.buffer.lock();
         buffer.publisher_waits = waits;
@@ -237,32 +240,32 @@ impl Queue {
         self.limits.overflow == Overflow::DropOldest
     }
 
-    /// Returns for how long a publisher waits for room.
+    /// Returns how long a publisher waits for room, if it does.
     pub(super) fn block_timeout(&self) -> Option<Duration> {
         if let Overflow::Block(timeout) = self.limits.overflow { Some(timeout) } else { None }
     }
 
-    /// Has the writer threads read it from now on. The stream is theirs already.
+    /// Lets the writer threads read the queue from now on. The caller must own the stream.
     pub(super) fn listen_in_background(&self) {
         let bell = std::mem::replace(&mut self.buffer.lock().listener, Listener::Background(None));
         drop(bell);
     }
 
-    /// Marks the stream as idle, to be woken by this, after the queue was seen empty. Gives the waker back if the stream was
-    /// notified meanwhile; the caller still owns it then.
+    /// Marks the stream as idle, after its queue was seen empty, and keeps `waker` to wake it. Returns the waker if the
+    /// stream was notified meanwhile; the caller then still owns the stream.
     pub(super) fn finish(&self, waker: Waker, schedule: &Schedule) -> Result<(), Waker> {
         let mut buffer = self.buffer.lock();
         if !schedule.finish() {
             return Err(waker);
         }
-        // One is left if the supervisor woke the stream, by a reference of its own.
-        let left = std::mem::replace(&mut buffer.listener, Listener::Background(Some(waker)));
+        // An old waker is left if the supervisor woke the stream by a reference of its own.
+        let old = std::mem::replace(&mut buffer.listener, Listener::Background(Some(waker)));
         drop(buffer);
-        drop(left);
+        drop(old);
         Ok(())
     }
 
-    /// Has nobody read it any longer. What listened refers to this queue's stream, and is let go by it here.
+    /// Removes the listener. Its waker refers to this queue's stream: dropping it breaks the cycle.
     pub(super) fn stop_listening(&self) {
         let listener = std::mem::replace(&mut self.buffer.lock().listener, Listener::Gone);
         drop(listener);
@@ -270,7 +273,7 @@ impl Queue {
 }
 
 impl Listener {
-    /// Returns the one to wake after a change, if nobody will look without that.
+    /// Returns the reader to wake after a change, if it would not look at the queue by itself.
     fn take_wake(&mut self, schedule: &Schedule) -> Option<Wake> {
         match self {
             Self::Bell { bell, saw_empty } => std::mem::take(saw_empty).then(|| Wake::Bell(bell.clone())),
@@ -289,7 +292,7 @@ impl Buffer {
         events == 0 || (events < limits.events && self.bytes + size <= limits.bytes)
     }
 
-    /// Puts the payload last, where no other of its key waits.
+    /// Appends the payload. No other payload of its key may be queued.
     fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
         self.bytes += size;
         self.entries.put(payload, key, size);
@@ -358,7 +361,7 @@ mod tests {
         fixture.push("2", None);
         assert!(rings());
         fixture.push("3", None);
-        assert!(!rings(), "it has rung for the first");
+        assert!(!rings(), "it has rung already");
         assert!(fixture.pop().is_some() && fixture.pop().is_some() && fixture.pop().is_none());
         fixture.queue.close(EndCause::Closed, &fixture.schedule).expect("a reader listens").wake();
         assert!(rings());
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aborted_queue_gives_nothing_but_its_end() {
+    fn an_aborted_queue_delivers_only_its_end() {
         let fixture = Fixture::new(Overflow::Disconnect);
         assert!(fixture.pop().is_none());
         fixture.push("1", None);
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_gives_what_waits_and_then_its_end() {
+    fn a_closed_queue_delivers_its_payloads_and_then_its_end() {
         let fixture = Fixture::new(Overflow::Disconnect);
         fixture.push("1", None);
         let _ = fixture.queue.close(EndCause::Closed, &fixture.schedule);
@@ -393,14 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_a_key_takes_its_place_at_the_end() {
+    fn the_newest_event_of_a_key_is_queued_last() {
         let fixture = Fixture::new(Overflow::LatestPerKey);
         for (data, key) in [("a1", Some("a")), ("x", None), ("b1", Some("b"))] {
             assert_eq!(fixture.push(data, key), Some(0));
         }
         assert_eq!(fixture.push("a2", Some("a")), Some(1));
         assert_eq!([(); 3].map(|()| fixture.pop().unwrap().1), ["x", "b1", "a2"]);
-        assert_eq!(fixture.push("a3", Some("a")), Some(0), "what was popped waits no longer");
+        assert_eq!(fixture.push("a3", Some("a")), Some(0), "the popped event is no longer queued");
         assert!(fixture.pop().is_some());
     }
 

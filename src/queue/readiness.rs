@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use super::race_window;
 
-// A stream whose socket takes no more is parked: it is RUNNING and no thread's, until the event loop that watches the
-// socket reports readiness.
+// A stream whose socket takes no more is parked. It stays RUNNING, but no thread owns it until the event loop that
+// watches the socket reports readiness.
 //
 //     writer thread                             event loop
 //     -  write, until it would block            1  `set_ready`: set READY
@@ -20,27 +20,29 @@ use super::race_window;
 //     c  `park`: set PARKED, unless READY is
 //        set; then put it on the run queue
 //
-// Readiness before a is found by b; between a and c, `park` fails; after c, 2 finds PARKED, once.
+// If readiness comes before a, the write in b uses it. Between a and c, it makes `park` fail. After c, step 2 finds
+// PARKED, once.
 //
-// A stream that is aborted is woken by 1 and 2 too, and b does not find that: `clear_ready` forgets what came before a.
-// So after c the writer thread looks whether the stream was aborted, and does 1 and 2 itself.
+// Steps 1 and 2 also wake a stream that is aborted. The write in b does not notice an abort, and `clear_ready` forgets
+// a wake-up before a. So after c the writer thread checks whether the stream was aborted, and does steps 1 and 2
+// itself.
 
 /// A writer that does not block, shared with the event loop that watches its socket.
 pub(crate) trait NonBlockingWrite: Send + Sync {
-    /// Writes as much as is taken now; an error of the kind `WouldBlock` if that is nothing.
+    /// Writes as much as the writer takes now. Returns an error of the kind `WouldBlock` if it takes nothing.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Returns where the stream waits for room.
     fn readiness(&self) -> &Readiness;
 
-    /// Is called when the stream has ended and nothing more is written. `took_all`: every byte was taken.
-    fn is_over(&self, took_all: bool);
+    /// Reports that the stream has ended and nothing more is written. `took_all` is set if the writer took every byte.
+    fn finished(&self, took_all: bool);
 }
 
-/// Where a stream waits for its socket.
+/// The place where a stream waits for its socket.
 pub(crate) struct Readiness {
     state: AtomicU8,
-    /// When it was parked, in microseconds since this was made.
+    /// The time at which the stream was parked, in microseconds since `made`.
     since: AtomicU64,
     made: Instant,
     timed_out: AtomicBool,
@@ -58,17 +60,17 @@ impl Readiness {
         Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), waker: OnceLock::new() }
     }
 
-    /// Sets the stream that it wakes, before that stream's first turn.
+    /// Sets the stream to wake. This must happen before the stream's first pass.
     pub(crate) fn bind(&self, waker: Waker) {
         assert!(self.waker.set(waker).is_ok(), "BUG: two streams share a socket");
     }
 
-    /// Forgets readiness that was reported: a write follows that finds it.
+    /// Forgets readiness that was reported before. A write must follow, which finds it.
     pub(crate) fn clear_ready(&self) {
         self.state.store(Self::WRITING, SeqCst);
     }
 
-    /// Parks the stream, after a write that would have blocked. Returns `false` if the socket is ready again.
+    /// Parks the stream after a write that would have blocked. Returns `false` if the socket is ready again.
     #[must_use = "a stream that is not parked still has its owner"]
     pub(crate) fn park(&self) -> bool {
         self.since.store(self.made.elapsed().as_micros() as u64, SeqCst);
@@ -76,7 +78,7 @@ impl Readiness {
         self.state.compare_exchange(Self::WRITING, Self::PARKED, SeqCst, Relaxed).is_ok()
     }
 
-    /// Reports that the socket takes more, or that the stream must look for another reason.
+    /// Reports that the socket takes more, or that the stream must run for another reason.
     pub(crate) fn set_ready(&self) {
         if self.state.swap(Self::READY, SeqCst) == Self::PARKED
             && let Some(waker) = self.waker.get()
@@ -85,14 +87,14 @@ impl Readiness {
         }
     }
 
-    /// Returns how long it has been parked, if it is.
+    /// Returns how long the stream has been parked, if it is.
     #[cfg(feature = "server")]
     pub(crate) fn parked_for(&self) -> Option<Duration> {
         let is_parked = self.state.load(SeqCst) == Self::PARKED;
         is_parked.then(|| self.made.elapsed().saturating_sub(Duration::from_micros(self.since.load(SeqCst))))
     }
 
-    /// Ends the stream, which has been parked for too long.
+    /// Wakes the stream to end it, because it was parked for too long.
     #[cfg(feature = "server")]
     pub(crate) fn expire(&self) {
         self.timed_out.store(true, SeqCst);
@@ -120,9 +122,9 @@ mod tests {
         }
     }
 
-    /// Every order of the writer thread's three steps and of the event loop's.
+    /// Tries every order of the writer thread's three steps and the event loop's.
     #[test]
-    fn readiness_wakes_a_parked_stream_once_whenever_it_comes() {
+    fn readiness_at_any_time_wakes_a_parked_stream_once() {
         for ready_at in 0..4 {
             let (readiness, woken) = (Readiness::new(), Arc::new(Woken::default()));
             readiness.bind(Waker::from(Arc::clone(&woken)));
@@ -140,10 +142,10 @@ mod tests {
             may_become_ready(&mut would_block);
             let blocked = would_block;
             may_become_ready(&mut would_block);
-            let goes_on_by_itself = !blocked || !readiness.park();
+            let continues_by_itself = !blocked || !readiness.park();
             may_become_ready(&mut would_block);
             let wakes = woken.0.load(SeqCst);
-            assert_eq!(u8::from(goes_on_by_itself) + wakes, 1, "ready at step {ready_at}");
+            assert_eq!(u8::from(continues_by_itself) + wakes, 1, "ready at step {ready_at}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Whose turn it is with a stream that is written in the background: no wake-up is lost, and no two threads write.
+//! Which thread owns a stream that is written in the background: no wake-up is lost, and no two threads write.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
-// The schedule has two bits, NOTIFIED and RUNNING, as a task's state in tokio has, and the stream has one owner at a time:
+// The schedule has two bits, NOTIFIED and RUNNING, like the state of a tokio task. A stream has at most one owner at a
+// time:
 //
 //     producer                                  writer thread
 //     1  push the payload                       a  take the stream from the run queue
@@ -13,23 +14,23 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 //                                                  then put the stream on the run queue
 //
 //     NOTIFIED  RUNNING   the stream is                                             set by
-//        0         0      idle, nobody's                                            e
+//        0         0      idle, without an owner                                    e
 //        1         0      on the run queue, or about to be put there                2
-//        0         1      a writer thread's, parked, or not begun                   b, and at first
-//        1         1      the same, and something was pushed that may be unseen     2
+//        0         1      owned by a writer thread, parked, or not started yet      b, and at first
+//        1         1      owned, parked or not started, with a push it may not see  2
 //
-// One invariant: a payload is pushed before its `notify`, and the queue is drained after `start`. So a payload that the
-// drain missed was notified after `start`, and then `finish` fails or `notify` finds the stream idle: either puts the
-// stream on the run queue once more. The test below walks through every order of these steps. `race_window` marks where
-// a test build lingers.
+// One invariant: a payload is pushed before its `notify`, and the queue is drained after `start`. So if the drain
+// misses a payload, its `notify` comes after `start`. Then either `finish` fails or `notify` finds the stream idle, and
+// both put the stream on the run queue again. The test below walks through every order of these steps. `race_window`
+// marks where a test build pauses.
 
-/// Whose turn it is with a stream that is written in the background.
+/// The state that decides which thread owns a stream.
 pub(crate) struct Schedule(AtomicU8);
 
 impl Schedule {
-    /// Something was pushed that no turn has seen yet.
+    /// A push that no pass has seen yet.
     const NOTIFIED: u8 = 0b01;
-    /// The stream has an owner: a writer thread, or before its first turn whoever starts it.
+    /// The stream has an owner: a writer thread, or before its first pass the thread that starts it.
     const RUNNING: u8 = 0b10;
 
     pub(crate) fn new() -> Self {
@@ -42,19 +43,19 @@ impl Schedule {
         self.0.fetch_or(Self::NOTIFIED, SeqCst) == 0
     }
 
-    /// Marks the stream as running, before its queue is looked at: what is pushed from here on notifies it again.
+    /// Marks the stream as running, before its queue is drained. A later push notifies it again.
     pub(crate) fn start(&self) {
         self.0.swap(Self::RUNNING, SeqCst);
     }
 
-    /// Marks the stream as idle, after its queue was seen empty. Returns `false` if it was notified meanwhile; the caller
-    /// still owns it then.
+    /// Marks the stream as idle, after its queue was seen empty. Returns `false` if it was notified meanwhile; the
+    /// caller then still owns it.
     pub(crate) fn finish(&self) -> bool {
         self.0.compare_exchange(Self::RUNNING, 0, SeqCst, SeqCst).is_ok()
     }
 }
 
-/// Lingers in a test build (`--cfg sse_race_windows`), where another thread could come in between.
+/// Pauses in a test build (`--cfg sse_race_windows`), so that another thread can run in between.
 #[inline]
 pub(crate) fn race_window() {
     #[cfg(sse_race_windows)]
@@ -72,16 +73,16 @@ pub(crate) fn race_window() {
 mod tests {
     use super::*;
 
-    /// The wake protocol with everything else taken away: its steps are those of the table above.
+    /// The wake protocol alone, with the steps of the table above.
     struct Model {
         schedule: Schedule,
-        /// Items that wait.
+        /// The number of payloads in the queue.
         queued: usize,
-        /// How often the stream stands on the run queue.
+        /// How often the stream is on the run queue.
         on_run_queue: usize,
-        /// What each writer thread does next, if it has taken the stream.
+        /// The next step of each writer thread, if it has taken the stream.
         threads: [Option<Step>; 2],
-        /// What each producer does next.
+        /// The next step of each producer.
         producers: [Option<Step>; 2],
     }
 
@@ -103,7 +104,7 @@ mod tests {
                 threads: [None; 2],
                 producers: [Some(Step::Queue); 2],
             };
-            // Handing over puts it on the run queue itself; an idle one has had that turn.
+            // A new background stream is put on the run queue; an idle one has had that pass.
             if idle {
                 assert!(model.schedule.finish());
                 return Self { on_run_queue: 0, ..model };
@@ -111,7 +112,7 @@ mod tests {
             model
         }
 
-        /// Does the next step of producer 0 or 1, or thread 2 or 3; `false` if it has none.
+        /// Does the next step of producer 0 or 1, or thread 2 or 3. Returns `false` if it has none.
         fn step(&mut self, actor: usize) -> bool {
             if let Some(producer) = self.producers.get_mut(actor) {
                 match producer.take() {
@@ -147,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Walks through every order of the steps of two producers and two threads, to the end of each.
+    /// Walks through every order of the steps of two producers and two threads. Returns the number of orders.
     fn every_order(idle: bool) -> usize {
         let mut orders = 0;
         let mut prefixes = vec![Vec::new()];
@@ -167,7 +168,7 @@ mod tests {
             if over {
                 let model = after(&prefix);
                 assert_eq!(model.queued, 0, "{prefix:?} lost a wake-up");
-                assert!(model.schedule.notify(), "{prefix:?} left the stream to nobody");
+                assert!(model.schedule.notify(), "{prefix:?} left the stream without an owner");
                 orders += 1;
             }
         }

@@ -13,21 +13,23 @@ use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wa
 use crate::event::FrameId;
 use crate::stats::EndCause;
 
-/// Names one subscriber of one publisher; later ones have higher numbers.
+/// The number of a subscriber within its publisher; later subscribers have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SubscriberId(pub(crate) u64);
 
 /// One subscriber.
-// What each event touches stands first and close together.
+// The fields that every event touches come first, close together.
 #[repr(C)]
 pub(crate) struct Subscriber {
     schedule: Schedule,
-    /// It takes its events out of the history, and nothing is queued for it. Guarded by the ordering lock.
+    /// `true` if the subscriber reads its events from the history, so that nothing is queued for it. Guarded by the
+    /// ordering lock.
     replaying: AtomicBool,
-    /// Which hooks are due, in bits: the one of its end follows that of its beginning, whichever comes first.
+    /// Which hooks may run, as bits. The hook of the end runs after that of the beginning, whichever event comes first.
     hooks_called: AtomicU8,
     queue: Queue,
-    /// Where its stream may be parked. Not held: a descriptor must be free again as soon as the stream is over.
+    /// The socket where the stream may be parked. Weak, since the descriptor must be free as soon as the stream is
+    /// over.
     socket: OnceLock<Weak<dyn NonBlockingWrite>>,
     id: SubscriberId,
     properties: Properties,
@@ -70,7 +72,8 @@ impl Subscriber {
         self.quota_key.as_ref()
     }
 
-    /// Pushes a payload within the limits; what it drops to make room goes into `dropped`. Returns the one to wake.
+    /// Pushes a payload within the limits, and moves what it drops to make room into `dropped`. Returns the reader to
+    /// wake.
     pub(crate) fn push(
         &self,
         payload: &Payload,
@@ -80,35 +83,38 @@ impl Subscriber {
         self.queue.push(payload, key, dropped, &self.schedule)
     }
 
-    /// Pushes a payload whatever the limits. Returns the one to wake.
+    /// Pushes a payload regardless of the limits. Returns the reader to wake.
     pub(crate) fn push_beyond_limits(&self, payload: Payload) -> Option<Wake> {
         self.queue.push_beyond_limits(payload, &self.schedule)
     }
 
-    /// Pops the next payload. A closure stays where it is unless callbacks are allowed.
+    /// Pops the next payload. A closure stays queued unless callbacks are allowed.
     pub(crate) fn pop(&self, allow_callbacks: bool) -> Popped {
         self.queue.pop(allow_callbacks)
     }
 
-    /// Ends the stream after what is queued. An earlier cause stays. Returns the one to wake.
+    /// Ends the stream after its queued payloads. If it has ended already, the earlier cause remains. Returns the
+    /// reader to wake.
     pub(crate) fn close(&self, cause: EndCause) -> Option<Wake> {
         self.queue.close(cause, &self.schedule)
     }
 
-    /// Ends the stream at once. An earlier cause stays. Returns what was queued, to be dropped without a lock, and the one to
-    /// wake. [`wake_parked`](Self::wake_parked) must follow, without a lock, unless the caller is the stream's owner.
+    /// Ends the stream at once. If it has ended already, the earlier cause remains. Returns the queued payloads, to be
+    /// dropped without a lock, and the reader to wake.
+    ///
+    /// The caller must then call [`wake_parked`](Self::wake_parked) without a lock, unless it owns the stream.
     pub(crate) fn abort(&self, cause: EndCause) -> (Vec<Payload>, Option<Wake>) {
         self.queue.abort(cause, &self.schedule)
     }
 
-    /// Wakes the stream if it waits for its socket, which need not ever have room.
+    /// Wakes the stream if it is parked: its socket may never take more.
     pub(crate) fn wake_parked(&self) {
         if let Some(socket) = self.socket.get().and_then(Weak::upgrade) {
             socket.readiness().set_ready();
         }
     }
 
-    /// Returns why the stream has ended or is about to, even if its reader has not come that far.
+    /// Returns why the stream has ended or is about to, even if its reader has not reached the end.
     pub(crate) fn end_cause(&self) -> Option<EndCause> {
         self.queue.end()
     }
@@ -118,12 +124,12 @@ impl Subscriber {
         self.queue.is_aborted()
     }
 
-    /// Returns the large frames that are queued.
+    /// Returns the large frames in the queue.
     pub(crate) fn queued_large_frames(&self) -> Vec<FrameId> {
         self.queue.large_frames()
     }
 
-    /// Returns how many payloads are queued.
+    /// Returns the number of queued payloads.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -140,12 +146,12 @@ impl Subscriber {
         self.queue.has_room(size)
     }
 
-    /// Notes that a publisher waits for room, and returns whether there is room for a payload of this size meanwhile.
+    /// Marks that a publisher waits for room. Returns whether a payload of this size fits already.
     pub(crate) fn await_room(&self, size: usize) -> bool {
         self.queue.set_publisher_waits(true, size)
     }
 
-    /// Notes that no publisher waits for room any longer.
+    /// Marks that no publisher waits for room.
     pub(crate) fn stop_awaiting_room(&self) {
         self.queue.set_publisher_waits(false, 0);
     }
@@ -155,13 +161,13 @@ impl Subscriber {
         self.queue.drops_oldest()
     }
 
-    /// Returns for how long a publisher waits for room.
+    /// Returns how long a publisher waits for room, if it does.
     pub(crate) fn block_timeout(&self) -> Option<Duration> {
         self.queue.block_timeout()
     }
 
-    /// Has the writer threads read the queue from now on. The stream's first turn must follow. `waker` puts it on the run queue
-    /// when its `socket` takes more.
+    /// Lets the writer threads read the queue from now on. The stream's first pass must follow. `waker` puts the stream
+    /// on the run queue when its `socket` takes more.
     pub(crate) fn listen_in_background(&self, waker: Waker, socket: Option<&Arc<dyn NonBlockingWrite>>) {
         if let Some(socket) = socket {
             socket.readiness().bind(waker);
@@ -170,13 +176,13 @@ impl Subscriber {
         self.queue.listen_in_background();
     }
 
-    /// Marks the stream as idle, to be woken by this, after the queue was seen empty. Gives the waker back if the stream was
-    /// notified meanwhile; the caller still owns it then.
+    /// Marks the stream as idle, after its queue was seen empty, and keeps `waker` to wake it. Returns the waker if the
+    /// stream was notified meanwhile; the caller then still owns the stream.
     pub(crate) fn finish(&self, waker: Waker) -> Result<(), Waker> {
         self.queue.finish(waker, &self.schedule)
     }
 
-    /// Has nobody read the queue any longer.
+    /// Removes the queue's listener.
     pub(crate) fn stop_listening(&self) {
         self.queue.stop_listening();
     }
@@ -185,15 +191,15 @@ impl Subscriber {
         &self.schedule
     }
 
-    /// Notes that the hook of the beginning was called. Returns whether the one of the end is due now, because the subscriber
-    /// left meanwhile.
-    pub(crate) fn opened(&self) -> bool {
+    /// Marks that the hook of the beginning was called. Returns whether the caller must call the hook of the end now,
+    /// because the subscriber has left meanwhile.
+    pub(crate) fn mark_opened(&self) -> bool {
         self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0
     }
 
-    /// Notes that the subscriber has left. Returns whether the hook of the end is due now; otherwise whoever opens the
-    /// subscription calls it.
-    pub(crate) fn left(&self) -> bool {
+    /// Marks that the subscriber has left. Returns whether the caller must call the hook of the end. If not, the thread
+    /// that opens the subscription calls it.
+    pub(crate) fn mark_left(&self) -> bool {
         self.hooks_called.fetch_or(Self::LEFT, SeqCst) & Self::OPENED != 0
     }
 }

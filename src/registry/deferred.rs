@@ -1,4 +1,4 @@
-//! What must be done without the ordering lock once a method of the registry has returned.
+//! The work that a method of the registry leaves to be done without the ordering lock.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -6,48 +6,48 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::membership::Membership;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Payload, Properties, Subscriber, Wake, drop_caught};
 use crate::stats::EndCause;
 
-/// The hooks of the application. Called without any lock.
+/// The application's hooks. Called without any lock.
 pub(crate) trait Hooks: Send + Sync {
-    /// Returns a guard that keeps the hooks' publisher alive. Called under the ordering lock, before the publisher can have
-    /// ended.
+    /// Returns a guard that keeps the hooks' publisher alive. Called under the ordering lock, while the publisher is
+    /// alive.
     fn guard(&self) -> Option<Arc<dyn Any + Send + Sync>>;
     fn opened(&self, properties: &Properties, channels: &[Arc<str>]);
     fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause);
 }
 
-/// What must be done without the ordering lock.
+/// Work that must be done without the ordering lock.
 #[must_use = "`finish` wakes streams, and drops what is the application's"]
 #[derive(Default)]
 pub(crate) struct Deferred {
-    /// Subscribers that have left. They may hold the last reference to properties, whose `Drop` is the application's.
+    /// Subscribers that have left. They may hold the last reference to properties, whose `Drop` is application code.
     pub(super) left: Vec<Membership>,
-    /// Called for each of them.
+    /// The hooks to call for each of them.
     pub(super) hooks: Option<Arc<dyn Hooks>>,
-    /// Where slow ones of them are logged.
-    pub(super) notices: Option<Arc<Notices>>,
-    /// Those that were aborted, and may wait for a socket.
+    /// The log for slow subscribers among them.
+    pub(super) warnings: Option<Arc<RateLimitedLog>>,
+    /// Aborted subscribers, whose streams may be parked.
     pub(super) aborted: Vec<Arc<Subscriber>>,
-    /// What the history evicted and queues dropped, closures among it.
+    /// Payloads that the history evicted or queues dropped, including closures.
     pub(super) payloads: Vec<Payload>,
-    /// Not before the lock is free: threads that wake up while other subscribers are still being pushed to take the
-    /// processor away from that.
+    /// Woken only when the lock is free. Otherwise the woken threads compete for the processor with the thread that
+    /// still pushes to other subscribers.
     pub(super) wake: Vec<Wake>,
 }
 
 thread_local! {
-    /// What a call of `finish` on this thread still has to do; `None` while there is none.
+    /// The work left for the call of `finish` that runs on this thread; `None` if none runs.
     static UNFINISHED: RefCell<Option<VecDeque<Deferred>>> = const { RefCell::new(None) };
 }
 
 impl Deferred {
-    /// Wakes streams, and runs what is the application's: hooks, and the `Drop` of properties and closures.
+    /// Wakes streams, and runs application code: hooks, and the `Drop` of properties and closures.
     ///
-    /// That may publish, which may end further subscribers, whose hooks may publish again. So the outermost call on a thread
-    /// works off a list, and a call from within leaves its work there: the stack does not grow.
+    /// That code may publish, which may end further subscribers, whose hooks may publish again. So the outermost call
+    /// on a thread works through a list, and a nested call adds its work to that list. The stack does not grow.
     pub(crate) fn finish(mut self) {
         for wake in self.wake.drain(..) {
             wake.wake();
@@ -80,19 +80,19 @@ impl Deferred {
         }
     }
 
-    /// A panic in what is the application's is caught where it is called, so that the rest is done all the same.
+    /// Runs application code. Each panic is caught where it happens, so that the rest still runs.
     fn call_application(self) {
-        if let Some(notices) = &self.notices {
+        if let Some(warnings) = &self.warnings {
             let is_slow = |left: &&Membership| left.subscriber.end_cause() == Some(EndCause::QueueFull);
-            notices.slow(self.left.iter().filter(is_slow).count());
+            warnings.slow(self.left.iter().filter(is_slow).count());
         }
-        // The last of what a guard keeps may go with it: the hooks have been called then.
+        // Each guard is dropped after its hook was called.
         for Membership { subscriber, channels, guard, .. } in self.left {
-            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.left()) {
+            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left()) {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 hooks.ended(subscriber.properties(), &channels, cause);
             }
-            // A `Drop` that panics must keep no hook of the others from being called, and end no thread but its own.
+            // A panic in a `Drop` must not skip the remaining hooks, and must not end this thread.
             drop_caught((subscriber, guard));
         }
         drop(self.payloads);

@@ -1,4 +1,4 @@
-//! Who is in which channels.
+//! Which subscriber is in which channels.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
@@ -16,17 +16,17 @@ use crate::stats::EndCause;
 /// One subscriber's entry in the registry.
 pub(super) struct Membership {
     pub(super) subscriber: Arc<Subscriber>,
-    /// The channels it is in, in the order in which it named them.
+    /// Its channels, in the order in which it named them.
     pub(super) channels: Vec<Arc<str>>,
-    /// Publishers that wait for room for it, by their tickets: the one that has waited longest comes first, everywhere, so
-    /// that no two wait for each other.
+    /// Publishers that wait for its room, by their tickets. The publisher that has waited longest comes first
+    /// everywhere, so that no two wait for each other.
     pub(super) waiting_publishers: BTreeMap<u64, Sender<()>>,
-    /// Keeps the hooks' publisher alive until the one of its end was called.
+    /// Keeps the hooks' publisher alive until the hook of the end was called.
     pub(super) guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Registry {
-    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
+    /// Returns the properties of the subscribers of these channels, without duplicates, the oldest subscriber first.
     pub(crate) fn subscribers(&self, channels: &[&str]) -> Vec<(SubscriberId, Properties)> {
         let state = self.state.lock();
         let members = channels.iter().filter_map(|&channel| state.channels.get(channel)).flatten();
@@ -35,14 +35,14 @@ impl Registry {
         found.into_iter().collect()
     }
 
-    /// Returns the properties of all subscribers, the oldest first.
+    /// Returns the properties of all subscribers, the oldest subscriber first.
     pub(crate) fn all_subscribers(&self) -> Vec<(SubscriberId, Properties)> {
         let state = self.state.lock();
         state.members.iter().map(|(id, member)| (*id, member.subscriber.properties().clone())).collect()
     }
 
-    /// Takes these subscribers out of these channels; one that is in no channel any longer ends after what is queued for it.
-    /// Returns how many of them were in one of the channels.
+    /// Removes these subscribers from these channels. A subscriber that is in no channel afterwards ends after its
+    /// queued events. Returns how many of them were in one of the channels.
     pub(crate) fn unsubscribe(&self, channels: &[&str], subscribers: &[SubscriberId]) -> (usize, Deferred) {
         let mut deferred = self.deferred();
         let channels: HashSet<&str> = channels.iter().copied().collect();
@@ -54,13 +54,14 @@ impl Registry {
         (left, deferred)
     }
 
-    /// Adds the subscriber to these channels, each named once. Returns how many of them are new to it; 0 if it has left.
+    /// Adds the subscriber to these channels, which must be distinct. Returns how many of them are new to it; 0 if it
+    /// has left.
     pub(crate) fn join_channels(&self, id: SubscriberId, channels: &[&str]) -> Result<usize, OpenError> {
         let mut state = self.state.lock();
         let Some(member) = state.members.get(&id) else { return Ok(0) };
-        let own: HashSet<&str> = member.channels.iter().map(|own| &**own).collect();
+        let current: HashSet<&str> = member.channels.iter().map(|channel| &**channel).collect();
         let new: Vec<Arc<str>> =
-            channels.iter().filter(|channel| !own.contains(**channel)).map(|&channel| channel.into()).collect();
+            channels.iter().filter(|channel| !current.contains(**channel)).map(|&channel| channel.into()).collect();
         let all = member.channels.len() + new.len();
         if all > self.limits.channels {
             return Err(OpenError::TooManyChannels { given: all, limit: self.limits.channels });
@@ -71,7 +72,7 @@ impl Registry {
         Ok(new.len())
     }
 
-    /// Takes the subscriber out of these channels. Returns of how many.
+    /// Removes the subscriber from these channels. Returns how many of them it was in.
     pub(crate) fn leave(&self, id: SubscriberId, channels: &[&str]) -> usize {
         let mut deferred = self.deferred();
         let channels: HashSet<&str> = channels.iter().copied().collect();
@@ -87,23 +88,23 @@ impl Registry {
         id: SubscriberId,
         deferred: &mut Deferred,
     ) -> usize {
-        // It may have left while the application's filter looked at it.
+        // It may have left while the application's filter ran.
         let Some(member) = state.members.get_mut(&id) else { return 0 };
         let stays = |channel: &Arc<str>| !channels.contains(&**channel);
         if !member.channels.iter().any(stays) {
-            let member = state.remove(id).expect("BUG: a subscriber whose channels were looked at has left");
+            let member = state.remove(id).expect("BUG: a subscriber left the registry while the lock was held");
             let count = member.channels.len();
             self.close_member(member, EndCause::Unsubscribed, deferred);
             return count;
         }
         let left: Vec<Arc<str>> = member.channels.extract_if(.., |channel| !stays(channel)).collect();
-        // A publisher to the channels that it has left need not wait for it.
+        // A publisher to those channels no longer waits for it.
         member.wake_publishers();
         state.leave(id, &left);
         left.len()
     }
 
-    /// Ends a subscriber that was just removed, after what is queued for it.
+    /// Ends a subscriber that was just removed, after its queued events.
     pub(super) fn close_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
         self.end_member(&mut member, cause);
         deferred.wake.extend(member.subscriber.close(cause));
@@ -120,11 +121,11 @@ impl Registry {
         deferred.left.push(member);
     }
 
-    /// Counts the end of a subscriber that was just removed: once for each, under the same lock.
+    /// Counts the end of a subscriber that was just removed, under the same lock, so that each end counts once.
     fn end_member(&self, member: &mut Membership, cause: EndCause) {
         member.guard = self.hooks.as_ref().and_then(|hooks| hooks.guard());
         self.counters.count_ended(cause);
-        // Nobody waits for one that has left.
+        // A publisher no longer waits for a subscriber that has left.
         member.wake_publishers();
     }
 
@@ -139,15 +140,15 @@ impl Registry {
 }
 
 impl Membership {
-    /// Has all publishers look that wait.
+    /// Wakes all publishers that wait for this subscriber.
     pub(super) fn wake_publishers(&self) {
         for publisher in self.waiting_publishers.values() {
-            // A full channel has been sent to already.
+            // A full channel has a token already.
             let _ = publisher.try_send(());
         }
     }
 
-    /// Has the publisher look that comes first, if any waits.
+    /// Wakes the first publisher that waits for this subscriber, if there is one.
     pub(super) fn wake_first_publisher(&self) {
         if let Some(first) = self.waiting_publishers.values().next() {
             let _ = first.try_send(());
@@ -156,7 +157,11 @@ impl Membership {
 }
 
 impl State {
-    /// Returns the limit that one more subscription would cross.
+    /// Checks that one more subscription crosses no limit.
+    ///
+    /// # Errors
+    ///
+    /// Returns the limit that it would cross.
     pub(super) fn check_limits(
         &self,
         channels: &[Arc<str>],
@@ -226,7 +231,7 @@ impl State {
         }
     }
 
-    /// Takes the subscriber out of its channels. A replay delivers what was published before.
+    /// Removes the subscriber from its channels. A replay still delivers what was published before.
     pub(super) fn remove(&mut self, id: SubscriberId) -> Option<Membership> {
         let member = self.members.remove(&id)?;
         self.blocking -= usize::from(member.subscriber.block_timeout().is_some());
@@ -239,7 +244,7 @@ impl State {
         Some(member)
     }
 
-    /// The record that is dropped here is never the last reference: the membership holds it too.
+    /// The membership holds the record too, so this never drops the last reference.
     fn leave_channel(&mut self, channel: &str, id: SubscriberId) {
         let Some(members) = self.channels.get_mut(channel) else { return };
         members.remove(&id);
@@ -248,7 +253,7 @@ impl State {
         }
     }
 
-    /// Ends all replays here: what is published from now on is not for them.
+    /// Ends all replays here. They do not deliver what is published later.
     pub(super) fn end_replays(&mut self) {
         let Some(log) = &self.log else { return };
         for replay in self.replays.values_mut() {

@@ -1,32 +1,34 @@
-//! Who subscribes to what, behind the one ordering lock.
+//! The subscribers of each channel, behind one ordering lock.
 
-// Invariants. The rest of the crate relies on these; a change that breaks one is a change of design.
+// Invariants. The rest of the crate relies on them, so breaking one is a change of design.
 //
-//  1. An event is checked and encoded before the lock. Only its `id:` line is added under the lock, into room that was
-//     left for it. Its frame is shared: nobody encodes or copies it per subscriber, except `Iterator::next`, whose item is
-//     a `String`. What nobody listens to and no history keeps is not encoded at all: `has_subscribers` is asked first, in
-//     a critical section of its own. A subscriber that joins between the two joined before the event; one that leaves was
-//     not reached.
-//  2. Assigning the sequence, appending to the log and queueing for every subscriber are one critical section: all
-//     subscribers of a channel see one order, and it is the history's.
-//  3. Taking the last slice of a replay and going live are one critical section: replay meets live with neither a gap nor
-//     a duplicate. A replay is taken slice by slice, as its reader comes for it, so memory is the history's however slow
-//     the reader is. Nothing is queued for a subscriber that replays, and no publisher waits for it.
-//  4. Nothing under the lock waits: not for a client, a socket, a full queue.
-//  5. No application code runs under the lock, except the history's clock: no filter, closure, iterator of channel names,
-//     and no `Clone` or `Drop` of properties, of a closure, of what the history evicts or a queue held. Methods return what
-//     must be dropped, woken and called as `Deferred`, which the caller finishes without the lock. A frame is text and may
+//  1. An event is checked and encoded before the lock is taken. Only its `id:` line is added under the lock, into room
+//     that was left for it. Its frame is shared: no thread encodes or copies it per subscriber. The exception is
+//     `Iterator::next`, whose item is a `String`. Without a history and without a subscriber, an event is not encoded
+//     at all: `count_unreached` checks that first, in a critical section of its own. A subscriber that joins between
+//     the two joined before the event; one that leaves was not reached.
+//  2. Assigning the sequence, appending to the log and queueing for every subscriber are one critical section. So all
+//     subscribers of a channel see one order, which is the history's.
+//  3. Taking the last slice of a replay and going live are one critical section. So there is neither a gap nor a
+//     duplicate between the replay and the live events. The reader takes a replay slice by slice, so a slow reader
+//     needs no more memory than the history. Nothing is queued for a subscriber that replays, and no publisher waits
+//     for it.
+//  4. A thread that holds the lock waits for nothing: no client, no socket, no full queue.
+//  5. No application code runs under the lock, except the history's clock: no filter, no closure, no iterator of
+//     channel names, and no `Clone` or `Drop` of properties, closures or dropped payloads. Methods return what must be
+//     dropped, woken and called as `Deferred`, which the caller finishes without the lock. A frame is text, so it may
 //     be dropped anywhere. `tests/reentrancy.rs` calls back from each of those places.
-//  6. A `publish_with` closure is queued and kept as it is, and runs on the thread that takes it out of the queue or of
-//     the replay. A panic in it costs that subscriber that event: a `gap` event takes its place, counted.
-//  7. A stream ends in one of two ways: after the queued events (close, unsubscribe, lifetime, shutdown), or at once
-//     (disconnect, queue full). A blocked reader and a stream in the background are woken for it as for an event. A
-//     subscriber that is ended has left the registry before.
-//  8. Memory is bounded by default: each queue by events and bytes, the history, the number of subscriptions, the length
-//     of a channel's name and the number of channels of one subscription. A channel without subscribers and without
-//     history leaves nothing behind: the maps are B-trees, which give memory back as they shrink.
-//  9. A subscriber that loses an event is sent a gap (6, and `DropOldest`), or is disconnected (7) and resumes; never
-//     neither. One that keeps the latest per key loses nothing by not getting an older one.
+//  6. A `publish_with` closure is queued and kept unrendered. It runs on the thread that takes it out of the queue or
+//     the replay. If it panics for a subscriber, that subscriber is sent a `gap` event instead, and the panic is
+//     counted.
+//  7. A stream ends in one of two ways: after its queued events (close, unsubscribe, lifetime, shutdown), or at once
+//     (disconnect, queue full). Its end wakes a waiting reader or a stream in the background, as an event does. A
+//     subscriber leaves the registry before its stream ends.
+//  8. Memory is bounded by default: each queue by events and bytes, the history, the number of subscriptions, the
+//     length of a channel's name and the number of channels per subscription. A channel without subscribers and without
+//     history leaves nothing behind: the maps are B-trees, which release memory as they shrink.
+//  9. A subscriber that loses an event is sent a gap (6, and `DropOldest`), or is disconnected (7) and resumes. With
+//     `LatestPerKey`, a replaced event is not a loss.
 //
 // Lock order: a stream's state, the ordering lock, a queue.
 
@@ -45,7 +47,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::OpenError;
 use crate::event::{Frame, FrameId};
 use crate::history::{self, EventLog, History};
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 
@@ -56,21 +58,21 @@ use membership::Membership;
 use replay::Replay;
 pub(crate) use replay::{Opening, ReplayFrom, Slice};
 
-/// Who subscribes to what.
+/// The subscribers of each channel, and the history.
 pub(crate) struct Registry {
     state: Mutex<State>,
     limits: Limits,
     counters: Arc<Counters>,
     last_id: AtomicU64,
-    /// The sequence of the newest event that is queued for everybody.
+    /// The sequence of the newest event that is queued for all its subscribers.
     committed: AtomicU64,
-    /// The first half of every id, if there is a history.
+    /// The first half of every ID, if there is a history.
     epoch: Option<String>,
     announces_ids: bool,
-    /// How many bytes the history's large events take.
+    /// The bytes that large events take in the history.
     large_in_history: AtomicUsize,
     hooks: Option<Arc<dyn Hooks>>,
-    notices: Arc<Notices>,
+    warnings: Arc<RateLimitedLog>,
     /// Notified when the last subscription is dropped.
     empty: Condvar,
 }
@@ -86,42 +88,42 @@ pub(crate) struct Limits {
     pub(crate) retained_bytes: usize,
 }
 
-/// What the ordering lock guards.
+/// The state that the ordering lock guards.
 #[derive(Default)]
 struct State {
     members: BTreeMap<SubscriberId, Membership>,
-    /// Only channels with subscribers. The records stand here once more, so that publishing reads one map.
+    /// The channels with subscribers. The records are here too, so that publishing reads one map.
     channels: BTreeMap<Arc<str>, BTreeMap<SubscriberId, Arc<Subscriber>>>,
-    /// Subscribers that are in the middle of a replay, also those that have left and are to get the rest of it.
+    /// Replays that are under way, including those of subscribers that have left and still get the rest.
     replays: BTreeMap<SubscriberId, Replay>,
-    /// Subscriptions that exist, also those that have ended: their connections are open until they are dropped, and it is
-    /// connections that a machine runs out of.
+    /// All subscriptions that are not dropped, including those that have ended. They count because their connections
+    /// may still be open, and connections are what a machine runs out of.
     alive: BTreeMap<SubscriberId, Weak<Subscriber>>,
-    /// How many of them have each quota key.
+    /// The number of subscriptions per quota key.
     quota: BTreeMap<Arc<str>, usize>,
     log: Option<EventLog<Payload>>,
-    /// How many subscribers have publishers wait for room.
+    /// The number of subscribers for which publishers may wait.
     blocking: usize,
     last_ticket: u64,
-    /// Later subscriptions are refused.
+    /// `true` if later subscriptions are refused.
     shuts_down: bool,
 }
 
-/// What is to be published.
+/// An event to publish.
 pub(crate) struct NewEvent {
     /// Not sealed yet, if there is a history.
     pub(crate) payload: Payload,
     pub(crate) own_id: Option<Arc<str>>,
     pub(crate) key: Option<Arc<str>>,
-    /// A comment is neither kept nor given an id.
+    /// A comment is not kept, and gets no ID.
     pub(crate) is_comment: bool,
 }
 
-/// What became of it.
+/// The result of publishing an event.
 pub(crate) struct Published {
     pub(crate) subscribers: usize,
     pub(crate) id: Option<String>,
-    /// Its frame, if it is large.
+    /// The event's frame, if it is large.
     pub(crate) newest_large: Option<FrameId>,
 }
 
@@ -131,7 +133,7 @@ impl Registry {
         history: Option<History>,
         counters: Arc<Counters>,
         hooks: Option<Arc<dyn Hooks>>,
-        notices: Arc<Notices>,
+        warnings: Arc<RateLimitedLog>,
     ) -> Self {
         let log = history.map(EventLog::new);
         let epoch = log.as_ref().map(|log| log.epoch().to_owned());
@@ -149,26 +151,27 @@ impl Registry {
             announces_ids,
             large_in_history,
             hooks,
-            notices,
+            warnings,
             empty,
         }
     }
 
     fn deferred(&self) -> Deferred {
-        let (hooks, notices) = (self.hooks.clone(), Some(Arc::clone(&self.notices)));
-        Deferred { hooks, notices, ..Deferred::default() }
+        let (hooks, warnings) = (self.hooks.clone(), Some(Arc::clone(&self.warnings)));
+        Deferred { hooks, warnings, ..Deferred::default() }
     }
 
-    /// Returns an id that no other subscriber has.
+    /// Returns an ID that no other subscriber has.
     pub(crate) fn next_subscriber_id(&self) -> SubscriberId {
         SubscriberId(self.last_id.fetch_add(1, Relaxed) + 1)
     }
 
-    /// Calls the hook of a subscriber that has joined; and if it has left meanwhile, the one of its end.
+    /// Calls the hook of a subscriber that has joined. If the subscriber has left meanwhile, it also calls the hook of
+    /// its end.
     pub(crate) fn call_opened(&self, subscriber: &Subscriber, channels: &[Arc<str>]) {
         let Some(hooks) = &self.hooks else { return };
         hooks.opened(subscriber.properties(), channels);
-        if subscriber.opened() {
+        if subscriber.mark_opened() {
             let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
             hooks.ended(subscriber.properties(), channels, cause);
         }
@@ -178,46 +181,50 @@ impl Registry {
         self.epoch.is_some()
     }
 
-    /// Counts and logs a subscription that was refused.
+    /// Counts and logs a refused subscription.
     pub(crate) fn count_refused(&self, error: &OpenError) {
         self.counters.count_refused();
-        self.notices.refused(error);
+        self.warnings.refused(error);
     }
 
     /// Counts and logs a subscription that was refused because its stream cannot begin.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn count_cannot_begin(&self) {
         self.counters.count_refused();
-        self.notices.refused(&"half of the writer threads are blocked in first writes");
+        self.warnings.refused(&"half of the writer threads are blocked in first writes");
     }
 
-    /// Returns the id of the newest event, if there is a history. Takes no lock.
+    /// Returns the ID of the newest event, if there is a history. Takes no lock.
     pub(crate) fn newest_id(&self) -> Option<String> {
         self.epoch.as_ref().map(|epoch| history::id(epoch, self.committed.load(SeqCst)))
     }
 
-    /// Returns the sequence and the id of the newest event, if it is newer than this and ids are announced. A live subscriber
-    /// that then sees its queue empty has been sent everything up to it. Takes no lock.
+    /// Returns the sequence and the ID of the newest event, if it is newer than `than` and IDs are announced. Takes no
+    /// lock.
+    ///
+    /// If a live subscriber sees its queue empty after this call, it has been sent every event up to the returned one.
     pub(crate) fn newest_announced(&self, than: u64) -> Option<(u64, String)> {
         let newest = self.committed.load(SeqCst);
         let epoch = self.epoch.as_ref().filter(|_| self.announces_ids && newest > than)?;
         Some((newest, history::id(epoch, newest)))
     }
 
-    /// Returns whether an event in these channels would reach a subscriber; counts one that would not as published.
-    pub(crate) fn has_subscribers(&self, channels: &[&str]) -> bool {
+    /// Counts an event as published if these channels have no subscriber. Returns `true` if so; the event then needs no
+    /// encoding.
+    pub(crate) fn count_unreached(&self, channels: &[&str]) -> bool {
         let state = self.state.lock();
-        let has_subscribers = channels.iter().any(|&channel| state.channels.contains_key(channel));
-        if !has_subscribers {
+        let is_unreached = !channels.iter().any(|&channel| state.channels.contains_key(channel));
+        if is_unreached {
             self.counters.count_published(0, 0);
         }
-        has_subscribers
+        is_unreached
     }
 
-    /// Gives the event its id, keeps it, and queues it for every subscriber of these channels, each named once; a
-    /// subscriber of several gets it once. One whose queue is full ends at once.
+    /// Assigns the event its ID, keeps it, and queues it for every subscriber of these channels. Channels must be
+    /// distinct; a subscriber of several channels gets the event once. A subscriber whose queue is full is
+    /// disconnected.
     ///
-    /// If it must wait for room, nothing is done, and the event comes back with a ticket for another try.
+    /// If the publisher must wait for room, nothing happens. The event is returned with a ticket for the next attempt.
     pub(crate) fn publish(
         &self,
         channels: &[&str],
@@ -227,7 +234,7 @@ impl Registry {
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
         let admit = if state.blocking > 0 || ticket.is_some() {
-            // With the id that it will have, or one more: it would be full by that.
+            // Includes the history's ID line, which is added under the lock and counts towards the size.
             let id = state.log.as_ref().map_or(0, |log| "id: \n\n".len() + log.id(log.sequence() + 1).len());
             state.admit(channels, new_event.payload.size() + id, ticket)
         } else {
@@ -245,9 +252,9 @@ impl Registry {
                 payload.seal(None, 0);
             } else {
                 let sequence = log.sequence() + 1;
-                let ours = log.id(sequence);
-                payload.seal(Some(own_id.as_deref().unwrap_or(&ours)), sequence);
-                id = Some(own_id.as_deref().map_or(ours, str::to_owned));
+                let generated = log.id(sequence);
+                payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
+                id = Some(own_id.as_deref().map_or(generated, str::to_owned));
             }
         }
         payload.count(self.counters.large_frames());
@@ -261,13 +268,13 @@ impl Registry {
             self.committed.store(log.sequence(), SeqCst);
         }
         drop(state);
-        // Not under the lock: it may be the last reference.
+        // Without the lock, since it may be the last reference.
         drop(payload);
         Ok((Published { subscribers, id, newest_large }, deferred))
     }
 
-    /// Returns how many bytes too many of large frames are in memory although neither the history holds them nor are they the
-    /// newest.
+    /// Returns the bytes of large frames that exceed the limit of retained bytes. Frames in the history do not count;
+    /// without a history, the newest frame does not count.
     pub(crate) fn excess_retained(&self, newest: Option<FrameId>) -> usize {
         let kept = if self.has_history() {
             self.large_in_history.load(Relaxed)
@@ -277,7 +284,7 @@ impl Registry {
         self.counters.large_frames().bytes().saturating_sub(kept).saturating_sub(self.limits.retained_bytes)
     }
 
-    /// Queues the payload for every subscriber of these channels, and returns how many get it.
+    /// Queues the payload for every subscriber of these channels. Returns how many subscribers get it.
     fn queue_for_all(
         &self,
         state: &mut State,
@@ -321,7 +328,7 @@ impl Registry {
         queued + replaying
     }
 
-    /// Ends the subscriber, after what is queued for it or at once. Returns whether it had not left before.
+    /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
     pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
@@ -336,12 +343,12 @@ impl Registry {
         true
     }
 
-    /// Ends every subscriber after what is queued for it.
+    /// Ends every subscriber after its queued events.
     pub(crate) fn close(&self) -> Deferred {
         self.end_all(&mut self.state.lock(), |_| Vec::new())
     }
 
-    /// Ends every subscriber after what is queued for it and these last frames, and refuses later ones.
+    /// Ends every subscriber after its queued events and these last frames, and refuses later subscribers.
     pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
         let mut state = self.state.lock();
         state.shuts_down = true;
@@ -364,16 +371,18 @@ impl Registry {
         deferred
     }
 
-    /// Waits until every subscription is dropped or `deadline` passes, then disconnects the rest, also what ended before and
-    /// has not been delivered. Returns how many were disconnected.
+    /// Waits until every subscription is dropped or `deadline` passes, then disconnects the rest. Returns how many were
+    /// disconnected.
+    ///
+    /// The rest includes subscriptions that ended before, but are not delivered yet.
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
         let mut state = self.state.lock();
         while !state.alive.is_empty() && !self.empty.wait_until(&mut state, deadline).timed_out() {}
-        let left: Vec<Arc<Subscriber>> = state.alive.values().filter_map(Weak::upgrade).collect();
+        let remaining: Vec<Arc<Subscriber>> = state.alive.values().filter_map(Weak::upgrade).collect();
         let count = state.alive.len();
         drop(state);
         let mut deferred = Deferred::default();
-        for subscriber in left {
+        for subscriber in remaining {
             let (mut payloads, wake) = subscriber.abort(EndCause::Closed);
             deferred.payloads.append(&mut payloads);
             deferred.wake.extend(wake);
@@ -383,9 +392,9 @@ impl Registry {
         count
     }
 
-    /// Takes out a subscriber whose subscription is dropped, which makes room for another, also of its quota key. Called
-    /// once for each.
-    pub(crate) fn dropped(&self, subscriber: &Subscriber) {
+    /// Removes a subscriber whose subscription is dropped. This frees its place and its quota. Must be called once per
+    /// subscriber.
+    pub(crate) fn remove_dropped(&self, subscriber: &Subscriber) {
         let id = subscriber.id();
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
@@ -408,14 +417,14 @@ impl Registry {
         deferred.finish();
     }
 
-    /// Has the publisher look that waits for the room which the subscriber has made.
+    /// Wakes the publisher that waits for the room which the subscriber has made.
     pub(crate) fn made_room(&self, id: SubscriberId) {
         if let Some(member) = self.state.lock().members.get(&id) {
             member.wake_first_publisher();
         }
     }
 
-    /// Returns what is known of one channel now.
+    /// Returns the current numbers of one channel.
     pub(crate) fn channel_stats(&self, channel: &str) -> ChannelStats {
         let state = self.state.lock();
         let members = state.channels.get(channel);
@@ -424,7 +433,7 @@ impl Registry {
         ChannelStats { subscribers: members.map_or(0, BTreeMap::len), queued, history_events }
     }
 
-    /// Returns the counters and what is here now, of one moment.
+    /// Returns the counters and the current numbers, all of one moment.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
         let (events, bytes, channels) = state.log.as_ref().map(EventLog::size).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where in the history a subscription begins, and how it gets from there to the live events.
+//! Where in the history a subscription begins, and how it proceeds from there to the live events.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use crate::queue::{Payload, Subscriber};
 use crate::registry::Deferred;
 use crate::stats::EndCause;
 
-/// What a subscription asks of the history.
+/// The past events that a subscription asks for.
 #[derive(Debug)]
 pub(crate) enum ReplayFrom {
-    /// The live events only.
+    /// No past events.
     Now,
-    /// All that is newer than this id.
+    /// All events that are newer than this ID.
     Id(String),
-    /// So many of the newest.
+    /// This many of the newest events.
     Last(usize),
 }
 
 impl ReplayFrom {
-    /// The id that a client came with; empty if it came with none.
+    /// Returns the ID that the client sent; empty if it sent none.
     fn id(&self) -> &str {
         if let Self::Id(id) = self { id } else { "" }
     }
 }
 
-/// How a subscription begins.
+/// The beginning of a subscription.
 pub(crate) struct Opening {
     pub(crate) resumption: Resumption,
     /// `None` without a history.
     pub(crate) start: Option<StartId>,
-    /// What comes of the history first.
+    /// The first payloads from the history.
     pub(crate) first_slice: Vec<Payload>,
-    /// More of it is there: [`Registry::next_slice`] gives it.
+    /// `true` if more payloads follow, from [`Registry::next_slice`].
     pub(crate) is_replaying: bool,
 }
 
-/// Where a stream of a history begins.
+/// The place in a history where a stream begins.
 pub(crate) struct StartId {
-    /// What the client is to hold as its last event id before its first event.
+    /// The last event ID that the client must hold before its first event.
     id: String,
-    /// The client has everything up to here, or was sent a gap for it.
+    /// The client has everything up to this sequence, or is sent a gap for it.
     pub(crate) sequence: u64,
     gap: Option<Event>,
     announces_ids: bool,
@@ -54,9 +54,9 @@ pub(crate) struct StartId {
 impl StartId {
     /// Returns the first frames of a stream that begins here, with this initial data.
     ///
-    /// A client whose connection breaks behind the start id resumes from there, as one that has seen everything before. So
-    /// the id comes with the last block that it must have seen: of the initial data, or the gap. If there is neither,
-    /// it comes alone.
+    /// A client that loses its connection after the start ID resumes from there, as if it had seen everything before.
+    /// So the ID is sent with the last block that the client must have seen: of the initial data, or else the gap. If
+    /// there is neither, the ID is sent alone.
     pub(crate) fn frames(self, initial_data: Vec<Event>) -> Vec<Frame> {
         let mut events: Vec<Event> = self.gap.into_iter().chain(initial_data).collect();
         match events.pop() {
@@ -71,21 +71,22 @@ impl StartId {
     }
 }
 
-/// A subscriber's way through the history.
+/// A subscriber's progress through the history.
 pub(super) struct Replay {
-    /// Of which channels it gets what.
+    /// The parts of channels that it delivers.
     spans: Vec<Span>,
-    /// It was given everything up to this sequence.
+    /// The sequence up to which it has taken everything.
     cursor: u64,
 }
 
 impl Replay {
-    /// A channel that is joined meanwhile counts from here on.
+    /// Adds channels that the subscriber joins during the replay, from this sequence on.
     pub(super) fn join(&mut self, channels: &[Arc<str>], sequence: u64) {
         self.spans.extend(channels.iter().map(|channel| Span::new(channel, sequence)));
     }
 
-    /// What was published to these channels before is still delivered.
+    /// Ends channels that the subscriber leaves during the replay. What was published to them before is still
+    /// delivered.
     pub(super) fn leave(&mut self, channels: &[Arc<str>], sequence: u64) {
         for span in self.spans.iter_mut().filter(|span| channels.contains(&span.channel)) {
             span.until = span.until.min(sequence);
@@ -94,7 +95,7 @@ impl Replay {
         self.spans.retain(|span| span.until > span.from.max(cursor));
     }
 
-    /// What is published from now on is not for it.
+    /// Ends the replay at this sequence. Later events are not delivered.
     pub(super) fn end_at(&mut self, sequence: u64) {
         for span in &mut self.spans {
             span.until = span.until.min(sequence);
@@ -105,28 +106,30 @@ impl Replay {
 /// The next part of a replay.
 pub(crate) enum Slice {
     Payloads {
-        /// Comes before the payloads: some of the replay was evicted before it was taken.
+        /// The event that precedes the payloads if some of the replay was evicted before it was taken.
         gap: Option<Frame>,
         payloads: Vec<Payload>,
-        /// The subscriber is live now: everything newer is queued for it.
+        /// `true` if the subscriber is live now: everything newer is queued for it.
         is_last: bool,
     },
-    /// Some of the replay was evicted before it was taken, and the subscriber is to resume.
+    /// Some of the replay was evicted before it was taken, so the subscriber must be disconnected and resume.
     Overtaken,
-    /// Hooks would be called, or closures dropped, which is not allowed.
+    /// Hooks would be called or closures dropped, which is not allowed.
     NeedsCall,
 }
 
 impl Registry {
-    /// Adds a subscriber to these channels, each named once. What is published afterwards is queued for it, or comes with its
-    /// replay; what was published before, and is asked for, comes with its replay.
+    /// Adds a subscriber to these channels, which must be distinct.
+    ///
+    /// Events published later are queued for it, or come with its replay. Past events that it asks for come with its
+    /// replay.
     pub(crate) fn open(
         &self,
         subscriber: &Arc<Subscriber>,
         channels: &[Arc<str>],
         replay_from: &ReplayFrom,
     ) -> Result<Opening, OpenError> {
-        // Everything that can be refused without the lock is refused without it.
+        // Checks that need no lock come before it.
         if channels.is_empty() {
             return Err(OpenError::NoChannels);
         }
@@ -163,7 +166,7 @@ impl Registry {
         };
         let gap = is_gap.then(|| log.gap(replay_from.id(), &id)).flatten();
         let start = StartId { id, sequence: cursor, gap, announces_ids: self.announces_ids };
-        // The opening reports what each channel has lost so far.
+        // The opening reports what each channel has evicted so far.
         let span = |channel| Span::new(channel, log.floor(channel).max(cursor));
         let mut replay = Replay { spans: channels.iter().map(span).collect(), cursor };
         let (first_slice, is_last) = replay.take_slice(log);
@@ -180,22 +183,25 @@ impl Registry {
         Ok(Opening { resumption, start: Some(start), first_slice, is_replaying: !is_last })
     }
 
-    /// Takes the next part of the subscriber's replay. The critical section that takes the last part makes the subscriber
-    /// live, so that replay meets live with neither a gap nor a duplicate.
+    /// Takes the next part of the subscriber's replay.
+    ///
+    /// Taking the last part makes the subscriber live in the same critical section. So there is neither a gap nor a
+    /// duplicate between the replay and the live events.
     pub(crate) fn next_slice(&self, subscriber: &Subscriber, allow_callbacks: bool) -> Slice {
         let mut deferred = Deferred::default();
         let mut state = self.state.lock();
         let slice = state.next_slice(subscriber, allow_callbacks, &mut deferred);
-        // Handed to whoever waits: let go and taken again at once, it would mostly come back to this thread, and a
-        // publisher would wait for many slices.
+        // The fair unlock hands the lock to a waiting thread. Otherwise this thread would usually lock it again at
+        // once, and a publisher would wait for many slices.
         MutexGuard::unlock_fair(state);
         deferred.finish();
         slice
     }
 
-    /// Disconnects a subscriber whose replay was overtaken, so that it resumes and is sent a gap. It may have left before,
-    /// and was to get the rest.
-    pub(crate) fn overtaken(&self, subscriber: &Subscriber) {
+    /// Disconnects a subscriber whose replay was overtaken, so that it resumes and is sent a gap.
+    ///
+    /// The subscriber may have left the registry before, with the rest of its replay still due.
+    pub(crate) fn end_overtaken(&self, subscriber: &Subscriber) {
         if !self.end(subscriber.id(), EndCause::QueueFull, true) {
             drop(subscriber.abort(EndCause::QueueFull));
         }
@@ -226,29 +232,29 @@ impl State {
 }
 
 impl Replay {
-    /// Takes the next part, and returns whether it is the last.
+    /// Takes the next part. Returns whether it is the last.
     fn take_slice(&mut self, log: &EventLog<Payload>) -> (Vec<Payload>, bool) {
         let (events, is_last) = log.slice(&self.spans, self.cursor);
         self.cursor = events.last().map_or(self.cursor, |(sequence, _)| *sequence);
         (events.into_iter().map(|(_, payload)| payload).collect(), is_last)
     }
 
-    /// Continues behind what its channels have lost, and returns the event that reports it.
+    /// Skips what the channels have evicted. Returns the gap that reports it.
     fn skip_evicted(&mut self, log: &EventLog<Payload>) -> Option<Frame> {
-        let mut behind = self.cursor;
+        let mut newest_evicted = self.cursor;
         for span in &mut self.spans {
             let floor = log.floor(&span.channel);
             if span.is_overtaken(self.cursor, floor) {
                 span.from = floor;
-                behind = behind.max(floor);
+                newest_evicted = newest_evicted.max(floor);
             }
         }
         let id = log.id(self.cursor);
-        log.gap(&id, &log.id(behind)).map(|event| event.with_id(&id).encode())
+        log.gap(&id, &log.id(newest_evicted)).map(|event| event.with_id(&id).encode())
     }
 }
 
-/// Returns the sequence behind which the replay begins, and whether something newer than what was asked for is lost.
+/// Returns the sequence after which the replay begins, and whether newer events that were asked for are evicted.
 fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
     let floors = || channels.iter().map(|channel| log.floor(channel));
     match replay_from {
@@ -256,8 +262,8 @@ fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &Repl
         ReplayFrom::Last(events) => log.before_last(channels, *events),
         ReplayFrom::Id(id) => match log.sequence_of(id, channels) {
             Some(sequence) if floors().all(|floor| floor <= sequence) => (sequence, false),
-            // The lowest floor: from there on, what is not replayed is known to be lost. A higher one would be
-            // above events of another channel that are still there.
+            // The replay begins at the lowest floor: below it every requested event is known to be evicted. Beginning
+            // higher would skip events of another channel that are still held.
             sequence => (sequence.unwrap_or(0).max(floors().min().unwrap_or(0)), true),
         },
     }

@@ -1,4 +1,4 @@
-//! The listening socket, and the pauses after it has failed.
+//! The listening socket, and the pauses after it failed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts connections.
+/// Accepts connections, with pauses after failures.
 pub(super) struct Acceptor {
     /// `None` once it is closed.
     listener: Option<TcpListener>,
     paused_until: Option<Instant>,
     next_pause: Duration,
-    log: Notices,
+    warnings: RateLimitedLog,
 }
 
-/// What an attempt to accept gave.
+/// The result of an attempt to accept a connection.
 pub(super) enum Accepted {
     Connection(TcpStream, SocketAddr),
-    /// No connection waits.
+    /// No connection is waiting.
     None,
     /// No descriptor or memory is left for now.
     Failed(io::Error),
@@ -33,7 +33,12 @@ pub(super) enum Accepted {
 impl Acceptor {
     pub(super) fn new(mut listener: TcpListener, registry: &Registry, token: Token) -> io::Result<Self> {
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self { listener: Some(listener), paused_until: None, next_pause: SHORTEST_PAUSE, log: Notices::new() })
+        Ok(Self {
+            listener: Some(listener),
+            paused_until: None,
+            next_pause: SHORTEST_PAUSE,
+            warnings: RateLimitedLog::new(),
+        })
     }
 
     pub(super) fn accept(&mut self) -> Accepted {
@@ -53,14 +58,14 @@ impl Acceptor {
         }
     }
 
-    /// Pauses after a failure, twice as long each time: the descriptors may be another part's of the program.
+    /// Pauses after a failure, twice as long each time. Another part of the program may hold the descriptors.
     pub(super) fn back_off(&mut self, error: &io::Error) {
-        self.log.no_accept(error);
+        self.warnings.no_accept(error);
         self.paused_until = Some(Instant::now() + self.next_pause);
         self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// Pauses until a connection closes, or a second is over.
+    /// Pauses until a connection closes, for at most a second.
     pub(super) fn pause(&mut self) {
         self.paused_until = Some(Instant::now() + LONGEST_PAUSE);
     }
@@ -70,7 +75,7 @@ impl Acceptor {
         self.paused_until = Some(Instant::now());
     }
 
-    /// Ends a pause, if there is one, in the next round.
+    /// Ends a pause in the next round of the event loop, if there is one.
     pub(super) fn end_pause(&mut self) {
         if self.paused_until.is_some() {
             self.resume_soon();
@@ -81,12 +86,12 @@ impl Acceptor {
         self.paused_until
     }
 
-    /// Ends the pause if its time is over. Returns whether it was.
+    /// Ends the pause if it is over. Returns whether it ended.
     pub(super) fn resume_if_due(&mut self, now: Instant) -> bool {
         self.paused_until.take_if(|until| *until <= now).is_some()
     }
 
-    /// Accepts no further connection, and gives the port back.
+    /// Closes the listening socket, which frees its port.
     pub(super) fn close(&mut self, registry: &Registry) {
         if let Some(mut listener) = self.listener.take() {
             let _ = registry.deregister(&mut listener);

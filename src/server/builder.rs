@@ -1,4 +1,4 @@
-//! The settings of an EventServer, checked before it is bound.
+//! The settings of an `EventServer`, checked before it is bound.
 
 use std::io;
 use std::net::ToSocketAddrs;
@@ -39,33 +39,33 @@ impl EventServerBuilder {
         }
     }
 
-    /// Allows pages of this origin (CORS) to read the streams.
+    /// Allows pages of this origin (CORS) to read the streams. Call it once per origin. Defaults to no origin.
     ///
     /// The origin is what the browser sends: `scheme://host[:port]`, such as `https://example.org`, `tauri://localhost`
-    /// or `chrome-extension://ID`. Call it once per origin. Defaults to none. As soon as one is allowed, a request of any
-    /// other origin is answered with 403, except for the server's own: the one whose host and port are those of the `Host`
-    /// header.
+    /// or `chrome-extension://ID`. Once an origin is allowed, requests of other origins are answered with 403. The
+    /// server's own origin remains allowed: the one whose host and port are those of the `Host` header.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         self.policy.origins.push(origin.into());
         self
     }
 
-    /// Allows the origin `null`: pages from files, `data:` URLs and sandboxed frames, of whatever site.
+    /// Allows the origin `null`: pages from files, `data:` URLs and sandboxed frames of any site.
     pub fn allow_null_origin(mut self) -> Self {
         self.policy.allow_null_origin = true;
         self
     }
 
-    /// Allows pages of the allowed origins to send cookies (`new EventSource(url, { withCredentials: true })`). Defaults to
-    /// not.
+    /// Allows pages of the allowed origins to send cookies (`new EventSource(url, { withCredentials: true })`).
+    /// Defaults to no cookies.
     pub fn allow_credentials(mut self) -> Self {
         self.policy.allow_credentials = true;
         self
     }
 
-    /// Allows pages of the allowed origins to send this request header, such as `Authorization`.
+    /// Allows pages of the allowed origins to send this request header, such as `Authorization`. Call it once per
+    /// header.
     ///
-    /// A browser asks first (a preflight) for all but a few plain headers. Call it once per header. `Last-Event-ID` and
+    /// Before a browser sends other than a few plain headers, it sends a preflight request. `Last-Event-ID` and
     /// `Cache-Control` are always allowed.
     ///
     /// ```
@@ -80,87 +80,90 @@ impl EventServerBuilder {
         self
     }
 
-    /// Allows requests to this host, whatever the port. Other hosts are answered with 403.
+    /// Allows requests to this host on any port. Requests to other hosts are answered with 403. Call it once per host.
     ///
-    /// This stops DNS rebinding, by which a stranger's page reaches a server that only this machine or network can reach.
-    /// Call it once per host. The address that the server is bound to is always allowed, and on the loopback also
-    /// `localhost`, `127.0.0.1` and `[::1]`. Defaults to these on the loopback, and to any host elsewhere.
+    /// This prevents DNS rebinding, by which a foreign page reaches a server that is visible only to this machine or
+    /// network. The address that the server is bound to is always allowed. On the loopback, `localhost`, `127.0.0.1`
+    /// and `[::1]` are allowed too. Defaults to these on the loopback, and to any host elsewhere.
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
         self.policy.hosts.push(host.into());
         self
     }
 
-    /// Allows requests to any host, also on the loopback.
+    /// Allows requests to any host, even on the loopback.
     pub fn allow_any_host(mut self) -> Self {
         self.policy.allow_any_host = true;
         self
     }
 
-    /// Sets the limit of streams at once. Above it, clients are told to reconnect later.
+    /// Sets the limit of concurrent streams. Above it, clients are made to reconnect later.
     ///
-    /// Defaults to the limit of open files, which is raised as far as the system allows, less 64.
+    /// Defaults to the limit of open files minus 64, or minus a quarter of it if that is less. The limit of open files is
+    /// raised as far as the system allows.
     pub fn max_streams(mut self, streams: usize) -> Self {
         self.max_streams = Some(streams);
         self
     }
 
-    /// Sets the limit of streams at once per IP address. Above it, the client is told to reconnect later.
+    /// Sets the limit of concurrent streams per IP address. Above it, the client is made to reconnect later.
     ///
-    /// An IPv6 client counts by its /64, which it usually has to itself. Defaults to no limit: behind a proxy all clients
-    /// have one address.
+    /// An IPv6 client counts by its /64, which it usually has to itself. Defaults to no limit, because behind a proxy
+    /// all clients have one address.
     pub fn max_streams_per_ip(mut self, streams: usize) -> Self {
         self.max_streams_per_ip = streams;
         self
     }
 
-    /// Sets how many threads call the handler. Defaults to 4.
+    /// Sets the number of threads that call the handler. Defaults to 4.
     pub fn handler_threads(mut self, threads: usize) -> Self {
         self.handler_threads = threads;
         self
     }
 
-    /// Sets how long a response may wait for its socket to take anything. Any progress restarts the time.
+    /// Sets how long a response may wait for its socket to take anything. Any progress restarts the time. Defaults to
+    /// 30 s.
     ///
-    /// After it, a stream ends with [`EndCause::WriteTimedOut`](crate::EndCause::WriteTimedOut), and the connection closes.
-    /// Defaults to 30 s, checked once per second.
+    /// After this timeout a stream ends with [`EndCause::WriteTimedOut`](crate::EndCause::WriteTimedOut), and the
+    /// connection closes. The timeout is checked once per second.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
     }
 
-    /// Sets how long a client may take to send its request, from the connection on. Defaults to 10 s.
+    /// Sets how long a client may take to send its request, from the start of its connection. Defaults to 10 s.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
     }
 
-    /// Sets the size of the kernel's buffer for a client that reads slowly (`SO_SNDBUF`; Linux doubles it).
+    /// Sets the size of the kernel's send buffer per connection (`SO_SNDBUF`; Linux doubles it).
     ///
-    /// What is in the buffer cannot be taken back. A small one finds a slow client sooner and keeps less stale data for it;
-    /// a large one is faster to a client far away. Defaults to the kernel's choice, up to about 4 MiB.
+    /// Data in this buffer cannot be withdrawn. A small buffer detects a slow client sooner and keeps less stale data
+    /// for it. A large one is faster to a distant client. Defaults to the kernel's choice, up to about 4 MiB.
     pub fn send_buffer_size(mut self, bytes: usize) -> Self {
         self.sockets.send_buffer_size = Some(bytes);
         self
     }
 
-    /// Sets how many bytes the kernel takes that it cannot send yet (`TCP_NOTSENT_LOWAT`, on Linux). Defaults to 64 KiB.
+    /// Sets how many bytes the kernel takes that it cannot send yet (`TCP_NOTSENT_LOWAT`, on Linux). Defaults to 64
+    /// KiB.
     ///
-    /// It works as [`send_buffer_size`](Self::send_buffer_size), but does not limit fast clients: data that is sent and not
-    /// yet acknowledged does not count.
+    /// It works as [`send_buffer_size`](Self::send_buffer_size) does, but does not limit fast clients: data that is
+    /// sent and not yet acknowledged does not count.
     pub fn notsent_lowat(mut self, bytes: u32) -> Self {
         self.sockets.notsent_lowat = bytes;
         self
     }
 
-    /// Binds to the first of these addresses that can be bound. Port 0 takes a free one.
+    /// Binds to the first of these addresses that can be bound. Port 0 takes a free port.
     ///
-    /// Requests are answered from [`serve`](EventServer::serve) or [`spawn`](EventServer::spawn) on.
+    /// The server answers requests once [`serve`](EventServer::serve) or [`spawn`](EventServer::spawn) is called.
     ///
     /// # Errors
     ///
-    /// Returns the operating system's error for the last address, and an error of the kind
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that is 0, for an origin that no browser sends, such as
-    /// `*`, and for a header name that is not a token.
+    /// Returns the operating system's error for the last address. Returns
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that is 0 and for a header name that is not a token.
+    /// Also returns it for an origin that no browser sends, such as `*`.
     pub fn bind(self, address: impl ToSocketAddrs) -> io::Result<EventServer> {
         self.check()?;
         let listener = sockets::listen_on(address, self.sockets)?;
@@ -202,17 +205,17 @@ fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
-/// Returns a limit with one descriptor per stream and some for all else.
+/// Returns a limit that leaves some descriptors for everything but streams.
 fn default_max_streams() -> usize {
     let limit = usize::try_from(open_files()).unwrap_or(usize::MAX);
     limit.saturating_sub((limit / 4).min(64)).max(1)
 }
 
-/// Returns the limit of open files, raised as far as the system allows.
+/// Returns the limit of open files, after raising it as far as the system allows.
 fn open_files() -> u64 {
     #[cfg(unix)]
     return rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
-    // Elsewhere there is no limit that matters.
+    // Other systems have no limit that matters.
     #[cfg(not(unix))]
     return 65_536;
 }

@@ -1,11 +1,11 @@
-//! One connection as a state machine: bytes and deadlines in, actions out, without a socket.
+//! One connection as a state machine without a socket: bytes and deadlines in, actions out.
 
-//  state        what it waits for                                    next
-//  ReadingHead  the rest of the request's head                       Handling, Responding
-//  Handling     the handler's response                               Streaming, Responding
-//  Streaming    the end of the stream, which a writer thread writes  Lingering
-//  Responding   room in the socket for the rest of a short response  Lingering
-//  Lingering    the client's end of the connection. What it still sends is discarded: if the socket were closed with
+//  state        waits for                                             next
+//  ReadingHead  the rest of the request's head                        Handling, Responding
+//  Handling     the handler's response                                Streaming, Responding
+//  Streaming    the end of the stream, which a writer thread writes   Lingering
+//  Responding   room in the socket for the rest of a short response   Lingering
+//  Lingering    the client's end of the connection. The client's bytes are discarded: if the socket were closed with
 //               unread bytes, the kernel would reset the connection, and the client could lose the response
 
 use std::io;
@@ -31,26 +31,26 @@ enum State {
     Lingering,
 }
 
-/// What the event loop does for a connection.
+/// The next step of the event loop for a connection.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Nothing, until something else comes.
+    /// Do nothing until the next event.
     Wait,
     /// Check the request, and have it answered.
     Dispatch(Request),
-    /// Answer with an error what is not a request.
+    /// Answer invalid input with an error.
     Reject {
         status: u16,
         reason: &'static str,
         with_body: bool,
     },
-    /// Write what is unwritten, as far as the socket takes it.
+    /// Write the unwritten bytes, as far as the socket takes them.
     Write,
-    /// Shut down the sending side; all is written.
+    /// Shut down the sending side, since everything is written.
     Linger,
-    /// End the stream. The connection stays until the writer thread is finished with it.
+    /// End the stream. The connection stays until the writer thread has finished the stream.
     EndStream(SubscriptionHandle, StreamEnd),
-    /// Withdraw the call if one waits or runs, and close the connection.
+    /// Withdraw the call, queued or running, and close the connection.
     Withdraw(CallId, io::ErrorKind),
     Close,
 }
@@ -68,7 +68,7 @@ impl Connection {
     pub(super) fn received(&mut self, bytes: &[u8]) -> Action {
         let head = match &mut self.state {
             State::ReadingHead(head) => head,
-            // Whatever follows a request ends its stream: nothing may follow, and its meaning is unknown.
+            // Bytes after a request end its stream: none may follow, and their meaning is unknown.
             State::Handling { .. } | State::Streaming { .. } => return self.lost(io::ErrorKind::InvalidData),
             State::Responding { .. } | State::Lingering => return Action::Wait,
         };
@@ -96,17 +96,17 @@ impl Connection {
         match &self.state {
             State::ReadingHead(_) => self.reject(408, "the request did not arrive in time"),
             State::Responding { .. } | State::Lingering => Action::Close,
-            // They have none.
+            // These states have no deadline.
             State::Handling { .. } | State::Streaming { .. } => Action::Wait,
         }
     }
 
-    /// Notes that the handler is called with the request.
+    /// Handles that the request was given to the handler.
     pub(super) fn dispatched(&mut self, call: CallId, slot: StreamSlot) {
         self.state = State::Handling { call, slot };
     }
 
-    /// Begins a short response. It is not a stream, so its slot is free.
+    /// Handles a short response. It is not a stream, so its slot is released.
     pub(super) fn respond(&mut self, bytes: Vec<u8>) -> Action {
         match &self.state {
             State::ReadingHead(_) | State::Handling { .. } => {
@@ -117,7 +117,7 @@ impl Connection {
         }
     }
 
-    /// Notes that the handler answered with a stream.
+    /// Handles that the handler answered with a stream.
     pub(super) fn stream_started(&mut self, stream: SubscriptionHandle) -> Action {
         match std::mem::replace(&mut self.state, State::Lingering) {
             State::Handling { slot, .. } => {
@@ -131,14 +131,14 @@ impl Connection {
         }
     }
 
-    /// Notes that nothing more is written of the stream.
+    /// Handles that the stream has ended and nothing more is written.
     pub(super) fn stream_finished(&mut self, took_all: bool) -> Action {
         self.state = State::Lingering;
-        // The rest of a stream that was ended at once is not waited for.
+        // A stream that ended at once has no rest to wait for.
         if took_all { Action::Linger } else { Action::Close }
     }
 
-    /// Returns what is to be written of a short response.
+    /// Returns the unwritten bytes of a short response.
     pub(super) fn unwritten(&self) -> Option<&[u8]> {
         match &self.state {
             State::Responding { bytes, written } => Some(&bytes[*written..]),
@@ -146,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Notes that the socket took this many bytes of it.
+    /// Handles that the socket took this many of those bytes.
     pub(super) fn wrote(&mut self, count: usize) -> Action {
         let State::Responding { bytes, written } = &mut self.state else { return Action::Wait };
         *written += count;
@@ -157,7 +157,7 @@ impl Connection {
         Action::Linger
     }
 
-    /// Handles the server's stop: requests that are under way are still answered.
+    /// Handles the stop of the server. Requests that are under way are still answered.
     pub(super) fn stop(&mut self) -> Action {
         match &mut self.state {
             State::ReadingHead(_) => Action::Close,
@@ -169,7 +169,7 @@ impl Connection {
         }
     }
 
-    /// Handles the end of the connection by the server: returns what is still to be done for it.
+    /// Handles that the server closes the connection. Returns what must still be done for it.
     pub(super) fn close(mut self) -> Action {
         self.lost(io::ErrorKind::ConnectionAborted)
     }
@@ -208,7 +208,7 @@ mod tests {
     const GET: &[u8] = b"GET /news HTTP/1.1\r\nHost: localhost\r\n\r\n";
     const CLIENT: [u8; 4] = [127, 0, 0, 1];
 
-    /// A connection, the quota with one slot from which it takes its own, and a publisher for its stream.
+    /// A connection, the quota from which it takes its only slot, and a publisher for its stream.
     struct Setup {
         connection: Connection,
         quota: Arc<Quota>,
@@ -242,7 +242,7 @@ mod tests {
             setup
         }
 
-        /// A handle; nothing in these tests needs its subscription.
+        /// Returns a handle. Its subscription is dropped, since no test here needs it.
         fn stream(&self) -> SubscriptionHandle {
             self.publisher.subscribe().unwrap().handle()
         }

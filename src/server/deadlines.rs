@@ -1,9 +1,9 @@
-//! Points in time at which something is due for a connection, at most one each.
+//! Deadlines of connections, at most one each.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Connections by the time at which something is due for them.
+/// Connections, ordered by their deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     ordered: BTreeSet<(Instant, usize)>,
@@ -11,7 +11,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Sets the deadline of a connection, in place of an earlier one.
+    /// Sets the deadline of a connection. Replaces an earlier one.
     pub(super) fn set(&mut self, token: usize, deadline: Instant) {
         if let Some(old) = self.by_token.insert(token, deadline) {
             self.ordered.remove(&(old, token));
@@ -45,7 +45,7 @@ impl Deadlines {
     }
 }
 
-/// Returns the point in time this long after `now`. A time that no clock can hold is in the far future.
+/// Returns the deadline after this timeout. A timeout beyond the range of the clock gets a deadline in the far future.
 pub(super) fn after(now: Instant, timeout: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     now.checked_add(timeout.min(FAR)).unwrap_or(now)

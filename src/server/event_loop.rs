@@ -1,7 +1,7 @@
 //! The thread that accepts connections, reads requests, and watches sockets.
 
 // Sockets are watched edge-triggered, so each is read until it would block. A stream's socket is registered for writing
-// before its first write. Tokens are never used twice, so a late event or message finds nothing.
+// before its first write. Tokens are never reused, so a late event or message finds no connection.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -23,7 +23,7 @@ use super::notifier::{Message, Notifier, SharedSocket};
 use super::policy::Verdict;
 use super::quota::Quota;
 use super::{Config, Request, response};
-use crate::notices;
+use crate::log;
 use crate::queue::drop_caught;
 
 const LISTENER: Token = Token(0);
@@ -31,29 +31,30 @@ const LISTENER: Token = Token(0);
 pub(super) const NOTIFIER: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
 
-/// Connections beyond the streams: those that are being read, and those that are told to reconnect later.
+/// The number of connections beyond the streams: those whose request is being read, and those that get a short
+/// response.
 const SPARE_CONNECTIONS: usize = 32;
 
-/// How long the client's bytes are discarded after the response.
+/// The time for which a client's bytes are discarded after its response.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a server that stops waits for its streams to end.
+/// The time for which a stopped server waits for its streams to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often blocked streams are checked for their timeout.
+/// The interval at which parked streams are checked for their timeout.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest sleep: the operating system takes no arbitrary time.
+/// The longest sleep, since operating systems limit the time of a poll.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 
-/// Connections accepted before the others have their turn.
+/// The number of connections that are accepted before other events are handled.
 const MAX_ACCEPTS: usize = 256;
 
-/// Reads of one connection before the others have their turn. A head is complete or too long by then, and what follows
-/// it is nothing to wait for.
+/// The number of reads of a connection per event. A connection with more bytes is closed: its head is complete or too
+/// long by then, and nothing may follow it.
 const MAX_READS: usize = 64;
 
-/// The state of the thread.
+/// The state of the event loop's thread.
 pub(super) struct EventLoop {
     poll: Poll,
     acceptor: Acceptor,
@@ -64,12 +65,12 @@ pub(super) struct EventLoop {
     quota: Arc<Quota>,
     connections: HashMap<usize, Entry>,
     next_token: usize,
-    /// When a connection's head must be complete.
+    /// The deadline of each connection's head.
     head_deadlines: Deadlines,
-    /// When a connection with a short response closes: after no progress, or after lingering.
+    /// The deadline of each connection with a short response: its write timeout, or the end of lingering.
     linger_deadlines: Deadlines,
     last_sweep: Instant,
-    /// Set once the server stops.
+    /// `Some` once the server stops.
     stop_deadline: Option<Instant>,
     scratch: Vec<u8>,
 }
@@ -112,14 +113,14 @@ impl EventLoop {
     ///
     /// # Errors
     ///
-    /// Returns the error if the operating system does not report which sockets are ready.
+    /// Returns the operating system's error if the poll for ready sockets fails.
     pub(super) fn run(mut self) -> io::Result<()> {
         let result = catch_unwind(AssertUnwindSafe(|| self.watch())).unwrap_or_else(|payload| {
             drop_caught(payload);
             Err(io::Error::other("BUG: the event loop panicked"))
         });
         if let Err(error) = &result {
-            notices::server_ended(error);
+            log::server_ended(error);
         }
         self.close_all();
         result
@@ -184,7 +185,7 @@ impl EventLoop {
         }
     }
 
-    /// Does what a connection asks for.
+    /// Performs the action of a connection.
     fn apply(&mut self, token: usize, action: Action) {
         match action {
             Action::Wait => {}
@@ -213,7 +214,7 @@ impl EventLoop {
             match self.acceptor.accept() {
                 Accepted::Connection(socket, peer_addr) => self.register(socket, peer_addr),
                 Accepted::None => return,
-                // A server that gives up for want of a descriptor is gone for good.
+                // A server that gave up for lack of a descriptor would be gone for good.
                 Accepted::Failed(_) if self.evict_oldest() => {}
                 Accepted::Failed(error) => return self.acceptor.back_off(&error),
             }
@@ -221,8 +222,9 @@ impl EventLoop {
         self.acceptor.resume_soon();
     }
 
-    /// Closes one connection that carries no stream: one that has its response, or else the one whose head has been
-    /// incomplete for the longest time. Most heads arrive in one piece, so it is those that keep others out.
+    /// Closes one connection without a stream: one that has its response, or else the one whose head has been
+    /// incomplete the longest. Returns whether there was one. Most heads arrive in one piece, so an old incomplete head
+    /// is most likely to keep others out.
     fn evict_oldest(&mut self) -> bool {
         let oldest = self.linger_deadlines.pop_first().or_else(|| self.head_deadlines.pop_first());
         if let Some(token) = oldest {
@@ -240,11 +242,11 @@ impl EventLoop {
         let socket = SharedSocket::new(token, socket, &self.notifier);
         self.connections.insert(token, Entry { connection: Connection::new(peer_addr), socket });
         self.head_deadlines.set(token, after(Instant::now(), self.config.header_read_timeout));
-        // Most clients have sent their request already.
+        // Most clients have sent their request by now.
         self.read(token);
     }
 
-    /// Reads what there is.
+    /// Reads until the socket would block.
     fn read(&mut self, token: usize) {
         for _ in 0..MAX_READS {
             let Some(Entry { connection, socket }) = self.connections.get_mut(&token) else { return };
@@ -266,7 +268,7 @@ impl EventLoop {
         self.close(token);
     }
 
-    /// Has a request answered: by the policy, by a limit, or by the handler.
+    /// Answers a request by the policy or by a limit, or gives it to the handler.
     fn dispatch(&mut self, token: usize, request: Request) {
         let Some(Entry { connection, socket }) = self.connections.get_mut(&token) else { return };
         let is_head = request.method() == "HEAD";
@@ -284,7 +286,7 @@ impl EventLoop {
         connection.dispatched(call, slot);
     }
 
-    /// Sends a short response.
+    /// Starts a short response.
     fn respond(&mut self, token: usize, bytes: Vec<u8>) {
         let Some(entry) = self.connections.get_mut(&token) else { return };
         let action = entry.connection.respond(bytes);
@@ -326,14 +328,14 @@ impl EventLoop {
         }
     }
 
-    /// Shuts down the sending side, and discards what the client still sends.
+    /// Shuts down the sending side, then discards what the client still sends.
     fn linger(&mut self, token: usize) {
         let Some(entry) = self.connections.get(&token) else { return };
         if entry.socket.socket.shutdown(Shutdown::Write).is_err() {
             return self.close(token);
         }
         self.linger_deadlines.set(token, after(Instant::now(), LINGER));
-        // What arrived before has had its event.
+        // The event for bytes that arrived before has passed already.
         self.read(token);
     }
 
@@ -346,12 +348,12 @@ impl EventLoop {
             Action::EndStream(stream, end) => self.handlers.end_stream(stream, end),
             _ => {}
         }
-        // A writer thread may hold the socket for a moment: nothing more may go out on it. This fails if the client was
-        // quicker.
+        // A writer thread may hold the socket for a moment, and must send nothing more. The call fails if the client
+        // closed first.
         let _ = socket.socket.shutdown(Shutdown::Both);
-        // A parked stream must not wait for room of which it is no longer notified. Its next write fails.
+        // A parked stream must not wait for room that is no longer reported. Its next write fails.
         socket.readiness.set_ready();
-        // Not at once: this may be on the way from `accept`.
+        // The pause ends later, since `accept` may be the caller.
         self.acceptor.end_pause();
     }
 
@@ -360,7 +362,7 @@ impl EventLoop {
         let deadlines = [self.head_deadlines.next(), self.linger_deadlines.next(), self.acceptor.paused_until(), sweep];
         let next = deadlines.into_iter().chain([self.stop_deadline]).flatten().min()?;
         let sleep = next.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
-        // Waking a little too early would be one round for nothing.
+        // Waking slightly too early would cost a round without work.
         Some(sleep + Duration::from_millis(1))
     }
 
@@ -388,7 +390,7 @@ impl EventLoop {
         }
     }
 
-    /// Accepts no further connection, and ends streams after their queued events.
+    /// Stops accepting connections, and ends streams after their queued events.
     fn stop(&mut self) {
         if self.stop_deadline.is_some() {
             return;
@@ -414,7 +416,7 @@ impl EventLoop {
             self.close(token);
         }
         self.handlers.join_handlers();
-        // The last calls may have started streams whose sockets nobody watches.
+        // The last calls may have started streams whose sockets are no longer watched.
         for message in self.inbox.try_iter() {
             if let Message::StreamStarted(_, stream) = message {
                 self.handlers.end_stream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted));

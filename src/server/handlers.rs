@@ -1,6 +1,6 @@
-//! The threads that run application code: the handler for requests, and what hooks do at a stream's end.
+//! The threads that run application code: the handler of requests, and the hooks at the end of streams.
 
-// The event loop runs neither: it must not wait, and a panic must not end it.
+// The event loop runs no application code: it must not wait, and a panic must not end it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -29,16 +29,16 @@ pub(super) struct Call {
     pub(super) socket: Arc<SharedSocket>,
 }
 
-/// Names one call; later ones have higher numbers.
+/// The number of a call; later calls have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct CallId(pub(super) u64);
 
-/// How a stream ends.
+/// The way in which the server ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamEnd {
     /// After its queued events.
     Close,
-    /// At once: the client has gone.
+    /// At once, because the connection is lost.
     Lost(io::ErrorKind),
 }
 
@@ -46,17 +46,17 @@ pub(super) enum StreamEnd {
 pub(super) struct Handlers {
     calls: Arc<CallQueue>,
     handler_threads: Vec<JoinHandle<()>>,
-    /// `None` once it is told to stop.
+    /// `None` once the thread is stopped.
     ends: Option<Sender<(SubscriptionHandle, StreamEnd)>>,
     end_thread: Option<JoinHandle<()>>,
 }
 
 impl Handlers {
-    /// Starts this many handler threads and the thread that ends streams.
+    /// Starts this many handler threads, and the thread that ends streams.
     ///
     /// # Errors
     ///
-    /// Returns the operating system's error if a thread cannot be started. None is left running then.
+    /// Returns the operating system's error if a thread cannot be started. All started threads then end.
     pub(super) fn start(threads: usize, handler: Arc<Handler>) -> io::Result<Self> {
         let (ends, to_end) = unbounded();
         let calls = Arc::new(CallQueue::default());
@@ -76,23 +76,23 @@ impl Handlers {
         self.calls.push(call)
     }
 
-    /// Withdraws a call whose client has gone. If the handler runs already, its response is dropped.
+    /// Withdraws a call whose connection is lost. If the handler runs already, its response is dropped.
     pub(super) fn withdraw(&self, call: CallId, lost: io::ErrorKind) {
         self.calls.withdraw(call, lost);
     }
 
-    /// Ends a stream on the thread for that, since hooks may take long.
+    /// Ends a stream on a separate thread, since hooks may take long.
     pub(super) fn end_stream(&self, stream: SubscriptionHandle, end: StreamEnd) {
-        let ends = self.ends.as_ref().expect("BUG: thread that ends streams was stopped before the event loop");
-        // An error cannot be: that thread goes on until the sender is dropped.
+        let ends = self.ends.as_ref().expect("BUG: the thread that ends streams stopped before the event loop");
+        // This cannot fail: the thread runs until the sender is dropped.
         let _ = ends.send((stream, end));
     }
 
-    /// Waits until the handler threads have finished all calls. No call may follow.
+    /// Waits until the handler threads have finished all calls. No call may be queued afterwards.
     pub(super) fn join_handlers(&mut self) {
         self.calls.close();
         for thread in self.handler_threads.drain(..) {
-            // What the application panics with is caught there.
+            // Panics of the application are caught in the thread.
             let _ = thread.join();
         }
     }
@@ -108,7 +108,7 @@ impl Drop for Handlers {
     }
 }
 
-/// Calls that wait for a thread, in their order, and those that run.
+/// The calls that wait for a thread, in order, and those that run.
 #[derive(Default)]
 struct CallQueue {
     calls: Mutex<Calls>,
@@ -119,7 +119,7 @@ struct CallQueue {
 struct Calls {
     last_id: u64,
     waiting: BTreeMap<CallId, Call>,
-    /// With the error by which the client has gone meanwhile.
+    /// The running calls, each with an error if its connection is lost.
     running: HashMap<CallId, Option<io::ErrorKind>>,
     is_closed: bool,
 }
@@ -135,7 +135,7 @@ impl CallQueue {
         id
     }
 
-    /// Returns the oldest call, and blocks until there is one; `None` once the queue is closed and empty.
+    /// Returns the oldest call, or `None` once the queue is closed and empty. Blocks until then.
     fn next(&self) -> Option<(CallId, Call)> {
         let mut calls = self.calls.lock();
         loop {
@@ -161,9 +161,9 @@ impl CallQueue {
         drop(waiting);
     }
 
-    /// Marks a call as finished. Returns the error if its client has gone meanwhile.
+    /// Marks a call as finished. Returns the error if its connection is lost.
     fn finish(&self, id: CallId) -> Option<io::ErrorKind> {
-        self.calls.lock().running.remove(&id).expect("BUG: finished call was not running")
+        self.calls.lock().running.remove(&id).expect("BUG: a finished call was not running")
     }
 
     fn close(&self) {
@@ -172,7 +172,7 @@ impl CallQueue {
     }
 }
 
-/// A handler thread.
+/// Runs a handler thread.
 fn run(calls: &CallQueue, handler: Arc<Handler>) {
     while let Some((id, call)) = calls.next() {
         let response = catch_unwind(AssertUnwindSafe(|| handler(&call.request))).unwrap_or_else(|payload| {
@@ -184,11 +184,11 @@ fn run(calls: &CallQueue, handler: Arc<Handler>) {
             Some(lost) => discard(response, lost),
         }
     }
-    // The last thread drops what the handler captured.
+    // The last thread drops what the handler has captured.
     drop_caught(handler);
 }
 
-/// Sends a response on its way.
+/// Sends a response, or starts its stream.
 fn respond(call: Call, response: Response) {
     let Call { request, headers, socket } = call;
     let is_head = request.method() == "HEAD";
@@ -206,26 +206,26 @@ fn respond(call: Call, response: Response) {
     socket.notifier.send(Message::Respond(socket.token, bytes));
 }
 
-/// Gives a subscription to the writer threads of its publisher.
+/// Gives a subscription to its publisher's writer threads.
 fn start_stream(mut subscription: Subscription, request: &Request, headers: &str, socket: &Arc<SharedSocket>) {
-    // First, so that the event loop knows the stream before its end.
+    // Sent first, so that the event loop knows the stream before it ends.
     socket.notifier.send(Message::StreamStarted(socket.token, subscription.handle()));
     subscription.begin_with_comment();
     let chunked = !request.is_http_1_0();
     let writer = Writer::Parks(Arc::clone(socket) as Arc<dyn NonBlockingWrite>);
     let head = response::stream_head(headers, chunked);
     let output = Output { writer, write_timeout: None, head, chunked, can_refuse: false, on_end: None };
-    // After an error the subscription is dropped, and with it what is the application's, which may panic.
+    // After an error the subscription is dropped, and application code may panic in its `Drop`.
     let started = catch_unwind(AssertUnwindSafe(|| subscription.write(output)));
     if !matches!(started, Ok(Ok(()))) {
-        socket.is_over(false);
+        socket.finished(false);
     }
     if let Err(payload) = started {
         drop_caught(payload);
     }
 }
 
-/// Drops a response whose client has gone.
+/// Drops a response whose connection is lost.
 fn discard(response: Response, lost: io::ErrorKind) {
     let discarded = catch_unwind(AssertUnwindSafe(|| {
         if let Kind::Stream(mut subscription) = response.0 {
@@ -237,7 +237,7 @@ fn discard(response: Response, lost: io::ErrorKind) {
     }
 }
 
-/// The thread that ends streams.
+/// Runs the thread that ends streams.
 fn end_streams(ends: &Receiver<(SubscriptionHandle, StreamEnd)>) {
     for (stream, end) in ends {
         let ended = catch_unwind(AssertUnwindSafe(|| match end {

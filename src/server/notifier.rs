@@ -1,4 +1,4 @@
-//! How handlers and writer threads reach the event loop, and the socket they share with it.
+//! How handlers and writer threads notify the event loop, and the socket that they share with it.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,18 +11,18 @@ use mio::net::TcpStream;
 use crate::queue::{NonBlockingWrite, Readiness};
 use crate::subscription::SubscriptionHandle;
 
-/// A message to the event loop. Each but `Stop` names a connection by its token.
+/// A message to the event loop. All but `Stop` name a connection by its token.
 pub(super) enum Message {
     /// The handler answered with a stream. A writer thread writes it from now on.
     StreamStarted(usize, SubscriptionHandle),
     /// The handler answered with these bytes.
     Respond(usize, Vec<u8>),
-    /// The stream has ended, and nothing more is written; whether the socket took all of it.
+    /// The stream has ended and nothing more is written. The flag is set if the socket took every byte.
     StreamFinished(usize, bool),
     Stop,
 }
 
-/// Sends messages to the event loop and wakes it.
+/// Sends messages to the event loop, and wakes it.
 pub(super) struct Notifier {
     messages: Sender<Message>,
     waker: Waker,
@@ -34,7 +34,7 @@ impl Notifier {
     }
 
     pub(super) fn send(&self, message: Message) {
-        // An error means that the event loop has ended, and with it all its connections.
+        // An error means that the event loop has ended, and all its connections are closed.
         if self.messages.send(message).is_ok() {
             let _ = self.waker.wake();
         }
@@ -49,7 +49,7 @@ impl fmt::Debug for Notifier {
 
 /// A connection's socket, shared with a writer thread while the connection carries a stream.
 ///
-/// It is in one piece with all that a write needs: the writer thread fetches one cache line for it instead of three.
+/// Everything that a write needs is in one allocation, so that the writer thread fetches few cache lines.
 pub(super) struct SharedSocket {
     pub(super) token: usize,
     pub(super) socket: TcpStream,
@@ -72,7 +72,7 @@ impl NonBlockingWrite for SharedSocket {
         &self.readiness
     }
 
-    fn is_over(&self, took_all: bool) {
+    fn finished(&self, took_all: bool) {
         self.notifier.send(Message::StreamFinished(self.token, took_all));
     }
 }

@@ -1,10 +1,10 @@
-//! The rules a request must pass before it is answered: Host, Origin (CORS), method.
+//! The rules that a request must pass before it is answered: `Host`, `Origin` (CORS), and the method.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Request;
 
-/// What [`EventServerBuilder`](super::EventServerBuilder) collects for a [`Policy`].
+/// The settings that [`EventServerBuilder`](super::EventServerBuilder) collects for a [`Policy`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct PolicySettings {
     pub(super) origins: Vec<String>,
@@ -20,7 +20,7 @@ impl PolicySettings {
     ///
     /// # Errors
     ///
-    /// Returns the text for an origin that no browser sends, and for a header name that is not a token.
+    /// Returns an error text for an origin that no browser sends, and for a header name that is not a token.
     pub(super) fn build(self, address: SocketAddr) -> Result<Policy, String> {
         let Self { mut origins, allow_null_origin, allow_credentials, headers, hosts, allow_any_host } = self;
         for origin in &origins {
@@ -34,7 +34,7 @@ impl PolicySettings {
             origins.push("null".into());
         }
         let bound = address.ip().to_canonical();
-        // Any host reaches a server that is not on the loopback, unless the program names some.
+        // A server outside the loopback answers to any host, unless the program names some.
         let hosts = if allow_any_host || (hosts.is_empty() && !bound.is_loopback()) {
             None
         } else {
@@ -48,22 +48,22 @@ impl PolicySettings {
     }
 }
 
-/// The rules a request must pass.
+/// The rules that a request must pass.
 #[derive(Debug)]
 pub(super) struct Policy {
     /// `None` allows any host.
     hosts: Option<Hosts>,
-    /// The foreign origins that may read. If there is none, `Origin` is not looked at.
+    /// The foreign origins that may read the streams. If there are none, `Origin` is ignored.
     origins: Vec<String>,
     allow_credentials: bool,
     /// The value of `Access-Control-Allow-Headers`.
     allowed_headers: String,
 }
 
-/// What the policy says of a request.
+/// The policy's decision about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The handler may answer. These header lines belong in its response.
+    /// The handler may answer. Its response must carry these header lines.
     Allow { headers: String },
     /// The server answers without the handler.
     Respond { status: u16, headers: String, text: &'static str },
@@ -94,8 +94,8 @@ impl Policy {
         }
     }
 
-    /// Returns the header line for every response, also to what is not a request: a cache must not give one origin the
-    /// answer to another.
+    /// Returns the header line for every response, including responses to invalid input. Without it, a cache could give
+    /// one origin the response to another.
     pub(super) fn vary(&self) -> &'static str {
         if self.has_cors() { "Vary: Origin\r\n" } else { "" }
     }
@@ -127,7 +127,7 @@ impl Policy {
     }
 }
 
-/// The hosts a server answers to.
+/// The hosts that a server answers to.
 #[derive(Debug)]
 struct Hosts {
     names: Vec<String>,
@@ -143,16 +143,17 @@ impl Hosts {
         Self { names, bound }
     }
 
-    /// Returns whether the value of a `Host` header names one of them, whatever its port.
+    /// Returns whether the value of a `Host` header names an allowed host, on any port.
     fn allow(&self, host: &str) -> bool {
         let (name, _) = split_port(host);
-        // Every spelling of the own address. A page cannot make an address mean another machine, as it can a name.
+        // The server's address is allowed in every spelling. A foreign page can redirect a name to another machine, but
+        // not an address.
         let is_bound = address(name).is_some_and(|address| address == self.bound && !address.is_unspecified());
         is_bound || self.names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
     }
 }
 
-/// Returns the host as an address, if it is one.
+/// Returns the address if the host is one.
 fn address(host: &str) -> Option<IpAddr> {
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let address = match literal {
@@ -162,7 +163,7 @@ fn address(host: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&address))
 }
 
-/// Splits `host[:port]`. What is not a number stays part of the host.
+/// Splits `host[:port]`. A port that is not a number stays part of the host.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => {
@@ -174,7 +175,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
 
 /// Returns whether a page of this origin comes from the server that the `Host` header names.
 ///
-/// The scheme does not count: behind a proxy that speaks TLS the server does not know it.
+/// The scheme is ignored, since a server behind a TLS proxy does not know it.
 fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let (origin_host, origin_port) = split_port(authority);
@@ -196,7 +197,7 @@ fn default_port(scheme: &str) -> Option<&'static str> {
 ///
 /// # Errors
 ///
-/// Returns the reason why none does.
+/// Returns the reason why no browser sends it.
 fn check_origin(origin: &str) -> Result<(), &'static str> {
     if origin == "null" {
         return Err("`allow_null_origin` allows null");
@@ -210,7 +211,7 @@ fn check_origin(origin: &str) -> Result<(), &'static str> {
         return Err("browsers send lower case");
     }
     if !scheme.starts_with(|first: char| first.is_ascii_lowercase()) || !scheme.bytes().all(is_scheme_byte) {
-        return Err("the scheme is not a scheme");
+        return Err("invalid scheme");
     }
     for (separator, reason) in [
         ('/', "browsers send no path"),
@@ -228,16 +229,16 @@ fn check_origin(origin: &str) -> Result<(), &'static str> {
 
 fn check_authority(scheme: &str, authority: &str) -> Result<(), &'static str> {
     let (host, port) = match authority.rfind(':') {
-        // Within the brackets of an IPv6 address.
+        // This colon is within the brackets of an IPv6 address.
         Some(colon) if !authority[colon..].contains(']') => (&authority[..colon], Some(&authority[colon + 1..])),
         _ => (authority, None),
     };
     if !is_host(host) {
-        return Err("the host is not a host");
+        return Err("invalid host");
     }
     let Some(port) = port else { return Ok(()) };
     if port.parse().ok().is_none_or(|number: u16| number.to_string() != port) {
-        return Err("the port is not a port");
+        return Err("invalid port");
     }
     if default_port(scheme) == Some(port) {
         return Err("browsers leave out the default port");
@@ -255,11 +256,11 @@ fn is_host(host: &str) -> bool {
     let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
     let ends_in_number = host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
     let is_name = !host.is_empty() && host.bytes().all(is_name_byte);
-    // A browser takes a name whose last part is a number for an IPv4 address.
+    // A browser takes a name whose last label is a number as an IPv4 address.
     is_name && (host.ends_with('.') || !ends_in_number || host.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Returns whether this may be the name of a header (RFC 9110 5.6.2).
+/// Returns whether this is a valid header name (RFC 9110 5.6.2).
 fn is_token(name: &str) -> bool {
     let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_token_byte)
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_browser_sends_is_an_origin() {
+    fn an_origin_that_a_browser_sends_is_accepted() {
         for origin in [
             "https://example.org",
             "http://example.org:8080",
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_refused_with_the_reason() {
+    fn an_origin_that_no_browser_sends_is_rejected_with_the_reason() {
         for (origin, reason) in [
             ("*", "`://` is missing"),
             ("", "`://` is missing"),
@@ -310,19 +311,19 @@ mod tests {
             ("HTTPS://example.org", "browsers send lower case"),
             ("https://b\u{fc}cher.example", "browsers send a host that is not ASCII as Punycode (xn--...)"),
             ("https://*.example.org", "each origin is allowed by its full name"),
-            ("://example.org", "the scheme is not a scheme"),
-            ("1a://example.org", "the scheme is not a scheme"),
-            ("https://", "the host is not a host"),
-            ("https://:8080", "the host is not a host"),
-            ("https://a b", "the host is not a host"),
-            ("https://a\r\nx: y", "the host is not a host"),
-            ("http://127.1", "the host is not a host"),
-            ("http://[::1", "the host is not a host"),
-            ("http://[0:0::1]", "the host is not a host"),
-            ("http://::1", "the host is not a host"),
-            ("https://example.org:", "the port is not a port"),
-            ("https://example.org:0443", "the port is not a port"),
-            ("https://example.org:65536", "the port is not a port"),
+            ("://example.org", "invalid scheme"),
+            ("1a://example.org", "invalid scheme"),
+            ("https://", "invalid host"),
+            ("https://:8080", "invalid host"),
+            ("https://a b", "invalid host"),
+            ("https://a\r\nx: y", "invalid host"),
+            ("http://127.1", "invalid host"),
+            ("http://[::1", "invalid host"),
+            ("http://[0:0::1]", "invalid host"),
+            ("http://::1", "invalid host"),
+            ("https://example.org:", "invalid port"),
+            ("https://example.org:0443", "invalid port"),
+            ("https://example.org:65536", "invalid port"),
         ] {
             assert_eq!(check_origin(origin), Err(reason), "{origin:?}");
         }

@@ -1,4 +1,4 @@
-//! How many streams there may be at once, in all and per client.
+//! The limits of concurrent streams, in total and per client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The limits of streams, and the streams that count.
+/// The limits of streams, and the current counts.
 #[derive(Debug)]
 pub(super) struct Quota {
     max_streams: usize,
@@ -25,7 +25,7 @@ impl Quota {
         Arc::new(Self { max_streams, max_streams_per_ip, counts: Mutex::default() })
     }
 
-    /// Takes a slot for a stream of this address; `None` if a limit is reached.
+    /// Takes a slot for a stream to this address. Returns `None` if a limit is reached.
     pub(super) fn try_acquire(self: &Arc<Self>, ip: IpAddr) -> Option<StreamSlot> {
         let client = client(ip);
         let mut counts = self.counts.lock();
@@ -39,7 +39,7 @@ impl Quota {
     }
 }
 
-/// The right to one stream, released when it is dropped.
+/// The right to one stream, released on drop.
 #[derive(Debug)]
 pub(super) struct StreamSlot {
     quota: Arc<Quota>,
@@ -50,7 +50,7 @@ impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut counts = self.quota.counts.lock();
         counts.streams -= 1;
-        let of_client = counts.by_client.get_mut(&self.client).expect("BUG: client of a slot is not counted");
+        let of_client = counts.by_client.get_mut(&self.client).expect("BUG: the client of a slot is not counted");
         *of_client -= 1;
         if *of_client == 0 {
             counts.by_client.remove(&self.client);
@@ -58,10 +58,10 @@ impl Drop for StreamSlot {
     }
 }
 
-/// Returns the address that stands for a client.
+/// Returns the address that represents a client.
 ///
-/// An IPv6 client usually has a whole /64 and can take any address in it, so the /64 counts. An IPv4 client that reaches
-/// an IPv6 socket counts as IPv4: all of those would share one /64.
+/// An IPv6 client usually has a whole /64 and can take any address in it, so the /64 counts. An IPv4 client of an IPv6
+/// socket counts as IPv4, since all IPv4-mapped addresses share one /64.
 fn client(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

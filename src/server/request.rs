@@ -1,4 +1,4 @@
-//! One request, parsed strictly, so that nobody can understand it in another way.
+//! One request, parsed strictly, so that no other parser can understand it differently.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::http::{self, LAST_EVENT_ID};
 
-/// A request for an event stream, as the handler given to [`EventServer::serve`](super::EventServer::serve) sees it.
+/// A request for an event stream, for the handler given to [`EventServer::serve`](super::EventServer::serve).
 #[derive(Clone, Debug)]
 pub struct Request {
     method: String,
@@ -20,12 +20,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns `GET` or `HEAD`. The server answers other methods itself.
+    /// Returns the method: `GET` or `HEAD`. The server answers other methods itself.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Returns the request's target as it was sent: the path and the query.
+    /// Returns the request's target unchanged: the path and the query.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -35,7 +35,7 @@ impl Request {
         &self.path
     }
 
-    /// Returns the fields of the query, decoded, in their order.
+    /// Returns the fields of the query, decoded and in order.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes()).into_owned()
@@ -46,25 +46,25 @@ impl Request {
         self.query().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
-    /// Returns the first header of this name, whatever its case. What is not UTF-8 in it is replaced by `U+FFFD`.
+    /// Returns the first header of this name, ignoring case. Bytes that are not UTF-8 are replaced by `U+FFFD`.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Returns the headers in their order.
+    /// Returns the headers in order.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Returns the client's address; behind a proxy, the proxy's.
+    /// Returns the client's address. Behind a proxy, this is the proxy's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer_addr
     }
 
-    /// Returns the ID of the last event the client saw: from the header `Last-Event-ID`, else from `lastEventId` in the
-    /// query.
+    /// Returns the ID of the last event that the client saw.
     ///
-    /// The client may send any text of any length. An empty ID counts as none.
+    /// It comes from the header `Last-Event-ID`, else from `lastEventId` in the query. The client may send any text of
+    /// any length. An empty ID counts as none.
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
     }
@@ -74,26 +74,26 @@ impl Request {
     }
 }
 
-/// What the bytes of a client are so far.
+/// The result of parsing a client's bytes so far.
 #[derive(Debug)]
 pub(super) enum Parsed {
     Incomplete,
-    /// Not a request; the status and the reason to answer with.
+    /// Not a request, with the status and the reason to respond with.
     Invalid(u16, &'static str),
-    /// A request, and the number of bytes it took.
+    /// A request, and the length of its head in bytes.
     Complete(Request, usize),
 }
 
-/// The limit of a head's bytes.
+/// The limit of a head's size, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// The limit of header fields.
+/// The limit of header fields in a head.
 const MAX_FIELDS: usize = 64;
 
 /// Parses the bytes that a client has sent so far.
 pub(super) fn parse(bytes: &[u8], peer_addr: SocketAddr) -> Parsed {
     let bad = |reason| Parsed::Invalid(400, reason);
-    // A TLS hello begins with 0x16; a method is made of letters (RFC 9110 9.1 allows more, nobody uses it).
+    // A TLS hello begins with 0x16. A method begins with a letter; other tokens are valid (RFC 9110 9.1), but unused.
     if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
         return bad("the request does not begin with a method; use HTTP/1 without TLS");
     }
@@ -120,7 +120,7 @@ pub(super) fn parse(bytes: &[u8], peer_addr: SocketAddr) -> Parsed {
     request(&parsed, peer_addr).map_or_else(bad, |request| Parsed::Complete(request, head.len()))
 }
 
-/// Returns whether a line ends in a way that other parsers understand differently (RFC 9112 2.2).
+/// Returns whether a line end is one that parsers understand differently (RFC 9112 2.2).
 fn has_bare_line_end(head: &[u8]) -> bool {
     let is_bare = |(at, byte): (usize, &u8)| match byte {
         b'\n' => at == 0 || head[at - 1] != b'\r',
@@ -130,17 +130,17 @@ fn has_bare_line_end(head: &[u8]) -> bool {
     head.iter().enumerate().any(is_bare)
 }
 
-/// Returns whether the request line has a version of HTTP in its place.
+/// Returns whether the third part of the request line is a version of HTTP.
 fn has_version(head: &[u8]) -> bool {
     head.splitn(3, |byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
-/// Returns whether a request of this method can get another answer than 405.
+/// Returns whether a request of this method can get another response than 405.
 pub(super) fn is_supported(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// Returns the request if there is only one way to understand it.
+/// Returns the request, if it has only one meaning.
 fn request(parsed: &httparse::Request<'_, '_>, peer_addr: SocketAddr) -> Result<Request, &'static str> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers: Vec<(String, String)> =
@@ -171,9 +171,10 @@ fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.map(|(_, value)| &**value).collect()
 }
 
-/// Checks that the request has no body: some would take it for the next request, and some for nothing (RFC 9112 11.2).
+/// Checks that the request has no body. Some parsers would take a body for the next request, others would ignore it
+/// (RFC 9112 11.2).
 fn check_has_no_body(headers: &[(String, String)], method: &str) -> Result<(), &'static str> {
-    // Another method is answered with 405, with a body or without.
+    // Other methods are answered with 405, with or without a body.
     let is_supported = is_supported(method);
     match (&*values(headers, "Transfer-Encoding"), &*values(headers, "Content-Length")) {
         ([], [] | ["0"]) => Ok(()),
@@ -187,7 +188,7 @@ fn check_has_no_body(headers: &[(String, String)], method: &str) -> Result<(), &
 
 /// Returns the value of the `Host` header.
 fn host(headers: &[(String, String)], is_http_1_0: bool) -> Result<Option<&str>, &'static str> {
-    // What a host and a port are made of (RFC 3986 3.2.2), but for the comma, by which some merge two headers.
+    // The bytes of a host and a port (RFC 3986 3.2.2), except the comma, with which some proxies merge two headers.
     let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
     match &*values(headers, "Host") {
         [] if is_http_1_0 => Ok(None),
@@ -196,14 +197,14 @@ fn host(headers: &[(String, String)], is_http_1_0: bool) -> Result<Option<&str>,
     }
 }
 
-/// Returns the path and the query of a target, which may be a whole URL (RFC 9112 3.2.2).
+/// Returns the path and the query of a target. The target may be a whole URL (RFC 9112 3.2.2).
 fn origin_form<'a>(target: &'a str, host: Option<&str>) -> Result<Cow<'a, str>, &'static str> {
     let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| is_http(scheme)) else {
         return Ok(Cow::Borrowed(target));
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // Some go by the one, some by the other.
+    // Some servers use the target's host, others the header's.
     if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
         return Err("the target and the Host header name different hosts");
     }
@@ -222,7 +223,7 @@ mod tests {
         ([127, 0, 0, 1], 1).into()
     }
 
-    /// Heads, right and wrong, put together from what heads are made of, and then broken.
+    /// Generates heads: valid and invalid parts put together, and then changed at random.
     fn heads() -> impl Strategy<Value = Vec<u8>> {
         let first = prop_oneof![
             6 => Just("GET / HTTP/1.1".to_owned()),
@@ -262,7 +263,7 @@ mod tests {
         })
     }
 
-    /// What is true of a head that can be understood in one way only, without a parser.
+    /// Returns whether a head can be understood in only one way. It uses no parser.
     fn is_strict(head: &[u8]) -> bool {
         let Some(head) = head.strip_suffix(b"\r\n\r\n") else { return false };
         let text: String = head.iter().map(|byte| char::from(*byte)).collect();
@@ -295,11 +296,11 @@ mod tests {
             ..ProptestConfig::default()
         })]
 
-        /// However the bytes come, the verdict is the same; and what is a request can be read in one way only.
+        /// A head gets the same verdict whole or in parts, and an accepted head has only one meaning.
         #[test]
         fn whole_or_in_parts_a_head_is_read_alike(bytes in heads()) {
             let whole = parse(&bytes, peer_addr());
-            // Long ones in larger steps, or a case would take a second.
+            // Long heads take larger steps, or a case would take too long.
             let step = if bytes.len() < 256 { 1 } else { bytes.len() / 64 };
             let mut parts = (1..bytes.len()).step_by(step).chain([bytes.len()]);
             let first = parts.find_map(|length| match parse(&bytes[..length], peer_addr()) {

@@ -1,4 +1,4 @@
-//! What the handler answers, and the bytes of a response.
+//! The handler's responses, and their bytes.
 
 use std::time::{Duration, SystemTime};
 
@@ -33,43 +33,43 @@ pub(super) enum Kind {
 }
 
 impl Response {
-    /// Sends the event stream.
+    /// Creates a response that sends the event stream.
     ///
     /// A `HEAD` request gets the head alone, and the subscription ends.
     pub fn stream(subscription: Subscription) -> Self {
         Self(Kind::Stream(Box::new(subscription)))
     }
 
-    /// Tells the client to reconnect later: status 200, a `retry:` field between 5 and 10 seconds that differs for each
-    /// client, and the end of the stream.
+    /// Creates a response that makes the client reconnect later.
     ///
+    /// It has status 200 and a `retry:` field between 5 and 10 seconds, random per client, and its stream ends at once.
     /// A status such as 503 would make an `EventSource` give up for good.
     pub fn retry_later() -> Self {
         Self(Kind::RetryLater)
     }
 
-    /// Tells the client not to reconnect: status 204, after which an `EventSource` does not.
+    /// Creates a response that makes an `EventSource` stop reconnecting: status 204.
     pub fn do_not_reconnect() -> Self {
         Self(Kind::DoNotReconnect)
     }
 
-    /// Sends this status, with a text for people. An `EventSource` does not reconnect after it.
+    /// Creates a response with this status, and a text for people. An `EventSource` does not reconnect after it.
     ///
-    /// A status below 200 or above 599 is answered with 500.
+    /// A status below 200 or above 599 is replaced by 500.
     pub fn status(status: u16, text: impl Into<String>) -> Self {
         Self(Kind::Status(status, text.into()))
     }
 }
 
-/// [`Response::stream`].
+/// Converts as [`Response::stream`] does.
 impl From<Subscription> for Response {
     fn from(subscription: Subscription) -> Self {
         Self::stream(subscription)
     }
 }
 
-/// An error is answered by whose fault it is: with [`retry_later`](Response::retry_later) if it is
-/// [temporary](OpenError::is_temporary), otherwise with status 400 and the error's text.
+/// Converts a subscription into its stream. A [temporary](OpenError::is_temporary) error becomes
+/// [`retry_later`](Response::retry_later); any other becomes status 400 with the error's text.
 impl From<Result<Subscription, OpenError>> for Response {
     fn from(opened: Result<Subscription, OpenError>) -> Self {
         match opened {
@@ -80,7 +80,7 @@ impl From<Result<Subscription, OpenError>> for Response {
     }
 }
 
-/// Returns the head of a stream, with these header lines.
+/// Returns the head of a stream with these additional header lines.
 pub(super) fn stream_head(headers: &str, chunked: bool) -> Vec<u8> {
     let date = httpdate::fmt_http_date(SystemTime::now());
     let head = http::head(chunked, false, &date, &ResponseHeaders::new());
@@ -88,7 +88,7 @@ pub(super) fn stream_head(headers: &str, chunked: bool) -> Vec<u8> {
     format!("{fields}{headers}\r\n").into_bytes()
 }
 
-/// Returns a stream that ends at once and makes the client reconnect.
+/// Returns a response whose stream ends at once and makes the client reconnect later.
 pub(super) fn retry_later(headers: &str, is_head: bool) -> Vec<u8> {
     let mut bytes = stream_head(headers, false);
     if !is_head {
@@ -97,7 +97,7 @@ pub(super) fn retry_later(headers: &str, is_head: bool) -> Vec<u8> {
     bytes
 }
 
-/// Returns a short response with these header lines.
+/// Returns a short response with these additional header lines.
 pub(super) fn message(status: u16, headers: &str, text: &str, with_body: bool) -> Vec<u8> {
     let reason = reason_phrase(status);
     let date = httpdate::fmt_http_date(SystemTime::now());
@@ -131,7 +131,7 @@ fn reason_phrase(status: u16) -> &'static str {
         500 => "Internal Server Error",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
-        // RFC 9112 4: it may be empty, the space before it not.
+        // The phrase may be empty, but not the space before it (RFC 9112 4).
         _ => "",
     }
 }

@@ -10,24 +10,24 @@ use crate::error::InvalidSetting;
 use crate::stats::EndCause;
 
 impl Subscription {
-    /// Has the publisher's writer threads write the stream, and returns at once.
+    /// Writes the stream to this writer on the publisher's writer threads. Returns at once.
     ///
-    /// They write every frame as it comes, and frames that wait together with one `write_all` and one `flush`. The bytes
-    /// are the bare event stream: a response's head must have been written before, and if its body is framed, framing is the
-    /// writer's. When the stream ends, the writer is flushed and dropped.
+    /// Each frame is written as soon as it is queued. Frames that are queued together are written with one `write_all`
+    /// and one `flush`. The bytes are the bare event stream: the caller must write the response's head before, and the
+    /// writer must do any framing. When the stream ends, the writer is dropped.
     ///
-    /// A stream in the background occupies a thread only while a write to it is blocked. A [`TcpStream`](std::net::TcpStream)
-    /// gets a write timeout of 30 s, past which it is shut down; for any other writer that is up to whoever made it
-    /// (`SO_SNDTIMEO` or `TCP_USER_TIMEOUT` on a listener are inherited by the sockets it accepts). A `TcpStream` must be in
-    /// blocking mode.
+    /// A stream in the background occupies a thread only while a write to it is blocked. A
+    /// [`TcpStream`](std::net::TcpStream) must be in blocking mode. It gets a write timeout of 30 s, after which it is
+    /// shut down. For any other writer the caller must set a timeout: accepted sockets inherit `SO_SNDTIMEO` and
+    /// `TCP_USER_TIMEOUT` from their listener.
     ///
-    /// Its heartbeat comes up to a quarter of the interval late, so that streams which fell silent together are
-    /// not all written to together.
+    /// A heartbeat comes up to a quarter of its interval late, so that streams that fell silent together are not all
+    /// written at once.
     ///
     /// # Errors
     ///
-    /// If not one writer thread can be started. The subscription is over and the writer dropped then.
-    ///
+    /// Returns the operating system's error if no writer thread can be started. The subscription and the writer are
+    /// then dropped.
     /// ```
     /// use server_sent_events::Publisher;
     /// use std::io::Read;
@@ -51,12 +51,12 @@ impl Subscription {
         self.write_in_background_with_options(writer, BackgroundOptions::new())
     }
 
-    /// [`write_in_background`](Self::write_in_background) with another write timeout, or a closure to call at the end.
+    /// Writes the stream as [`write_in_background`](Self::write_in_background) does, with these options.
     ///
     /// # Errors
     ///
-    /// As [`write_in_background`](Self::write_in_background); and [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout
-    /// of zero.
+    /// Returns the errors of [`write_in_background`](Self::write_in_background), and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero.
     pub fn write_in_background_with_options(
         self,
         writer: impl Write + Send + 'static,
@@ -70,13 +70,13 @@ impl Subscription {
         self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, can_refuse: false, on_end })
     }
 
-    /// Has the publisher's writer threads write the stream as the body of a response.
+    /// Writes the stream on the publisher's writer threads, as the body of a response.
     pub(crate) fn write(self, output: Output) -> io::Result<()> {
         self.pool.write(self.source, output)
     }
 }
 
-/// How a subscription is [written in the background](Subscription::write_in_background_with_options).
+/// The options for [writing a subscription in the background](Subscription::write_in_background_with_options).
 ///
 /// ```
 /// use server_sent_events::{BackgroundOptions, EndCause, Publisher};
@@ -100,26 +100,27 @@ pub struct BackgroundOptions {
 }
 
 impl BackgroundOptions {
-    /// Creates options with a write timeout of 30 s, and nothing to call.
+    /// Creates options with a write timeout of 30 s and no closure.
     pub fn new() -> Self {
         Self { write_timeout: Some(Duration::from_secs(30)), on_end: None }
     }
 
-    /// Sets how long one write to a [`TcpStream`](std::net::TcpStream) may take; `None` for no limit. Defaults to 30 s.
+    /// Sets the timeout of one write to a [`TcpStream`](std::net::TcpStream); `None` for no limit. Defaults to 30 s.
     ///
-    /// Past it the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. From 64 KiB on no
-    /// further frame is added to a write. Checked every 10 ms. For any other writer it limits only how long the stream waits
+    /// After it, the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. A write of 64 KiB or
+    /// more takes no further frame. The timeout is checked every 10 ms. For any
+    /// other writer it limits only how long the stream waits
     /// [to begin](crate::PublisherBuilder::max_writer_threads).
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.write_timeout = timeout.into();
         self
     }
 
-    /// Sets what is called with the cause once the stream has ended. Setting it again replaces it.
+    /// Sets a closure that is called with the cause once the stream has ended. A later call replaces the closure.
     ///
-    /// Called exactly once, on a writer thread, without any lock, when the subscriber has left the publisher
-    /// and the writer is dropped; not if writing in the background was an error. It may use the publisher. A panic in it is
-    /// caught.
+    /// The closure is called exactly once, on a writer thread, without any lock. By then the subscriber has left the
+    /// publisher, and the writer is dropped. The closure is not called if writing in the background returned an error.
+    /// It may use the publisher. A panic in it is caught.
     pub fn on_end(mut self, closure: impl FnOnce(EndCause) + Send + 'static) -> Self {
         self.on_end = Some(Box::new(closure));
         self

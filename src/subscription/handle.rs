@@ -1,4 +1,4 @@
-//! What controls a live subscription from any thread.
+//! Handles that control a live subscription from any thread.
 
 use std::fmt;
 #[cfg(feature = "server")]
@@ -13,7 +13,8 @@ use crate::stats::EndCause;
 
 /// Controls a live subscription from any thread; from [`Subscription::handle`](crate::Subscription::handle).
 ///
-/// It keeps neither the subscription nor the publisher alive. Once the subscriber has left, its methods do nothing.
+/// A handle keeps neither the subscription nor the publisher alive. Once the subscriber has left, its methods do
+/// nothing.
 #[derive(Clone)]
 pub struct SubscriptionHandle {
     registry: Weak<Registry>,
@@ -25,40 +26,41 @@ impl SubscriptionHandle {
         Self { registry: Weak::clone(registry), id }
     }
 
-    /// Adds the subscriber to these channels. Returns how many of them it was not in before; 0 if it has left. Does not block.
+    /// Adds the subscriber to these channels. Returns how many of them are new to it; 0 if it has left. Does not block.
     ///
-    /// It gets what is published there from now on; the [history](crate::History) is not replayed.
+    /// The subscriber gets events that are published there from now on. The [history](crate::History) is not replayed.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] names the limit that it would cross. It stays in the channels that it was in before, then.
+    /// Returns the limit that the subscriber would cross, as an [`OpenError`]. It then stays in its earlier channels
+    /// only.
     pub fn join<By>(&self, channels: impl Channels<By>) -> Result<usize, OpenError> {
         channels.with_names(|names| {
             self.registry.upgrade().map_or(Ok(0), |registry| registry.join_channels(self.id, names))
         })
     }
 
-    /// Takes the subscriber out of these channels. Returns how many of them it was in. Does not block.
+    /// Removes the subscriber from these channels. Returns how many of them it was in. Does not block.
     ///
-    /// If it is in no channel any longer, it ends after what is queued for it. So to change channels, join the new ones
-    /// first.
+    /// A subscriber that is in no channel afterwards ends after its queued events. To change channels, join the new
+    /// ones first.
     pub fn leave<By>(&self, channels: impl Channels<By>) -> usize {
         channels.with_names(|names| self.registry.upgrade().map_or(0, |registry| registry.leave(self.id, names)))
     }
 
-    /// Ends the stream after what is queued for it, with [`EndCause::Closed`]. Does not wait. Returns `false` if it has left
-    /// already.
+    /// Ends the stream after its queued events, with [`EndCause::Closed`]. Returns `false` if the subscriber has left
+    /// already. Does not block.
     pub fn close(&self) -> bool {
         self.end(EndCause::Closed, false)
     }
 
-    /// Ends the stream at once, with [`EndCause::Disconnected`], and drops what is queued. Does not wait. Returns `false` if it
-    /// has left already.
+    /// Ends the stream at once, with [`EndCause::Disconnected`], and drops its queued events. Returns `false` if the
+    /// subscriber has left already. Does not block.
     pub fn disconnect(&self) -> bool {
         self.end(EndCause::Disconnected, true)
     }
 
-    /// Ends the stream, whose connection is lost.
+    /// Ends the stream because its connection is lost.
     #[cfg(feature = "server")]
     pub(crate) fn connection_lost(&self, error: io::ErrorKind) {
         self.end(EndCause::ConnectionLost(error), true);

@@ -1,4 +1,4 @@
-//! The receiving half: blocking iterator, heartbeat, end, Drop.
+//! Subscriptions: a blocking iterator over the frames of one subscriber.
 
 mod background;
 mod handle;
@@ -20,14 +20,15 @@ pub use background::BackgroundOptions;
 pub use handle::SubscriptionHandle;
 pub use reader::Reader;
 
-/// The receiving half: a blocking iterator over the frames of one subscriber.
+/// The receiving half of a subscriber: a blocking iterator over its frames.
 ///
-/// Each item is one event or comment, encoded, ready to be written to a response body. The iterator blocks
-/// until there is one, and ends when [the stream does](EndCause); then [`end_cause`](Self::end_cause) says why.
-/// When nothing came for the heartbeat's interval (15 s by default), it gives a comment, so that a server
-/// notices a client that has gone and a proxy keeps the connection.
+/// Each item is one encoded event or comment, ready to be written to a response body. The iterator blocks until there
+/// is one, and ends when [the stream does](EndCause). Then [`end_cause`](Self::end_cause) returns why. If no event
+/// comes within the heartbeat's interval (15 s by default), the iterator yields a heartbeat. So a server detects a lost
+/// connection, and a proxy keeps the connection open.
 ///
-/// Dropping it takes the subscriber out of the publisher at once. It does not keep the publisher alive.
+/// Dropping the subscription removes the subscriber from the publisher at once. The subscription does not keep the
+/// publisher alive.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -52,7 +53,8 @@ impl Subscription {
         Self { source, pool, resumption }
     }
 
-    /// Returns the next frame without a copy of its text; blocks as the iterator does. `None` when the stream has ended.
+    /// Returns the next frame without copying its text, or `None` when the stream has ended. Blocks as the iterator
+    /// does.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
@@ -67,12 +69,15 @@ impl Subscription {
         self.source.take(Wait::Forever).ok()
     }
 
-    /// Returns the next frame, if one comes within this time. Blocks that long at most, and while a closure given to
-    /// [`publish_with`](crate::Publisher::publish_with) runs.
+    /// Returns the next frame, if one comes within this time.
+    ///
+    /// Blocks for at most this time, plus the run time of closures given to
+    /// [`publish_with`](crate::Publisher::publish_with).
     ///
     /// # Errors
     ///
-    /// [`RecvTimeoutError`] says whether the time is over or the stream has ended.
+    /// Returns [`RecvTimeoutError::Timeout`] if no frame came in time, and [`RecvTimeoutError::Ended`] if the stream
+    /// has ended.
     ///
     /// ```
     /// # use {server_sent_events::{Publisher, RecvTimeoutError}, std::time::Duration};
@@ -84,7 +89,7 @@ impl Subscription {
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Frame, RecvTimeoutError> {
-        // A time so long that no clock shows its end is no bound at all.
+        // A timeout beyond the range of the clock counts as no timeout.
         let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
         self.source.take(wait).map_err(|no_frame| match no_frame {
             NoFrame::Timeout => RecvTimeoutError::Timeout,
@@ -92,14 +97,14 @@ impl Subscription {
         })
     }
 
-    /// Returns the next frame, if one is there already. Does not wait for one.
+    /// Returns the next frame, if one is ready. Does not wait for one.
     ///
-    /// Closures given to [`publish_with`](crate::Publisher::publish_with) run in here, also those of events that
+    /// Closures given to [`publish_with`](crate::Publisher::publish_with) run during the call, including those that
     /// then skip this subscriber.
     ///
     /// # Errors
     ///
-    /// [`TryRecvError`] says whether nothing is there yet or the stream has ended.
+    /// Returns [`TryRecvError::Empty`] if no frame is ready, and [`TryRecvError::Ended`] if the stream has ended.
     ///
     /// ```
     /// # use server_sent_events::{Publisher, TryRecvError};
@@ -117,7 +122,7 @@ impl Subscription {
         })
     }
 
-    /// Returns a handle with which other threads control the subscription, also when it is written in the background.
+    /// Returns a handle that controls the subscription from any thread, even while it is written in the background.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -137,7 +142,7 @@ impl Subscription {
         SubscriptionHandle::new(self.source.registry(), self.source.subscriber().id())
     }
 
-    /// Returns how the subscription begins: whether everything newer than the id that it came with is still there.
+    /// Returns how the subscription began: whether the history still had every past event that it asked for.
     pub fn resumption(&self) -> Resumption {
         self.resumption
     }
@@ -147,15 +152,16 @@ impl Subscription {
         self.source.end_cause()
     }
 
-    /// Writes the stream to this writer until it ends: this thread is the connection's thread.
+    /// Writes the stream to this writer on the current thread, and returns why the stream ended.
     ///
-    /// Blocks until the stream ends, and returns why it did. Frames that wait together are written together, with
-    /// one `write_all` and one `flush`, so an event never waits for a later one; from 64 KiB on, no further frame is
-    /// added to a write. A frame of 16 KiB or more is written by itself, from where it is. The bytes are the bare event stream: the response's head and any framing are the caller's.
+    /// Blocks until the stream ends. Frames that are queued together are written with one `write_all` and one `flush`,
+    /// so an event never waits for a later one. A write of 64 KiB or more takes no further frame. A frame of 16 KiB or
+    /// more is written by itself, without a copy. The bytes are the bare event stream: the caller writes the response's
+    /// head and any framing.
     ///
     /// # Errors
     ///
-    /// The writer's error, unchanged; most often the client has gone. The subscription is over then.
+    /// Returns the writer's error unchanged; the usual cause is a lost connection. The stream has then ended.
     ///
     /// ```
     /// use server_sent_events::{EndCause, Publisher};
@@ -173,7 +179,7 @@ impl Subscription {
         let mut batch = Batch::default();
         loop {
             batch.begin(b"", false);
-            // Blocks here, and nowhere else, until there is something.
+            // The loop blocks here until there is a frame, and in the writer.
             if let Ok(frame) = self.source.wait_for(Wait::Forever) {
                 crate::deliver::Sink::append(&mut batch, &frame);
             }
@@ -191,13 +197,13 @@ impl Subscription {
         }
     }
 
-    /// Puts a comment before everything else: some proxies hold back a response's head until its body has begun.
+    /// Puts a comment first, because some proxies hold back a response's head until its body begins.
     #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
     pub(crate) fn begin_with_comment(&mut self) {
         self.source.begin_with_comment();
     }
 
-    /// Ends the stream at once, for this reason unless it has ended for another.
+    /// Ends the stream at once, with this cause unless it has ended already.
     #[cfg(feature = "server")]
     pub(crate) fn leave(&mut self, cause: EndCause) {
         self.source.leave(cause);
@@ -217,7 +223,7 @@ impl Subscription {
         }
     }
 
-    /// Ends the stream before anything is sent, for a response that has a head only.
+    /// Ends the stream before anything is sent, for a response without a body.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn end_unsent(&mut self) {
         self.source.end_unsent();
@@ -227,7 +233,7 @@ impl Subscription {
 impl Iterator for Subscription {
     type Item = String;
 
-    /// Blocks until a frame is there; `None` when the stream has ended.
+    /// Blocks until there is a frame, and returns `None` when the stream has ended.
     fn next(&mut self) -> Option<String> {
         self.recv().map(String::from)
     }

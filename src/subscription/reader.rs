@@ -1,4 +1,4 @@
-//! A subscription as io::Read, for servers that want a body.
+//! A subscription as `io::Read`, for servers that read a response's body.
 
 use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::Subscription;
 use crate::deliver::{Drained, Sink, Wait};
 
 impl Subscription {
-    /// Turns the stream into a body that can be read, for a server that takes one.
+    /// Turns the stream into a reader, for a server that reads a response's body.
     ///
     /// ```
     /// use server_sent_events::Publisher;
@@ -20,47 +20,49 @@ impl Subscription {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn into_reader(self) -> Reader {
-        Reader { subscription: self, bytes: Vec::new(), read: 0, server: Server::new(0), comment: 0 }
+        Reader { subscription: self, bytes: Vec::new(), read: 0, server: Server::new(0), padding: 0 }
     }
 }
 
 /// An event stream as the body of a response; from [`Subscription::into_reader`].
 ///
-/// `read` gives what is there, which may end in the middle of a frame. When there is nothing it blocks, for the
-/// heartbeat's interval at the most; `Ok(0)` is the stream's end, and then
-/// [`end_cause`](Subscription::end_cause) of the [subscription](Self::get_ref) says why. It gives no errors. Up to
-/// 64 KiB that wait are taken out of the queue at once.
+/// `read` returns what is ready, which may end in the middle of a frame. If nothing is ready, it blocks until the next
+/// frame, at most for the heartbeat's interval. `Ok(0)` is the end of the stream; then
+/// [`end_cause`](Subscription::end_cause) of the [subscription](Self::get_ref) returns why. `read` returns no errors.
+/// It takes up to 64 KiB of queued frames at once.
 ///
-/// Many servers collect a body in a buffer before they send it on, and an event would wait in there for later ones.
-/// Where that buffer cannot be switched off, [`pad_to`](Self::pad_to) pushes events through it.
+/// Many servers collect a body in a buffer before they send it, and an event would wait there for later ones. If that
+/// buffer cannot be switched off, [`pad_to`](Self::pad_to) pushes events through it.
 ///
-/// Dropping it ends the stream, as dropping the subscription does. That is how a server says that the client has gone.
+/// Dropping the reader ends the stream, as dropping the subscription does. A server drops it when the connection is
+/// lost.
 #[derive(Debug)]
 #[must_use = "dropping it ends the stream"]
 pub struct Reader {
     subscription: Subscription,
-    /// What was taken out of the queue; up to `read` it has been read.
+    /// The bytes that were taken out of the queue; the first `read` bytes have been read.
     bytes: Vec<u8>,
     read: usize,
     server: Server,
-    /// How many bytes of filling are still to be given.
-    comment: usize,
+    /// The number of bytes of padding that are still to be read.
+    padding: usize,
 }
 
 impl Reader {
-    /// A longer comment is given as several: filling takes no more memory than this.
+    /// The maximum length of one comment. Longer padding is several comments, so that it takes no more memory than
+    /// this.
     const COMMENT: usize = 64 * 1024;
 
-    /// Pushes events through a server that collects `size` bytes before it sends them on; 0, the default, if it
-    /// collects none.
+    /// Pushes events through a server that collects `size` bytes before it sends them. Defaults to 0, for a server that
+    /// collects nothing.
     ///
-    /// Comments fill the server's buffer up to one byte more than it holds, as often as events wait in it: at once for
-    /// an event that comes after a pause, otherwise when the oldest that waits is 40 ms old. So no event waits longer
-    /// than that, a stream whose events fill the buffer sooner has no filling at all, and the price is less than
-    /// `size` bytes for each quiet event, 25 times a second at the most. The heartbeat is filled up too.
+    /// Comments fill the server's buffer and one byte more whenever events wait in it. An event that comes after a
+    /// pause is pushed through at once. Otherwise the buffer is filled when its oldest event is 40 ms old. So no event
+    /// waits longer than that, and a stream whose events fill the buffer sooner gets no padding. Each quiet event costs
+    /// less than `size` bytes of padding, at most 25 times per second. A heartbeat is padded too.
     ///
-    /// The size is counted from the body's first byte on, so this must be called before any is read. For a server
-    /// that sends each write of 8,192 bytes as a chunk of HTTP, such as `tiny_http`'s own `respond`, it is 8,192.
+    /// The size counts from the body's first byte, so this must be called before any byte is read. A server that sends
+    /// each 8,192 bytes as one HTTP chunk, such as `tiny_http`'s own `respond`, needs 8,192.
     ///
     /// ```
     /// use server_sent_events::Publisher;
@@ -79,7 +81,7 @@ impl Reader {
         self
     }
 
-    /// Returns the subscription that is read.
+    /// Returns the subscription.
     pub fn get_ref(&self) -> &Subscription {
         &self.subscription
     }
@@ -110,26 +112,27 @@ impl Reader {
         self.subscription
     }
 
-    /// Takes what there is, or waits for it; nothing at the stream's end.
+    /// Takes what is ready, or waits for it. Takes nothing at the end of the stream.
     fn take(&mut self) {
         self.bytes.clear();
-        // A quiet stream should not hold what its busiest moment took.
+        // A quiet stream must not keep the memory of its busiest moment.
         self.bytes.shrink_to(4096);
         self.read = 0;
-        // All that was given before has been taken by the server, as a write would have.
+        // The server has taken all bytes that it read before, as a writer would have.
         self.subscription.source.written(Instant::now());
-        if self.comment == 0 {
+        if self.padding == 0 {
             self.take_frames();
         }
-        // Between two frames, or it would be part of one.
-        if self.bytes.is_empty() && self.comment > 0 {
-            let size = self.comment.min(Self::COMMENT);
-            fill(&mut self.bytes, size);
-            self.comment -= size;
+        // Padding comes between two frames, or it would be part of one.
+        if self.bytes.is_empty() && self.padding > 0 {
+            let size = self.padding.min(Self::COMMENT);
+            pad(&mut self.bytes, size);
+            self.padding -= size;
         }
     }
 
-    /// Takes the frames that there are, or waits for one; nothing when the server is to be filled up, or at the end.
+    /// Takes the frames that are ready, or waits for one. Takes nothing if padding is due, and at the end of the
+    /// stream.
     fn take_frames(&mut self) {
         loop {
             let drained = self.subscription.source.fill(&mut self.bytes, true);
@@ -143,7 +146,7 @@ impl Reader {
                 (Drained::NeedsCall, _) => unreachable!("BUG: callbacks are allowed"),
                 (Drained::Empty, None) => self.subscription.source.wait_for(Wait::Forever).ok(),
                 (Drained::Empty, Some(due)) if due <= now => {
-                    self.comment = self.server.fill_up();
+                    self.padding = self.server.fill_up();
                     return;
                 }
                 (Drained::Empty, Some(due)) => self.subscription.source.wait_for(Wait::Until(due)).ok(),
@@ -154,9 +157,9 @@ impl Reader {
         }
     }
 
-    /// Appends what is there already, from a mebibyte on no more frames; does not wait.
+    /// Appends what is ready, without waiting. From 1 MiB on it appends no further frames.
     #[cfg(feature = "rouille")]
-    pub(crate) fn take_what_is_there(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn take_ready(&mut self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.bytes[self.read..]);
         self.read = self.bytes.len();
         while bytes.len() < 1024 * 1024 && self.subscription.source.fill(bytes, true) == Drained::Full {}
@@ -165,7 +168,7 @@ impl Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Asked for nothing, it would block, and say then that this is the end.
+        // An empty buffer would wait for a frame, and then report the end of the stream.
         if buffer.is_empty() {
             return Ok(0);
         }
@@ -188,8 +191,8 @@ impl BufRead for Reader {
     }
 }
 
-/// Appends so many bytes that mean nothing: a comment, and for the least sizes less.
-fn fill(bytes: &mut Vec<u8>, size: usize) {
+/// Appends this many bytes without a meaning: a comment, or a line end if one byte is asked for.
+fn pad(bytes: &mut Vec<u8>, size: usize) {
     match size {
         0 => {}
         1 => bytes.push(b'\n'),
@@ -201,37 +204,36 @@ fn fill(bytes: &mut Vec<u8>, size: usize) {
     }
 }
 
-/// What a server does with the body, as far as it can be told from outside: it collects so many bytes, and sends them
-/// when there is one more.
+/// A model of the server's buffer: the server collects `size` bytes, and sends them when there is one more.
 #[derive(Debug)]
 struct Server {
-    /// 0 if it collects nothing.
+    /// 0 if the server collects nothing.
     size: usize,
-    /// What it has and has not sent: at most `size`.
+    /// The bytes that the server holds unsent: at most `size`.
     holds: usize,
-    /// When what it holds is to be pushed through; `None` if there is no event in it.
+    /// The time at which the held bytes must be pushed through; `None` if no event is among them.
     due: Option<Instant>,
-    /// When it took events last.
+    /// The time at which the server took events last.
     took: Option<Instant>,
 }
 
 impl Server {
-    /// How long an event may wait for others. The eye takes no notice of it, and 25 buffers of 8 KiB a second are no
-    /// burden, not even on a mobile connection. Also how long no event must have come for it to be a pause.
+    /// The time for which an event may wait for others. People do not notice such a delay, and the padding stays small
+    /// even for a mobile connection. A pause is at least this long.
     const WAIT: Duration = Duration::from_millis(40);
 
     fn new(size: usize) -> Self {
         Self { size, holds: 0, due: None, took: None }
     }
 
-    /// It takes so many bytes of events.
+    /// Notes that the server takes this many bytes of events.
     fn takes(&mut self, bytes: usize, now: Instant) {
         if self.size == 0 {
             return;
         }
         let after_a_pause = self.took.replace(now).is_none_or(|took| now.duration_since(took) >= Self::WAIT);
         let wait = if after_a_pause { Duration::ZERO } else { Self::WAIT };
-        // It sends nothing of these bytes, or all that it held before.
+        // The server sends nothing, or everything that it held before.
         let room = self.size - self.holds;
         let sends = bytes > room;
         if sends || self.due.is_none() {
@@ -240,7 +242,7 @@ impl Server {
         self.holds = if sends { (bytes - room - 1) % self.size + 1 } else { self.holds + bytes };
     }
 
-    /// How many bytes make it send all events that it holds. The last of them stays.
+    /// Returns how many bytes make the server send all events that it holds. The last byte stays in the buffer.
     fn fill_up(&mut self) -> usize {
         self.due = None;
         let missing = self.size - self.holds;
@@ -264,7 +266,7 @@ mod tests {
             Self { server: Server::new(100), now: Instant::now() }
         }
 
-        /// After so many milliseconds it takes so many bytes; then it holds so many, to be pushed through in so many ms.
+        /// Waits `after` ms, then lets the server take bytes. Checks how many it then holds, and when they are due.
         #[track_caller]
         fn takes(&mut self, after: u64, bytes: usize, holds: usize, due_in: Option<u64>) {
             self.now += Duration::from_millis(after);
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_has_sent_waits_no_more() {
+    fn what_the_server_has_sent_no_longer_waits() {
         let mut clock = Clock::new();
         clock.takes(0, 100, 100, Some(0));
         clock.takes(10, 1, 1, Some(40));
@@ -313,10 +315,10 @@ mod tests {
     }
 
     #[test]
-    fn filling_has_every_size_and_means_nothing() {
+    fn padding_has_every_size_and_no_meaning() {
         for size in 0..200 {
             let mut bytes = Vec::new();
-            fill(&mut bytes, size);
+            pad(&mut bytes, size);
             assert_eq!(bytes.len(), size);
             let text = String::from_utf8(bytes).unwrap();
             assert!(text.is_empty() || text.ends_with('\n'));

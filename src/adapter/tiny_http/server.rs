@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tiny_http::Request;
 
-use crate::adapter::knocker::Knocker;
+use crate::adapter::nudge::Nudger;
 use crate::error::InvalidSetting;
-use crate::notices::Notices;
+use crate::log::RateLimitedLog;
 use crate::queue::drop_caught;
 use crate::sockets;
 
@@ -39,13 +39,13 @@ use crate::sockets;
 /// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
 /// idle server costs nothing.
 pub struct Server {
-    /// Dropped first: the knocking has ended before the server does.
-    knocker: Knocker,
+    /// Dropped first, so that it ends before the server.
+    nudger: Nudger,
     /// Handles that stop it refer to it weakly, so that the port is free once this is dropped.
     server: Arc<tiny_http::Server>,
     /// Set before the server is unblocked for it.
     is_stopped: Arc<AtomicBool>,
-    notices: Notices,
+    warnings: RateLimitedLog,
 }
 
 impl Server {
@@ -56,9 +56,9 @@ impl Server {
     /// What the operating system says of the last address, or that a thread cannot be started.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = sockets::listen_on(address, sockets::Options::default())?;
-        let knocker = Knocker::start(listener.local_addr()?)?;
+        let nudger = Nudger::start(listener.local_addr()?)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { knocker, server: Arc::new(server), is_stopped: Arc::default(), notices: Notices::new() })
+        Ok(Self { nudger, server: Arc::new(server), is_stopped: Arc::default(), warnings: RateLimitedLog::new() })
     }
 
     /// Returns the address that it listens on.
@@ -162,10 +162,10 @@ impl Server {
     fn answer(&self, request: Request, handler: &impl Fn(Request) -> io::Result<()>) {
         match catch_unwind(AssertUnwindSafe(|| handler(request))) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.notices.no_response(&error),
+            Ok(Err(error)) => self.warnings.no_response(&error),
             Err(payload) => {
                 drop_caught(payload);
-                self.notices.handler_panicked();
+                self.warnings.handler_panicked();
             }
         }
     }
@@ -189,7 +189,7 @@ impl Server {
     /// without a free descriptor it mostly stops without saying so.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
-        self.knocker.request_came();
+        self.nudger.request_arrived();
         Ok(request)
     }
 
@@ -200,7 +200,7 @@ impl Server {
     /// When the server accepts no connections any more.
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
         let request = self.server.recv_timeout(timeout)?;
-        request.iter().for_each(|_| self.knocker.request_came());
+        request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 
@@ -211,7 +211,7 @@ impl Server {
     /// When the server accepts no connections any more.
     pub fn try_recv(&self) -> io::Result<Option<Request>> {
         let request = self.server.try_recv()?;
-        request.iter().for_each(|_| self.knocker.request_came());
+        request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 

@@ -1,7 +1,7 @@
-//! What an operator must know, as log lines: few, and without the content of any event.
+//! Rate-limited warnings for the operator. They never contain an event's content.
 
-// Each kind is told at once, and then at most once a second, with how often it has happened meanwhile: a thousand
-// clients that are slow together are one line. Without the feature `log` nothing of this is compiled but the empty methods.
+// Each kind is logged at once, and then at most once per second with the number of times it happened meanwhile. So a
+// thousand clients that are slow together make one line. Without the feature `log` only empty methods are compiled.
 
 use std::io;
 #[cfg(feature = "log")]
@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// The log lines of one publisher or server.
+/// The warnings of one publisher or server.
 #[derive(Debug)]
-pub(crate) struct Notices {
+pub(crate) struct RateLimitedLog {
     start: Instant,
     slow: Kind,
     no_thread: Kind,
@@ -25,7 +25,7 @@ pub(crate) struct Notices {
     handler_panicked: Kind,
 }
 
-impl Notices {
+impl RateLimitedLog {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -42,69 +42,70 @@ impl Notices {
         }
     }
 
-    /// Slow subscribers were ended.
+    /// Logs that slow subscribers were disconnected.
     pub(crate) fn slow(&self, subscribers: usize) {
-        if let Some(times) = self.slow.happened(subscribers, self.start) {
+        if let Some(times) = self.slow.count(subscribers, self.start) {
             warn(format_args!("disconnected {times} slow subscribers: queue full"));
         }
     }
 
-    /// A writer thread could not be started.
+    /// Logs that a writer thread failed to start.
     pub(crate) fn no_thread(&self, error: &io::Error) {
-        if let Some(times) = self.no_thread.happened(1, self.start) {
+        if let Some(times) = self.no_thread.count(1, self.start) {
             warn(format_args!("failed to start {times} writer threads: {error}"));
         }
     }
 
-    /// A connection could not be accepted.
+    /// Logs that a connection could not be accepted.
     #[cfg(feature = "server")]
     pub(crate) fn no_accept(&self, error: &io::Error) {
-        if let Some(times) = self.no_accept.happened(1, self.start) {
+        if let Some(times) = self.no_accept.count(1, self.start) {
             warn(format_args!("failed to accept {times} connections, retrying: {error}"));
         }
     }
 
-    /// A handler could not answer a request.
+    /// Logs that a handler could not answer a request.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn no_response(&self, error: &io::Error) {
-        if let Some(times) = self.no_response.happened(1, self.start) {
+        if let Some(times) = self.no_response.count(1, self.start) {
             warn(format_args!("failed to answer {times} requests, the last one: {error}"));
         }
     }
 
-    /// A handler panicked.
+    /// Logs that a handler panicked.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn handler_panicked(&self) {
-        if let Some(times) = self.handler_panicked.happened(1, self.start) {
+        if let Some(times) = self.handler_panicked.count(1, self.start) {
             warn(format_args!("the handler panicked on {times} requests"));
         }
     }
 
-    /// An event of a closure had a field that cannot be used.
+    /// Logs that a closure's event had an ID or a key that cannot be used.
     pub(crate) fn unusable_field(&self) {
-        if let Some(times) = self.unusable_field.happened(1, self.start) {
+        if let Some(times) = self.unusable_field.count(1, self.start) {
             warn(format_args!(
                 "ignored the ID or key of {times} events from publish_with closures: use PublishOptions"
             ));
         }
     }
 
-    /// A subscription was refused.
+    /// Logs that a subscription was refused.
     pub(crate) fn refused(&self, error: &dyn std::fmt::Display) {
-        if let Some(times) = self.refused.happened(1, self.start) {
+        if let Some(times) = self.refused.count(1, self.start) {
             warn(format_args!("refused {times} subscriptions, the last one: {error}"));
         }
     }
 }
 
-/// Logs that a server ended although nobody stopped it.
+/// Logs that a server ended although it was not stopped.
 #[cfg(feature = "server")]
 pub(crate) fn server_ended(error: &io::Error) {
     warn(format_args!("the event server ended: {error}"));
 }
 
 fn warn(text: std::fmt::Arguments<'_>) {
-    // The logger is the application's: a panic in it, of which the panic hook has told, must not cost us the thread.
+    // The logger belongs to the application. Its panic has been reported by the panic hook, and must not end this
+    // thread.
     #[cfg(feature = "log")]
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| log::warn!(target: "server_sent_events", "{text}"))) {
         std::mem::forget(payload);
@@ -113,30 +114,30 @@ fn warn(text: std::fmt::Arguments<'_>) {
     let _ = text;
 }
 
-/// One kind of notice, and when it was given last.
+/// One kind of warning, and the time of its last line.
 #[derive(Debug, Default)]
 struct Kind {
-    /// In seconds since the start, plus one; 0 for never.
-    told: AtomicU64,
-    /// How often it has happened since.
-    untold: AtomicU64,
+    /// The time of the last line, in seconds since the start plus one; 0 for never.
+    last_logged: AtomicU64,
+    /// The number of times it has happened since then.
+    unlogged: AtomicU64,
 }
 
 impl Kind {
-    /// How often it has happened since it was told, if it is to be told now.
-    fn happened(&self, times: usize, start: Instant) -> Option<u64> {
+    /// Counts it. Returns how often it happened since the last line, if a new line is due.
+    fn count(&self, times: usize, start: Instant) -> Option<u64> {
         if cfg!(not(feature = "log")) || times == 0 {
             return None;
         }
-        self.happened_at(times, start.elapsed().as_secs() + 1)
+        self.count_at(times, start.elapsed().as_secs() + 1)
     }
 
-    fn happened_at(&self, times: usize, now: u64) -> Option<u64> {
-        self.untold.fetch_add(times as u64, Relaxed);
-        let told = self.told.load(Relaxed);
-        // Of several at once, one tells it.
-        let is_due = now > told && self.told.compare_exchange(told, now, Relaxed, Relaxed).is_ok();
-        is_due.then(|| self.untold.swap(0, Relaxed)).filter(|times| *times > 0)
+    fn count_at(&self, times: usize, now: u64) -> Option<u64> {
+        self.unlogged.fetch_add(times as u64, Relaxed);
+        let last = self.last_logged.load(Relaxed);
+        // If several threads get here at once, one of them logs.
+        let is_due = now > last && self.last_logged.compare_exchange(last, now, Relaxed, Relaxed).is_ok();
+        is_due.then(|| self.unlogged.swap(0, Relaxed)).filter(|times| *times > 0)
     }
 }
 
@@ -147,10 +148,10 @@ mod tests {
     #[test]
     fn at_once_and_then_at_most_once_a_second_with_all_that_happened() {
         let kind = Kind::default();
-        assert_eq!(kind.happened_at(1, 1), Some(1));
-        assert_eq!(kind.happened_at(5, 1), None);
-        assert_eq!(kind.happened_at(1, 1), None);
-        assert_eq!(kind.happened_at(1, 2), Some(7));
-        assert_eq!(kind.happened_at(2, 9), Some(2));
+        assert_eq!(kind.count_at(1, 1), Some(1));
+        assert_eq!(kind.count_at(5, 1), None);
+        assert_eq!(kind.count_at(1, 1), None);
+        assert_eq!(kind.count_at(1, 2), Some(7));
+        assert_eq!(kind.count_at(2, 9), Some(2));
     }
 }
