@@ -232,7 +232,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// After how much silence a stream is sent a comment; `None` for never. Defaults to 15 seconds.
     ///
-    /// It is how a server warnings a client that has gone, and what keeps a proxy from cutting a quiet stream:
+    /// It is how a server notices a client that has gone, and what keeps a proxy from cutting a quiet stream:
     /// most do so after a minute or less.
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
