@@ -1,13 +1,13 @@
 //! Server-sent events for Rust programs without an async runtime.
 //!
-//! Any thread publishes, and every open page receives the event at once. An event stream is an HTTP response that stays open;
-//! the browser's `EventSource` reads it and reconnects automatically.
+//! Any thread publishes, and every open page receives the event at once. An event stream is an HTTP response that stays
+//! open; the browser's `EventSource` reads it and reconnects automatically.
 //!
 //! # From the top
 //!
-//! A [`Publisher`] is a handle that any thread can publish with. An [`Event`] is what it publishes: data, and optionally a
-//! type, an ID and more; a plain string is an event too. A [`Subscription`] is the receiving end: a blocking iterator that
-//! returns the events of one subscriber as text, ready for the wire.
+//! A [`Publisher`] is a handle that any thread can publish with. An [`Event`] is what it publishes: data, and
+//! optionally a type, an ID and more; a plain string is an event too. A [`Subscription`] is the receiving end: a
+//! blocking iterator that returns the events of one subscriber as text, ready for the wire.
 //!
 //! # Ten lines show an event
 //!
@@ -35,8 +35,8 @@
 //! # Any thread publishes, and all subscribers see one order
 //!
 //! [`publish`](Publisher::publish) waits neither for a socket nor for a slow subscriber, unless you [opt in to
-//! blocking](Overflow::Block). Events of one thread arrive in the order in which it published them. All subscribers of a
-//! channel see the events of all threads in the same order.
+//! blocking](Overflow::Block). Events of one thread arrive in the order in which it published them. All subscribers of
+//! a channel see the events of all threads in the same order.
 //!
 //! ```
 //! use server_sent_events::Publisher;
@@ -75,8 +75,8 @@
 //!
 //! # A channel reaches some of the subscribers
 //!
-//! A channel is a name. It needs no declaration: it exists as long as it has a subscriber. A subscriber of two channels gets an
-//! event that is published to both once.
+//! A channel is a name. It needs no declaration: it exists as long as it has a subscriber. A subscriber of two channels
+//! gets an event that is published to both once.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -93,8 +93,8 @@
 //!
 //! # Each subscriber can get its own event
 //!
-//! A subscription carries properties of the application's type. [`publish_with`](Publisher::publish_with) takes a closure that
-//! makes each subscriber's event from them, or none.
+//! A subscription carries properties of the application's type. [`publish_with`](Publisher::publish_with) takes a
+//! closure that makes each subscriber's event from them, or none.
 //!
 //! ```
 //! use server_sent_events::{Event, Publisher};
@@ -116,8 +116,9 @@
 //!
 //! # A client that reconnects misses nothing
 //!
-//! With a [`History`], every event has an ID, and a client that reconnects sends the last one it saw. It gets the events that
-//! it missed, in order, each once, before the live ones. If the history has evicted one of them, it gets a `gap` event first.
+//! With a [`History`], every event has an ID, and a client that reconnects sends the last one it saw. It gets the
+//! events that it missed, in order, each once, before the live ones. If the history has evicted one of them, it gets a
+//! `gap` event first.
 //!
 //! ```
 //! use server_sent_events::{History, Publisher, Resumption};
@@ -136,8 +137,8 @@
 //!
 //! # Any blocking server can send a stream
 //!
-//! The [`adapter`]s answer requests of tiny_http and rouille. The feature `server` adds a server for many streams or for
-//! the open internet. For any other server there are four ways:
+//! The [`adapter`]s answer requests of tiny_http and rouille. The feature `server` adds a server for many streams or
+//! for the open internet. For any other server there are four ways:
 //!
 //! * The iterator: each item is text for a response's body.
 //! * [`into_reader`](Subscription::into_reader): a body that the server reads. It can push events through a server that
@@ -170,19 +171,21 @@
 //!   publisher closes it.
 //! * At once: [`disconnect_if`](Publisher::disconnect_if), a full queue, or dropping the [`Subscription`].
 //!
-//! [`end_cause`](Subscription::end_cause) returns the cause. A silent stream is sent a comment every 15 seconds, its heartbeat.
-//! It makes a lost connection visible, and keeps proxies from closing the connection.
+//! [`end_cause`](Subscription::end_cause) returns the cause. A silent stream is sent a comment every 15 seconds, its
+//! heartbeat. It makes a lost connection visible, and keeps proxies from closing the connection.
 //!
 //! # A running stream can be observed and controlled
 //!
 //! A [handle](Subscription::handle) joins and leaves channels and ends the stream, from any thread.
 //! [`on_open`](PublisherBuilder::on_open) and [`on_end`](PublisherBuilder::on_end) are called once per subscription.
-//! [`subscriber_properties`](Publisher::subscriber_properties) and [`stats`](Publisher::stats) return the current state.
+//! [`subscriber_properties`](Publisher::subscriber_properties) and [`stats`](Publisher::stats) return the current
+//! state.
 //!
 //! # A shutdown delivers what is queued
 //!
 //! [`shutdown`](Publisher::shutdown) refuses new subscriptions, delivers queued events, and gives each client its own
-//! reconnection delay. It waits until all streams have ended, up to the given time. It returns how many it had to disconnect.
+//! reconnection delay. It waits until all streams have ended, up to the given time. It returns how many it had to
+//! disconnect.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -194,8 +197,8 @@
 //!
 //! # Memory is bounded by default
 //!
-//! [`PublisherBuilder`] has the table of all limits. If a queue is full, its stream is disconnected, and a client with a
-//! history resumes. [`Overflow`] has other policies: drop the oldest event, keep the latest per key, or wait.
+//! [`PublisherBuilder`] has the table of all limits. If a queue is full, its stream is disconnected, and a client with
+//! a history resumes. [`Overflow`] has other policies: drop the oldest event, keep the latest per key, or wait.
 //!
 //! # Features
 //!

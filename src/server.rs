@@ -40,22 +40,22 @@
 //!
 //! # Threads
 //!
-//! One thread is the event loop: it accepts connections, reads requests, notices lost connections, and wakes streams whose
-//! socket has room again. It never waits for a client and runs no code of the application. [Four](EventServerBuilder::handler_threads)
-//! threads call the handler. One more ends the streams of lost connections, and with it runs `on_end` hooks. The publisher's
-//! writer threads write. Several publishers can share one server.
+//! One thread is the event loop: it accepts connections, reads requests, notices lost connections, and wakes streams
+//! whose socket has room again. It never waits for a client and runs no code of the application.
+//! [Four](EventServerBuilder::handler_threads) threads call the handler. One more ends the streams of lost connections,
+//! and with it runs `on_end` hooks. The publisher's writer threads write. Several publishers can share one server.
 //!
-//! A client that closes its connection is noticed at once, one that takes no data after the
-//! [write timeout](EventServerBuilder::write_timeout), which any progress restarts. One that vanishes from the network is
+//! A client that closes its connection is noticed at once, one that takes no data after the [write
+//! timeout](EventServerBuilder::write_timeout), which any progress restarts. One that vanishes from the network is
 //! noticed when TCP gives up on what is written, on Linux after about 15 minutes.
 //!
 //! # What it accepts
 //!
-//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within 10 s,
-//! have at most 8 KiB and 64 fields, and be understood in one way only. Everything else is answered with a status and the
-//! connection's end: 400 for a malformed request or one with a body, 403 for a `Host` or an `Origin` that is not allowed,
-//! 405 for another method, 408 for a head that does not arrive in time, 431 for one that is too long, 505 for another
-//! version. A byte after the request, or the end of the client's side of the connection, ends the stream.
+//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within
+//! 10 s, have at most 8 KiB and 64 fields, and be understood in one way only. Everything else is answered with a status
+//! and the connection's end: 400 for a malformed request or one with a body, 403 for a `Host` or an `Origin` that is
+//! not allowed, 405 for another method, 408 for a head that does not arrive in time, 431 for one that is too long, 505
+//! for another version. A byte after the request, or the end of the client's side of the connection, ends the stream.
 //!
 //! If the limit of connections or of open files is reached and another client connects, the server closes the oldest
 //! connection that carries no stream. Incomplete requests keep nobody out.
@@ -145,14 +145,14 @@ impl EventServer {
 
     /// Answers requests on this thread until the server is [stopped](Self::stop_handle).
     ///
-    /// Each request is given to the handler on one of a few [threads](EventServerBuilder::handler_threads). The handler may
-    /// block for a short time: other requests wait then if all these threads are busy, but streams go on. It is not called
-    /// for a client that has gone meanwhile. If it panics, its request is answered with 500.
+    /// Each request is given to the handler on one of a few [threads](EventServerBuilder::handler_threads). The handler
+    /// may block for a short time: other requests wait then if all these threads are busy, but streams go on. It is not
+    /// called for a client that has gone meanwhile. If it panics, its request is answered with 500.
     ///
     /// # Errors
     ///
-    /// Returns the operating system's error if a thread cannot be started, before any request is answered, or if it does not
-    /// report which sockets are ready.
+    /// Returns the operating system's error if a thread cannot be started, before any request is answered, or if it
+    /// does not report which sockets are ready.
     pub fn serve<R>(self, handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> io::Result<()>
     where
         R: Into<Response>,
@@ -164,7 +164,8 @@ impl EventServer {
     ///
     /// # Errors
     ///
-    /// Returns the operating system's error if a thread cannot be started. All of the server's threads run when this returns.
+    /// Returns the operating system's error if a thread cannot be started. All of the server's threads run when this
+    /// returns.
     pub fn spawn<R>(self, handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> io::Result<RunningServer>
     where
         R: Into<Response>,
@@ -210,7 +211,8 @@ impl StopHandle {
     }
 }
 
-/// A server that runs on a thread of its own; from [`EventServer::spawn`]. Dropping it stops the server and waits for it.
+/// A server that runs on a thread of its own; from [`EventServer::spawn`]. Dropping it stops the server and waits for
+/// it.
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct RunningServer {

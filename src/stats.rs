@@ -13,22 +13,22 @@ use crate::log::RateLimitedLog;
 #[non_exhaustive]
 pub enum EndCause {
     /// [`Publisher::close`](crate::Publisher::close), [`shutdown`](crate::Publisher::shutdown) or
-    /// [`SubscriptionHandle::close`](crate::SubscriptionHandle::close) was called, or the last handle was dropped. What was
-    /// queued before is delivered, unless a shutdown's grace was over first.
+    /// [`SubscriptionHandle::close`](crate::SubscriptionHandle::close) was called, or the last handle was dropped. What
+    /// was queued before is delivered, unless a shutdown's grace was over first.
     Closed,
     /// [`Publisher::unsubscribe_if`](crate::Publisher::unsubscribe_if) took it out of its last channel. What was
     /// queued before is delivered.
     Unsubscribed,
-    /// The subscriber was slow: its queue was full when the next event came, or it was among the slowest when slow streams
-    /// held more than [`max_retained_bytes`](crate::PublisherBuilder::max_retained_bytes). What was queued is dropped, so that
-    /// the client can resume from what it has seen, instead of missing one event in the middle.
+    /// The subscriber was slow: its queue was full when the next event came, or it was among the slowest when slow
+    /// streams held more than [`max_retained_bytes`](crate::PublisherBuilder::max_retained_bytes). What was queued is
+    /// dropped, so that the client can resume from what it has seen, instead of missing one event in the middle.
     QueueFull,
     /// The client's side ended the connection: writing to it failed, with an error of this kind. A writer that panicked
     /// counts as [`Other`](io::ErrorKind::Other).
     ConnectionLost(io::ErrorKind),
-    /// A socket [written in the background](crate::Subscription::write_in_background) did not accept a whole write within the
-    /// write timeout; or a write was blocked for a second while the publisher had no writer thread left; or the stream could not
-    /// [begin](crate::PublisherBuilder::max_writer_threads) in time.
+    /// A socket [written in the background](crate::Subscription::write_in_background) did not accept a whole write
+    /// within the write timeout; or a write was blocked for a second while the publisher had no writer thread left; or
+    /// the stream could not [begin](crate::PublisherBuilder::max_writer_threads) in time.
     WriteTimedOut,
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.
@@ -59,10 +59,11 @@ impl fmt::Display for EndCause {
 /// What a publisher has counted since it was built, and what it holds now; from
 /// [`Publisher::stats`](crate::Publisher::stats).
 ///
-/// The numbers belong to one moment, except those that the subscribers count: [`events_delivered`](Self::events_delivered),
-/// [`events_skipped`](Self::events_skipped), [`closures_panicked`](Self::closures_panicked). These are never ahead of the
-/// others. Of the [`events_queued`](Self::events_queued), some are delivered, some skipped, and some
-/// [dropped](Self::events_dropped); the rest are still queued, or were when their stream ended.
+/// The numbers belong to one moment, except those that the subscribers count:
+/// [`events_delivered`](Self::events_delivered), [`events_skipped`](Self::events_skipped),
+/// [`closures_panicked`](Self::closures_panicked). These are never ahead of the others. Of the
+/// [`events_queued`](Self::events_queued), some are delivered, some skipped, and some [dropped](Self::events_dropped);
+/// the rest are still queued, or were when their stream ended.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -97,17 +98,16 @@ pub struct Stats {
     pub events_delivered: u64,
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) had nothing for a subscriber.
     pub events_skipped: u64,
-    /// How often an event was dropped to make room for others, as the [overflow](crate::Overflow) policies `DropOldest` and
-    /// `LatestPerKey` do.
+    /// How often an event was dropped to make room for others, as the [overflow](crate::Overflow) policies `DropOldest`
+    /// and `LatestPerKey` do.
     pub events_dropped: u64,
     /// How many subscriptions were refused because of a limit, or during a [shutdown](crate::Publisher::shutdown).
     pub subscriptions_refused: u64,
     /// How often a closure given to [`publish_with`](crate::Publisher::publish_with) panicked, each of
     /// which cost one subscriber one event.
     pub closures_panicked: u64,
-    /// How often an event of a closure given to [`publish_with`](crate::Publisher::publish_with) carried a key, or in place
-    /// of the history's id one of its own. Neither is used: see
-    /// [`PublishOptions`](crate::PublishOptions).
+    /// How often an event of a closure given to [`publish_with`](crate::Publisher::publish_with) carried a key, or in
+    /// place of the history's id one of its own. Neither is used: see [`PublishOptions`](crate::PublishOptions).
     pub unusable_fields: u64,
     /// Streams that ended, by their cause.
     pub ended: EndCounts,

@@ -19,30 +19,30 @@
 //! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
 //! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
 //!
-//! A client whose receive window stays below one segment is reset after 30 s even if it reads steadily: Linux counts from
-//! the first such moment.
+//! A client whose receive window stays below one segment is reset after 30 s even if it reads steadily: Linux counts
+//! from the first such moment.
 //!
 //! # Threads
 //!
-//! Besides the thread that `tiny_http` has for each connection, a stream needs a writer thread while a write to it is blocked, up to
-//! [`max_writer_threads`](crate::PublisherBuilder::max_writer_threads).
+//! Besides the thread that `tiny_http` has for each connection, a stream needs a writer thread while a write to it is
+//! blocked, up to [`max_writer_threads`](crate::PublisherBuilder::max_writer_threads).
 //!
 //! The first write waits for the request's body, and for the responses to earlier requests on the same connection. So a
-//! client can block it for as long as it likes. At most half of the writer threads may be blocked in a first write. Beyond
-//! that new streams are answered [busy](crate::Publisher::respond_busy), until one of these clients gives way; streams that have
-//! begun go on. If several streams begin at once, some wait for a moment: a quarter of the threads at most write to streams
-//! that began within the last second. A stream that has waited for 30 s, or is disconnected while it waits, is answered busy
-//! too.
+//! client can block it for as long as it likes. At most half of the writer threads may be blocked in a first write.
+//! Beyond that new streams are answered [busy](crate::Publisher::respond_busy), until one of these clients gives way;
+//! streams that have begun go on. If several streams begin at once, some wait for a moment: a quarter of the threads at
+//! most write to streams that began within the last second. A stream that has waited for 30 s, or is disconnected while
+//! it waits, is answered busy too.
 //!
-//! While half of the writer threads are blocked, threads of their own write the busy responses, one for each client whose body has not
-//! come, and 1,000 at most. Further ones are written later. A client that sends more than four requests at once on one connection then
-//! gets no response to some of them.
+//! While half of the writer threads are blocked, threads of their own write the busy responses, one for each client
+//! whose body has not come, and 1,000 at most. Further ones are written later. A client that sends more than four
+//! requests at once on one connection then gets no response to some of them.
 //!
 //! # Bodies of requests
 //!
-//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with the
-//! connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. Chunked bodies are
-//! answered with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
+//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with
+//! the connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. Chunked
+//! bodies are answered with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
 //!
 //! # What it cannot promise
 //!
@@ -66,15 +66,14 @@
 //! connections for good, mostly without telling whoever waits for requests. It needs two for each connection, so
 //! keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
 //!
-//! A request header that is not ASCII (`Cookie: name=Zoë`) makes `tiny_http` close the connection without an answer, and
-//! the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent` for
-//! example.
+//! A request header that is not ASCII (`Cookie: name=Zoë`) makes `tiny_http` close the connection without an answer,
+//! and the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent`
+//! for example.
 //!
 //! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
 //! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
 
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use tiny_http::{Header, Method, Request, Response};
@@ -86,8 +85,9 @@ use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::publish::{Publisher, SubscriptionBuilder};
 use crate::subscription::Subscription;
 
-use refusal::RunningStream;
+use lazy_writer::LazyWriter;
 
+mod lazy_writer;
 mod refusal;
 mod server;
 
@@ -104,9 +104,10 @@ impl Subscription {
     ///
     /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
     /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [written in the
-    /// background](Self::write_in_background): the publisher's writer threads take the connection over and write to it, since
-    /// both may wait for the client. If half of them are [blocked in a first write](crate::adapter::tiny_http#threads), the
-    /// subscription is dropped, and the answer is a [busy response](Publisher::respond_busy) for 5 seconds.
+    /// background](Self::write_in_background): the publisher's writer threads take the connection over and write to it,
+    /// since both may wait for the client. If half of them are [blocked in a first
+    /// write](crate::adapter::tiny_http#threads), the subscription is dropped, and the answer is a [busy
+    /// response](Publisher::respond_busy) for 5 seconds.
     ///
     /// # Errors
     ///
@@ -205,8 +206,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Answers as [`respond_busy`](Self::respond_busy) does, with further headers. Returns at once.
     ///
-    /// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of another
-    /// origin, and does not reconnect.
+    /// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of
+    /// another origin, and does not reconnect.
     ///
     /// # Errors
     ///
@@ -239,9 +240,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.detached(http::busy(retry)).respond_with_headers(request, headers)
     }
 
-    /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house
-    /// is full, with a [busy response](Self::respond_busy) for 5 seconds; returns at once. With a [history](crate::History) the
-    /// client goes on from the last event id that it says.
+    /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house is
+    /// full, with a [busy response](Self::respond_busy) for 5 seconds; returns at once. With a
+    /// [history](crate::History) the client goes on from the last event id that it says.
     ///
     /// # Errors
     ///
@@ -259,9 +260,9 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// last event id that it says. Returns at once.
     ///
     /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), also that of [blocked
-    /// streams](crate::adapter::tiny_http#threads), the answer is a
-    /// [busy response](Publisher::respond_busy) for 5 seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError)
-    /// is the request's fault: it is answered with status 400 and the error's text, and a browser does not come back.
+    /// streams](crate::adapter::tiny_http#threads), the answer is a [busy response](Publisher::respond_busy) for 5
+    /// seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
+    /// is answered with status 400 and the error's text, and a browser does not come back.
     ///
     /// # Errors
     ///
@@ -283,8 +284,8 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
 
     /// Answers as [`respond`](Self::respond) does, with further headers. Returns at once.
     ///
-    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a page of
-    /// another origin reconnect after a busy response.
+    /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a
+    /// page of another origin reconnect after a busy response.
     ///
     /// # Errors
     ///
@@ -339,54 +340,6 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     }
 }
 
-/// The connection, taken over from the request at the first write, which is on a writer thread: it waits for
-/// the request's body, and the write for answers to earlier requests.
-///
-/// One that is dropped before that refuses the request.
-struct LazyWriter {
-    request: Option<(Request, ResponseHeaders)>,
-    peer: Option<SocketAddr>,
-    connection: Option<Box<dyn Write + Send>>,
-    /// Dropped behind the connection: requests behind the stream are kept for so long.
-    running: Option<RunningStream>,
-}
-
-impl LazyWriter {
-    fn new(request: Request, headers: &ResponseHeaders) -> Self {
-        let peer = request.remote_addr().copied();
-        Self { request: Some((request, headers.clone())), peer, connection: None, running: None }
-    }
-
-    fn connection(&mut self) -> &mut dyn Write {
-        self.connection.get_or_insert_with(|| {
-            let (request, _) = self.request.take().expect("BUG: a request was taken twice");
-            request.into_writer()
-        })
-    }
-}
-
-impl Write for LazyWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.connection().write(bytes)?;
-        if self.running.is_none() {
-            self.running = self.peer.map(RunningStream::begin);
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.connection().flush()
-    }
-}
-
-impl Drop for LazyWriter {
-    fn drop(&mut self) {
-        if let Some((request, headers)) = self.request.take() {
-            refuse(request, RETRY, &headers);
-        }
-    }
-}
-
 /// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
 /// `lastEventId` in the query, for those who cannot set a header.
 ///
@@ -406,9 +359,10 @@ pub fn last_event_id(request: &Request) -> Option<String> {
 /// Reads the body of the request, whole, or rejects it.
 ///
 /// Reads as much as `Content-Length` announces and no more. With [`Request::as_reader`](tiny_http::Request::as_reader)
-/// alone, a body never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on each
-/// plain request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an empty
-/// body. The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is rejected.
+/// alone, a body never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on
+/// each plain request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an
+/// empty body. The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is
+/// rejected.
 ///
 /// Blocks until the body or the end of the connection has arrived.
 ///

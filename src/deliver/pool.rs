@@ -45,8 +45,8 @@ pub(super) struct SupervisorInbox {
 /// What a writer thread is doing, for the supervisor.
 #[derive(Default)]
 pub(super) struct WorkerStatus {
-    /// 0 while it waits for something to do; else when its job, or the write in it, began, in microseconds, times two, plus one
-    /// for a write.
+    /// 0 while it waits for something to do; else when its job, or the write in it, began, in microseconds, times two,
+    /// plus one for a write.
     pub(super) since: AtomicU64,
     /// The write that the thread may be blocked in, if it is to a socket, which can be shut down.
     pub(super) blocked: Mutex<Option<BlockedWrite>>,
@@ -93,8 +93,8 @@ pub(crate) struct WriterPool {
     run_queue: Sender<Job>,
     pub(super) jobs: Receiver<Job>,
     pub(super) inbox: Mutex<SupervisorInbox>,
-    /// There is something in the inbox. No channel: a thread that waits there yields the processor a few times before it
-    /// sleeps, which costs much where the supervisor is woken for each event.
+    /// There is something in the inbox. No channel: a thread that waits there yields the processor a few times before
+    /// it sleeps, which costs much where the supervisor is woken for each event.
     pub(super) inbox_changed: Condvar,
     pub(super) threads: Mutex<Threads>,
     pub(super) start_slots: Mutex<StartSlots>,
@@ -105,8 +105,8 @@ pub(crate) struct WriterPool {
     pub(super) jobs_begun: AtomicU64,
     /// The supervisor sleeps, or is about to.
     pub(super) asleep: AtomicBool,
-    /// There is a writer thread for each processor, so that only blocked ones call for another. Changed under the lock of
-    /// `threads`.
+    /// There is a writer thread for each processor, so that only blocked ones call for another. Changed under the lock
+    /// of `threads`.
     pub(super) has_threads: AtomicBool,
     /// No handle of the publisher is left.
     pub(super) closed: AtomicBool,
@@ -192,15 +192,16 @@ impl WriterPool {
         Ok(())
     }
 
-    /// Disconnects the slowest streams that together are the only ones to hold so many bytes of large frames. They resume.
+    /// Disconnects the slowest streams that together are the only ones to hold so many bytes of large frames. They
+    /// resume.
     pub(crate) fn disconnect_slowest(&self, registry: &Registry, bytes: usize, newest: Option<FrameId>) {
         for subscriber in self.slow.slowest(bytes, newest) {
             registry.end(subscriber.id(), EndCause::QueueFull, true);
         }
     }
 
-    /// Returns whether a stream whose first write may block can still begin, or waits for no longer than others take to begin.
-    /// Otherwise a writer that can refuse should do it.
+    /// Returns whether a stream whose first write may block can still begin, or waits for no longer than others take to
+    /// begin. Otherwise a writer that can refuse should do it.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn can_begin_streams(&self) -> bool {
         !self.start_slots.lock().are_all_blocked(self.now())

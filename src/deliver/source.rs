@@ -7,40 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::Sink;
+use super::outcome::{Drained, NoFrame, Wait};
 use crate::event::{self, Frame, FrameId, HeartbeatStyle};
 use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
 use crate::stats::{Counters, EndCause};
-
-/// The limit of a wait for the next frame.
-#[derive(Clone, Copy)]
-pub(crate) enum Wait {
-    Not,
-    Until(Instant),
-    Forever,
-}
-
-/// The reason why there is no frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum NoFrame {
-    /// No frame came in time.
-    Timeout,
-    /// The stream has ended.
-    Ended,
-}
-
-/// The reason why draining has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drained {
-    /// Nothing is left to drain.
-    Empty,
-    /// The batch is full.
-    Full,
-    /// The next step calls the application, which is not allowed. Nothing was appended.
-    NeedsCall,
-    /// The stream has ended.
-    Ended,
-}
 
 /// The next thing for the subscriber.
 enum Next {
@@ -257,8 +228,8 @@ impl FrameSource {
     /// Makes the heartbeat. It must be made before the queue is seen empty, because then the stream has been sent
     /// everything up to its ID.
     ///
-    /// If IDs are announced and the stream was not sent the newest one yet, the heartbeat is a block with that ID and no
-    /// data. So a client in a quiet channel does not fall behind what the history holds.
+    /// If IDs are announced and the stream was not sent the newest one yet, the heartbeat is a block with that ID and
+    /// no data. So a client in a quiet channel does not fall behind what the history holds.
     fn make_heartbeat(&self) -> (u64, Frame) {
         let newest = self.registry.upgrade().and_then(|registry| registry.newest_announced(self.sent));
         match newest {

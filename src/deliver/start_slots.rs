@@ -1,15 +1,15 @@
 //! Which streams may begin: a first write may block for as long as the client likes.
 
 // A response on a connection of a server like tiny_http waits for the request's body, and for the responses to earlier
-// requests on that connection. Nobody can end such a write, so a stream needs a slot for its first pass, and blocked ones never
-// occupy all threads:
+// requests on that connection. Nobody can end such a write, so a stream needs a slot for its first pass, and blocked
+// ones never occupy all threads:
 //
 //     recent    first passes that began within the last second, or are to begin: a quarter of the threads at most
 //     all       with those that have taken longer, which are taken to be blocked: half of the threads at most
 //
-// The others wait in order. A stream stops waiting when it gets a slot, is disconnected, or has waited for its write timeout. Once
-// blocked streams have all slots, a slot becomes free only if a client gives way. Then a stream whose writer can refuse does not
-// wait any longer, and adapters refuse later ones.
+// The others wait in order. A stream stops waiting when it gets a slot, is disconnected, or has waited for its write
+// timeout. Once blocked streams have all slots, a slot becomes free only if a client gives way. Then a stream whose
+// writer can refuse does not wait any longer, and adapters refuse later ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,11 +1,12 @@
 //! The thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes.
 
-// A writer may block, and so may the application's closures: that holds a writer thread. The supervisor looks, each 10 ms
-// while anything is under way, at how long each thread has been at it, and starts one more when threads hang and streams
-// wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
+// A writer may block, and so may the application's closures: that holds a writer thread. The supervisor looks, each 10
+// ms while anything is under way, at how long each thread has been at it, and starts one more when threads hang and
+// streams wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
 // is under way. A sleeping supervisor is woken by a flag: who begins a job marks its slot and then reads the flag, the
-// supervisor sets the flag and then reads the slots, so one of them sees the other. A turn of streams that cannot hang need
-// not wake it, except that there is to be a thread for each processor: while one is missing, each job reads the flag.
+// supervisor sets the flag and then reads the slots, so one of them sees the other. A turn of streams that cannot hang
+// need not wake it, except that there is to be a thread for each processor: while one is missing, each job reads the
+// flag.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -34,6 +35,16 @@ pub(super) struct Supervisor {
     looked: u64,
     jobs_begun: u64,
     waited: bool,
+}
+
+/// The threads that take long.
+#[derive(Default)]
+struct Stuck {
+    threads: usize,
+    /// Those of them that are blocked in a write.
+    in_writes: usize,
+    /// The write to a socket that has been blocked for longest, and for how long.
+    longest: Option<(Duration, BlockedWrite)>,
 }
 
 /// What a look at the threads showed.
@@ -106,8 +117,8 @@ impl Supervisor {
         self.next_number += 1;
     }
 
-    /// Wakes the streams that were silent for so long, and those whose lifetime is over. The turn then finds nothing queued,
-    /// and the heartbeat or the end due.
+    /// Wakes the streams that were silent for so long, and those whose lifetime is over. The turn then finds nothing
+    /// queued, and the heartbeat or the end due.
     fn wake_watched(&mut self) {
         let now = self.pool.now();
         while let Some(entry) = self.watched.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -136,6 +147,30 @@ impl Supervisor {
             || threads.workers.iter().any(|status| status.busy(now).is_some())
     }
 
+    /// Ends writes that take too long, or whose streams have ended. Returns the threads that take long.
+    fn end_long_writes(&self, threads: &Threads) -> Stuck {
+        let now = self.looked;
+        let mut stuck = Stuck::default();
+        for status in &threads.workers {
+            let Some((_, writes)) = status.busy(now).filter(|(busy, _)| *busy >= TICK) else { continue };
+            stuck.threads += 1;
+            stuck.in_writes += usize::from(writes);
+            let blocked = status.blocked.lock();
+            let Some(blocked) = blocked.as_ref() else { continue };
+            let busy = Duration::from_micros(now.saturating_sub(blocked.since));
+            if blocked.stream.write_timeout.is_some_and(|timeout| timeout <= busy) {
+                blocked.shut_down(true);
+            } else if blocked.stream.subscriber.is_aborted() {
+                // It has ended; this write is all that is left of it.
+                blocked.shut_down(false);
+            }
+            if stuck.longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
+                stuck.longest = Some((busy, blocked.clone()));
+            }
+        }
+        stuck
+    }
+
     /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
     fn look(&mut self) -> Seen {
         let pool = Arc::clone(&self.pool);
@@ -144,34 +179,13 @@ impl Supervisor {
         let now = pool.now();
         self.looked = now;
 
-        let (mut stuck, mut stuck_in_writes, mut longest) = (0, 0, None);
-        for status in &threads.workers {
-            let Some((busy, writes)) = status.busy(now) else { continue };
-            if busy < TICK {
-                continue;
-            }
-            stuck += 1;
-            stuck_in_writes += usize::from(writes);
-            if let Some(blocked) = status.blocked.lock().as_ref() {
-                let busy = Duration::from_micros(now.saturating_sub(blocked.since));
-                if blocked.stream.write_timeout.is_some_and(|timeout| timeout <= busy) {
-                    blocked.shut_down(true);
-                } else if blocked.stream.subscriber.is_aborted() {
-                    // It has ended; this write is all that is left of it.
-                    blocked.shut_down(false);
-                }
-                if longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
-                    longest = Some((busy, BlockedWrite::clone(blocked)));
-                }
-            }
-        }
-
+        let Stuck { threads: stuck, in_writes, longest } = self.end_long_writes(&threads);
         let jobs_begun = pool.jobs_begun.load(Relaxed);
         let waits = !pool.jobs.is_empty();
-        // A thread that hangs in a write needs no processor, so another takes its place. One that is long at
-        // something else, a closure, may need it; its place is taken only when nothing moves at all.
         let staying = threads.workers.len() - threads.leaving.min(threads.workers.len());
-        let working = staying.saturating_sub(if jobs_begun == self.jobs_begun { stuck } else { stuck_in_writes });
+        // A thread that is blocked in a write needs no processor, so another takes its place. One that takes long for
+        // something else, a closure, may need it. Its place is taken only if nothing moves at all.
+        let working = staying.saturating_sub(if jobs_begun == self.jobs_begun { stuck } else { in_writes });
         let mut failed = None;
         if waits && self.waited && working < pool.processors {
             if threads.workers.len() < pool.max_threads {

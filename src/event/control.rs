@@ -10,8 +10,9 @@ use super::{Event, Frame, MAX_ID};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeartbeatStyle {
-    /// One comment line, `:` and a line feed. The default: several client libraries fire an empty message for each blank
-    /// line, among them `@microsoft/fetch-event-source`, httpx-sse, and the Python clients of OpenAI and Anthropic.
+    /// One comment line, `:` and a line feed. The default: several client libraries fire an empty message for each
+    /// blank line, among them `@microsoft/fetch-event-source`, httpx-sse, and the Python clients of OpenAI and
+    /// Anthropic.
     #[default]
     Line,
     /// A comment line and a blank line, for gateways and old clients that forward nothing before a blank line.
@@ -20,8 +21,8 @@ pub enum HeartbeatStyle {
 
 /// Returns the shortest comment of this style. Each is shared by the whole program.
 ///
-/// A silent stream is sent it, and a response begins with it, because some proxies hold back its head until the first byte
-/// of the body.
+/// A silent stream is sent it, and a response begins with it, because some proxies hold back its head until the first
+/// byte of the body.
 pub(crate) fn heartbeat(style: HeartbeatStyle) -> Frame {
     static LINE: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n".into()));
     static BLOCK: LazyLock<Frame> = LazyLock::new(|| Frame::new(":\n\n".into()));

@@ -68,8 +68,8 @@ pub(crate) struct FrameId {
 }
 
 impl Frame {
-    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a system
-    /// call, and it is counted.
+    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a
+    /// system call, and it is counted.
     pub(crate) const LARGE: usize = 16 * 1024;
 
     pub(super) fn new(text: String) -> Self {

@@ -69,8 +69,8 @@ impl Event {
 
     /// A comment: it crosses the wire and fires nothing in the browser.
     ///
-    /// Every text is allowed. Each of its lines becomes a comment line. A comment with no other field has no blank line,
-    /// because several client libraries fire an empty message for each blank line.
+    /// Every text is allowed. Each of its lines becomes a comment line. A comment with no other field has no blank
+    /// line, because several client libraries fire an empty message for each blank line.
     ///
     /// ```
     /// # use server_sent_events::Event;
@@ -126,10 +126,10 @@ impl Event {
     ///
     /// Setting it again replaces it.
     ///
-    /// With a [history](crate::History), an id must be unique in the channels of a subscriber, for as long as clients may
-    /// return with it: it says where a client was, not what the event is about. So the events of one job need an id each.
-    /// Of several events with the same id the oldest counts: a replay then repeats events, and loses none. Once that one is
-    /// evicted, the answer is a gap.
+    /// With a [history](crate::History), an id must be unique in the channels of a subscriber, for as long as clients
+    /// may return with it: it says where a client was, not what the event is about. So the events of one job need an id
+    /// each. Of several events with the same id the oldest counts: a replay then repeats events, and loses none. Once
+    /// that one is evicted, the answer is a gap.
     ///
     /// # Errors
     ///
@@ -182,7 +182,8 @@ impl Event {
     /// Sets what the event is about. For subscribers with [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), it
     /// replaces a queued event with the same key.
     ///
-    /// Any text; it counts towards the queue's bytes. It does not cross the wire, and other subscribers get every event. Setting it again replaces it.
+    /// Any text; it counts towards the queue's bytes. It does not cross the wire, and other subscribers get every
+    /// event. Setting it again replaces it.
     ///
     /// ```
     /// use server_sent_events::{Event, Overflow, Publisher};
@@ -201,8 +202,8 @@ impl Event {
         self
     }
 
-    /// Returns the event as it crosses the wire: lines of `field: value`, closed by a blank line. A comment with no other
-    /// field has no blank line.
+    /// Returns the event as it crosses the wire: lines of `field: value`, closed by a blank line. A comment with no
+    /// other field has no blank line.
     ///
     /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
     pub fn encode(&self) -> Frame {

@@ -24,7 +24,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Their names, and whether they are zero, which none may be: max_queued_events, max_queued_bytes, heartbeat, max_lifetime.
+    /// Their names, and whether they are zero, which none may be: max_queued_events, max_queued_bytes, heartbeat,
+    /// max_lifetime.
     pub(super) fn are_zero(&self) -> [(&'static str, bool); 4] {
         [
             ("max_queued_events", self.queue.events == 0),
@@ -48,13 +49,13 @@ impl Settings {
 /// | writer threads | one per processor, and one more per blocked write, up to 1,000 | blocked sockets are shut down, the one blocked longest first | [`max_writer_threads`](Self::max_writer_threads) |
 /// | writer threads blocked in the first write of a stream, to anything but a `TcpStream` | half of them | later streams wait to begin, for 30 s at most; the tiny_http adapter answers busy | [`max_writer_threads`](Self::max_writer_threads) |
 /// | events in the history | 8,192 per channel, 64 MiB in all | the oldest event is evicted; a client that asks for it gets a `gap` event | [`History`] |
-/// | subscriptions | 10,000 | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
-/// | subscribers of one channel | no limit of its own | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
-/// | subscriptions per address, user or other key | no limit of its own | [`OpenError`]; the adapters respond so that a browser reconnects later | [`max_subscribers_per_quota_key`](Self::max_subscribers_per_quota_key), [`quota_key`](SubscriptionBuilder::quota_key) |
-/// | channels of one subscriber | 64 | [`OpenError`]; the adapters respond with status 400 | [`max_channels_per_subscriber`](Self::max_channels_per_subscriber) |
-/// | the name of a channel | 256 bytes | [`OpenError`]; the adapters respond with status 400 | [`max_channel_name_len`](Self::max_channel_name_len) |
+/// | subscriptions | 10,000 | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
+/// | subscribers of one channel | no limit of its own | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
+/// | subscriptions per address, user or other key | no limit of its own | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers_per_quota_key`](Self::max_subscribers_per_quota_key), [`quota_key`](crate::SubscriptionBuilder::quota_key) |
+/// | channels of one subscriber | 64 | [`OpenError`](crate::OpenError); the adapters respond with status 400 | [`max_channels_per_subscriber`](Self::max_channels_per_subscriber) |
+/// | the name of a channel | 256 bytes | [`OpenError`](crate::OpenError); the adapters respond with status 400 | [`max_channel_name_len`](Self::max_channel_name_len) |
 /// | the lifetime of a stream | none | the stream ends after its queued events, and the client reconnects | [`max_lifetime`](Self::max_lifetime) |
-/// | the duration of a shutdown | the grace that it is given | the remaining streams are disconnected | [`shutdown`](Publisher::shutdown) |
+/// | the duration of a shutdown | the grace that it is given | the remaining streams are disconnected | [`shutdown`](crate::Publisher::shutdown) |
 /// | log lines | one per kind and second | the next line has the number of events it stands for | feature `log` |
 #[must_use = "a builder does nothing until `build`"]
 pub struct PublisherBuilder<P = ()> {
@@ -113,9 +114,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// Sets how many subscriptions one [quota key](SubscriptionBuilder::quota_key) may have at once, such as an address or
-    /// a user. Defaults to [`max_subscribers`](Self::max_subscribers). A subscription counts until it is dropped, even
-    /// after it has ended.
+    /// Sets how many subscriptions one [quota key](crate::SubscriptionBuilder::quota_key) may have at once, such as an
+    /// address or a user. Defaults to [`max_subscribers`](Self::max_subscribers). A subscription counts until it is
+    /// dropped, even after it has ended.
     pub fn max_subscribers_per_quota_key(mut self, subscribers: usize) -> Self {
         self.limits.per_quota_key = subscribers;
         self
@@ -150,9 +151,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// captures own elsewhere. Initial data does not count.
     ///
     /// Events that are published at the same moment must fit together, however fast a client reads. At the default, two
-    /// events of 600 KB at once can disconnect **every** subscriber. If events can be large, set this to the sum of those
-    /// that can come together, and at least to twice the largest. A queue shares its frames with all others; only a
-    /// client that is slow keeps them longer.
+    /// events of 600 KB at once can disconnect **every** subscriber. If events can be large, set this to the sum of
+    /// those that can come together, and at least to twice the largest. A queue shares its frames with all others; only
+    /// a client that is slow keeps them longer.
     ///
     /// ```
     /// use server_sent_events::Publisher;
@@ -187,12 +188,12 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// Sets the hook that is called for each subscription that was [opened](Opened): with the publisher, the properties and
-    /// the channels. Setting it again replaces it.
+    /// Sets the hook that is called for each subscription that was [opened](Opened): with the publisher, the properties
+    /// and the channels. Setting it again replaces it.
     ///
-    /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and before
-    /// [`open`](SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that it need not keep a
-    /// handle: a publisher that its own hook holds never ends. A panic in it is caught.
+    /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and
+    /// before [`open`](crate::SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that
+    /// it need not keep a handle: a publisher that its own hook holds never ends. A panic in it is caught.
     ///
     /// ```
     /// use server_sent_events::Publisher;
@@ -217,14 +218,15 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// Sets the hook that is called for each subscriber that has [left](Ended), with the cause. Setting it again replaces it.
+    /// Sets the hook that is called for each subscriber that has [left](Ended), with the cause. Setting it again
+    /// replaces it.
     ///
-    /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is out
-    /// of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one that
-    /// publishes, closes, writes or drops the subscription. So it should be short, and
-    /// not wait for room ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
-    /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it is
-    /// caught. The channels are those that it was in.
+    /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is
+    /// out of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one
+    /// that publishes, closes, writes or drops the subscription. So it should be short, and not wait for room
+    /// ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
+    /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it
+    /// is caught. The channels are those that it was in.
     pub fn on_end(mut self, hook: impl Fn(Ended<'_, P>) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(hook));
         self
@@ -254,28 +256,30 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// Sets how many bytes of large events may be in memory only because slow streams still hold them. Defaults to 64 MiB.
+    /// Sets how many bytes of large events may be in memory only because slow streams still hold them. Defaults to 64
+    /// MiB.
     ///
-    /// A frame is in memory once, however many streams are being sent it. When the [history](History) has evicted it, a client
-    /// that does not read keeps it there. Above this limit the streams that have been slow for longest are disconnected, with
-    /// [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. It is looked at with each event that
-    /// is published. Counts frames of 16 KiB or more, of streams that are written [in the
-    /// background](Subscription::write_in_background); the newest is not counted.
+    /// A frame is in memory once, however many streams are being sent it. When the [history](crate::History) has
+    /// evicted it, a client that does not read keeps it there. Above this limit the streams that have been slow for
+    /// longest are disconnected, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. It
+    /// is looked at with each event that is published. Counts frames of 16 KiB or more, of streams that are written [in
+    /// the background](crate::Subscription::write_in_background); the newest is not counted.
     pub fn max_retained_bytes(mut self, bytes: usize) -> Self {
         self.limits.retained_bytes = bytes;
         self
     }
 
-    /// Sets how many threads may write streams [in the background](Subscription::write_in_background). Defaults to 1,000.
+    /// Sets how many threads may write streams [in the background](crate::Subscription::write_in_background). Defaults
+    /// to 1,000.
     ///
     /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
     /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
     /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
     ///
-    /// A first write to any other writer may be blocked for as long as the client likes. At most half of the threads, and at
-    /// least one, may be blocked in first writes. Further streams wait to begin: until another one has begun, or for their
-    /// [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy. At most a quarter of
-    /// the threads are given to streams that began within the last second.
+    /// A first write to any other writer may be blocked for as long as the client likes. At most half of the threads,
+    /// and at least one, may be blocked in first writes. Further streams wait to begin: until another one has begun, or
+    /// for their [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy.
+    /// At most a quarter of the threads are given to streams that began within the last second.
     ///
     /// A thread that hangs costs 18 KiB,
     /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
@@ -287,8 +291,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// Sets how many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
     ///
-    /// What the application gave runs there: writers, closures for [`publish_with`](Publisher::publish_with) and
-    /// [`on_end`](crate::BackgroundOptions::on_end), and the `Drop` of what they hold. What is not used costs address space only.
+    /// What the application gave runs there: writers, closures for [`publish_with`](crate::Publisher::publish_with) and
+    /// [`on_end`](crate::BackgroundOptions::on_end), and the `Drop` of what they hold. What is not used costs address
+    /// space only.
     pub fn writer_stack_size(mut self, bytes: usize) -> Self {
         self.writer_stack_size = bytes;
         self

@@ -59,8 +59,8 @@ pub(super) type OnOpen<P> = dyn Fn(Opened<'_, P>) + Send + Sync;
 pub(super) type OnEnd<P> = dyn Fn(Ended<'_, P>) + Send + Sync;
 
 impl<P: Send + Sync + 'static> HooksOf<P> {
-    /// Calls a hook with what it is given. A panic in it has been reported by the panic hook, and goes no further: the caller
-    /// is another thread's `publish`, or a writer thread.
+    /// Calls a hook with what it is given. A panic in it has been reported by the panic hook, and goes no further: the
+    /// caller is another thread's `publish`, or a writer thread.
     fn call(&self, properties: &Properties, channels: &[Arc<str>], hook: impl FnOnce(&Publisher<P>, &P, &[&str])) {
         let Some((handles, core)) = self.publisher.get() else { return };
         // While the last handle is dropped, its subscribers leave: then this is one more, for as long as the hook runs.

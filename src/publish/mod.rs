@@ -133,8 +133,8 @@ impl Default for Publisher {
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Publishes an event to [`DEFAULT_CHANNEL`].
     ///
-    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is ended
-    /// instead.
+    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is
+    /// ended instead.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
@@ -147,8 +147,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Publishes an event to these channels; a subscriber of several of them gets it once.
     ///
-    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is ended
-    /// instead.
+    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is
+    /// ended instead.
     ///
     /// ```
     /// # use server_sent_events::{Event, Publisher};
@@ -173,10 +173,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
     /// and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts it.
     ///
-    /// The queues and the history take the event before the closure makes it. So a [key](Event::key) that the closure sets is
-    /// not used, and neither is an [id](Event::id) where there is a history, which gives the event another. Each is logged
-    /// and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)); give them with
-    /// [`publish_with_options`](Self::publish_with_options). Without a history the closure's id is sent.
+    /// The queues and the history take the event before the closure makes it. So a [key](crate::Event::key) that the
+    /// closure sets is not used, and neither is an [id](crate::Event::id) where there is a history, which gives the
+    /// event another. Each is logged and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)); give them
+    /// with [`publish_with_options`](Self::publish_with_options). Without a history the closure's id is sent.
     ///
     /// ```
     /// use server_sent_events::{Event, Publisher};
@@ -391,8 +391,8 @@ impl Receipt {
         self.subscribers
     }
 
-    /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment, and
-    /// without a history.
+    /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment,
+    /// and without a history.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }

@@ -75,7 +75,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     }
 
     /// Initial data that is made when the subscription is open, by a closure that is told how it
-    /// [resumed](Subscription::resumption). More may be added.
+    /// [resumed](crate::Subscription::resumption). More may be added.
     ///
     /// For a snapshot of something that changes: what is published while it is made comes after it, so nothing falls
     /// between the two; an event may be in both. And a client that has everything needs none.
@@ -102,11 +102,11 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     }
 
     /// Where the client was, as it says (`Last-Event-ID`): all that is newer in its channels comes first, in order,
-    /// each once, then the live events. Without an id, or without a [history](History), nothing is replayed.
+    /// each once, then the live events. Without an id, or without a [history](crate::History), nothing is replayed.
     ///
     /// If something newer is not there any more, or the id is not one of this history's (of an earlier run of the
     /// program, say), what is still there is replayed behind an event of type
-    /// [`gap`](History::gap_event). The replay does not count towards the bounds of the queue.
+    /// [`gap`](crate::History::gap_event). The replay does not count towards the bounds of the queue.
     pub fn last_event_id(mut self, id: impl LastEventId) -> Self {
         self.last_event_id = id.into_id();
         self
@@ -144,46 +144,49 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     }
 
     /// After how much silence the stream is sent a comment; `None` for never. Defaults to the
-    /// [publisher's](PublisherBuilder::heartbeat).
+    /// [publisher's](crate::PublisherBuilder::heartbeat).
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.settings.source.heartbeat = interval.into();
         self
     }
 
-    /// Sets how the stream's heartbeats look. Defaults to the [publisher's](PublisherBuilder::heartbeat_style).
+    /// Sets how the stream's heartbeats look. Defaults to the [publisher's](crate::PublisherBuilder::heartbeat_style).
     pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
         self.settings.source.heartbeat_style = style;
         self
     }
 
-    /// Sets how many events may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_events).
+    /// Sets how many events may be queued for it. Defaults to the
+    /// [publisher's](crate::PublisherBuilder::max_queued_events).
     pub fn max_queued_events(mut self, frames: usize) -> Self {
         Arc::make_mut(&mut self.settings.queue).events = frames;
         self
     }
 
-    /// Sets how many bytes may be queued for it. Defaults to the [publisher's](PublisherBuilder::max_queued_bytes).
+    /// Sets how many bytes may be queued for it. Defaults to the
+    /// [publisher's](crate::PublisherBuilder::max_queued_bytes).
     pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
         Arc::make_mut(&mut self.settings.queue).bytes = bytes;
         self
     }
 
-    /// What happens when an event does not fit into its queue. Defaults to the [publisher's](PublisherBuilder::overflow).
+    /// What happens when an event does not fit into its queue. Defaults to the
+    /// [publisher's](crate::PublisherBuilder::overflow).
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         Arc::make_mut(&mut self.settings.queue).overflow = overflow;
         self
     }
 
-    /// After how long it ends; `None` for never. Defaults to the [publisher's](PublisherBuilder::max_lifetime), where it
-    /// is explained.
+    /// After how long it ends; `None` for never. Defaults to the [publisher's](crate::PublisherBuilder::max_lifetime),
+    /// where it is explained.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.source.lifetime = lifetime.into();
         self
     }
 
     /// Sets the key under which the subscription is counted too: an address, a user. See
-    /// [`max_subscribers_per_quota_key`](PublisherBuilder::max_subscribers_per_quota_key).
+    /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key).
     pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::EventError;
 use crate::event::Event;
 
-/// What an event of [`publish_with_options`](Publisher::publish_with_options) carries for all subscribers.
+/// What an event of [`publish_with_options`](crate::Publisher::publish_with_options) carries for all subscribers.
 ///
 /// ```
 /// use server_sent_events::PublishOptions;

@@ -9,11 +9,13 @@ use crate::spread;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
-    /// subscriptions are dropped and those handed over are written, but for `grace` only. Returns how many were cut off then.
+    /// subscriptions are dropped and those handed over are written, but for `grace` only. Returns how many were cut off
+    /// then.
     ///
-    /// Not to be called where it would wait for itself: in a hook, a closure, or on the thread that reads a subscription.
+    /// Not to be called where it would wait for itself: in a hook, a closure, or on the thread that reads a
+    /// subscription.
     ///
-    /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](Shutdown::new).
+    /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](crate::Shutdown::new).
     pub fn shutdown(&self, grace: Duration) -> usize {
         self.shutdown_with(Shutdown::new(grace))
     }
@@ -21,10 +23,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// [`shutdown`](Self::shutdown) with a farewell, or other times after which clients come back.
     ///
     /// Each client is sent what is queued for it, the farewell, and a `retry:` of its own, so that they do not all come
-    /// back in the same instant. Then its stream ends: one that is handed over when all of that is written, any other when
-    /// its subscription is dropped. Who subscribes meanwhile or later is refused with
-    /// [`OpenError::ShuttingDown`], which the adapters answer so that a browser comes back. Publishing goes on,
-    /// and reaches nobody.
+    /// back in the same instant. Then its stream ends: one that is handed over when all of that is written, any other
+    /// when its subscription is dropped. Who subscribes meanwhile or later is refused with
+    /// [`OpenError::ShuttingDown`](crate::OpenError::ShuttingDown), which the adapters answer so that a browser comes
+    /// back. Publishing goes on, and reaches nobody.
     ///
     /// ```
     /// use server_sent_events::{Event, Publisher, Shutdown};
@@ -60,7 +62,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     }
 }
 
-/// How a publisher [shuts down](Publisher::shutdown_with).
+/// How a publisher [shuts down](crate::Publisher::shutdown_with).
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is given to `shutdown_with`"]
 pub struct Shutdown {
@@ -71,7 +73,8 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s later.
+    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s
+    /// later.
     pub fn new(grace: Duration) -> Self {
         Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
     }
@@ -84,8 +87,8 @@ impl Shutdown {
 
     /// Sets the earliest and the latest reconnection time. Defaults to 1 s and 11 s.
     ///
-    /// Each client gets a `retry` time of its own between the two, so that they do not all reconnect at once. If `max` is
-    /// less than `min`, all get `min`. No time exceeds 2,147,483,647 ms, about 24 days.
+    /// Each client gets a `retry` time of its own between the two, so that they do not all reconnect at once. If `max`
+    /// is less than `min`, all get `min`. No time exceeds 2,147,483,647 ms, about 24 days.
     pub fn retry_between(mut self, min: Duration, max: Duration) -> Self {
         (self.retry, self.spread) = (min, max.saturating_sub(min));
         self

@@ -34,7 +34,8 @@ use crate::error::ParseOverflowError;
 /// ```
 ///
 /// For settings files and command lines, each policy has a text form, which [`Display`](fmt::Display) writes and
-/// [`FromStr`] reads: `disconnect`, `drop-oldest`, `latest-per-key`, and `block:` with a time in `s`, `ms`, `us` or `ns`.
+/// [`FromStr`] reads: `disconnect`, `drop-oldest`, `latest-per-key`, and `block:` with a time in `s`, `ms`, `us` or
+/// `ns`.
 ///
 /// ```
 /// use server_sent_events::Overflow;

@@ -49,12 +49,13 @@ pub(super) enum Admit {
 impl State {
     /// Decides whether an event of this size may be queued for the subscribers of these channels.
     ///
-    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only for subscribers that
-    /// have no room, so publishers to other subscribers go on, and the lowest ticket waits for no other publisher.
+    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only for subscribers
+    /// that have no room, so publishers to other subscribers go on, and the lowest ticket waits for no other publisher.
     ///
-    /// For that, other publishers may take the room where this one does not wait, again and again. So a subscriber that had
-    /// room when the publisher looked, but not when all others had, or that joined meanwhile, is not to blame: when the time
-    /// is over, it gets the event beyond its limits. That is at most one event per publisher since it had room.
+    /// For that, other publishers may take the room where this one does not wait, again and again. So a subscriber that
+    /// had room when the publisher looked, but not when all others had, or that joined meanwhile, is not to blame: when
+    /// the time is over, it gets the event beyond its limits. That is at most one event per publisher since it had
+    /// room.
     pub(super) fn admit(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Admit {
         let now = Instant::now();
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
@@ -78,8 +79,8 @@ impl State {
         Admit::Wait(ticket)
     }
 
-    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, in their
-    /// order, and when it has waited long enough for the last of them.
+    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, in
+    /// their order, and when it has waited long enough for the last of them.
     fn find_without_room(
         &self,
         channels: &[&str],
@@ -131,8 +132,8 @@ impl State {
             has_come |= member.subscriber.await_room(size) && comes_first;
         }
         if has_come {
-            // The thread that made the room did not know that it is awaited. Even if other subscribers have none, this place
-            // must be given up, or the publishers behind it would wait for those too.
+            // The thread that made the room did not know that it is awaited. Even if other subscribers have none, this
+            // place must be given up, or the publishers behind it would wait for those too.
             let _ = ticket.wakes.try_send(());
         }
         ticket.places = places;

@@ -34,18 +34,18 @@
 
 mod backpressure;
 mod deferred;
+mod ending;
 mod membership;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::OpenError;
-use crate::event::{Frame, FrameId};
+use crate::event::FrameId;
 use crate::history::{self, EventLog, History};
 use crate::log::RateLimitedLog;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
@@ -245,24 +245,9 @@ impl Registry {
             Admit::Beyond(subscribers) => subscribers,
             Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
         };
-        let NewEvent { mut payload, own_id, key, is_comment } = new_event;
-        let mut id = None;
-        if let Some(log) = &mut state.log {
-            if is_comment {
-                payload.seal(None, 0);
-            } else {
-                let sequence = log.sequence() + 1;
-                let generated = log.id(sequence);
-                payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
-                id = Some(own_id.as_deref().map_or(generated, str::to_owned));
-            }
-        }
-        payload.count(self.counters.large_frames());
+        let key = new_event.key.clone();
+        let (payload, id) = self.seal_and_keep(&mut state, channels, new_event, &mut deferred);
         let newest_large = payload.large_frame();
-        if let (Some(log), false) = (&mut state.log, is_comment) {
-            log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
-            self.large_in_history.store(log.large_bytes(), Relaxed);
-        }
         let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
         if let Some(log) = &state.log {
             self.committed.store(log.sequence(), SeqCst);
@@ -271,6 +256,36 @@ impl Registry {
         // Without the lock, since it may be the last reference.
         drop(payload);
         Ok((Published { subscribers, id, newest_large }, deferred))
+    }
+
+    /// Gives the event its ID and its place in the history, and appends it there. Without a history, only the frame is
+    /// counted. Returns the payload to queue, and the event's ID.
+    fn seal_and_keep(
+        &self,
+        state: &mut State,
+        channels: &[&str],
+        new_event: NewEvent,
+        deferred: &mut Deferred,
+    ) -> (Payload, Option<String>) {
+        let NewEvent { mut payload, own_id, is_comment, .. } = new_event;
+        let counter = self.counters.large_frames();
+        let Some(log) = &mut state.log else {
+            payload.count(counter);
+            return (payload, None);
+        };
+        if is_comment {
+            payload.seal(None, 0);
+            payload.count(counter);
+            return (payload, None);
+        }
+        let sequence = log.sequence() + 1;
+        let generated = log.id(sequence);
+        payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
+        payload.count(counter);
+        let id = own_id.as_deref().map_or(generated, str::to_owned);
+        log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
+        self.large_in_history.store(log.large_bytes(), Relaxed);
+        (payload, Some(id))
     }
 
     /// Returns the bytes of large frames that exceed the limit of retained bytes. Frames in the history do not count;
@@ -326,95 +341,6 @@ impl Registry {
             self.abort_member(member, EndCause::QueueFull, deferred);
         }
         queued + replaying
-    }
-
-    /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
-    pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
-        let mut deferred = self.deferred();
-        let mut state = self.state.lock();
-        let Some(member) = state.remove(id) else { return false };
-        if at_once {
-            self.abort_member(member, cause, &mut deferred);
-        } else {
-            self.close_member(member, cause, &mut deferred);
-        }
-        drop(state);
-        deferred.finish();
-        true
-    }
-
-    /// Ends every subscriber after its queued events.
-    pub(crate) fn close(&self) -> Deferred {
-        self.end_all(&mut self.state.lock(), |_| Vec::new())
-    }
-
-    /// Ends every subscriber after its queued events and these last frames, and refuses later subscribers.
-    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
-        let mut state = self.state.lock();
-        state.shuts_down = true;
-        self.end_all(&mut state, last)
-    }
-
-    fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
-        let mut deferred = self.deferred();
-        state.channels.clear();
-        state.end_replays();
-        state.blocking = 0;
-        for (id, member) in std::mem::take(&mut state.members) {
-            let last = last(id);
-            self.counters.count_queued(last.len());
-            for frame in last {
-                deferred.wake.extend(member.subscriber.push_beyond_limits(Payload::Frame(frame)));
-            }
-            self.close_member(member, EndCause::Closed, &mut deferred);
-        }
-        deferred
-    }
-
-    /// Waits until every subscription is dropped or `deadline` passes, then disconnects the rest. Returns how many were
-    /// disconnected.
-    ///
-    /// The rest includes subscriptions that ended before, but are not delivered yet.
-    pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
-        let mut state = self.state.lock();
-        while !state.alive.is_empty() && !self.empty.wait_until(&mut state, deadline).timed_out() {}
-        let remaining: Vec<Arc<Subscriber>> = state.alive.values().filter_map(Weak::upgrade).collect();
-        let count = state.alive.len();
-        drop(state);
-        let mut deferred = Deferred::default();
-        for subscriber in remaining {
-            let (mut payloads, wake) = subscriber.abort(EndCause::Closed);
-            deferred.payloads.append(&mut payloads);
-            deferred.wake.extend(wake);
-            deferred.aborted.push(subscriber);
-        }
-        deferred.finish();
-        count
-    }
-
-    /// Removes a subscriber whose subscription is dropped. This frees its place and its quota. Must be called once per
-    /// subscriber.
-    pub(crate) fn remove_dropped(&self, subscriber: &Subscriber) {
-        let id = subscriber.id();
-        let mut deferred = self.deferred();
-        let mut state = self.state.lock();
-        state.alive.remove(&id);
-        if let Some(key) = subscriber.quota_key() {
-            let count = state.quota.get_mut(key).expect("BUG: a subscription's quota key is not counted");
-            *count -= 1;
-            if *count == 0 {
-                state.quota.remove(key);
-            }
-        }
-        if state.alive.is_empty() {
-            self.empty.notify_all();
-        }
-        if let Some(member) = state.remove(id) {
-            self.abort_member(member, EndCause::Dropped, &mut deferred);
-        }
-        state.replays.remove(&id);
-        drop(state);
-        deferred.finish();
     }
 
     /// Wakes the publisher that waits for the room which the subscriber has made.

@@ -98,8 +98,8 @@ impl EventServerBuilder {
 
     /// Sets the limit of concurrent streams. Above it, clients are made to reconnect later.
     ///
-    /// Defaults to the limit of open files minus 64, or minus a quarter of it if that is less. The limit of open files is
-    /// raised as far as the system allows.
+    /// Defaults to the limit of open files minus 64, or minus a quarter of it if that is less. The limit of open files
+    /// is raised as far as the system allows.
     pub fn max_streams(mut self, streams: usize) -> Self {
         self.max_streams = Some(streams);
         self

@@ -88,8 +88,8 @@ impl Reader {
 
     /// Returns the subscription, which goes on with the frames that the reader has not taken out of its queue.
     ///
-    /// The reader may have taken more than was read, and those bytes are lost. If [`fill_buf`](BufRead::fill_buf) returned
-    /// bytes, [consume](BufRead::consume) them all first; then the body ends with a whole frame.
+    /// The reader may have taken more than was read, and those bytes are lost. If [`fill_buf`](BufRead::fill_buf)
+    /// returned bytes, [consume](BufRead::consume) them all first; then the body ends with a whole frame.
     ///
     /// ```
     /// use server_sent_events::Publisher;

@@ -1,7 +1,8 @@
 //! Requests that get a busy response although the writer threads cannot take one more write that may block.
 
-// A request cannot be dropped in place of an answer: `tiny_http` then waits for its body and for the responses to earlier
-// requests on its connection, and answers it with status 500. So refusals have threads of their own, up to a limit:
+// A request cannot be dropped in place of an answer: `tiny_http` then waits for its body and for the responses to
+// earlier requests on its connection, and answers it with status 500. So refusals have threads of their own, up to a
+// limit:
 //
 // * A request with a body that has not come occupies one until the body comes or the client leaves: only a thread that reads
 //   notices that. `tiny_http` has a thread for each such connection too, and reads no further request from it meanwhile.
@@ -73,8 +74,8 @@ pub(super) fn refuse(request: Request, response: Vec<u8>) {
     }
 }
 
-/// Returns whether taking the connection over may wait for the request's body, as far as that is known: the application may have
-/// read it.
+/// Returns whether taking the connection over may wait for the request's body, as far as that is known: the application
+/// may have read it.
 fn has_pending_body(request: &Request) -> bool {
     // `tiny_http` reads small bodies with the head, unless the client waits to be asked for them.
     let is_asked_for = || request.headers().iter().any(|header| header.field.equiv("Expect"));
@@ -156,7 +157,8 @@ impl Drop for Turn {
     }
 }
 
-/// A stream that has begun on a connection of this peer address: it has written something, so no earlier response is pending.
+/// A stream that has begun on a connection of this peer address: it has written something, so no earlier response is
+/// pending.
 pub(super) struct RunningStream(SocketAddr);
 
 impl RunningStream {

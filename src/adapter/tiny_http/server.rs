@@ -19,8 +19,8 @@ use crate::sockets;
 
 /// A [`tiny_http::Server`] that is fit for event streams.
 ///
-/// [`serve`](Self::serve) answers requests on several threads until it is [stopped](Self::stop_handle). A program that needs
-/// one thread only can loop over [`incoming_requests`](Self::incoming_requests).
+/// [`serve`](Self::serve) answers requests on several threads until it is [stopped](Self::stop_handle). A program that
+/// needs one thread only can loop over [`incoming_requests`](Self::incoming_requests).
 ///
 /// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
 ///
@@ -32,12 +32,12 @@ use crate::sockets;
 /// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a peer that acknowledges nothing fails after that |
 /// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and so gets less stale |
 ///
-/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can
-/// put a new connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that
-/// opened together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as
-/// long as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
-/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An
-/// idle server costs nothing.
+/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can put a new
+/// connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that opened
+/// together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as long
+/// as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
+/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An idle
+/// server costs nothing.
 pub struct Server {
     /// Dropped first, so that it ends before the server.
     nudger: Nudger,
@@ -76,17 +76,18 @@ impl Server {
     /// Answers requests with the handler on this thread and `threads - 1` others, and blocks until the server is
     /// [stopped](Self::stop_handle).
     ///
-    /// The handler may block for a short time: other requests wait then if all threads are busy. It returns the result of
-    /// answering the request, such as that of [`Request::respond`] or [`Publisher::respond`](crate::Publisher::respond).
-    /// The feature `log` logs an error. If the handler panics, the request is answered with status 500 unless that is done
-    /// already, the feature `log` logs it, and the thread goes on.
+    /// The handler may block for a short time: other requests wait then if all threads are busy. It returns the result
+    /// of answering the request, such as that of [`Request::respond`] or
+    /// [`Publisher::respond`](crate::Publisher::respond). The feature `log` logs an error. If the handler panics, the
+    /// request is answered with status 500 unless that is done already, the feature `log` logs it, and the thread goes
+    /// on.
     ///
     /// Requests that came before the stop are answered. A handler that still runs is waited for.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 threads, or the operating system's error if a thread cannot be
-    /// started, or if no further connection can be accepted.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 threads, or the operating system's error if a thread cannot
+    /// be started, or if no further connection can be accepted.
     ///
     /// ```
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};

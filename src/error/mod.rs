@@ -1,0 +1,15 @@
+//! Every public error, one small type per operation.
+
+mod event;
+mod http;
+mod open;
+mod receive;
+mod setting;
+
+pub use event::{EventError, EventField};
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+pub use http::BodyError;
+pub use http::HeaderError;
+pub use open::OpenError;
+pub use receive::{RecvTimeoutError, TryRecvError};
+pub use setting::{InvalidSetting, ParseOverflowError};

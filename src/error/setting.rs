@@ -1,0 +1,91 @@
+//! Errors of settings that cannot work.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// A setting that was zero. No publisher, subscription or background writing can work with it.
+///
+/// ```
+/// use server_sent_events::Publisher;
+///
+/// let error = Publisher::builder().max_queued_events(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "`max_queued_events` must be greater than 0");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InvalidSetting {
+    pub(crate) setting: &'static str,
+}
+
+impl InvalidSetting {
+    pub(crate) fn new(setting: &'static str) -> Self {
+        Self { setting }
+    }
+
+    /// Returns the name of the setting.
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` must be greater than 0", self.setting)?;
+        match self.setting {
+            // The settings that take an `Option`.
+            "heartbeat" | "max_lifetime" | "write_timeout" | "History::max_age" => f.write_str(", or None"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Error for InvalidSetting {}
+
+/// Converts into an error of the kind [`InvalidInput`](io::ErrorKind::InvalidInput).
+impl From<InvalidSetting> for io::Error {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+/// Why a text is no [`Overflow`](crate::Overflow) policy.
+///
+/// ```
+/// use server_sent_events::Overflow;
+///
+/// let error = "drop".parse::<Overflow>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "unknown overflow policy \"drop\": use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ParseOverflowError {
+    /// There is no policy of this name.
+    UnknownPolicy {
+        /// The text that was given.
+        text: String,
+    },
+    /// The time after `block:` is not a whole number with a unit, or is too long.
+    InvalidTime {
+        /// The time that was given.
+        text: String,
+    },
+}
+
+impl fmt::Display for ParseOverflowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPolicy { text } => write!(
+                f,
+                "unknown overflow policy {text:?}: use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s"
+            ),
+            Self::InvalidTime { text } => {
+                write!(f, "invalid time {text:?} after \"block:\": use a whole number of s, ms, us or ns, such as 5s")
+            }
+        }
+    }
+}
+
+impl Error for ParseOverflowError {}

@@ -1,0 +1,100 @@
+//! How subscribers end: one, all, or when their subscription is dropped.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::{Deferred, Registry, State};
+use crate::event::Frame;
+use crate::queue::{Payload, Subscriber, SubscriberId};
+use crate::stats::EndCause;
+
+impl Registry {
+    /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
+    pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
+        let mut deferred = self.deferred();
+        let mut state = self.state.lock();
+        let Some(member) = state.remove(id) else { return false };
+        if at_once {
+            self.abort_member(member, cause, &mut deferred);
+        } else {
+            self.close_member(member, cause, &mut deferred);
+        }
+        drop(state);
+        deferred.finish();
+        true
+    }
+
+    /// Ends every subscriber after its queued events.
+    pub(crate) fn close(&self) -> Deferred {
+        self.end_all(&mut self.state.lock(), |_| Vec::new())
+    }
+
+    /// Ends every subscriber after its queued events and these last frames, and refuses later subscribers.
+    pub(crate) fn shut_down(&self, last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
+        let mut state = self.state.lock();
+        state.shuts_down = true;
+        self.end_all(&mut state, last)
+    }
+
+    fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
+        let mut deferred = self.deferred();
+        state.channels.clear();
+        state.end_replays();
+        state.blocking = 0;
+        for (id, member) in std::mem::take(&mut state.members) {
+            let last = last(id);
+            self.counters.count_queued(last.len());
+            for frame in last {
+                deferred.wake.extend(member.subscriber.push_beyond_limits(Payload::Frame(frame)));
+            }
+            self.close_member(member, EndCause::Closed, &mut deferred);
+        }
+        deferred
+    }
+
+    /// Waits until every subscription is dropped or `deadline` passes, then disconnects the rest. Returns how many were
+    /// disconnected.
+    ///
+    /// The rest includes subscriptions that ended before, but are not delivered yet.
+    pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
+        let mut state = self.state.lock();
+        while !state.alive.is_empty() && !self.empty.wait_until(&mut state, deadline).timed_out() {}
+        let remaining: Vec<Arc<Subscriber>> = state.alive.values().filter_map(Weak::upgrade).collect();
+        let count = state.alive.len();
+        drop(state);
+        let mut deferred = Deferred::default();
+        for subscriber in remaining {
+            let (mut payloads, wake) = subscriber.abort(EndCause::Closed);
+            deferred.payloads.append(&mut payloads);
+            deferred.wake.extend(wake);
+            deferred.aborted.push(subscriber);
+        }
+        deferred.finish();
+        count
+    }
+
+    /// Removes a subscriber whose subscription is dropped. This frees its place and its quota. Must be called once per
+    /// subscriber.
+    pub(crate) fn remove_dropped(&self, subscriber: &Subscriber) {
+        let id = subscriber.id();
+        let mut deferred = self.deferred();
+        let mut state = self.state.lock();
+        state.alive.remove(&id);
+        if let Some(key) = subscriber.quota_key() {
+            let count = state.quota.get_mut(key).expect("BUG: a subscription's quota key is not counted");
+            *count -= 1;
+            if *count == 0 {
+                state.quota.remove(key);
+            }
+        }
+        if state.alive.is_empty() {
+            self.empty.notify_all();
+        }
+        if let Some(member) = state.remove(id) {
+            self.abort_member(member, EndCause::Dropped, &mut deferred);
+        }
+        state.replays.remove(&id);
+        drop(state);
+        deferred.finish();
+    }
+}
