@@ -38,7 +38,7 @@ fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
 }
 
 #[test]
-fn visits_tells_every_viewer_of_each_visit() {
+fn visits_shows_each_visit_to_every_viewer() {
     let visits = Example::start("visits");
     assert!(get(&visits.url).1.contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| visits.events("/visits"));
@@ -143,7 +143,7 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
 }
 
 #[test]
-fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
+fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     let chat = Chat(Example::start("chat"));
     let mut bob = chat.join("Bob");
     chat.says("Ada", "seen");
@@ -176,7 +176,7 @@ fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
 }
 
 #[test]
-fn chat_says_what_is_wrong() {
+fn chat_rejects_a_bad_request_with_the_reason() {
     let chat = Chat(Example::start("chat"));
     let missing_name = (400, "the field `username` is missing\n".to_owned());
     assert_eq!(get(&format!("{}/subscribe", chat.0.url)), missing_name);
@@ -208,7 +208,7 @@ fn next_told(watcher: &mut Watcher) -> Told {
 }
 
 #[test]
-fn progress_tells_who_comes_late_how_all_jobs_stand() {
+fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     let progress = Example::start("progress");
     let name = "<b>fail</b> & ü";
     assert_eq!(start_job(&progress, &format!(" {name} ")), (201, "{\"job\":3}".into()));
@@ -245,7 +245,7 @@ fn progress_tells_who_comes_late_how_all_jobs_stand() {
 }
 
 #[test]
-fn progress_lets_jobs_wait_but_not_for_ever_more() {
+fn progress_queues_at_most_20_jobs() {
     let progress = Example::start("progress");
     let mut answers = (0..30).map(|n| start_job(&progress, &format!("number {n}")));
     let started = answers.by_ref().take_while(|(status, _)| *status == 201).count() as u64;
@@ -259,7 +259,7 @@ fn progress_lets_jobs_wait_but_not_for_ever_more() {
 }
 
 #[test]
-fn progress_says_what_is_wrong() {
+fn progress_rejects_a_bad_request_with_the_reason() {
     let progress = Example::start("progress");
     let url = |path: &str| format!("{}{path}", progress.url);
     assert_eq!(post(&url("/jobs"), ""), (400, "the field `name` is missing\n".into()));
@@ -279,9 +279,9 @@ fn progress_says_what_is_wrong() {
     assert_eq!(start_job(&progress, "the first that was right"), (201, "{\"job\":3}".into()));
 }
 
-/// A page in which text of others could become HTML has one of these.
+/// A page in which text of others could become HTML has one of these. Seen in many chat demos: HTML in a name or a text runs.
 #[test]
-fn html_in_the_chat_demos_name_or_text_runs_many() {
+fn no_page_turns_text_into_html() {
     for page in ["visits", "chat", "progress", "hub"] {
         let example = Example::start(page);
         let (_, html) = get(&example.url);
@@ -316,7 +316,7 @@ fn hub_publishes_to_channels() {
 }
 
 #[test]
-fn hub_refuses_and_says_why_and_publishes_nothing() {
+fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     let hub = Example::start("hub");
     let mut watcher = Watcher::new(&hub, "/c");
     let url = |path: &str| format!("{}{path}", hub.url);
@@ -365,7 +365,7 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
 }
 
 #[test]
-fn hub_tells_its_statistics_to_prometheus() {
+fn hub_reports_its_statistics_to_prometheus() {
     let hub = Example::start("hub");
     let url = |path: &str| format!("{}{path}", hub.url);
     let mut watcher = Watcher::new(&hub, "/a,b");
@@ -455,7 +455,7 @@ fn held(hub: &Example, channel: &str) -> [usize; 4] {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
+fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
     let mut command = Command::new(built_examples().join("hub"));
     // tiny_http's threads panic, one by one, over connections that were reset before they were read.
     command.stderr(std::process::Stdio::null());
@@ -506,7 +506,7 @@ fn hub_serves_its_streams_on_a_second_address_too() {
 }
 
 #[test]
-fn hub_tells_a_gap_once_after_a_restart() {
+fn hub_reports_a_gap_once_after_a_restart() {
     let mut before = Example::start("hub");
     let mut client = before.events("/c");
     let start = client.next_frame().unwrap();

@@ -10,7 +10,7 @@ use common::{gets_data, gets_nothing, subscriber};
 use server_sent_events::{DEFAULT_CHANNEL, Event, Publisher};
 
 #[test]
-fn one_subscriber() {
+fn a_subscriber_receives_an_event_once() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     assert_eq!(publisher.publish("hello").subscribers(), 1);
@@ -19,7 +19,7 @@ fn one_subscriber() {
 }
 
 #[test]
-fn three_subscribers() {
+fn every_subscriber_receives_an_event_once() {
     let publisher = Publisher::new();
     let mut subscriptions = [(); 3].map(|()| publisher.subscribe().unwrap());
     assert_eq!(publisher.publish("hello").subscribers(), 3);
@@ -30,7 +30,7 @@ fn three_subscribers() {
 }
 
 #[test]
-fn two_channels_and_a_subscriber_of_both() {
+fn an_event_reaches_only_the_subscribers_of_its_channel() {
     let publisher = Publisher::new();
     let mut chat = subscriber(&publisher, ["chat"]);
     let mut news = subscriber(&publisher, ["news"]);
@@ -80,7 +80,7 @@ fn publish_and_subscribe_use_the_default_channel() {
 }
 
 #[test]
-fn who_comes_later_gets_what_comes_later() {
+fn a_late_subscriber_receives_only_later_events() {
     let publisher = Publisher::new();
     assert_eq!(publisher.publish("nobody is here").subscribers(), 0);
     let mut subscription = publisher.subscribe().unwrap();
@@ -90,7 +90,7 @@ fn who_comes_later_gets_what_comes_later() {
 }
 
 #[test]
-fn everything_that_names_channels() {
+fn strings_of_any_type_and_collections_of_them_name_channels() {
     struct Topic;
     impl AsRef<str> for Topic {
         fn as_ref(&self) -> &str {
@@ -130,7 +130,7 @@ fn everything_that_names_channels() {
 }
 
 #[test]
-fn everything_that_converts_into_an_event() {
+fn strings_of_any_type_become_events() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     let text = String::from("2");
@@ -147,7 +147,7 @@ fn everything_that_converts_into_an_event() {
 }
 
 #[test]
-fn nobody_listens_nothing_is_encoded() {
+fn without_subscribers_nothing_is_encoded() {
     struct Costly;
     impl From<Costly> for Event {
         fn from(_: Costly) -> Self {

@@ -36,7 +36,7 @@ fn are_told(calls: &Calls, name: &str, channels: &str, cause: EndCause) {
 }
 
 #[test]
-fn each_way_to_end_is_told() {
+fn each_way_to_end_calls_the_hook_with_its_cause() {
     let calls = Calls::default();
     let publisher = builder(&calls).max_queued_events(1).build().unwrap();
     let open = |name: &str| publisher.subscription(name.to_owned()).channels([name, "all"]);
@@ -88,7 +88,7 @@ fn each_way_to_end_is_told() {
 }
 
 #[test]
-fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
+fn dropping_the_last_handle_calls_the_hook_which_still_has_a_publisher() {
     let calls = Calls::default();
     let told = Arc::clone(&calls);
     let publisher = Publisher::<String>::builder()
@@ -108,7 +108,7 @@ fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
 }
 
 #[test]
-fn what_was_refused_is_not_told() {
+fn a_refused_subscription_calls_no_hook() {
     let calls = Calls::default();
     let publisher = builder(&calls).max_subscribers(1).build().unwrap();
     let _one = publisher.subscription("one".into()).open().unwrap();
@@ -188,7 +188,7 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
 
 /// Whoever comes first: the subscription that is dropped, or the publisher.
 #[test]
-fn the_end_is_told_also_when_the_last_handle_goes_at_the_same_moment() {
+fn the_end_hook_is_called_even_if_the_last_handle_is_dropped_at_the_same_moment() {
     for round in 0..5_000 {
         let calls = Calls::default();
         let publisher = builder(&calls).build().unwrap();

@@ -149,7 +149,7 @@ fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
 }
 
 #[test]
-fn who_has_two_tabs_or_comes_back_in_a_moment_neither_joins_again_nor_leaves() {
+fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     let chat = chat();
     let mut observer = Observer::new(&chat);
     let mut tab = connect(&chat, "Ada");

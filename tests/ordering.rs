@@ -14,8 +14,9 @@ const SUBSCRIBERS: usize = 8;
 /// How far the publishers may be ahead of the slowest subscriber, so that all keep up.
 const AHEAD: usize = 500;
 
+/// Seen in a Python library: the lines of two events interleave.
 #[test]
-fn two_threads_publishing_lines_of_two_events_interleave_python() {
+fn events_of_several_threads_stay_whole_and_in_one_order() {
     let _watchdog = Watchdog::new("4 publishers and 8 subscribers", Duration::from_secs(120));
     let publisher = Publisher::new();
     let subscriptions: [Subscription; SUBSCRIBERS] = [(); SUBSCRIBERS].map(|()| publisher.subscribe().unwrap());
@@ -72,7 +73,7 @@ fn whole(frame: &str) -> (usize, usize) {
 }
 
 #[test]
-fn two_channels_are_in_one_order_too() {
+fn events_of_two_channels_come_in_one_order() {
     let publisher = Publisher::<()>::builder().max_queued_events(10_000).build().unwrap();
     let mut both = [(); 2].map(|()| subscriber(&publisher, ["a", "b"]));
     thread::scope(|threads| {

@@ -35,7 +35,7 @@ fn each_gets_what_its_properties_ask_for() {
 }
 
 #[test]
-fn none_skips_a_subscriber() {
+fn a_closure_that_returns_none_skips_the_subscriber() {
     let publisher = publisher::<User>();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     let mut bob = publisher.subscription(BOB).open().unwrap();
@@ -60,7 +60,7 @@ fn a_subscriber_of_two_channels_gets_it_once() {
 }
 
 #[test]
-fn a_panic_costs_that_subscriber_that_event_and_is_told() {
+fn a_panic_costs_one_subscriber_one_event_and_is_reported() {
     let publisher = publisher::<User>();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     let mut bob = publisher.subscription(BOB).open().unwrap();

@@ -132,7 +132,7 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
 }
 
 #[test]
-fn publishers_at_full_speed() {
+fn at_full_speed_every_loss_is_reported_as_a_gap() {
     let counts = run("full speed", |url, over| {
         let agent = ureq::Agent::new_with_defaults();
         while !over.load(SeqCst) {

@@ -142,7 +142,7 @@ fn each_event_arrives_without_waiting_for_the_next_and_the_end_is_seen() {
 }
 
 #[test]
-fn a_client_that_comes_back_misses_nothing() {
+fn a_client_that_reconnects_misses_nothing() {
     let publisher = builder().history(History::new()).build().unwrap();
     let first = publisher.publish("seen").id().unwrap().to_owned();
     publisher.publish("missed");
@@ -157,7 +157,7 @@ fn a_client_that_comes_back_misses_nothing() {
 }
 
 #[test]
-fn head_gets_the_head_alone_and_leaves_nobody_behind() {
+fn head_gets_the_head_alone_and_leaves_no_subscriber_behind() {
     let publisher = publisher();
     let server = Server::bodies(&publisher);
     let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -174,7 +174,7 @@ fn head_gets_the_head_alone_and_leaves_nobody_behind() {
 
 /// HTTP/1.0 knows no chunks, so the server wants to know the length before it sends a byte.
 #[test]
-fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
+fn a_client_without_chunks_gets_queued_events_and_reconnects_for_more() {
     let publisher = builder().history(History::new()).build().unwrap();
     let server = Server::bodies(&publisher);
     let mut id = publisher.last_event_id().unwrap();
@@ -194,7 +194,7 @@ fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
 }
 
 #[test]
-fn compression_keeps_its_hands_off() {
+fn compression_leaves_the_stream_alone() {
     let publisher = publisher();
     let from = publisher.clone();
     let server =
@@ -219,7 +219,7 @@ fn the_application_adds_headers() {
 }
 
 #[test]
-fn a_full_house_sends_its_clients_away_for_a_while() {
+fn a_reached_limit_is_answered_with_a_retry_time() {
     let publisher = builder().max_subscribers(1).build().unwrap();
     let server = Server::bodies(&publisher);
     let _inside = publisher.subscribe().unwrap();
@@ -257,7 +257,7 @@ fn headers_for_the_stream_are_on_the_refusal_too() {
 }
 
 #[test]
-fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
+fn a_bad_request_is_answered_so_that_no_browser_reconnects() {
     let publisher = builder().max_channel_name_len(5).build().unwrap();
     let server = Server::new(move |request| publisher.subscription(()).channels([request.url()]).respond_to(request));
     let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -326,7 +326,7 @@ fn an_upgrade_holds_no_thread_and_adds_no_byte() {
 }
 
 #[test]
-fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
+fn a_client_that_asked_for_connection_close_sees_the_end_of_an_upgrade() {
     let publisher = publisher();
     let server = Server::upgrades(&publisher);
     let mut clients = ["HTTP/1.1\r\nHost: x\r\nConnection: close", "HTTP/1.0"]
@@ -349,7 +349,7 @@ fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
 }
 
 #[test]
-fn the_example_tells_every_viewer_of_each_visit() {
+fn the_example_shows_each_visit_to_every_viewer() {
     let visits = Example::start("rouille");
     let page = || ureq::get(&visits.url).call().unwrap().body_mut().read_to_string().unwrap();
     assert!(page().contains("<!doctype html>"));

@@ -136,7 +136,7 @@ fn head_gets_no_body_whatever_is_answered() {
 }
 
 #[test]
-fn busy_sends_clients_away_to_come_back_at_different_times() {
+fn retry_later_gives_clients_different_times() {
     let server = answers(|_| Response::retry_later());
     let retry = || {
         let said = said(server.local_addr(), GET);
@@ -150,7 +150,7 @@ fn busy_sends_clients_away_to_come_back_at_different_times() {
 }
 
 #[test]
-fn stop_is_204() {
+fn do_not_reconnect_is_204() {
     assert_eq!(answered(Response::do_not_reconnect).status, 204);
 }
 
@@ -162,7 +162,7 @@ fn a_status_comes_with_its_text() {
 }
 
 #[test]
-fn odd_statuses_are_well_formed_too() {
+fn unusual_statuses_are_well_formed() {
     for status in [200, 204, 205, 304, 418, 451, 599] {
         assert_eq!(answered(move || Response::status(status, "text")).status, status);
     }
@@ -191,7 +191,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 }
 
 #[test]
-fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
+fn a_reached_limit_is_answered_with_a_retry_time_and_a_bad_channel_with_400() {
     let publisher = Publisher::<()>::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server =
@@ -262,7 +262,7 @@ fn headers_that_are_not_utf_8_are_read_as_far_as_they_are() {
 }
 
 #[test]
-fn the_peer_is_who_asks() {
+fn the_peer_is_the_address_of_the_client() {
     let (sees, sight) = channel();
     let sees = Mutex::new(sees);
     let server = answers(move |request| {
@@ -276,14 +276,14 @@ fn the_peer_is_who_asks() {
 }
 
 #[test]
-fn the_method_is_seen() {
+fn a_request_has_its_method() {
     let look = |request: &Request| request.method().to_owned();
     assert_eq!(seen(GET, look), "GET");
     assert_eq!(seen("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", look), "HEAD");
 }
 
 #[test]
-fn the_last_event_id() {
+fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
     let id = |target: &str, header: &str| {
         let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         seen(&request, |request| request.last_event_id().map(str::to_owned))
@@ -298,7 +298,7 @@ fn the_last_event_id() {
 }
 
 #[test]
-fn a_client_that_comes_back_resumes() {
+fn a_client_that_reconnects_resumes() {
     let publisher = Publisher::<()>::builder().history(History::new()).build().unwrap();
     let server = streams(&publisher);
     let url = format!("http://{}/", server.local_addr());
@@ -430,7 +430,7 @@ fn let_in(server: &RunningServer) -> usize {
 }
 
 #[test]
-fn above_max_streams_clients_are_told_to_come_back() {
+fn above_max_streams_clients_are_sent_a_retry_time() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams(3), &publisher);
     assert_eq!(let_in(&server), 3);
@@ -439,7 +439,7 @@ fn above_max_streams_clients_are_told_to_come_back() {
 }
 
 #[test]
-fn above_max_streams_per_ip_that_one_is_told_to_come_back() {
+fn above_max_streams_per_ip_that_client_is_sent_a_retry_time() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams_per_ip(2), &publisher);
     let _first = opened(server.local_addr());
@@ -454,7 +454,7 @@ fn above_max_streams_per_ip_that_one_is_told_to_come_back() {
 }
 
 #[test]
-fn a_stream_that_has_ended_takes_nobodys_place() {
+fn a_stream_that_has_ended_occupies_no_slot() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams(1), &publisher);
     for _ in 0..3 {
@@ -468,7 +468,7 @@ fn a_stream_that_has_ended_takes_nobodys_place() {
 }
 
 #[test]
-fn stop_ends_streams_after_what_is_queued_and_gives_the_port_back() {
+fn stop_delivers_queued_events_ends_streams_and_frees_the_port() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let address = server.local_addr();
@@ -488,7 +488,7 @@ fn stop_ends_streams_after_what_is_queued_and_gives_the_port_back() {
 }
 
 #[test]
-fn dropping_it_stops_it() {
+fn dropping_a_running_server_stops_it() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let mut client = opened(server.local_addr());
@@ -510,7 +510,7 @@ fn serve_blocks_until_it_is_stopped() {
 }
 
 #[test]
-fn stopped_before_it_serves_it_serves_nobody() {
+fn a_server_that_was_stopped_before_it_serves_serves_nobody() {
     let server = EventServer::bind("127.0.0.1:0").unwrap();
     server.stop_handle().stop();
     server.serve(|_| Response::do_not_reconnect()).unwrap();

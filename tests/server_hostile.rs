@@ -184,7 +184,7 @@ fn long_heads_that_trickle_hold_up_nobody() {
 }
 
 #[test]
-fn who_asks_for_nothing_is_hung_up_on_in_time() {
+fn a_client_without_a_request_is_disconnected_in_time() {
     let (_alone, times) = alone();
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().header_read_timeout(Duration::from_millis(300)), &publisher);

@@ -67,9 +67,9 @@ fn unchunked(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn who_reads_on_after_a_while_misses_not_one_byte() {
+fn a_client_that_reads_on_after_a_while_misses_no_byte() {
     let _alone = alone();
-    let mut random = fastrand::Rng::with_seed(seed("who_reads_on_after_a_while_misses_not_one_byte"));
+    let mut random = fastrand::Rng::with_seed(seed("a_client_that_reads_on_after_a_while_misses_no_byte"));
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
     let mut client = stalled(server.local_addr());
@@ -114,7 +114,7 @@ fn stalled_clients_hold_no_thread() {
 }
 
 #[test]
-fn at_a_full_queue_the_socket_is_closed_at_once() {
+fn a_full_queue_closes_the_socket_at_once() {
     let _alone = alone();
     let publisher = Publisher::<()>::builder().heartbeat(None).build().unwrap();
     let server = serve(small(), &publisher);
@@ -139,7 +139,7 @@ fn at_a_full_queue_the_socket_is_closed_at_once() {
 }
 
 #[test]
-fn past_the_write_deadline_it_ends_as_timed_out() {
+fn a_stalled_stream_ends_as_timed_out_after_its_write_timeout() {
     let _alone = alone();
     let publisher = patient().build().unwrap();
     let server = serve(small().write_timeout(Duration::from_secs(1)), &publisher);
@@ -198,7 +198,7 @@ fn a_stalled_client_that_leaves_is_gone_at_once() {
 }
 
 #[test]
-fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
+fn a_server_that_stops_disconnects_stalled_clients_and_leaves_nothing_behind() {
     let _alone = alone();
     let before = held();
     let publisher = patient().build().unwrap();
@@ -216,7 +216,7 @@ fn a_server_that_stops_hangs_up_on_stalled_clients_and_leaves_nothing() {
 }
 
 #[test]
-fn a_publisher_that_shuts_down_cuts_stalled_clients_off() {
+fn a_publisher_that_shuts_down_disconnects_stalled_clients() {
     let _alone = alone();
     let before = held();
     let publisher = patient().build().unwrap();

@@ -38,8 +38,8 @@ mod server {
     pub fn run() {
         one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once();
         println!("one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once ... ok");
-        what_slow_clients_alone_still_hold_is_limited();
-        println!("what_slow_clients_alone_still_hold_is_limited ... ok");
+        memory_that_only_slow_clients_keep_is_limited();
+        println!("memory_that_only_slow_clients_keep_is_limited ... ok");
     }
 
     struct Scene {
@@ -158,7 +158,7 @@ mod server {
         has_grown_by_at_most(history + large + per_stream, before);
     }
 
-    fn what_slow_clients_alone_still_hold_is_limited() {
+    fn memory_that_only_slow_clients_keep_is_limited() {
         const ROUNDS: usize = 6;
         let mut scene = Scene::start();
         let before = start_measuring();

@@ -34,7 +34,7 @@ fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
 }
 
 #[test]
-fn publish_subscribe_unsubscribe_drop_and_close_from_8_threads() {
+fn nothing_is_left_after_8_threads_publish_subscribe_unsubscribe_drop_and_close() {
     let seed = seed("stress");
     let _watchdog = Watchdog::new(&format!("stress with SEED={seed}"), Duration::from_secs(100));
     let publisher = Publisher::<usize>::builder().max_queued_events(64).heartbeat(None).build().unwrap();

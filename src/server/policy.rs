@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_browser_sends_is_an_origin() {
+    fn an_origin_that_a_browser_sends_is_accepted() {
         for origin in [
             "https://example.org",
             "http://example.org:8080",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_refused_with_the_reason() {
+    fn an_origin_that_no_browser_sends_is_refused_with_the_reason() {
         for (origin, reason) in [
             ("*", "`://` is missing"),
             ("", "`://` is missing"),

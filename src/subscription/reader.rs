@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_has_sent_waits_no_more() {
+    fn bytes_that_the_server_has_sent_wait_no_longer() {
         let mut clock = Clock::new();
         clock.takes(0, 100, 100, Some(0));
         clock.takes(10, 1, 1, Some(40));

@@ -40,7 +40,7 @@ fn post(url: &str, fields: &[(&str, &str)]) {
 }
 
 #[test]
-fn visits_shows_each_visit_in_every_tab_and_comes_back_after_a_restart() {
+fn visits_shows_each_visit_in_every_tab_and_reconnects_after_a_restart() {
     let visits = Example::start("visits");
     let browser = Browser::new();
     let first = browser.opens(&visits.url);
@@ -117,7 +117,7 @@ fn chat_shows_who_joins_and_who_leaves_by_closing_the_tab() {
 }
 
 #[test]
-fn chat_comes_back_to_a_server_that_ended_in_good_order_and_its_successor() {
+fn chat_reconnects_to_the_successor_of_a_server_that_ended_in_good_order() {
     let mut chat = Example::start("chat");
     let browser = Browser::new();
     let ada = join(&browser, &chat, "Ada");
