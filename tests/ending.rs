@@ -22,7 +22,9 @@ fn frees_a_blocked_reader(open: impl Fn(&Publisher) -> Subscription, end: impl F
             ends(&mut subscription, cause);
         });
         is_about_to_block.recv().unwrap();
-        (0..round % 20).for_each(|_| thread::yield_now());
+        for _ in 0..round % 20 {
+            thread::yield_now();
+        }
         end(&publisher);
         reader.join().unwrap();
     }

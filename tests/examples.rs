@@ -42,9 +42,13 @@ fn visits_shows_each_visit_to_every_viewer() {
     let visits = Example::start("visits");
     assert!(get(&visits.url).1.contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| visits.events("/visits"));
-    viewers.iter_mut().for_each(|viewer| viewer.gets("data: 1 visits so far\n\n"));
+    for viewer in &mut viewers {
+        viewer.gets("data: 1 visits so far\n\n");
+    }
     get(&visits.url);
-    viewers.iter_mut().for_each(|viewer| viewer.gets("data: visit number 2\n\n"));
+    for viewer in &mut viewers {
+        viewer.gets("data: visit number 2\n\n");
+    }
     assert_eq!(get(&format!("{}/nothing", visits.url)).0, 404);
 }
 
@@ -231,10 +235,14 @@ fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
 
     // Late, and the same; the stream of one job has what is its own.
     let mut late = Watcher::new(&progress, "/events");
-    all.iter().for_each(|told| assert_eq!(next_told(&mut late), *told));
+    for told in &all {
+        assert_eq!(next_told(&mut late), *told);
+    }
     assert_eq!(late.last_event_id, live.last_event_id);
     let mut alone = Watcher::new(&progress, "/events?job=3");
-    third.iter().for_each(|told| assert_eq!(next_told(&mut alone), *told));
+    for told in &third {
+        assert_eq!(next_told(&mut alone), *told);
+    }
     assert_eq!(alone.last_event_id, live.last_event_id);
 
     // One that comes back goes on there.

@@ -108,7 +108,9 @@ fn a_client_without_an_id_is_replayed_nothing() {
 #[test]
 fn a_history_is_limited_by_default() {
     let publisher = with(History::new());
-    (0..10_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    for n in 0..10_000 {
+        publisher.publish(n.to_string());
+    }
     let history = publisher.stats().history;
     assert_eq!((history.events, history.channels), (8_192, 1));
     assert!(history.bytes < 64 * 1024 * 1024);
@@ -118,7 +120,9 @@ fn a_history_is_limited_by_default() {
 fn an_id_that_only_another_channel_has_evicted_is_no_gap() {
     let (publisher, ids) = published(2);
     publisher.publish_to("quiet", "still here");
-    (3..=20).for_each(|n| drop(publisher.publish_to("a", format!("data {n}"))));
+    for n in 3..=20 {
+        publisher.publish_to("a", format!("data {n}"));
+    }
     assert_eq!(replay(&publisher, ["quiet"], &ids[0]), ["still here"]);
     assert_eq!(replay(&publisher, ["nobody published here"], &ids[0]), [""; 0]);
     assert_eq!(replay(&publisher, ["a"], &ids[0])[0], "GAP");
@@ -477,7 +481,9 @@ fn a_replay_larger_than_the_queue_works() {
     let publisher =
         Publisher::<()>::builder().max_queued_events(4).max_queued_bytes(100).history(History::new()).build().unwrap();
     let start = publisher.last_event_id().unwrap();
-    (0..5_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    for n in 0..5_000 {
+        publisher.publish(n.to_string());
+    }
     let all = replay(&publisher, ["default channel"], start);
     assert!(all.iter().map(|data| data.parse::<usize>().unwrap()).eq(0..5_000));
 }
@@ -491,7 +497,9 @@ fn a_heartbeat_carries_the_newest_id_so_that_a_quiet_client_does_not_grow_old() 
     let publisher = with_heartbeat(History::new().max_events_per_channel(4));
     let mut quiet = publisher.subscribe_to("quiet").unwrap();
     assert_eq!(quiet.next().unwrap(), format!("id: {}\n\n", publisher.last_event_id().unwrap()));
-    (0..20).for_each(|n| drop(publisher.publish_to("busy", n.to_string())));
+    for n in 0..20 {
+        publisher.publish_to("busy", n.to_string());
+    }
     let id = publisher.last_event_id().unwrap();
     assert_eq!(quiet.next().unwrap(), format!("id: {id}\n\n"));
     assert_eq!(replay(&publisher, ["quiet", "busy"], id), [""; 0]);

@@ -141,7 +141,9 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
     common::gets_data(&mut ada, "Ada has come");
     // Each publish in a hook fills the queues further.
     let _others: Vec<_> = (0..10).map(|n| publisher.subscription(n.to_string()).open().unwrap()).collect();
-    (0..10).for_each(|_| drop(publisher.publish("x")));
+    for _ in 0..10 {
+        publisher.publish("x");
+    }
     eventually("each that was slow was told once", || calls.lock().unwrap().len() == 11);
     assert_eq!(publisher.stats().ended.queue_full, 11);
 }
@@ -173,7 +175,11 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
                 }
             });
         }
-        threads.spawn(|| (0..300).for_each(|_| assert!(publisher.disconnect_if(|name| name.ends_with('7')) < 7)));
+        threads.spawn(|| {
+            for _ in 0..300 {
+                assert!(publisher.disconnect_if(|name| name.ends_with('7')) < 7);
+            }
+        });
     });
     publisher.close();
     let calls = || calls.lock().unwrap().clone();
@@ -194,7 +200,9 @@ fn the_end_hook_is_called_even_if_the_last_handle_is_dropped_at_the_same_moment(
         let publisher = builder(&calls).build().unwrap();
         let subscription = publisher.subscription("one".into()).open().unwrap();
         let dropping = thread::spawn(move || drop(subscription));
-        (0..round % 4_000).for_each(|_| std::hint::spin_loop());
+        for _ in 0..round % 4_000 {
+            std::hint::spin_loop();
+        }
         drop(publisher);
         dropping.join().unwrap();
         assert_eq!(calls.lock().unwrap().len(), 2, "round {round}");

@@ -15,7 +15,9 @@ fn initial_data_comes_before_live_events_in_order() {
         gets_data(&mut subscription, data);
     }
     gets_data(&mut other, "4");
-    [subscription, other].iter_mut().for_each(gets_nothing);
+    for mut subscription in [subscription, other] {
+        gets_nothing(&mut subscription);
+    }
 }
 
 #[test]
@@ -33,7 +35,9 @@ fn initial_data_can_be_larger_than_the_queue() {
     let many: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     let mut subscription = publisher.subscription(()).initial_data(&many).open().unwrap();
     publisher.publish("live");
-    many.iter().for_each(|data| gets_data(&mut subscription, data));
+    for data in &many {
+        gets_data(&mut subscription, data);
+    }
     gets_data(&mut subscription, "live");
 }
 

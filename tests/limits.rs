@@ -58,7 +58,9 @@ fn subscriptions_of_one_quota_key_are_limited() {
 fn refused_subscriptions_are_counted() {
     let publisher = Publisher::<()>::builder().max_subscribers(1).build().unwrap();
     let _inside = publisher.subscribe().unwrap();
-    (0..3).for_each(|_| assert!(publisher.subscribe().is_err()));
+    for _ in 0..3 {
+        assert!(publisher.subscribe().is_err());
+    }
     assert_eq!(publisher.stats().subscriptions_refused, 3);
 }
 

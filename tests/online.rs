@@ -122,13 +122,19 @@ fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
         observer.here.len() == 3 * EACH + 1
     });
 
-    killed.into_iter().for_each(Client::resets);
-    closed.into_iter().for_each(|mut client| drop(client.reads_head()));
+    for client in killed {
+        client.resets();
+    }
+    for mut client in closed {
+        client.reads_head();
+    }
     eventually("those who were killed or have closed have left", || {
         ["killed", "closed"].map(|of| observer.count(of)[1]) == [EACH; 2]
     });
     // Gone before they could be answered: some are never seen.
-    some("hasty").into_iter().for_each(Client::resets);
+    for client in some("hasty") {
+        client.resets();
+    }
     assert_eq!(observer.count("silent"), [EACH, 0]);
 
     // What they do not read fills the kernels' buffers, and then their queues.

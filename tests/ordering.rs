@@ -23,7 +23,11 @@ fn events_of_several_threads_stay_whole_and_in_one_order() {
     // Each subscriber returns a token for each event that it took; publishing one costs one of everybody's.
     let (taken, tokens): (Vec<_>, Vec<_>) =
         subscriptions.iter().map(|_| crossbeam_channel::bounded::<()>(AHEAD + PUBLISHERS)).unzip();
-    taken.iter().for_each(|taken| (0..AHEAD).for_each(|_| taken.send(()).unwrap()));
+    for taken in &taken {
+        for _ in 0..AHEAD {
+            taken.send(()).unwrap();
+        }
+    }
 
     let orders: Vec<Vec<(usize, usize)>> = thread::scope(|threads| {
         let readers: Vec<_> = subscriptions
@@ -43,7 +47,9 @@ fn events_of_several_threads_stay_whole_and_in_one_order() {
             let (publisher, tokens) = (&publisher, &tokens);
             threads.spawn(move || {
                 for n in 0..EVENTS / PUBLISHERS {
-                    tokens.iter().for_each(|tokens| tokens.recv().unwrap());
+                    for tokens in tokens {
+                        tokens.recv().unwrap();
+                    }
                     let receipt = publisher.publish(format!("{thread}\n{n}\r\n{thread} {n}"));
                     assert_eq!(receipt.subscribers(), SUBSCRIBERS);
                 }

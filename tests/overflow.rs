@@ -42,7 +42,9 @@ fn gets_gap(subscription: &mut Subscription, lost: u64) {
 /// The next frames are these, and no more wait.
 #[track_caller]
 fn gets_just<const N: usize>(subscription: &mut Subscription, data: [&str; N]) {
-    data.iter().for_each(|data| gets_data(subscription, data));
+    for data in &data {
+        gets_data(subscription, data);
+    }
     gets_nothing(subscription);
 }
 
@@ -52,7 +54,9 @@ fn keyed(data: &str, key: &str) -> Event {
 
 /// Publishes what `from..to` names.
 fn publish(publisher: &Publisher, numbers: std::ops::Range<u32>) {
-    numbers.for_each(|n| assert_eq!(publisher.publish(n.to_string()).subscribers(), 1));
+    for n in numbers {
+        assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);
+    }
 }
 
 /// Queued, delivered, skipped, dropped.
@@ -274,7 +278,9 @@ fn one_large_event_displaces_only_as_many_small_ones_as_it_needs() {
     }
     publisher.publish("x".repeat(22));
     gets_gap(&mut subscription, 3);
-    (3..10).for_each(|n| gets_data(&mut subscription, &format!("{n}.")));
+    for n in 3..10 {
+        gets_data(&mut subscription, &format!("{n}."));
+    }
     gets_just(&mut subscription, [&*"x".repeat(22)]);
 }
 
@@ -448,7 +454,9 @@ fn a_key_means_nothing_to_the_other_policies() {
     for overflow in [Overflow::Disconnect, Overflow::DropOldest, LONG] {
         let publisher = with_frames(10, overflow);
         let mut subscription = publisher.subscribe().unwrap();
-        (0..3).for_each(|n| drop(publisher.publish(keyed(&n.to_string(), "a"))));
+        for n in 0..3 {
+            publisher.publish(keyed(&n.to_string(), "a"));
+        }
         gets_just(&mut subscription, ["0", "1", "2"]);
     }
 }
@@ -459,7 +467,9 @@ fn a_history_keeps_events_that_the_queue_replaced() {
         Publisher::<()>::builder().history(History::new()).overflow(Overflow::LatestPerKey).build().unwrap();
     let id = publisher.last_event_id();
     let subscription = publisher.subscribe().unwrap();
-    (0..3).for_each(|n| drop(publisher.publish(keyed(&n.to_string(), "a"))));
+    for n in 0..3 {
+        publisher.publish(keyed(&n.to_string(), "a"));
+    }
     let resumed = publisher.subscription(()).last_event_id(id).open().unwrap();
     publisher.close();
     let data = |subscription: Subscription| {
@@ -587,7 +597,9 @@ fn a_full_subscriber_stops_only_its_own_publishers() {
     let mut stalled = slow(&publisher, "slow", 1, LONG);
     publisher.publish_to("slow", "0");
     let waiting = [(); 3].map(|()| publishing(&publisher, ["slow", "fast"], "1"));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
 
     let mut fast = slow(&publisher, "fast", 1, LONG);
     for n in 0..100 {
@@ -603,9 +615,13 @@ fn a_full_subscriber_stops_only_its_own_publishers() {
     let handle = third.handle();
     assert_eq!((handle.join("more"), handle.leave("more"), handle.close()), (Ok(1), 1, true));
     drop((third, publisher.subscribe().unwrap()));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
     publisher.close();
-    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.goes_on(), 0));
+    for waiting in waiting {
+        assert_eq!(waiting.goes_on(), 0);
+    }
     gets_data(&mut stalled, "0");
     ends(&mut stalled, EndCause::Closed);
 }
@@ -622,8 +638,12 @@ fn publishers_that_wait_for_the_same_subscriber_pass_in_order() {
             waiting
         })
         .collect();
-    (0..=8).for_each(|n| gets_data(&mut subscription, &n.to_string()));
-    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.goes_on(), 1));
+    for n in 0..=8 {
+        gets_data(&mut subscription, &n.to_string());
+    }
+    for waiting in waiting {
+        assert_eq!(waiting.goes_on(), 1);
+    }
     gets_nothing(&mut subscription);
 }
 
@@ -732,7 +752,9 @@ fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -
     let subscription = subscription.open().unwrap();
     publisher.publish_to("slow", "0");
     let waiting = [(); 2].map(|()| publishing(&publisher, ["slow"], "1"));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
     let left = leave(&publisher, subscription);
     let queued = waiting.map(Publishing::goes_on);
     drop(left);
@@ -791,7 +813,9 @@ fn publish_waits_for_a_background_stream_whose_writer_is_blocked() {
     let third = publishing(&publisher, ["default channel"], "2");
     third.waits();
     assert_eq!(publisher.stats().events_delivered, 0);
-    (0..3).for_each(|_| answer.send(Ok(())).unwrap());
+    for _ in 0..3 {
+        answer.send(Ok(())).unwrap();
+    }
     assert_eq!(third.goes_on(), 1);
     eventually("all is written", || counts(&publisher) == [3, 3, 0, 0]);
     publisher.close();
@@ -817,7 +841,11 @@ fn publishers_and_a_reader_lose_no_wake_up() {
     thread::scope(|threads| {
         for thread in 0..3 {
             let publisher = &publisher;
-            threads.spawn(move || (0..3_000).for_each(|n| drop(publisher.publish(format!("{thread} {n}")))));
+            threads.spawn(move || {
+                for n in 0..3_000 {
+                    publisher.publish(format!("{thread} {n}"));
+                }
+            });
         }
         let mut last = [0; 3];
         for _ in 0..9_000 {
@@ -1008,6 +1036,8 @@ fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
 fn keys_count_towards_the_queued_bytes() {
     let publisher = with_queue(usize::MAX, 10_000, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
-    (0..20).for_each(|n| drop(publisher.publish(keyed("x", &format!("{n}{}", "k".repeat(1_000))))));
+    for n in 0..20 {
+        publisher.publish(keyed("x", &format!("{n}{}", "k".repeat(1_000))));
+    }
     ends(&mut subscription, EndCause::QueueFull);
 }

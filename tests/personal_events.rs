@@ -47,7 +47,9 @@ fn a_closure_that_returns_none_skips_the_subscriber() {
     gets_data(&mut bob, "before");
     gets_data(&mut bob, "not for Ada");
     gets_data(&mut bob, "after");
-    [ada, bob].iter_mut().for_each(gets_nothing);
+    for mut subscription in [ada, bob] {
+        gets_nothing(&mut subscription);
+    }
 }
 
 #[test]
@@ -111,7 +113,10 @@ fn a_capture_whose_drop_panics_ends_nothing() {
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher);
     gets_data(&mut subscription, "fine");
-    (0..3).for_each(|_| publish(&publisher)); // the queue is thrown away
+    // The queue is thrown away.
+    for _ in 0..3 {
+        publish(&publisher);
+    }
     assert_eq!(subscription.next(), None);
 }
 

@@ -105,7 +105,9 @@ fn a_body_that_is_dropped_leaves_the_publisher() {
 fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
     let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10).build().unwrap();
     let mut body = body(&publisher);
-    (0..11).for_each(|_| drop(publisher.publish("x")));
+    for _ in 0..11 {
+        publisher.publish("x");
+    }
     assert_eq!(read(&mut body), "");
     assert_eq!(body.get_ref().end_cause(), Some(EndCause::QueueFull));
 }
@@ -115,7 +117,9 @@ fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
 fn skipped_events_are_no_end() {
     let publisher = Publisher::<()>::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
     let mut body = body(&publisher);
-    (0..5_000).for_each(|_| drop(publisher.publish_with("default channel", |()| None)));
+    for _ in 0..5_000 {
+        publisher.publish_with("default channel", |()| None);
+    }
     publisher.publish("hello");
     assert_eq!(read(&mut body), "data: hello\n\n");
 }

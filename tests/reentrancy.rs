@@ -173,7 +173,9 @@ fn closures_may_call_every_method() {
         drop(scene.subscription);
     });
     calls_back("a full queue drops closures", |scene| {
-        (0..5).for_each(|_| unused(&scene, "a"));
+        for _ in 0..5 {
+            unused(&scene, "a");
+        }
     });
     calls_back("a closure is dropped after the publisher has closed", |scene| {
         unused(&scene, "a");

@@ -120,7 +120,9 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
             thread::sleep(Duration::from_millis(10));
         }
         over.store(true, SeqCst);
-        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         while !clients.iter().all(|client| client.is_finished()) {
             // Again and again: who has just connected without an id begins with what comes next.
             ureq::post(&url).send("the end").unwrap();

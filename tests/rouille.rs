@@ -319,7 +319,9 @@ fn an_upgrade_holds_no_thread_and_adds_no_byte() {
     server.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n").reads_until("page");
     for n in 0..20 {
         publisher.publish(n.to_string());
-        clients.iter_mut().for_each(|client| client.reads(&format!("data: {n}\n\n")));
+        for client in &mut clients {
+            client.reads(&format!("data: {n}\n\n"));
+        }
     }
     publisher.close();
     eventually("the streams have ended", || publisher.stats().subscribers == 0);
@@ -359,7 +361,9 @@ fn the_example_shows_each_visit_to_every_viewer() {
         gets(viewer, "data: 1 visits so far\n\n");
     }
     page();
-    viewers.iter_mut().for_each(|viewer| gets(viewer, "data: visit number 2\n\n"));
+    for viewer in &mut viewers {
+        gets(viewer, "data: visit number 2\n\n");
+    }
 }
 
 /// Counted in a process of its own: rouille's threads have no names.

@@ -336,7 +336,9 @@ fn closures_that_block_hold_up_no_stream() {
     // What needs no closure is answered all the same.
     assert_eq!(said(server.local_addr(), "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
     open.store(true, SeqCst);
-    slow.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+    for client in &mut slow {
+        client.reads_until(FIRST_CHUNK);
+    }
 }
 
 #[test]
@@ -360,7 +362,9 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
             gate.lock().unwrap().recv_timeout(2 * PATIENCE).ok()?;
             Some(Event::new(round.to_string()))
         });
-        others.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        for client in &mut others {
+            client.reads("0000000d\r\ndata: hello\n\n\r\n");
+        }
         opens.send(()).unwrap();
         slow.reads_until(&format!("data: {round}\n\n\r\n"));
     }
@@ -577,7 +581,9 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     assert!(EventServer::bind(one.local_addr()).is_err());
     let mut clients = [opened(one.local_addr()), opened(other.local_addr())];
     publisher.publish("hello");
-    clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+    for client in &mut clients {
+        client.reads("0000000d\r\ndata: hello\n\n\r\n");
+    }
     drop(one);
     publisher.publish("hello");
     clients[1].reads("0000000d\r\ndata: hello\n\n\r\n");

@@ -224,7 +224,9 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
 fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
     leaves_nothing(|address| {
         let mut client = Client::connect(address);
-        GET.bytes().for_each(|byte| client.send(&[byte]));
+        for byte in GET.bytes() {
+            client.send(&[byte]);
+        }
         client.reads_until(FIRST_CHUNK);
     });
 }
@@ -434,7 +436,9 @@ fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     let parts = (first, prop::collection::vec(line, 0..5), prop::collection::vec(change, 0..3));
     parts.prop_map(|(first, lines, changes)| {
         let mut bytes = format!("{first}\r\n").into_bytes();
-        lines.iter().for_each(|line| bytes.extend_from_slice(format!("{line}\r\n").as_bytes()));
+        for line in &lines {
+            bytes.extend_from_slice(format!("{line}\r\n").as_bytes());
+        }
         bytes.extend_from_slice(b"\r\n");
         for (what, at, byte) in changes {
             let at = at.index(bytes.len());

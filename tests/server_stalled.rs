@@ -244,7 +244,9 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
         let half = Client::connect(server.local_addr());
         publisher.publish("bye");
         let stops = std::thread::spawn(move || server.stop());
-        clients.iter_mut().for_each(|client| drop(client.reads_until("data: bye\n\n\r\n0\r\n\r\n")));
+        for client in &mut clients {
+            client.reads_until("data: bye\n\n\r\n0\r\n\r\n");
+        }
         drop((clients, half));
         stops.join().unwrap().unwrap();
         drop(publisher);

@@ -60,7 +60,9 @@ fn holds(test: impl FnOnce(SocketAddr, &Publisher)) {
 
 /// So much that no kernel takes it for a client who does not read.
 fn publish_megabytes(publisher: &Publisher, megabytes: usize) {
-    (0..megabytes * 1_000).for_each(|_| drop(publisher.publish("x".repeat(992))));
+    for _ in 0..megabytes * 1_000 {
+        publisher.publish("x".repeat(992));
+    }
 }
 
 /// There an event waits in a buffer until that is full, for over a minute.
@@ -123,9 +125,13 @@ fn an_announced_body_is_rejected_and_not_waited_for() {
 fn a_second_request_ends_the_stream_and_holds_up_nobody() {
     holds(|address, _| {
         let mut clients: Vec<Client> = (0..20).map(|_| opened(address)).collect();
-        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            client.send(GET);
+        }
         drop(opened(address));
-        clients.iter_mut().for_each(|client| drop(client.reads_all_there_is()));
+        for client in &mut clients {
+            client.reads_all_there_is();
+        }
         // In one piece with the first, too.
         assert_eq!(said(address, GET.repeat(2)).status, 400);
     });
@@ -147,10 +153,16 @@ fn of_streams_that_open_at_once_none_starves() {
     holds(|address, publisher| {
         for round in 0..3 {
             let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
-            clients.iter_mut().for_each(|client| client.send(GET));
-            clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+            for client in &mut clients {
+                client.send(GET);
+            }
+            for client in &mut clients {
+                client.reads_until(FIRST_CHUNK);
+            }
             assert_eq!(publisher.publish("hello").subscribers(), 301, "round {round}");
-            clients.iter_mut().for_each(|client| client.reads(HELLO));
+            for client in &mut clients {
+                client.reads(HELLO);
+            }
             drop(clients);
             eventually("they have left", || publisher.stats().subscribers == 1);
         }
@@ -165,7 +177,9 @@ fn half_requests_occupy_no_thread_and_are_disconnected() {
         let mut half: Vec<Client> = (0..300).map(|_| send(address, "GET / HTTP/1.1\r\n")).collect();
         drop(opened(address));
         assert!(held().0 <= before, "{} threads, before {before}", held().0);
-        half.iter_mut().for_each(|client| assert!(client.reads_all_there_is().starts_with(b"HTTP/1.1 408 ")));
+        for client in &mut half {
+            assert!(client.reads_all_there_is().starts_with(b"HTTP/1.1 408 "));
+        }
     });
 }
 
@@ -330,7 +344,9 @@ fn a_thousand_connections_may_wait_to_be_accepted() {
         let mut clients: Vec<Client> = (0..300).map(|_| send(server.local_addr(), GET)).collect();
         let streams = publisher.clone();
         let server = server.spawn(move |_| streams.subscribe()).unwrap();
-        clients.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+        for client in &mut clients {
+            client.reads_until(FIRST_CHUNK);
+        }
         drop(clients);
         eventually("they have left", || publisher.stats().subscribers == 1);
         server.stop().unwrap();

@@ -47,7 +47,9 @@ fn each_client_is_sent_its_own_retry_time() {
     let shutdown = Shutdown::new(Duration::ZERO).retry_between(Duration::from_secs(1), Duration::from_secs(11));
     assert_eq!(publisher.shutdown_with(shutdown), 1_000);
     // Cut, since the grace was over at once: nothing is said any more.
-    all.iter_mut().for_each(|subscription| assert_eq!(subscription.next(), None));
+    for subscription in &mut all {
+        assert_eq!(subscription.next(), None);
+    }
 
     let publisher = Publisher::new();
     let all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
@@ -145,7 +147,9 @@ fn a_blocked_socket_is_shut_down_after_the_grace() {
     let publisher = Publisher::<()>::builder().max_queued_bytes(100_000_000).build().unwrap();
     publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
     // More than the kernel takes.
-    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    for _ in 0..100 {
+        publisher.publish("x".repeat(200_000));
+    }
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = vec![0; 1 << 20];
@@ -162,7 +166,9 @@ fn a_stream_that_ended_before_and_is_not_read_is_disconnected_after_the_grace() 
     let (told, end) = std::sync::mpsc::channel();
     let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| told.send(cause).unwrap());
     publisher.subscribe().unwrap().write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();
-    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    for _ in 0..100 {
+        publisher.publish("x".repeat(200_000));
+    }
     publisher.close();
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
     assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Closed));

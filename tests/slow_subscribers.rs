@@ -19,7 +19,9 @@ fn a_queue_holds_as_many_events_as_its_limit() {
     for n in 1..=3 {
         assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);
     }
-    (1..=3).for_each(|n| gets_data(&mut subscription, &n.to_string()));
+    for n in 1..=3 {
+        gets_data(&mut subscription, &n.to_string());
+    }
     gets_nothing(&mut subscription);
 }
 
@@ -89,7 +91,9 @@ fn closures_count_as_events() {
 fn the_default_limits_are_1024_events_and_1_mib() {
     let publisher = Publisher::new();
     let mut by_frames = publisher.subscribe().unwrap();
-    (0..1_024).for_each(|_| assert_eq!(publisher.publish("x").subscribers(), 1));
+    for _ in 0..1_024 {
+        assert_eq!(publisher.publish("x").subscribers(), 1);
+    }
     assert_eq!(publisher.publish("x").subscribers(), 0);
     ends(&mut by_frames, EndCause::QueueFull);
 
@@ -143,8 +147,9 @@ fn a_reader_that_is_ended_has_missed_nothing_before_its_end() {
         let publisher = with_queue(8, usize::MAX);
         let subscription = publisher.subscribe().unwrap();
         let reader = thread::spawn(move || {
-            let frames = subscription.enumerate();
-            frames.for_each(|(n, frame)| assert_eq!(frame, format!("data: {n}\n\n")));
+            for (n, frame) in subscription.enumerate() {
+                assert_eq!(frame, format!("data: {n}\n\n"));
+            }
         });
         // Faster than the reader, sooner or later: it takes while the queue is thrown away.
         let mut published = 0..1_000;

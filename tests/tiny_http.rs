@@ -418,7 +418,9 @@ fn streams_opened_at_once_all_get_their_first_comment() {
     for round in 0..3 {
         let start = Instant::now();
         let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            client.send(GET);
+        }
         for client in &mut clients {
             client.reads_head();
             client.reads(FIRST_CHUNK);
@@ -426,9 +428,13 @@ fn streams_opened_at_once_all_get_their_first_comment() {
         // Not how fast, but that none starves: one that does gets its first byte when another one leaves.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(publisher.publish("hello").subscribers(), 300, "round {round}");
-        clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        for client in &mut clients {
+            client.reads("0000000d\r\ndata: hello\n\n\r\n");
+        }
         publisher.close();
-        clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));
+        for client in &mut clients {
+            client.reads(LAST_CHUNK);
+        }
     }
 }
 

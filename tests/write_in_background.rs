@@ -324,7 +324,9 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
     let publisher = Publisher::<()>::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let kept = Kept::default();
     let subscription = publisher.subscribe().unwrap();
-    (0..10).for_each(|n| drop(publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)))));
+    for n in 0..10 {
+        publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)));
+    }
     subscription.write_in_background(Slow(kept.clone())).unwrap();
     eventually("all are written", || kept.text().contains("data: 9 "));
     let first = kept.text();
@@ -402,7 +404,9 @@ fn a_misbehaving_writer_affects_no_other_stream() {
     let open = || -> Subscription { publisher.subscribe().unwrap() };
     let healthy: Vec<Kept> = (0..10).map(|_| Kept::default()).collect();
     let broken: Vec<Kept> = (0..200).map(|_| Kept::default()).collect();
-    healthy.iter().for_each(|kept| open().write_in_background_with_options(kept.clone(), options()).unwrap());
+    for kept in &healthy {
+        open().write_in_background_with_options(kept.clone(), options()).unwrap();
+    }
     for (n, kept) in (0..).zip(&broken) {
         let rng = Rng::with_seed(seed ^ n);
         let writer = Misbehaves { rng, kept: kept.clone(), failed: false, used_after: Arc::clone(&used_after) };
