@@ -184,7 +184,11 @@ mod server {
                     });
                 }
                 // Publishes this many at once.
-                ["burst", count] => (0..count.parse().unwrap()).for_each(|_: u32| delivery.publish()),
+                ["burst", count] => {
+                    for _ in 0..count.parse::<u32>().unwrap() {
+                        delivery.publish();
+                    }
+                }
                 ["report"] => println!("{}", report(delivery.streams())),
                 _ => panic!("no command: {line}"),
             }
@@ -231,7 +235,9 @@ mod server {
                         // Not faster than a program that does something else in between.
                         thread::sleep(Duration::from_micros(200 + subscribers as u64));
                     }
-                    held.iter_mut().for_each(|subscription| drop(subscription.try_recv()));
+                    for subscription in &mut held {
+                        let _ = subscription.try_recv();
+                    }
                 }
                 costs.sort_unstable();
                 println!("{handed_over} {subscribers} {}", costs[costs.len() / 2]);
@@ -412,7 +418,9 @@ mod bench {
             while self.frames() != self.slowest() * self.clients.len() as u64 {
                 self.read(Duration::from_millis(10), None)?;
             }
-            self.clients.iter_mut().for_each(|client| client.partial.clear());
+            for client in &mut self.clients {
+                client.partial.clear();
+            }
             Ok(())
         }
     }
@@ -436,7 +444,9 @@ mod bench {
             }
             let whole = bytes.chunks_exact(FRAME);
             self.partial.extend_from_slice(whole.remainder());
-            whole.for_each(age);
+            for frame in whole {
+                age(frame);
+            }
         }
     }
 
@@ -773,7 +783,9 @@ mod bench {
         let mut clients: Vec<_> = (0..1_000).map(connect).collect();
         while !over.load(SeqCst) {
             // It fails when the server has hung up.
-            clients.iter_mut().for_each(|client| drop(client.write(b"G")));
+            for client in &mut clients {
+                let _ = client.write(b"G");
+            }
             std::thread::sleep(Duration::from_millis(500));
         }
     }

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_once_and_then_at_most_once_a_second_with_all_that_happened() {
+    fn a_first_notice_is_logged_at_once_and_later_ones_together_once_a_second() {
         let kind = Kind::default();
         assert_eq!(kind.count_at(1, 1), Some(1));
         assert_eq!(kind.count_at(5, 1), None);

@@ -14,7 +14,7 @@ fn sends<T: Send>() {}
 fn shares<T: Send + Sync + Debug>() {}
 
 #[test]
-fn what_may_cross_threads() {
+fn public_types_can_cross_threads() {
     /// Neither printable nor clonable, and only what is asked of properties.
     struct Properties(#[allow(dead_code)] std::sync::Mutex<u8>);
 
@@ -56,7 +56,7 @@ fn what_may_cross_threads() {
 }
 
 #[test]
-fn what_is_printed_is_short_and_of_use() {
+fn debug_output_is_short_and_useful() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();
     publisher.publish("hello");
@@ -182,7 +182,7 @@ fn statistics_are_serialized_by_the_names_of_their_fields() {
 }
 
 #[test]
-fn the_iterator_is_an_iterator() {
+fn a_subscription_works_with_iterator_adapters() {
     let publisher = Publisher::new();
     let subscription = publisher.subscription(()).initial_data(["1", "2", "3"]).open().unwrap();
     let data: Vec<String> = subscription.take(2).map(|frame| frame.to_uppercase()).collect();

@@ -18,7 +18,7 @@ fn event() -> Event {
 }
 
 #[test]
-fn event_types() {
+fn event_types_with_line_ends_or_nul_are_rejected() {
     refused(event().event("a\nb"), "invalid character '\\n' at byte 1 of the event type: remove CR, LF and NUL");
     refused(event().event("\rb"), "invalid character '\\r' at byte 0 of the event type: remove CR, LF and NUL");
     refused(event().event("äb\0"), "invalid character '\\0' at byte 3 of the event type: remove CR, LF and NUL");
@@ -27,7 +27,7 @@ fn event_types() {
 }
 
 #[test]
-fn ids() {
+fn event_ids_other_than_1_to_128_visible_ascii_characters_are_rejected() {
     refused(event().id(""), "empty event ID: use 1 to 128 visible ASCII characters");
     refused(event().id("a b"), "invalid character ' ' at byte 1 of the event ID: use visible ASCII characters");
     refused(event().id("a\nb"), "invalid character '\\n' at byte 1 of the event ID: use visible ASCII characters");
@@ -44,7 +44,7 @@ fn ids() {
 }
 
 #[test]
-fn retry_times() {
+fn retry_times_beyond_31_bits_are_rejected() {
     let text = "retry time too long (2147483648 ms): use at most 2147483647 ms";
     refused(event().retry(Duration::from_millis(2_147_483_648)), text);
     refused(
@@ -54,7 +54,7 @@ fn retry_times() {
 }
 
 #[test]
-fn settings_with_which_nothing_works() {
+fn publisher_settings_of_zero_are_rejected() {
     let builder = Publisher::<()>::builder;
     refused(builder().max_subscribers(0).build(), "`max_subscribers` must be greater than 0");
     refused(builder().max_channels_per_subscriber(0).build(), "`max_channels_per_subscriber` must be greater than 0");
@@ -75,7 +75,7 @@ fn settings_with_which_nothing_works() {
 }
 
 #[test]
-fn subscriptions_that_cannot_be() {
+fn subscription_settings_of_zero_and_no_channels_are_rejected() {
     let publisher = Publisher::new();
     let open = || publisher.subscription(());
     refused(open().channels([""; 0]).open(), "no channels: subscribe to at least one");
@@ -87,7 +87,7 @@ fn subscriptions_that_cannot_be() {
 }
 
 #[test]
-fn headers() {
+fn headers_that_forge_others_or_describe_the_stream_are_rejected() {
     let with = |name, value| ResponseHeaders::new().with(name, value);
     let name = |name: &str| format!("invalid header name {name:?}: use letters, digits and !#$%&'*+-.^_`|~");
     refused(with("", "x"), &name(""));
@@ -107,7 +107,7 @@ fn headers() {
 }
 
 #[test]
-fn what_a_subscription_says_when_there_is_nothing() {
+fn receive_errors_distinguish_an_empty_queue_from_an_ended_stream() {
     refused(Err::<(), _>(TryRecvError::Empty), "no event is queued");
     refused(Err::<(), _>(TryRecvError::Ended), "the stream has ended");
     refused(Err::<(), _>(RecvTimeoutError::Timeout), "timed out waiting for an event");
@@ -117,7 +117,7 @@ fn what_a_subscription_says_when_there_is_nothing() {
 }
 
 #[test]
-fn only_a_full_house_may_have_room_later() {
+fn only_a_reached_limit_is_a_temporary_error() {
     assert!(OpenError::TooManySubscribers { limit: 1 }.is_temporary());
     assert!(!OpenError::NoChannels.is_temporary());
     assert!(!OpenError::TooManyChannels { given: 2, limit: 1 }.is_temporary());

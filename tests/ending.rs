@@ -22,14 +22,16 @@ fn frees_a_blocked_reader(open: impl Fn(&Publisher) -> Subscription, end: impl F
             ends(&mut subscription, cause);
         });
         is_about_to_block.recv().unwrap();
-        (0..round % 20).for_each(|_| thread::yield_now());
+        for _ in 0..round % 20 {
+            thread::yield_now();
+        }
         end(&publisher);
         reader.join().unwrap();
     }
 }
 
 #[test]
-fn close_ends_after_what_was_queued_and_the_publisher_stays_usable() {
+fn close_delivers_queued_events_and_leaves_the_publisher_usable() {
     let publisher = Publisher::new();
     let mut before = publisher.subscribe().unwrap();
     publisher.publish("1");
@@ -44,13 +46,14 @@ fn close_ends_after_what_was_queued_and_the_publisher_stays_usable() {
     assert_eq!(publisher.stats().ended.closed, 1);
 }
 
+/// Seen in axum and Rocket: closing blocks on an idle stream.
 #[test]
-fn close_hangs_on_an_idle_stream_axum_rocket() {
+fn closing_ends_an_idle_stream() {
     frees_a_blocked_reader(|publisher| publisher.subscribe().unwrap(), Publisher::close, EndCause::Closed);
 }
 
 #[test]
-fn the_last_handle_is_dropped() {
+fn dropping_the_last_handle_delivers_queued_events_and_ends_the_stream() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     let (clone, weak) = (publisher.clone(), publisher.downgrade());
@@ -62,14 +65,15 @@ fn the_last_handle_is_dropped() {
     assert!(weak.upgrade().is_none());
 }
 
+/// Seen in a Python library: the reader stays blocked forever.
 #[test]
-fn unsubscribe_leaves_the_reader_blocked_forever_python() {
+fn unsubscribing_wakes_a_blocked_reader() {
     let unsubscribe = |publisher: &Publisher| assert_eq!(publisher.unsubscribe_if(["chat", "news"], |()| true), 1);
     frees_a_blocked_reader(|p| subscriber(p, ["chat", "news"]), unsubscribe, EndCause::Unsubscribed);
 }
 
 #[test]
-fn unsubscribe_takes_out_of_one_channel_and_leaves_the_others() {
+fn unsubscribing_from_one_channel_keeps_the_others() {
     let publisher = Publisher::new();
     let mut chat = subscriber(&publisher, ["chat"]);
     let mut both = subscriber(&publisher, ["chat", "news"]);
@@ -89,7 +93,7 @@ fn unsubscribe_takes_out_of_one_channel_and_leaves_the_others() {
 }
 
 #[test]
-fn unsubscribe_with_a_filter() {
+fn unsubscribe_if_ends_only_subscribers_that_match() {
     let publisher = publisher::<&str>();
     let mut ada = publisher.subscription("Ada").open().unwrap();
     let mut bob = publisher.subscription("Bob").open().unwrap();
@@ -108,8 +112,9 @@ fn unsubscribe_with_a_filter() {
     );
 }
 
+/// Seen in a Python library: it stays in the registry.
 #[test]
-fn a_dropped_subscription_is_gone_at_once_python() {
+fn a_dropped_subscription_is_gone_at_once() {
     let publisher = Publisher::new();
     let subscription = subscriber(&publisher, ["chat", "news"]);
     assert_eq!(publisher.subscriber_properties(["chat", "news"]).len(), 1);
@@ -138,7 +143,7 @@ fn a_subscription_outlives_its_publisher() {
 }
 
 #[test]
-fn write_to_tells_why_the_stream_ended() {
+fn write_to_returns_why_the_stream_ended() {
     let publisher = Publisher::new();
     let subscription = publisher.subscription(()).initial_data(["1"]).open().unwrap();
     publisher.publish("2");

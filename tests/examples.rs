@@ -38,13 +38,17 @@ fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
 }
 
 #[test]
-fn visits_tells_every_viewer_of_each_visit() {
+fn visits_shows_each_visit_to_every_viewer() {
     let visits = Example::start("visits");
     assert!(get(&visits.url).1.contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| visits.events("/visits"));
-    viewers.iter_mut().for_each(|viewer| viewer.gets("data: 1 visits so far\n\n"));
+    for viewer in &mut viewers {
+        viewer.gets("data: 1 visits so far\n\n");
+    }
     get(&visits.url);
-    viewers.iter_mut().for_each(|viewer| viewer.gets("data: visit number 2\n\n"));
+    for viewer in &mut viewers {
+        viewer.gets("data: visit number 2\n\n");
+    }
     assert_eq!(get(&format!("{}/nothing", visits.url)).0, 404);
 }
 
@@ -143,7 +147,7 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
 }
 
 #[test]
-fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
+fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     let chat = Chat(Example::start("chat"));
     let mut bob = chat.join("Bob");
     chat.says("Ada", "seen");
@@ -176,7 +180,7 @@ fn chat_gives_a_tab_that_comes_back_what_it_has_missed_once() {
 }
 
 #[test]
-fn chat_says_what_is_wrong() {
+fn chat_rejects_a_bad_request_with_the_reason() {
     let chat = Chat(Example::start("chat"));
     let missing_name = (400, "the field `username` is missing\n".to_owned());
     assert_eq!(get(&format!("{}/subscribe", chat.0.url)), missing_name);
@@ -208,7 +212,7 @@ fn next_told(watcher: &mut Watcher) -> Told {
 }
 
 #[test]
-fn progress_tells_who_comes_late_how_all_jobs_stand() {
+fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     let progress = Example::start("progress");
     let name = "<b>fail</b> & ü";
     assert_eq!(start_job(&progress, &format!(" {name} ")), (201, "{\"job\":3}".into()));
@@ -231,10 +235,14 @@ fn progress_tells_who_comes_late_how_all_jobs_stand() {
 
     // Late, and the same; the stream of one job has what is its own.
     let mut late = Watcher::new(&progress, "/events");
-    all.iter().for_each(|told| assert_eq!(next_told(&mut late), *told));
+    for told in &all {
+        assert_eq!(next_told(&mut late), *told);
+    }
     assert_eq!(late.last_event_id, live.last_event_id);
     let mut alone = Watcher::new(&progress, "/events?job=3");
-    third.iter().for_each(|told| assert_eq!(next_told(&mut alone), *told));
+    for told in &third {
+        assert_eq!(next_told(&mut alone), *told);
+    }
     assert_eq!(alone.last_event_id, live.last_event_id);
 
     // One that comes back goes on there.
@@ -245,7 +253,7 @@ fn progress_tells_who_comes_late_how_all_jobs_stand() {
 }
 
 #[test]
-fn progress_lets_jobs_wait_but_not_for_ever_more() {
+fn progress_queues_at_most_20_jobs() {
     let progress = Example::start("progress");
     let mut answers = (0..30).map(|n| start_job(&progress, &format!("number {n}")));
     let started = answers.by_ref().take_while(|(status, _)| *status == 201).count() as u64;
@@ -259,7 +267,7 @@ fn progress_lets_jobs_wait_but_not_for_ever_more() {
 }
 
 #[test]
-fn progress_says_what_is_wrong() {
+fn progress_rejects_a_bad_request_with_the_reason() {
     let progress = Example::start("progress");
     let url = |path: &str| format!("{}{path}", progress.url);
     assert_eq!(post(&url("/jobs"), ""), (400, "the field `name` is missing\n".into()));
@@ -279,9 +287,9 @@ fn progress_says_what_is_wrong() {
     assert_eq!(start_job(&progress, "the first that was right"), (201, "{\"job\":3}".into()));
 }
 
-/// A page in which text of others could become HTML has one of these.
+/// A page in which text of others could become HTML has one of these. Seen in many chat demos: HTML in a name or a text runs.
 #[test]
-fn html_in_the_chat_demos_name_or_text_runs_many() {
+fn no_page_turns_text_into_html() {
     for page in ["visits", "chat", "progress", "hub"] {
         let example = Example::start(page);
         let (_, html) = get(&example.url);
@@ -316,7 +324,7 @@ fn hub_publishes_to_channels() {
 }
 
 #[test]
-fn hub_refuses_and_says_why_and_publishes_nothing() {
+fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     let hub = Example::start("hub");
     let mut watcher = Watcher::new(&hub, "/c");
     let url = |path: &str| format!("{}{path}", hub.url);
@@ -365,7 +373,7 @@ fn hub_refuses_and_says_why_and_publishes_nothing() {
 }
 
 #[test]
-fn hub_tells_its_statistics_to_prometheus() {
+fn hub_reports_its_statistics_to_prometheus() {
     let hub = Example::start("hub");
     let url = |path: &str| format!("{}{path}", hub.url);
     let mut watcher = Watcher::new(&hub, "/a,b");
@@ -455,7 +463,7 @@ fn held(hub: &Example, channel: &str) -> [usize; 4] {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn hub_is_where_it_was_after_10_000_clients_that_connect_and_reset() {
+fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
     let mut command = Command::new(built_examples().join("hub"));
     // tiny_http's threads panic, one by one, over connections that were reset before they were read.
     command.stderr(std::process::Stdio::null());
@@ -506,7 +514,7 @@ fn hub_serves_its_streams_on_a_second_address_too() {
 }
 
 #[test]
-fn hub_tells_a_gap_once_after_a_restart() {
+fn hub_reports_a_gap_once_after_a_restart() {
     let mut before = Example::start("hub");
     let mut client = before.events("/c");
     let start = client.next_frame().unwrap();

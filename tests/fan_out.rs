@@ -10,7 +10,7 @@ use common::{gets_data, gets_nothing, subscriber};
 use server_sent_events::{DEFAULT_CHANNEL, Event, Publisher};
 
 #[test]
-fn one_subscriber() {
+fn a_subscriber_receives_an_event_once() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     assert_eq!(publisher.publish("hello").subscribers(), 1);
@@ -19,7 +19,7 @@ fn one_subscriber() {
 }
 
 #[test]
-fn three_subscribers() {
+fn every_subscriber_receives_an_event_once() {
     let publisher = Publisher::new();
     let mut subscriptions = [(); 3].map(|()| publisher.subscribe().unwrap());
     assert_eq!(publisher.publish("hello").subscribers(), 3);
@@ -30,7 +30,7 @@ fn three_subscribers() {
 }
 
 #[test]
-fn two_channels_and_a_subscriber_of_both() {
+fn an_event_reaches_only_the_subscribers_of_its_channel() {
     let publisher = Publisher::new();
     let mut chat = subscriber(&publisher, ["chat"]);
     let mut news = subscriber(&publisher, ["news"]);
@@ -43,7 +43,9 @@ fn two_channels_and_a_subscriber_of_both() {
     gets_data(&mut news, "to news");
     gets_data(&mut both, "to chat");
     gets_data(&mut both, "to news");
-    [chat, news, both].iter_mut().for_each(gets_nothing);
+    for mut subscription in [chat, news, both] {
+        gets_nothing(&mut subscription);
+    }
 }
 
 #[test]
@@ -80,7 +82,7 @@ fn publish_and_subscribe_use_the_default_channel() {
 }
 
 #[test]
-fn who_comes_later_gets_what_comes_later() {
+fn a_late_subscriber_receives_only_later_events() {
     let publisher = Publisher::new();
     assert_eq!(publisher.publish("nobody is here").subscribers(), 0);
     let mut subscription = publisher.subscribe().unwrap();
@@ -90,7 +92,7 @@ fn who_comes_later_gets_what_comes_later() {
 }
 
 #[test]
-fn everything_that_names_channels() {
+fn strings_of_any_type_and_collections_of_them_name_channels() {
     struct Topic;
     impl AsRef<str> for Topic {
         fn as_ref(&self) -> &str {
@@ -125,12 +127,16 @@ fn everything_that_names_channels() {
         assert_eq!(receipt.subscribers(), 2);
     }
     assert_eq!(publisher.publish_to([""; 0], "nowhere").subscribers(), 0);
-    (1..=14).for_each(|n| gets_data(&mut a, &n.to_string()));
-    (9..=14).for_each(|n| gets_data(&mut b, &n.to_string()));
+    for n in 1..=14 {
+        gets_data(&mut a, &n.to_string());
+    }
+    for n in 9..=14 {
+        gets_data(&mut b, &n.to_string());
+    }
 }
 
 #[test]
-fn everything_that_converts_into_an_event() {
+fn strings_of_any_type_become_events() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     let text = String::from("2");
@@ -147,7 +153,7 @@ fn everything_that_converts_into_an_event() {
 }
 
 #[test]
-fn nobody_listens_nothing_is_encoded() {
+fn without_subscribers_nothing_is_encoded() {
     struct Costly;
     impl From<Costly> for Event {
         fn from(_: Costly) -> Self {

@@ -17,7 +17,7 @@ fn with_heartbeat(interval: impl Into<Option<Duration>>) -> (Publisher, Subscrip
 }
 
 #[test]
-fn it_comes_after_the_interval_and_again() {
+fn a_heartbeat_comes_after_each_silent_interval() {
     let (_publisher, mut subscription) = with_heartbeat(SHORT);
     for _ in 0..3 {
         let start = Instant::now();
@@ -27,12 +27,12 @@ fn it_comes_after_the_interval_and_again() {
 }
 
 #[test]
-fn it_fires_nothing_in_the_browser() {
+fn a_heartbeat_fires_no_event_in_a_browser() {
     assert_eq!(common::parsed(HEARTBEAT), []);
 }
 
 #[test]
-fn an_event_puts_it_off() {
+fn an_event_postpones_the_heartbeat() {
     let (publisher, mut subscription) = with_heartbeat(SHORT * 10);
     let start = Instant::now();
     while start.elapsed() < SHORT * 30 {
@@ -46,7 +46,7 @@ fn an_event_puts_it_off() {
 }
 
 #[test]
-fn every_way_of_taking_gives_it() {
+fn every_way_to_receive_returns_heartbeats() {
     let (_publisher, mut subscription) = with_heartbeat(SHORT);
     gets(&mut subscription, HEARTBEAT);
     assert_eq!(subscription.recv().unwrap(), HEARTBEAT);
@@ -62,7 +62,7 @@ fn a_timeout_shorter_than_the_interval_is_a_timeout() {
 }
 
 #[test]
-fn one_that_is_skipped_again_and_again_is_silent() {
+fn a_subscriber_that_is_skipped_again_and_again_gets_heartbeats() {
     let (publisher, mut subscription) = with_heartbeat(SHORT);
     let start = Instant::now();
     common::eventually("a heartbeat between skipped events", || {
@@ -73,7 +73,7 @@ fn one_that_is_skipped_again_and_again_is_silent() {
 }
 
 #[test]
-fn none_means_never() {
+fn an_interval_of_none_disables_heartbeats() {
     let (publisher, mut subscription) = with_heartbeat(None);
     assert_eq!(subscription.recv_timeout(SHORT * 3), Err(RecvTimeoutError::Timeout));
     publisher.close();
@@ -81,7 +81,7 @@ fn none_means_never() {
 }
 
 #[test]
-fn a_subscription_may_have_its_own() {
+fn a_subscription_can_have_its_own_interval() {
     let (publisher, _) = with_heartbeat(None);
     let mut subscription = publisher.subscription(()).heartbeat(SHORT).open().unwrap();
     gets(&mut subscription, HEARTBEAT);
@@ -90,7 +90,7 @@ fn a_subscription_may_have_its_own() {
 }
 
 #[test]
-fn an_interval_that_no_clock_can_count_is_never() {
+fn an_interval_too_long_for_a_clock_disables_heartbeats() {
     let (publisher, mut subscription) = with_heartbeat(Duration::MAX);
     publisher.publish("1");
     assert_eq!(subscription.recv_timeout(Duration::MAX).unwrap(), "data: 1\n\n");
@@ -98,7 +98,7 @@ fn an_interval_that_no_clock_can_count_is_never() {
 }
 
 #[test]
-fn it_may_be_a_block_of_its_own_for_those_who_wait_for_a_blank_line() {
+fn a_heartbeat_can_end_with_a_blank_line() {
     let publisher = Publisher::builder().heartbeat(SHORT).heartbeat_style(HeartbeatStyle::Block).build().unwrap();
     assert_eq!(publisher.subscribe().unwrap().next().unwrap(), ":\n\n");
     let builder = publisher.subscription(()).heartbeat_style(HeartbeatStyle::Line);

@@ -44,35 +44,38 @@ fn id_of(id: &str, sequence: u64) -> String {
     format!("{}-{sequence}", id.rsplit_once('-').unwrap().0)
 }
 
+/// Seen in go-sse: it is sent the whole history again.
 #[test]
-fn caught_up_client_sent_the_whole_history_again_go_sse() {
+fn a_client_that_is_up_to_date_is_replayed_nothing() {
     let (publisher, ids) = published(3);
     assert_eq!(replay(&publisher, ["a"], &ids[2]), [""; 0]);
 }
 
+/// Seen in r3labs/sse: the replay repeats the last event.
 #[test]
-fn replay_repeats_the_last_event_r3labs() {
+fn a_replay_starts_after_the_last_event_id() {
     let (publisher, ids) = published(3);
     assert_eq!(replay(&publisher, ["a"], &ids[0]), ["data 2", "data 3"]);
 }
 
 #[test]
-fn the_newest_id_with_a_ring_that_is_exactly_full() {
+fn in_a_ring_that_is_exactly_full_the_newest_id_replays_nothing() {
     let (publisher, ids) = published(4);
     assert_eq!(replay(&publisher, ["a"], &ids[3]), [""; 0]);
     assert_eq!(replay(&publisher, ["a"], id_of(&ids[0], 0)), ["data 1", "data 2", "data 3", "data 4"]);
 }
 
 #[test]
-fn the_oldest_that_is_still_there_and_the_one_before_it() {
+fn a_gap_is_reported_only_if_an_event_after_the_id_was_evicted() {
     let (publisher, ids) = published(6);
     assert_eq!(replay(&publisher, ["a"], &ids[2]), ["data 4", "data 5", "data 6"]);
     assert_eq!(replay(&publisher, ["a"], &ids[1]), ["data 3", "data 4", "data 5", "data 6"], "all after it are there");
     assert_eq!(replay(&publisher, ["a"], &ids[0]), ["GAP", "data 3", "data 4", "data 5", "data 6"]);
 }
 
+/// Seen in Mercure: a client with an unknown ID passes for up to date.
 #[test]
-fn unknown_id_taken_for_up_to_date_mercure() {
+fn an_unknown_id_is_a_gap_and_replays_everything() {
     let (publisher, ids) = published(2);
     let all = ["GAP", "data 1", "data 2"];
     assert_eq!(replay(&publisher, ["a"], "unknown"), all);
@@ -84,25 +87,30 @@ fn unknown_id_taken_for_up_to_date_mercure() {
     assert_eq!(replay(&publisher, ["a"], ids[0].replace("-1", "-+1")), all, "written otherwise");
 }
 
+/// Seen in go-sse and r3labs/sse: their IDs have no epoch.
 #[test]
-fn id_without_epoch_after_a_restart_go_sse_r3labs() {
+fn an_id_from_before_a_restart_is_a_gap() {
     let (_before, ids) = published(2);
     let (after, _) = published(2);
     assert_eq!(replay(&after, ["a"], &ids[0]), ["GAP", "data 1", "data 2"]);
 }
 
+/// Seen in r3labs/sse: it is sent a replay.
 #[test]
-fn replay_to_a_client_that_sent_no_id_r3labs() {
+fn a_client_without_an_id_is_replayed_nothing() {
     let (publisher, ids) = published(3);
     let mut subscription = publisher.subscribe_to("a").unwrap();
     assert_eq!(subscription.resumption(), Resumption::NotRequested);
     assert_eq!(text(&mut subscription), format!("id: {}\n\n", ids[2]));
 }
 
+/// Seen in Mercure: an unlimited history passes for a leak.
 #[test]
-fn unlimited_history_taken_for_a_leak_mercure() {
+fn a_history_is_limited_by_default() {
     let publisher = with(History::new());
-    (0..10_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    for n in 0..10_000 {
+        publisher.publish(n.to_string());
+    }
     let history = publisher.stats().history;
     assert_eq!((history.events, history.channels), (8_192, 1));
     assert!(history.bytes < 64 * 1024 * 1024);
@@ -112,7 +120,9 @@ fn unlimited_history_taken_for_a_leak_mercure() {
 fn an_id_that_only_another_channel_has_evicted_is_no_gap() {
     let (publisher, ids) = published(2);
     publisher.publish_to("quiet", "still here");
-    (3..=20).for_each(|n| drop(publisher.publish_to("a", format!("data {n}"))));
+    for n in 3..=20 {
+        publisher.publish_to("a", format!("data {n}"));
+    }
     assert_eq!(replay(&publisher, ["quiet"], &ids[0]), ["still here"]);
     assert_eq!(replay(&publisher, ["nobody published here"], &ids[0]), [""; 0]);
     assert_eq!(replay(&publisher, ["a"], &ids[0])[0], "GAP");
@@ -134,7 +144,7 @@ fn channels_are_merged_in_order_each_event_once() {
 }
 
 #[test]
-fn bytes_are_bounded_over_all_channels_and_the_oldest_goes_first_wherever_it_is() {
+fn the_limit_of_bytes_spans_all_channels_and_evicts_the_oldest_event_first() {
     let publisher = with(History::new().max_bytes(10_000));
     let start = publisher.last_event_id().unwrap();
     publisher.publish_to("a", "the oldest");
@@ -151,7 +161,7 @@ fn bytes_are_bounded_over_all_channels_and_the_oldest_goes_first_wherever_it_is(
 }
 
 #[test]
-fn age_goes_by_the_clock_that_is_passed_in() {
+fn age_is_measured_by_the_clock_that_is_passed_in() {
     let now = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&now);
     let publisher =
@@ -180,7 +190,7 @@ fn ageing(max_bytes: usize) -> (Publisher, Arc<AtomicU64>) {
 }
 
 #[test]
-fn a_channel_that_was_empty_meanwhile_remembers_what_it_has_lost() {
+fn a_channel_that_was_empty_meanwhile_still_reports_evicted_events() {
     let (publisher, now) = ageing(1_000_000);
     let start = publisher.last_event_id().unwrap();
     publisher.publish_to("a", "1");
@@ -195,7 +205,7 @@ fn a_channel_that_was_empty_meanwhile_remembers_what_it_has_lost() {
 }
 
 #[test]
-fn what_a_forgotten_channel_has_lost_is_told_all_the_same() {
+fn events_evicted_with_a_forgotten_channel_are_still_reported() {
     // Room for the floors of about 30 channels.
     let (publisher, now) = ageing(100_000);
     let start = publisher.last_event_id().unwrap();
@@ -270,7 +280,7 @@ fn an_own_id_that_looks_like_one_of_the_history_never_skips_an_event() {
 }
 
 #[test]
-fn what_is_published_to_no_channel_is_not_kept() {
+fn an_event_to_no_channel_is_not_kept() {
     let publisher = with(History::new().max_bytes(2_000));
     for _ in 0..10 {
         publisher.publish_to([""; 0], "x".repeat(300));
@@ -370,7 +380,7 @@ fn no_break_leaves_a_client_with_the_start_id_and_without_the_gap_or_the_snapsho
 }
 
 #[test]
-fn the_gap_event_may_be_another_or_none() {
+fn the_gap_event_can_be_replaced_or_turned_off() {
     let mine = with(History::new().gap_event(Event::new("reload, please").event("stale").unwrap()));
     let mut subscription = mine.subscription(()).last_event_id("?".to_owned()).open().unwrap();
     let start = mine.last_event_id().unwrap();
@@ -382,7 +392,7 @@ fn the_gap_event_may_be_another_or_none() {
 }
 
 #[test]
-fn a_gap_says_null_for_what_cannot_be_an_id() {
+fn a_gap_reports_null_for_an_invalid_id() {
     let publisher = with(History::new());
     for (id, told) in [("\"\\", r#""\"\\""#), ("", "null"), ("a b", "null"), ("\u{e4}", "null")] {
         let mut subscription = publisher.subscription(()).last_event_id(id.to_owned()).open().unwrap();
@@ -392,7 +402,7 @@ fn a_gap_says_null_for_what_cannot_be_an_id() {
 }
 
 #[test]
-fn the_last_n_for_those_who_come_without_an_id() {
+fn replay_last_sends_the_last_n_events_to_a_client_without_an_id() {
     let (publisher, ids) = published(6);
     let last = |events: usize| {
         let builder = publisher.subscription(()).channels("a").replay_last(events);
@@ -412,7 +422,7 @@ fn the_last_n_for_those_who_come_without_an_id() {
 }
 
 #[test]
-fn the_last_n_are_a_gap_if_one_of_them_is_lost() {
+fn replay_last_is_a_gap_if_one_of_the_last_n_was_evicted() {
     let (publisher, _) = published(6);
     let last = |channels: &[&str], events: usize| {
         let builder = publisher.subscription(()).channels(channels).replay_last(events);
@@ -431,7 +441,7 @@ fn the_last_n_are_a_gap_if_one_of_them_is_lost() {
 }
 
 #[test]
-fn snapshot_then_live() {
+fn a_client_without_an_id_starts_after_its_snapshot() {
     let publisher = with(History::new());
     publisher.publish("1");
     // The page is rendered: first the point, then the content, which may hold what is published meanwhile.
@@ -471,7 +481,9 @@ fn a_replay_larger_than_the_queue_works() {
     let publisher =
         Publisher::builder().max_queued_events(4).max_queued_bytes(100).history(History::new()).build().unwrap();
     let start = publisher.last_event_id().unwrap();
-    (0..5_000).for_each(|n| drop(publisher.publish(n.to_string())));
+    for n in 0..5_000 {
+        publisher.publish(n.to_string());
+    }
     let all = replay(&publisher, ["default channel"], start);
     assert!(all.iter().map(|data| data.parse::<usize>().unwrap()).eq(0..5_000));
 }
@@ -485,7 +497,9 @@ fn a_heartbeat_carries_the_newest_id_so_that_a_quiet_client_does_not_grow_old() 
     let publisher = with_heartbeat(History::new().max_events_per_channel(4));
     let mut quiet = publisher.subscribe_to("quiet").unwrap();
     assert_eq!(quiet.next().unwrap(), format!("id: {}\n\n", publisher.last_event_id().unwrap()));
-    (0..20).for_each(|n| drop(publisher.publish_to("busy", n.to_string())));
+    for n in 0..20 {
+        publisher.publish_to("busy", n.to_string());
+    }
     let id = publisher.last_event_id().unwrap();
     assert_eq!(quiet.next().unwrap(), format!("id: {id}\n\n"));
     assert_eq!(replay(&publisher, ["quiet", "busy"], id), [""; 0]);
@@ -526,7 +540,7 @@ fn a_heartbeat_carries_an_id_only_if_the_stream_was_not_sent_it_in_any_form() {
 }
 
 #[test]
-fn a_client_that_resumes_is_told_no_id_before_a_newer_event() {
+fn a_client_that_resumes_is_sent_no_id_before_a_newer_event() {
     let publisher = with_heartbeat(History::new());
     publisher.publish("1");
     publisher.publish(own("2", "mine"));
@@ -549,7 +563,7 @@ fn blocks_with_an_id_alone_can_be_turned_off() {
 }
 
 #[test]
-fn settings_that_cannot_hold() {
+fn history_settings_of_zero_are_rejected() {
     let build = |history: History| Publisher::builder().history(history).build().map(drop).map_err(|e| e.to_string());
     assert_eq!(
         build(History::new().max_events_per_channel(0)),
@@ -562,7 +576,7 @@ fn settings_that_cannot_hold() {
 }
 
 #[test]
-fn a_full_queue_ends_the_stream_and_the_client_comes_back_and_loses_nothing() {
+fn a_client_whose_queue_was_full_resumes_and_loses_nothing() {
     let publisher = Publisher::builder().max_queued_events(8).history(History::new()).heartbeat(None).build().unwrap();
     let (mut id, mut seen, mut ended) = (None, Vec::new(), 0);
     let mut published = 0;

@@ -36,7 +36,7 @@ fn are_told(calls: &Calls, name: &str, channels: &str, cause: EndCause) {
 }
 
 #[test]
-fn each_way_to_end_is_told() {
+fn each_way_to_end_calls_the_hook_with_its_cause() {
     let calls = Calls::default();
     let publisher = builder(&calls).max_queued_events(1).build().unwrap();
     let open = |name: &str| publisher.subscription(name.to_owned()).channels([name, "all"]);
@@ -88,7 +88,7 @@ fn each_way_to_end_is_told() {
 }
 
 #[test]
-fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
+fn dropping_the_last_handle_calls_the_hook_which_still_has_a_publisher() {
     let calls = Calls::default();
     let told = Arc::clone(&calls);
     let publisher = Publisher::builder_for::<String>()
@@ -108,7 +108,7 @@ fn the_last_handles_drop_is_told_and_the_hook_still_has_a_publisher() {
 }
 
 #[test]
-fn what_was_refused_is_not_told() {
+fn a_refused_subscription_calls_no_hook() {
     let calls = Calls::default();
     let publisher = builder(&calls).max_subscribers(1).build().unwrap();
     let _one = publisher.subscription("one".into()).open().unwrap();
@@ -141,7 +141,9 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
     common::gets_data(&mut ada, "Ada has come");
     // Each publish in a hook fills the queues further.
     let _others: Vec<_> = (0..10).map(|n| publisher.subscription(n.to_string()).open().unwrap()).collect();
-    (0..10).for_each(|_| drop(publisher.publish("x")));
+    for _ in 0..10 {
+        publisher.publish("x");
+    }
     eventually("each that was slow was told once", || calls.lock().unwrap().len() == 11);
     assert_eq!(publisher.stats().ended.queue_full, 11);
 }
@@ -173,7 +175,11 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
                 }
             });
         }
-        threads.spawn(|| (0..300).for_each(|_| assert!(publisher.disconnect_if(|name| name.ends_with('7')) < 7)));
+        threads.spawn(|| {
+            for _ in 0..300 {
+                assert!(publisher.disconnect_if(|name| name.ends_with('7')) < 7);
+            }
+        });
     });
     publisher.close();
     let calls = || calls.lock().unwrap().clone();
@@ -188,13 +194,15 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
 
 /// Whoever comes first: the subscription that is dropped, or the publisher.
 #[test]
-fn the_end_is_told_also_when_the_last_handle_goes_at_the_same_moment() {
+fn the_end_hook_is_called_even_if_the_last_handle_is_dropped_at_the_same_moment() {
     for round in 0..5_000 {
         let calls = Calls::default();
         let publisher = builder(&calls).build().unwrap();
         let subscription = publisher.subscription("one".into()).open().unwrap();
         let dropping = thread::spawn(move || drop(subscription));
-        (0..round % 4_000).for_each(|_| std::hint::spin_loop());
+        for _ in 0..round % 4_000 {
+            std::hint::spin_loop();
+        }
         drop(publisher);
         dropping.join().unwrap();
         assert_eq!(calls.lock().unwrap().len(), 2, "round {round}");

@@ -57,7 +57,7 @@ fn retry(stream: &str) -> Option<u64> {
 }
 
 #[test]
-fn hub_sends_2000_streams_home_within_its_grace_each_with_a_time_of_its_own() {
+fn hub_ends_2000_streams_within_its_grace_each_with_its_own_retry_time() {
     const STREAMS: usize = 2_000;
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     // The hub has the same limit and needs two for each.
@@ -100,7 +100,7 @@ fn hub_sends_2000_streams_home_within_its_grace_each_with_a_time_of_its_own() {
 }
 
 #[test]
-fn hub_turns_new_clients_away_while_it_ends_and_ends_at_once_when_it_is_told_again() {
+fn hub_refuses_new_clients_while_it_ends_and_ends_at_once_on_a_second_signal() {
     let mut hub = Example::start("hub");
     let mut watcher = hub.connect();
     watcher.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -176,7 +176,7 @@ fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
 }
 
 #[test]
-fn hub_waits_for_those_who_hang_no_longer_than_its_grace() {
+fn hub_waits_for_blocked_clients_no_longer_than_its_grace() {
     let mut hub = Example::start("hub");
     let mut hangs = client_that_hangs(&hub);
     let mut sends_for_ever = hub.connect();

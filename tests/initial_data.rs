@@ -6,7 +6,7 @@ use common::{ends, gets, gets_data, gets_nothing};
 use server_sent_events::{EndCause, Event, Publisher};
 
 #[test]
-fn it_comes_before_the_live_events_in_order() {
+fn initial_data_comes_before_live_events_in_order() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscription(()).initial_data(["1", "2"]).initial_data(["3"]).open().unwrap();
     let mut other = publisher.subscribe().unwrap();
@@ -15,7 +15,9 @@ fn it_comes_before_the_live_events_in_order() {
         gets_data(&mut subscription, data);
     }
     gets_data(&mut other, "4");
-    [subscription, other].iter_mut().for_each(gets_nothing);
+    for mut subscription in [subscription, other] {
+        gets_nothing(&mut subscription);
+    }
 }
 
 #[test]
@@ -28,17 +30,19 @@ fn data_of_two_lines_is_two_data_lines_in_one_frame() {
 }
 
 #[test]
-fn it_may_be_larger_than_the_queue() {
+fn initial_data_can_be_larger_than_the_queue() {
     let publisher = Publisher::builder().max_queued_events(2).max_queued_bytes(64).build().unwrap();
     let many: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     let mut subscription = publisher.subscription(()).initial_data(&many).open().unwrap();
     publisher.publish("live");
-    many.iter().for_each(|data| gets_data(&mut subscription, data));
+    for data in &many {
+        gets_data(&mut subscription, data);
+    }
     gets_data(&mut subscription, "live");
 }
 
 #[test]
-fn it_comes_even_if_the_publisher_closes_first() {
+fn initial_data_comes_even_if_the_publisher_closes_first() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscription(()).initial_data(["1"]).open().unwrap();
     publisher.close();
@@ -47,7 +51,7 @@ fn it_comes_even_if_the_publisher_closes_first() {
 }
 
 #[test]
-fn whole_events_with_type_and_id() {
+fn initial_data_can_be_whole_events_with_type_and_id() {
     let publisher = Publisher::new();
     let event = Event::new("x").event("snapshot").unwrap().id("7").unwrap();
     let mut subscription = publisher.subscription(()).initial_data([event, Event::comment("c")]).open().unwrap();

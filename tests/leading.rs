@@ -9,7 +9,7 @@ use common::{PATIENCE, ends, eventually, gets_data, gets_nothing, subscriber};
 use server_sent_events::{BackgroundOptions, EndCause, OpenError, Publisher};
 
 #[test]
-fn it_joins_and_leaves_channels() {
+fn a_handle_joins_and_leaves_channels() {
     let publisher = Publisher::new();
     let mut subscription = subscriber(&publisher, ["a"]);
     let handle = subscription.handle();
@@ -27,7 +27,7 @@ fn it_joins_and_leaves_channels() {
 }
 
 #[test]
-fn it_ends_when_it_leaves_its_last_channel() {
+fn a_stream_ends_when_it_leaves_its_last_channel() {
     let publisher = Publisher::new();
     let mut subscription = subscriber(&publisher, ["a", "b"]);
     publisher.publish_to("a", "queued");
@@ -54,7 +54,7 @@ fn joining_keeps_within_the_limits() {
 }
 
 #[test]
-fn it_is_closed_after_what_is_queued_from_another_thread() {
+fn a_handle_closes_a_stream_that_another_thread_reads_after_its_queued_events() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     let handle = subscription.handle();
@@ -72,7 +72,7 @@ fn it_is_closed_after_what_is_queued_from_another_thread() {
 }
 
 #[test]
-fn it_is_disconnected_at_once() {
+fn a_handle_disconnects_a_stream_at_once() {
     let publisher = Publisher::new();
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("thrown away");
@@ -82,7 +82,7 @@ fn it_is_disconnected_at_once() {
 }
 
 #[test]
-fn disconnect_looks_at_everybody_in_whatever_channel() {
+fn disconnect_if_considers_the_subscribers_of_all_channels() {
     let publisher = Publisher::builder_for::<u32>().build().unwrap();
     let mut all: Vec<_> =
         (0..6).map(|n| publisher.subscription(n).channels([format!("{}", n % 3)]).open().unwrap()).collect();
@@ -107,7 +107,7 @@ fn a_handle_keeps_nothing_alive() {
 }
 
 #[test]
-fn a_handed_over_stream_is_led_too() {
+fn a_handle_controls_a_stream_in_the_background() {
     let publisher = Publisher::new();
     for (ends, cause) in [(true, EndCause::Disconnected), (false, EndCause::Closed)] {
         let (told, end) = std::sync::mpsc::channel();
@@ -137,7 +137,7 @@ fn a_stream_ends_when_its_lifetime_is_over_and_delivers_what_is_queued() {
 }
 
 #[test]
-fn a_busy_stream_ends_too() {
+fn a_busy_stream_ends_when_its_lifetime_is_over() {
     let publisher = expiring(50);
     let mut subscription = publisher.subscribe().unwrap();
     eventually("its lifetime is over", || {
@@ -148,7 +148,7 @@ fn a_busy_stream_ends_too() {
 }
 
 #[test]
-fn a_handed_over_stream_ends_too_though_it_is_silent() {
+fn a_silent_stream_in_the_background_ends_when_its_lifetime_is_over() {
     for heartbeat in [None, Some(Duration::from_secs(3_600))] {
         let publisher = expiring(50);
         let (told, end) = std::sync::mpsc::channel();
@@ -160,7 +160,7 @@ fn a_handed_over_stream_ends_too_though_it_is_silent() {
 }
 
 #[test]
-fn a_stream_that_is_read_ends_too() {
+fn a_stream_that_is_read_as_a_body_ends_when_its_lifetime_is_over() {
     let publisher = expiring(50);
     let mut body = String::new();
     std::io::Read::read_to_string(&mut publisher.subscribe().unwrap().into_reader(), &mut body).unwrap();
@@ -187,7 +187,7 @@ fn lifetimes_are_spread_between_80_and_100_percent() {
 }
 
 #[test]
-fn a_subscription_has_a_lifetime_of_its_own() {
+fn a_subscription_can_have_its_own_lifetime() {
     let publisher = expiring(3_600_000);
     let mut short = publisher.subscription(()).max_lifetime(Duration::from_millis(1)).open().unwrap();
     let endless = publisher.subscription(()).max_lifetime(None).open().unwrap();

@@ -12,7 +12,7 @@ fn opens(publisher: &Publisher, channels: impl IntoIterator<Item = String>) -> R
 }
 
 #[test]
-fn subscribers() {
+fn subscribers_are_limited() {
     let publisher = Publisher::builder().max_subscribers(2).build().unwrap();
     let _first = publisher.subscribe().unwrap();
     let second = publisher.subscribe().unwrap();
@@ -24,7 +24,7 @@ fn subscribers() {
 }
 
 #[test]
-fn subscribers_of_one_channel() {
+fn subscribers_of_one_channel_are_limited() {
     let publisher = Publisher::builder().max_subscribers_per_channel(2).build().unwrap();
     let _first = subscriber(&publisher, ["chat", "news"]);
     let second = subscriber(&publisher, ["chat"]);
@@ -38,7 +38,7 @@ fn subscribers_of_one_channel() {
 }
 
 #[test]
-fn subscriptions_of_one_key() {
+fn subscriptions_of_one_quota_key_are_limited() {
     let publisher = Publisher::builder().max_subscribers_per_quota_key(2).build().unwrap();
     let open = |key: &str| publisher.subscription(()).quota_key(key).open();
     let first = open("192.0.2.1").unwrap();
@@ -55,10 +55,12 @@ fn subscriptions_of_one_key() {
 }
 
 #[test]
-fn who_was_refused_is_counted() {
+fn refused_subscriptions_are_counted() {
     let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _inside = publisher.subscribe().unwrap();
-    (0..3).for_each(|_| assert!(publisher.subscribe().is_err()));
+    for _ in 0..3 {
+        assert!(publisher.subscribe().is_err());
+    }
     assert_eq!(publisher.stats().subscriptions_refused, 3);
 }
 
@@ -75,14 +77,14 @@ fn a_subscription_that_has_ended_counts_until_it_is_dropped() {
 }
 
 #[test]
-fn ten_thousand_subscribers_by_default() {
+fn subscribers_are_limited_to_ten_thousand_by_default() {
     let publisher = Publisher::new();
     let _all: Vec<_> = (0..10_000).map(|_| publisher.subscribe().unwrap()).collect();
     assert_eq!(publisher.subscribe().unwrap_err(), OpenError::TooManySubscribers { limit: 10_000 });
 }
 
 #[test]
-fn channels_of_one_subscription() {
+fn channels_of_one_subscription_are_limited() {
     let publisher = Publisher::new();
     let channels = |count| (0..count).map(|n| format!("channel {n}"));
     assert_eq!(opens(&publisher, channels(64)), Ok(()));
@@ -96,7 +98,7 @@ fn channels_of_one_subscription() {
 }
 
 #[test]
-fn the_length_of_a_channels_name() {
+fn the_length_of_a_channel_name_is_limited() {
     let publisher = Publisher::new();
     assert_eq!(opens(&publisher, ["x".repeat(256)]), Ok(()));
     let error = opens(&publisher, ["fine".into(), "x".repeat(257)]).unwrap_err();
@@ -110,7 +112,7 @@ fn the_length_of_a_channels_name() {
 }
 
 #[test]
-fn what_was_refused_leaves_nothing_behind() {
+fn a_refused_subscription_leaves_nothing_behind() {
     let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _first = subscriber(&publisher, ["chat"]);
     assert!(opens(&publisher, ["news".into()]).is_err());
@@ -122,7 +124,7 @@ fn what_was_refused_leaves_nothing_behind() {
 
 /// Each of these took minutes when its work grew with the square of the channels; it stands still for everybody meanwhile.
 #[test]
-fn what_is_done_for_many_channels_at_once_grows_with_their_number_only() {
+fn work_on_many_channels_at_once_grows_linearly() {
     const MANY: usize = 60_000;
     let _watchdog = Watchdog::new("many channels at once", Duration::from_secs(60));
     let names: Vec<String> = (0..MANY).map(|n| format!("channel {n}")).collect();

@@ -14,15 +14,20 @@ const SUBSCRIBERS: usize = 8;
 /// How far the publishers may be ahead of the slowest subscriber, so that all keep up.
 const AHEAD: usize = 500;
 
+/// Seen in a Python library: the lines of two events interleave.
 #[test]
-fn two_threads_publishing_lines_of_two_events_interleave_python() {
+fn events_of_several_threads_stay_whole_and_in_one_order() {
     let _watchdog = Watchdog::new("4 publishers and 8 subscribers", Duration::from_secs(120));
     let publisher = Publisher::new();
     let subscriptions: [Subscription; SUBSCRIBERS] = [(); SUBSCRIBERS].map(|()| publisher.subscribe().unwrap());
     // Each subscriber returns a token for each event that it took; publishing one costs one of everybody's.
     let (taken, tokens): (Vec<_>, Vec<_>) =
         subscriptions.iter().map(|_| crossbeam_channel::bounded::<()>(AHEAD + PUBLISHERS)).unzip();
-    taken.iter().for_each(|taken| (0..AHEAD).for_each(|_| taken.send(()).unwrap()));
+    for taken in &taken {
+        for _ in 0..AHEAD {
+            taken.send(()).unwrap();
+        }
+    }
 
     let orders: Vec<Vec<(usize, usize)>> = thread::scope(|threads| {
         let readers: Vec<_> = subscriptions
@@ -42,7 +47,9 @@ fn two_threads_publishing_lines_of_two_events_interleave_python() {
             let (publisher, tokens) = (&publisher, &tokens);
             threads.spawn(move || {
                 for n in 0..EVENTS / PUBLISHERS {
-                    tokens.iter().for_each(|tokens| tokens.recv().unwrap());
+                    for tokens in tokens {
+                        tokens.recv().unwrap();
+                    }
                     let receipt = publisher.publish(format!("{thread}\n{n}\r\n{thread} {n}"));
                     assert_eq!(receipt.subscribers(), SUBSCRIBERS);
                 }
@@ -72,7 +79,7 @@ fn whole(frame: &str) -> (usize, usize) {
 }
 
 #[test]
-fn two_channels_are_in_one_order_too() {
+fn events_of_two_channels_come_in_one_order() {
     let publisher = Publisher::builder().max_queued_events(10_000).build().unwrap();
     let mut both = [(); 2].map(|()| subscriber(&publisher, ["a", "b"]));
     thread::scope(|threads| {

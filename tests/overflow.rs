@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Watchdog, ends, eventually, gets, gets_data, gets_nothing, parsed, seed};
 use fastrand::Rng;
-use server_sent_events::{
-    BackgroundOptions, EndCause, Event, History, OpenError, Overflow, Publisher, Subscription, TryRecvError,
-};
+use server_sent_events::{BackgroundOptions, EndCause, Event, History, OpenError, Overflow, Publisher, Subscription};
 
 /// So long that nobody is ended for it in a test.
 const LONG: Overflow = Overflow::Block(Duration::from_secs(3_600));
@@ -42,7 +40,9 @@ fn gets_gap(subscription: &mut Subscription, lost: u64) {
 /// The next frames are these, and no more wait.
 #[track_caller]
 fn gets_just<const N: usize>(subscription: &mut Subscription, data: [&str; N]) {
-    data.iter().for_each(|data| gets_data(subscription, data));
+    for data in &data {
+        gets_data(subscription, data);
+    }
     gets_nothing(subscription);
 }
 
@@ -52,7 +52,9 @@ fn keyed(data: &str, key: &str) -> Event {
 
 /// Publishes what `from..to` names.
 fn publish(publisher: &Publisher, numbers: std::ops::Range<u32>) {
-    numbers.for_each(|n| assert_eq!(publisher.publish(n.to_string()).subscribers(), 1));
+    for n in numbers {
+        assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);
+    }
 }
 
 /// Queued, delivered, skipped, dropped.
@@ -146,7 +148,7 @@ impl Model {
 }
 
 #[test]
-fn every_policy_does_what_a_simple_model_of_it_does() {
+fn every_policy_matches_a_simple_model() {
     let mut rng = Rng::with_seed(seed("overflow model"));
     let policies =
         [Overflow::Disconnect, Overflow::DropOldest, Overflow::LatestPerKey, Overflow::Block(Duration::ZERO)];
@@ -213,7 +215,7 @@ fn every_policy_does_what_a_simple_model_of_it_does() {
 }
 
 #[test]
-fn a_bound_of_nothing_is_refused() {
+fn queue_limits_of_zero_are_rejected() {
     let publisher = Publisher::new();
     let zero = Publisher::builder().max_queued_events(0).build().unwrap_err();
     let refused = publisher.subscription(()).max_queued_events(0).open().unwrap_err();
@@ -226,7 +228,7 @@ fn a_bound_of_nothing_is_refused() {
 // # DropOldest
 
 #[test]
-fn the_oldest_go_and_one_gap_tells_how_many() {
+fn the_oldest_are_dropped_and_one_gap_reports_how_many() {
     let publisher = with_frames(3, Overflow::DropOldest);
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher, 0..10);
@@ -238,7 +240,7 @@ fn the_oldest_go_and_one_gap_tells_how_many() {
 }
 
 #[test]
-fn each_run_of_losses_is_told_exactly_where_it_was() {
+fn each_run_of_losses_is_reported_exactly_where_it_was() {
     let publisher = with_frames(2, Overflow::DropOldest);
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher, 0..5);
@@ -253,7 +255,7 @@ fn each_run_of_losses_is_told_exactly_where_it_was() {
 }
 
 #[test]
-fn what_is_lost_between_a_gap_and_the_event_after_it_is_told_behind_that_event() {
+fn events_lost_between_a_gap_and_the_next_event_are_reported_after_that_event() {
     let publisher = with_frames(2, Overflow::DropOldest);
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher, 0..3);
@@ -265,7 +267,7 @@ fn what_is_lost_between_a_gap_and_the_event_after_it_is_told_behind_that_event()
 }
 
 #[test]
-fn one_large_event_displaces_as_many_small_ones_as_it_needs() {
+fn one_large_event_displaces_only_as_many_small_ones_as_it_needs() {
     // A frame is 8 bytes and its text.
     let publisher = with_queue(usize::MAX, 100, Overflow::DropOldest);
     let mut subscription = publisher.subscribe().unwrap();
@@ -274,12 +276,14 @@ fn one_large_event_displaces_as_many_small_ones_as_it_needs() {
     }
     publisher.publish("x".repeat(22));
     gets_gap(&mut subscription, 3);
-    (3..10).for_each(|n| gets_data(&mut subscription, &format!("{n}.")));
+    for n in 3..10 {
+        gets_data(&mut subscription, &format!("{n}."));
+    }
     gets_just(&mut subscription, [&*"x".repeat(22)]);
 }
 
 #[test]
-fn a_frame_larger_than_the_bound_is_let_into_an_empty_queue_and_empties_one_that_may_lose() {
+fn a_frame_larger_than_the_limit_fits_an_empty_queue_and_empties_one_that_drops_the_oldest() {
     let large = "x".repeat(1_000);
     for overflow in [Overflow::Disconnect, Overflow::DropOldest, Overflow::LatestPerKey, LONG] {
         let publisher = with_queue(10, 100, overflow);
@@ -339,7 +343,7 @@ impl Write for Kept {
 }
 
 #[test]
-fn whoever_reads_it_gets_the_gap_once_and_then_the_end() {
+fn every_way_to_read_gets_the_gap_once_and_then_the_end() {
     let body = |read: &dyn Fn(Subscription) -> String| {
         let publisher = with_frames(2, Overflow::DropOldest);
         let subscription = publisher.subscribe().unwrap();
@@ -369,7 +373,7 @@ fn whoever_reads_it_gets_the_gap_once_and_then_the_end() {
 }
 
 #[test]
-fn with_a_history_what_was_lost_comes_back_to_who_resumes() {
+fn with_a_history_a_client_that_resumes_gets_the_lost_events() {
     let publisher = Publisher::builder().history(History::new()).max_queued_events(2).build().unwrap();
     let subscription = publisher.subscription(()).overflow(Overflow::DropOldest).open().unwrap();
     publish(&publisher, 0..5);
@@ -390,7 +394,7 @@ fn with_a_history_what_was_lost_comes_back_to_who_resumes() {
 // # Latest
 
 #[test]
-fn of_one_key_only_the_newest_waits_and_at_the_end() {
+fn of_one_key_only_the_newest_waits_at_the_end() {
     let publisher = with_frames(10, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish(keyed("a1", "a"));
@@ -407,7 +411,7 @@ fn of_one_key_only_the_newest_waits_and_at_the_end() {
 }
 
 #[test]
-fn what_was_taken_is_not_replaced_any_more() {
+fn an_event_that_was_taken_is_no_longer_replaced() {
     let publisher = with_frames(10, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
     for n in 0..100 {
@@ -418,7 +422,7 @@ fn what_was_taken_is_not_replaced_any_more() {
 }
 
 #[test]
-fn a_full_queue_still_takes_a_newer_one_of_a_key_and_ends_with_any_other() {
+fn a_full_queue_takes_a_newer_event_of_a_key_and_ends_with_any_other() {
     let publisher = with_frames(2, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
     for n in 0..10 {
@@ -432,7 +436,7 @@ fn a_full_queue_still_takes_a_newer_one_of_a_key_and_ends_with_any_other() {
 }
 
 #[test]
-fn a_newer_one_that_is_too_large_ends_the_stream_too() {
+fn a_newer_event_that_is_too_large_ends_the_stream() {
     // Two frames of 15 bytes, and a key of one.
     let publisher = with_queue(usize::MAX, 31, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
@@ -448,17 +452,21 @@ fn a_key_means_nothing_to_the_other_policies() {
     for overflow in [Overflow::Disconnect, Overflow::DropOldest, LONG] {
         let publisher = with_frames(10, overflow);
         let mut subscription = publisher.subscribe().unwrap();
-        (0..3).for_each(|n| drop(publisher.publish(keyed(&n.to_string(), "a"))));
+        for n in 0..3 {
+            publisher.publish(keyed(&n.to_string(), "a"));
+        }
         gets_just(&mut subscription, ["0", "1", "2"]);
     }
 }
 
 #[test]
-fn a_history_keeps_what_the_queue_has_replaced() {
+fn a_history_keeps_events_that_the_queue_replaced() {
     let publisher = Publisher::builder().history(History::new()).overflow(Overflow::LatestPerKey).build().unwrap();
     let id = publisher.last_event_id();
     let subscription = publisher.subscribe().unwrap();
-    (0..3).for_each(|n| drop(publisher.publish(keyed(&n.to_string(), "a"))));
+    for n in 0..3 {
+        publisher.publish(keyed(&n.to_string(), "a"));
+    }
     let resumed = publisher.subscription(()).last_event_id(id).open().unwrap();
     publisher.close();
     let data = |subscription: Subscription| {
@@ -529,7 +537,7 @@ fn publish_waits_until_there_is_room_and_nothing_is_lost() {
 }
 
 #[test]
-fn who_is_still_full_at_the_deadline_is_ended_and_the_others_get_the_event() {
+fn a_queue_still_full_at_the_deadline_ends_and_the_others_get_the_event() {
     let deadline = Duration::from_millis(50);
     let publisher = Publisher::new();
     let mut stalled = slow(&publisher, "default channel", 1, Overflow::Block(deadline));
@@ -544,7 +552,7 @@ fn who_is_still_full_at_the_deadline_is_ended_and_the_others_get_the_event() {
 }
 
 #[test]
-fn each_is_waited_for_as_long_as_it_asked_for() {
+fn publish_waits_for_each_subscriber_as_long_as_its_own_timeout() {
     let publisher = Publisher::new();
     let mut impatient = slow(&publisher, "default channel", 1, Overflow::Block(Duration::from_millis(20)));
     let mut patient = slow(&publisher, "default channel", 1, Overflow::Block(Duration::MAX));
@@ -561,7 +569,7 @@ fn each_is_waited_for_as_long_as_it_asked_for() {
 }
 
 #[test]
-fn while_it_waits_nobody_has_the_event_and_no_id_is_given() {
+fn while_publish_waits_nobody_has_the_event_and_no_id_is_given() {
     let publisher = Publisher::builder().history(History::new()).build().unwrap();
     let mut stalled = slow(&publisher, "default channel", 1, LONG);
     let mut other = publisher.subscribe().unwrap();
@@ -580,13 +588,15 @@ fn while_it_waits_nobody_has_the_event_and_no_id_is_given() {
 }
 
 #[test]
-fn a_blocked_subscriber_stops_those_who_publish_to_it_and_nobody_else() {
+fn a_full_subscriber_stops_only_its_own_publishers() {
     let _watchdog = Watchdog::new("what is not concerned", PATIENCE);
     let publisher = Publisher::new();
     let mut stalled = slow(&publisher, "slow", 1, LONG);
     publisher.publish_to("slow", "0");
     let waiting = [(); 3].map(|()| publishing(&publisher, ["slow", "fast"], "1"));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
 
     let mut fast = slow(&publisher, "fast", 1, LONG);
     for n in 0..100 {
@@ -602,9 +612,13 @@ fn a_blocked_subscriber_stops_those_who_publish_to_it_and_nobody_else() {
     let handle = third.handle();
     assert_eq!((handle.join("more"), handle.leave("more"), handle.close()), (Ok(1), 1, true));
     drop((third, publisher.subscribe().unwrap()));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
     publisher.close();
-    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.goes_on(), 0));
+    for waiting in waiting {
+        assert_eq!(waiting.goes_on(), 0);
+    }
     gets_data(&mut stalled, "0");
     ends(&mut stalled, EndCause::Closed);
 }
@@ -621,8 +635,12 @@ fn publishers_that_wait_for_the_same_subscriber_pass_in_order() {
             waiting
         })
         .collect();
-    (0..=8).for_each(|n| gets_data(&mut subscription, &n.to_string()));
-    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.goes_on(), 1));
+    for n in 0..=8 {
+        gets_data(&mut subscription, &n.to_string());
+    }
+    for waiting in waiting {
+        assert_eq!(waiting.goes_on(), 1);
+    }
     gets_nothing(&mut subscription);
 }
 
@@ -660,7 +678,7 @@ fn an_event_larger_than_the_bound_waits_for_an_empty_queue() {
 }
 
 #[test]
-fn who_waits_for_one_subscriber_does_not_hold_up_another_that_has_room() {
+fn a_publisher_that_waits_for_one_subscriber_does_not_hold_up_another_with_room() {
     let publisher = Publisher::new();
     let mut a = slow(&publisher, "a", 1, LONG);
     let mut b = slow(&publisher, "b", 1, LONG);
@@ -686,7 +704,7 @@ fn who_waits_for_one_subscriber_does_not_hold_up_another_that_has_room() {
 }
 
 #[test]
-fn who_gives_up_its_place_lets_the_next_one_go() {
+fn a_publisher_that_gives_up_its_place_lets_the_next_one_go() {
     let publisher = Publisher::new();
     let mut a = slow(&publisher, "a", 1, LONG);
     let b = slow(&publisher, "b", 1, LONG);
@@ -705,7 +723,7 @@ fn who_gives_up_its_place_lets_the_next_one_go() {
 }
 
 #[test]
-fn who_waits_for_two_gives_up_its_place_where_room_comes_while_it_looks() {
+fn a_publisher_that_waits_for_two_gives_up_its_place_where_room_comes_while_it_looks() {
     let _watchdog = Watchdog::new("a place that was not given up", Duration::from_secs(100));
     let publisher = Publisher::new();
     for _ in 0..2_000 {
@@ -731,7 +749,9 @@ fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -
     let subscription = subscription.open().unwrap();
     publisher.publish_to("slow", "0");
     let waiting = [(); 2].map(|()| publishing(&publisher, ["slow"], "1"));
-    waiting.iter().for_each(Publishing::waits);
+    for publishing in &waiting {
+        publishing.waits();
+    }
     let left = leave(&publisher, subscription);
     let queued = waiting.map(Publishing::goes_on);
     drop(left);
@@ -739,7 +759,7 @@ fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -
 }
 
 #[test]
-fn a_subscriber_that_leaves_frees_at_once_who_waits_for_it() {
+fn a_subscriber_that_leaves_frees_its_waiting_publishers_at_once() {
     let _watchdog = Watchdog::new("who waits for nobody", PATIENCE * 3);
     let dropped = |_: &Publisher, _: Subscription| None;
     assert_eq!(frees(dropped), 0);
@@ -784,20 +804,22 @@ fn hanging(publisher: &Publisher, overflow: Overflow) -> Sender<io::Result<()>> 
 }
 
 #[test]
-fn a_handed_over_stream_is_waited_for_while_its_writer_hangs() {
+fn publish_waits_for_a_background_stream_whose_writer_is_blocked() {
     let publisher = Publisher::new();
     let answer = hanging(&publisher, LONG);
     let third = publishing(&publisher, ["default channel"], "2");
     third.waits();
     assert_eq!(publisher.stats().events_delivered, 0);
-    (0..3).for_each(|_| answer.send(Ok(())).unwrap());
+    for _ in 0..3 {
+        answer.send(Ok(())).unwrap();
+    }
     assert_eq!(third.goes_on(), 1);
     eventually("all is written", || counts(&publisher) == [3, 3, 0, 0]);
     publisher.close();
 }
 
 #[test]
-fn a_write_that_fails_frees_who_waits_for_it_and_is_no_delivery() {
+fn a_write_that_fails_frees_its_waiting_publishers_and_is_no_delivery() {
     let publisher = Publisher::new();
     let answer = hanging(&publisher, LONG);
     let third = publishing(&publisher, ["default channel"], "2");
@@ -816,7 +838,11 @@ fn publishers_and_a_reader_lose_no_wake_up() {
     thread::scope(|threads| {
         for thread in 0..3 {
             let publisher = &publisher;
-            threads.spawn(move || (0..3_000).for_each(|n| drop(publisher.publish(format!("{thread} {n}")))));
+            threads.spawn(move || {
+                for n in 0..3_000 {
+                    publisher.publish(format!("{thread} {n}"));
+                }
+            });
         }
         let mut last = [0; 3];
         for _ in 0..9_000 {
@@ -859,8 +885,9 @@ fn each_subscriber_of_a_channel_has_its_own_policy() {
 }
 
 #[test]
-fn what_was_not_published_is_no_delivery() {
-    let publisher = Publisher::builder().history(History::new()).max_queued_events(1).build().unwrap();
+fn frames_that_were_not_published_are_no_deliveries() {
+    let builder = Publisher::builder().history(History::new()).max_queued_events(1);
+    let publisher = builder.heartbeat(Duration::from_millis(20)).build().unwrap();
     publisher.publish("kept");
     let mut subscription = publisher
         .subscription(())
@@ -872,16 +899,17 @@ fn what_was_not_published_is_no_delivery() {
     publisher.publish("1");
     publisher.publish("2");
     publisher.publish_with("default channel", |()| panic!("a closure that panics, as it should"));
-    for _ in 0..5 {
-        assert!(subscription.recv_timeout(PATIENCE).is_ok());
+    // The last, a heartbeat, comes when nothing is queued any more.
+    for is_heartbeat in [false, false, false, false, true] {
+        let frame = subscription.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(frame == ":\n", is_heartbeat, "{frame}");
     }
-    assert_eq!(subscription.try_recv(), Err(TryRecvError::Empty));
     let stats = publisher.stats();
     assert_eq!((counts(&publisher), stats.closures_panicked), ([3, 1, 0, 2], 1));
 }
 
 #[test]
-fn the_last_words_of_a_shutdown_count_as_queued_and_as_delivered() {
+fn the_last_frame_of_a_shutdown_counts_as_queued_and_as_delivered() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();
     publisher.publish("1");
@@ -892,7 +920,7 @@ fn the_last_words_of_a_shutdown_count_as_queued_and_as_delivered() {
 }
 
 #[test]
-fn a_reader_that_goes_away_leaves_what_it_did_not_take() {
+fn events_that_a_dropped_reader_did_not_take_are_no_deliveries() {
     let publisher = with_frames(10, Overflow::DropOldest);
     let mut reader = publisher.subscribe().unwrap().into_reader();
     publish(&publisher, 0..4);
@@ -907,7 +935,7 @@ fn a_reader_that_goes_away_leaves_what_it_did_not_take() {
 
 /// A publisher to two busy subscribers finds one of them full again and again: that is no reason to end either.
 #[test]
-fn who_reads_is_not_ended_because_publishers_to_others_are_quicker() {
+fn a_subscriber_that_reads_is_not_ended_because_other_publishers_are_quicker() {
     let patience = Duration::from_millis(50);
     let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
     let publisher = builder.build().unwrap();
@@ -967,13 +995,13 @@ fn most_that_waits_while_8_publish_to(channels: &[&str]) -> usize {
 }
 
 #[test]
-fn who_reads_but_too_slowly_never_has_more_than_its_bounds() {
+fn a_slow_reader_never_has_more_queued_than_its_limits() {
     let most = most_that_waits_while_8_publish_to(&["one"]);
     assert!(most <= 4, "{most}");
 }
 
 #[test]
-fn where_several_are_waited_for_each_publisher_may_exceed_the_bounds_by_one() {
+fn each_publisher_that_waits_for_several_exceeds_the_limits_by_at_most_one() {
     let most = most_that_waits_while_8_publish_to(&["one", "two"]);
     assert!(most <= 4 + 8, "{most}");
 }
@@ -1004,9 +1032,11 @@ fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
 
 /// Keys may be of any length, and are memory like the rest.
 #[test]
-fn keys_count_towards_the_bytes_that_wait() {
+fn keys_count_towards_the_queued_bytes() {
     let publisher = with_queue(usize::MAX, 10_000, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
-    (0..20).for_each(|n| drop(publisher.publish(keyed("x", &format!("{n}{}", "k".repeat(1_000))))));
+    for n in 0..20 {
+        publisher.publish(keyed("x", &format!("{n}{}", "k".repeat(1_000))));
+    }
     ends(&mut subscription, EndCause::QueueFull);
 }

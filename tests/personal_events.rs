@@ -35,7 +35,7 @@ fn each_gets_what_its_properties_ask_for() {
 }
 
 #[test]
-fn none_skips_a_subscriber() {
+fn a_closure_that_returns_none_skips_the_subscriber() {
     let publisher = publisher::<User>();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     let mut bob = publisher.subscription(BOB).open().unwrap();
@@ -47,7 +47,9 @@ fn none_skips_a_subscriber() {
     gets_data(&mut bob, "before");
     gets_data(&mut bob, "not for Ada");
     gets_data(&mut bob, "after");
-    [ada, bob].iter_mut().for_each(gets_nothing);
+    for mut subscription in [ada, bob] {
+        gets_nothing(&mut subscription);
+    }
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_subscriber_of_two_channels_gets_it_once() {
 }
 
 #[test]
-fn a_panic_costs_that_subscriber_that_event_and_is_told() {
+fn a_panic_costs_one_subscriber_one_event_and_is_reported() {
     let publisher = publisher::<User>();
     let mut ada = publisher.subscription(ADA).open().unwrap();
     let mut bob = publisher.subscription(BOB).open().unwrap();
@@ -111,7 +113,10 @@ fn a_capture_whose_drop_panics_ends_nothing() {
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher);
     gets_data(&mut subscription, "fine");
-    (0..3).for_each(|_| publish(&publisher)); // the queue is thrown away
+    // The queue is thrown away.
+    for _ in 0..3 {
+        publish(&publisher);
+    }
     assert_eq!(subscription.next(), None);
 }
 

@@ -28,7 +28,7 @@ fn read(body: &mut Reader) -> String {
 }
 
 #[test]
-fn what_is_queued_comes_at_once_and_then_the_end() {
+fn queued_events_come_at_once_and_then_the_end() {
     let publisher = quiet();
     let mut body = body(&publisher);
     publisher.publish("one");
@@ -43,7 +43,7 @@ fn what_is_queued_comes_at_once_and_then_the_end() {
 }
 
 #[test]
-fn it_waits_for_an_event() {
+fn a_read_waits_for_an_event() {
     let publisher = quiet();
     let mut body = body(&publisher);
     let reader = thread::spawn(move || read(&mut body));
@@ -71,7 +71,7 @@ fn nothing_is_read_into_an_empty_buffer_and_it_is_not_the_end() {
 }
 
 #[test]
-fn it_is_read_by_lines_too() {
+fn a_body_can_be_read_by_lines() {
     let publisher = quiet();
     let body = body(&publisher);
     publisher.publish("hello");
@@ -80,7 +80,7 @@ fn it_is_read_by_lines_too() {
 }
 
 #[test]
-fn more_may_be_consumed_than_is_there() {
+fn consuming_more_than_is_there_skips_nothing() {
     let publisher = quiet();
     let mut body = body(&publisher);
     body.consume(1_000);
@@ -118,17 +118,21 @@ fn a_body_that_is_dropped_leaves_the_publisher() {
 fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
     let publisher = Publisher::builder().heartbeat(None).max_queued_events(10).build().unwrap();
     let mut body = body(&publisher);
-    (0..11).for_each(|_| drop(publisher.publish("x")));
+    for _ in 0..11 {
+        publisher.publish("x");
+    }
     assert_eq!(read(&mut body), "");
     assert_eq!(body.get_ref().end_cause(), Some(EndCause::QueueFull));
 }
 
 /// Events that are skipped by a whole batch of closures are nothing to read, and no end.
 #[test]
-fn what_is_skipped_is_no_end() {
+fn skipped_events_are_no_end() {
     let publisher = Publisher::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
     let mut body = body(&publisher);
-    (0..5_000).for_each(|_| drop(publisher.publish_with("default channel", |()| None)));
+    for _ in 0..5_000 {
+        publisher.publish_with("default channel", |()| None);
+    }
     publisher.publish("hello");
     assert_eq!(read(&mut body), "data: hello\n\n");
 }

@@ -110,7 +110,7 @@ fn calls_back(what: &str, act: impl FnOnce(Scene)) {
 }
 
 #[test]
-fn filters() {
+fn filters_may_call_every_method() {
     calls_back("the filter of unsubscribe", |scene| {
         let caller = scene.caller();
         scene.publisher.unsubscribe_if(["a", "b"], |_| {
@@ -121,7 +121,7 @@ fn filters() {
 }
 
 #[test]
-fn channel_names_and_their_iterators() {
+fn channel_names_and_their_iterators_may_call_every_method() {
     calls_back("AsRef<str> in publish_to", |scene| {
         scene.publisher.publish_to(scene.caller(), "x");
     });
@@ -141,7 +141,7 @@ fn channel_names_and_their_iterators() {
 }
 
 #[test]
-fn what_becomes_an_event() {
+fn conversions_into_an_event_may_call_every_method() {
     calls_back("Into<Event> in publish_to", |scene| {
         scene.publisher.publish_to("a", scene.caller());
     });
@@ -151,7 +151,7 @@ fn what_becomes_an_event() {
 }
 
 #[test]
-fn closures() {
+fn closures_may_call_every_method() {
     calls_back("a closure that is called", |mut scene| {
         let caller = scene.caller();
         scene.publisher.publish_with("a", move |_: &Caller| {
@@ -173,7 +173,9 @@ fn closures() {
         drop(scene.subscription);
     });
     calls_back("a full queue drops closures", |scene| {
-        (0..5).for_each(|_| unused(&scene, "a"));
+        for _ in 0..5 {
+            unused(&scene, "a");
+        }
     });
     calls_back("a closure is dropped after the publisher has closed", |scene| {
         unused(&scene, "a");
@@ -183,7 +185,7 @@ fn closures() {
 }
 
 #[test]
-fn closures_that_the_history_lets_go() {
+fn closures_that_the_history_evicts_may_call_every_method() {
     let _watchdog = Watchdog::new("a history that lets closures go", PATIENCE);
     let now = Arc::new(AtomicUsize::new(0));
     let clock = Arc::clone(&now);
@@ -211,7 +213,7 @@ fn closures_that_the_history_lets_go() {
 }
 
 #[test]
-fn properties_that_are_dropped() {
+fn properties_may_call_every_method_when_they_are_dropped() {
     calls_back("with the subscription", |scene| drop(scene.subscription));
     calls_back("with a subscription after close", |scene| {
         scene.publisher.close();

@@ -85,7 +85,7 @@ fn nothing_is_queued_for_a_client_that_replays_and_nobody_waits_for_it() {
 }
 
 #[test]
-fn what_was_published_before_its_end_is_replayed_and_nothing_of_what_comes_after() {
+fn a_replay_ends_with_the_last_event_before_the_stream_was_closed() {
     type End = fn(&Publisher, &Subscription);
     let end: [(End, EndCause); 3] = [
         (|publisher, _| publisher.close(), EndCause::Closed),
@@ -233,7 +233,7 @@ fn an_eviction_in_any_of_the_channels_of_a_replay_is_reported() {
 }
 
 #[test]
-fn a_replay_is_read_in_every_way() {
+fn every_way_to_read_gets_the_whole_replay() {
     let expected: String = (1..=MANY).map(|n| format!("data: {n}\n")).collect();
     let data = |stream: &[u8]| {
         let stream = String::from_utf8(stream.to_vec()).unwrap();

@@ -120,7 +120,7 @@ impl Client {
 }
 
 #[test]
-fn every_subscriber_has_all_of_its_channels_or_was_told_of_a_gap() {
+fn every_subscriber_gets_all_events_of_its_channels_or_a_gap() {
     let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(100_000);
     let seed = seed("resume model");
     let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"), Duration::from_secs(120));

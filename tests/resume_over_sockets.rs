@@ -120,7 +120,9 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
             thread::sleep(Duration::from_millis(10));
         }
         over.store(true, SeqCst);
-        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
         while !clients.iter().all(|client| client.is_finished()) {
             // Again and again: who has just connected without an id begins with what comes next.
             ureq::post(&url).send("the end").unwrap();
@@ -132,7 +134,7 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
 }
 
 #[test]
-fn publishers_at_full_speed() {
+fn at_full_speed_every_loss_is_reported_as_a_gap() {
     let counts = run("full speed", |url, over| {
         let agent = ureq::Agent::new_with_defaults();
         while !over.load(SeqCst) {

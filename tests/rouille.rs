@@ -4,7 +4,8 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::mpsc::Sender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use server_sent_events::{BodyError, History, Publisher, PublisherBuilder, Respon
 struct Server {
     address: SocketAddr,
     thread: Option<JoinHandle<()>>,
-    stop: Sender<()>,
+    stops: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -30,8 +31,15 @@ impl Server {
     fn with_pool(threads: usize, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let server = server("127.0.0.1:0", answer).unwrap().pool_size(threads);
         let address = server.server_addr();
-        let (thread, stop) = server.stoppable();
-        Self { address, thread: Some(thread), stop }
+        let stops = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stops);
+        // `stoppable` would look only once a second whether it is to stop.
+        let thread = std::thread::spawn(move || {
+            while !is_stopped.load(SeqCst) {
+                server.poll_timeout(Duration::from_millis(10));
+            }
+        });
+        Self { address, thread: Some(thread), stops }
     }
 
     /// A server that answers every request with a stream of the default channel as a body.
@@ -65,7 +73,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.stop.send(());
+        self.stops.store(true, SeqCst);
         // A stream that is still running would keep it for ever.
         let thread = self.thread.take();
         if !std::thread::panicking() {
@@ -142,7 +150,7 @@ fn each_event_arrives_without_waiting_for_the_next_and_the_end_is_seen() {
 }
 
 #[test]
-fn a_client_that_comes_back_misses_nothing() {
+fn a_client_that_reconnects_misses_nothing() {
     let publisher = builder().history(History::new()).build().unwrap();
     let first = publisher.publish("seen").id().unwrap().to_owned();
     publisher.publish("missed");
@@ -157,7 +165,7 @@ fn a_client_that_comes_back_misses_nothing() {
 }
 
 #[test]
-fn head_gets_the_head_alone_and_leaves_nobody_behind() {
+fn head_gets_the_head_alone_and_leaves_no_subscriber_behind() {
     let publisher = publisher();
     let server = Server::bodies(&publisher);
     let mut client = server.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -174,7 +182,7 @@ fn head_gets_the_head_alone_and_leaves_nobody_behind() {
 
 /// HTTP/1.0 knows no chunks, so the server wants to know the length before it sends a byte.
 #[test]
-fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
+fn a_client_without_chunks_gets_queued_events_and_reconnects_for_more() {
     let publisher = builder().history(History::new()).build().unwrap();
     let server = Server::bodies(&publisher);
     let mut id = publisher.last_event_id().unwrap();
@@ -194,7 +202,7 @@ fn a_client_that_takes_no_chunks_gets_what_is_there_and_comes_back_for_more() {
 }
 
 #[test]
-fn compression_keeps_its_hands_off() {
+fn compression_leaves_the_stream_alone() {
     let publisher = publisher();
     let from = publisher.clone();
     let server =
@@ -219,7 +227,7 @@ fn the_application_adds_headers() {
 }
 
 #[test]
-fn a_full_house_sends_its_clients_away_for_a_while() {
+fn a_reached_limit_is_answered_with_a_retry_time() {
     let publisher = builder().max_subscribers(1).build().unwrap();
     let server = Server::bodies(&publisher);
     let _inside = publisher.subscribe().unwrap();
@@ -257,7 +265,7 @@ fn headers_for_the_stream_are_on_the_refusal_too() {
 }
 
 #[test]
-fn what_is_the_requests_fault_is_answered_so_that_no_browser_comes_back() {
+fn a_bad_request_is_answered_so_that_no_browser_reconnects() {
     let publisher = builder().max_channel_name_len(5).build().unwrap();
     let server = Server::new(move |request| publisher.subscription(()).channels([request.url()]).respond_to(request));
     let mut client = server.send("GET /too/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -319,14 +327,16 @@ fn an_upgrade_holds_no_thread_and_adds_no_byte() {
     server.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n").reads_until("page");
     for n in 0..20 {
         publisher.publish(n.to_string());
-        clients.iter_mut().for_each(|client| client.reads(&format!("data: {n}\n\n")));
+        for client in &mut clients {
+            client.reads(&format!("data: {n}\n\n"));
+        }
     }
     publisher.close();
     eventually("the streams have ended", || publisher.stats().subscribers == 0);
 }
 
 #[test]
-fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
+fn a_client_that_asked_for_connection_close_sees_the_end_of_an_upgrade() {
     let publisher = publisher();
     let server = Server::upgrades(&publisher);
     let mut clients = ["HTTP/1.1\r\nHost: x\r\nConnection: close", "HTTP/1.0"]
@@ -349,7 +359,7 @@ fn the_end_of_an_upgrade_is_seen_by_who_asked_for_the_connections_end() {
 }
 
 #[test]
-fn the_example_tells_every_viewer_of_each_visit() {
+fn the_example_shows_each_visit_to_every_viewer() {
     let visits = Example::start("rouille");
     let page = || ureq::get(&visits.url).call().unwrap().body_mut().read_to_string().unwrap();
     assert!(page().contains("<!doctype html>"));
@@ -359,7 +369,9 @@ fn the_example_tells_every_viewer_of_each_visit() {
         gets(viewer, "data: 1 visits so far\n\n");
     }
     page();
-    viewers.iter_mut().for_each(|viewer| gets(viewer, "data: visit number 2\n\n"));
+    for viewer in &mut viewers {
+        gets(viewer, "data: visit number 2\n\n");
+    }
 }
 
 /// Counted in a process of its own: rouille's threads have no names.

@@ -136,7 +136,7 @@ fn head_gets_no_body_whatever_is_answered() {
 }
 
 #[test]
-fn busy_sends_clients_away_to_come_back_at_different_times() {
+fn retry_later_gives_clients_different_times() {
     let server = answers(|_| Response::retry_later());
     let retry = || {
         let said = said(server.local_addr(), GET);
@@ -150,7 +150,7 @@ fn busy_sends_clients_away_to_come_back_at_different_times() {
 }
 
 #[test]
-fn stop_is_204() {
+fn do_not_reconnect_is_204() {
     assert_eq!(answered(Response::do_not_reconnect).status, 204);
 }
 
@@ -162,7 +162,7 @@ fn a_status_comes_with_its_text() {
 }
 
 #[test]
-fn odd_statuses_are_well_formed_too() {
+fn unusual_statuses_are_well_formed() {
     for status in [200, 204, 205, 304, 418, 451, 599] {
         assert_eq!(answered(move || Response::status(status, "text")).status, status);
     }
@@ -191,7 +191,7 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
 }
 
 #[test]
-fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
+fn a_reached_limit_is_answered_with_a_retry_time_and_a_bad_channel_with_400() {
     let publisher = Publisher::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server =
@@ -262,7 +262,7 @@ fn headers_that_are_not_utf_8_are_read_as_far_as_they_are() {
 }
 
 #[test]
-fn the_peer_is_who_asks() {
+fn the_peer_is_the_address_of_the_client() {
     let (sees, sight) = channel();
     let sees = Mutex::new(sees);
     let server = answers(move |request| {
@@ -276,14 +276,14 @@ fn the_peer_is_who_asks() {
 }
 
 #[test]
-fn the_method_is_seen() {
+fn a_request_has_its_method() {
     let look = |request: &Request| request.method().to_owned();
     assert_eq!(seen(GET, look), "GET");
     assert_eq!(seen("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", look), "HEAD");
 }
 
 #[test]
-fn the_last_event_id() {
+fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
     let id = |target: &str, header: &str| {
         let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         seen(&request, |request| request.last_event_id().map(str::to_owned))
@@ -298,7 +298,7 @@ fn the_last_event_id() {
 }
 
 #[test]
-fn a_client_that_comes_back_resumes() {
+fn a_client_that_reconnects_resumes() {
     let publisher = Publisher::builder().history(History::new()).build().unwrap();
     let server = streams(&publisher);
     let url = format!("http://{}/", server.local_addr());
@@ -336,7 +336,9 @@ fn closures_that_block_hold_up_no_stream() {
     // What needs no closure is answered all the same.
     assert_eq!(said(server.local_addr(), "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
     open.store(true, SeqCst);
-    slow.iter_mut().for_each(|client| drop(client.reads_until(FIRST_CHUNK)));
+    for client in &mut slow {
+        client.reads_until(FIRST_CHUNK);
+    }
 }
 
 #[test]
@@ -360,7 +362,9 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
             gate.lock().unwrap().recv_timeout(2 * PATIENCE).ok()?;
             Some(Event::new(round.to_string()))
         });
-        others.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        for client in &mut others {
+            client.reads("0000000d\r\ndata: hello\n\n\r\n");
+        }
         opens.send(()).unwrap();
         slow.reads_until(&format!("data: {round}\n\n\r\n"));
     }
@@ -430,7 +434,7 @@ fn let_in(server: &RunningServer) -> usize {
 }
 
 #[test]
-fn above_max_streams_clients_are_told_to_come_back() {
+fn above_max_streams_clients_are_sent_a_retry_time() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams(3), &publisher);
     assert_eq!(let_in(&server), 3);
@@ -439,7 +443,7 @@ fn above_max_streams_clients_are_told_to_come_back() {
 }
 
 #[test]
-fn above_max_streams_per_ip_that_one_is_told_to_come_back() {
+fn above_max_streams_per_ip_that_client_is_sent_a_retry_time() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams_per_ip(2), &publisher);
     let _first = opened(server.local_addr());
@@ -454,32 +458,37 @@ fn above_max_streams_per_ip_that_one_is_told_to_come_back() {
 }
 
 #[test]
-fn a_stream_that_has_ended_takes_nobodys_place() {
+fn a_stream_that_has_ended_occupies_no_slot() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams(1), &publisher);
-    for _ in 0..3 {
+    let clients = [(); 3].map(|()| {
         let mut client = opened(server.local_addr());
         publisher.close();
         client.reads(LAST_CHUNK);
         client.reads_the_end();
-        // It does not hang up for now.
-        std::mem::forget(client);
-    }
+        client
+    });
+    // They closed only now, not when their streams ended.
+    drop(clients);
 }
 
 #[test]
-fn stop_ends_streams_after_what_is_queued_and_gives_the_port_back() {
+fn stop_delivers_queued_events_ends_streams_and_frees_the_port() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let address = server.local_addr();
-    let mut clients = [(); 3].map(|()| opened(address));
+    let clients = [(); 3].map(|()| opened(address));
     let half = send(address, "GET / HT");
     publisher.publish("bye");
-    server.stop().unwrap();
-    for client in &mut clients {
-        client.reads(&format!("0000000b\r\ndata: bye\n\n\r\n{LAST_CHUNK}"));
-        client.reads_the_end();
-    }
+    thread::scope(|threads| {
+        for mut client in clients {
+            threads.spawn(move || {
+                client.reads(&format!("0000000b\r\ndata: bye\n\n\r\n{LAST_CHUNK}"));
+                client.reads_the_end();
+            });
+        }
+        server.stop().unwrap();
+    });
     drop(half);
     assert_eq!(publisher.stats().subscribers, 0);
     EventServer::bind(address).unwrap();
@@ -488,13 +497,17 @@ fn stop_ends_streams_after_what_is_queued_and_gives_the_port_back() {
 }
 
 #[test]
-fn dropping_it_stops_it() {
+fn dropping_a_running_server_stops_it() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let mut client = opened(server.local_addr());
+    // The client closes when it has read the end: otherwise the server would wait for that.
+    let reads = thread::spawn(move || {
+        client.reads(LAST_CHUNK);
+        client.reads_the_end();
+    });
     drop(server);
-    client.reads(LAST_CHUNK);
-    client.reads_the_end();
+    reads.join().unwrap();
 }
 
 #[test]
@@ -510,7 +523,7 @@ fn serve_blocks_until_it_is_stopped() {
 }
 
 #[test]
-fn stopped_before_it_serves_it_serves_nobody() {
+fn a_server_that_was_stopped_before_it_serves_serves_nobody() {
     let server = EventServer::bind("127.0.0.1:0").unwrap();
     server.stop_handle().stop();
     server.serve(|_| Response::do_not_reconnect()).unwrap();
@@ -546,6 +559,7 @@ fn a_publisher_shuts_down_and_then_the_server_stops() {
     client.reads_until("event: restart\ndata: back soon\n\nretry: ");
     client.reads_until(LAST_CHUNK);
     client.reads_the_end();
+    drop(client);
     // Who comes now is told to come back.
     assert!(said(server.local_addr(), GET).body.starts_with(": busy\n"));
     server.stop().unwrap();
@@ -575,10 +589,17 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     let publisher = Publisher::new();
     let (one, other) = (streams(&publisher), streams(&publisher));
     assert!(EventServer::bind(one.local_addr()).is_err());
-    let mut clients = [opened(one.local_addr()), opened(other.local_addr())];
+    let (mut first, mut second) = (opened(one.local_addr()), opened(other.local_addr()));
     publisher.publish("hello");
-    clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+    for client in [&mut first, &mut second] {
+        client.reads("0000000d\r\ndata: hello\n\n\r\n");
+    }
+    let ends = thread::spawn(move || {
+        first.reads(LAST_CHUNK);
+        first.reads_the_end();
+    });
     drop(one);
+    ends.join().unwrap();
     publisher.publish("hello");
-    clients[1].reads("0000000d\r\ndata: hello\n\n\r\n");
+    second.reads("0000000d\r\ndata: hello\n\n\r\n");
 }

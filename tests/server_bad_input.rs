@@ -173,7 +173,7 @@ are_answered! {
 }
 
 #[test]
-fn what_is_just_within_the_bounds_is_a_request() {
+fn a_request_just_within_the_limits_is_accepted() {
     leaves_nothing(|address| {
         let rest = 8 * 1_024 - with("X: ").len();
         let heads = [
@@ -196,7 +196,7 @@ fn what_is_just_within_the_bounds_is_a_request() {
 }
 
 #[test]
-fn what_may_be_asked_is_said_with_405() {
+fn a_405_names_the_allowed_methods() {
     leaves_nothing(|address| {
         let said = said(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!((said.status, said.header("Allow")), (405, Some("GET, HEAD")));
@@ -224,7 +224,9 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
 fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
     leaves_nothing(|address| {
         let mut client = Client::connect(address);
-        GET.bytes().for_each(|byte| client.send(&[byte]));
+        for byte in GET.bytes() {
+            client.send(&[byte]);
+        }
         client.reads_until(FIRST_CHUNK);
     });
 }
@@ -249,7 +251,7 @@ fn a_byte_on_a_running_stream_ends_it() {
 }
 
 #[test]
-fn who_hangs_up_within_a_head_leaves_nothing() {
+fn a_client_that_closes_within_a_head_leaves_nothing_behind() {
     leaves_nothing(|address| {
         for n in 0..GET.len() {
             let client = send(address, &GET[..n]);
@@ -259,7 +261,7 @@ fn who_hangs_up_within_a_head_leaves_nothing() {
 }
 
 #[test]
-fn who_does_not_read_its_answer_nor_hangs_up_is_hung_up_on() {
+fn a_client_that_neither_reads_its_answer_nor_closes_is_disconnected() {
     leaves_nothing(|address| {
         let before = held().1;
         let clients: Vec<Client> = (0..20).map(|_| send(address, "garbage\r\n\r\n")).collect();
@@ -269,7 +271,7 @@ fn who_does_not_read_its_answer_nor_hangs_up_is_hung_up_on() {
 }
 
 #[test]
-fn who_sends_for_ever_is_hung_up_on() {
+fn a_client_that_sends_forever_is_disconnected() {
     use std::io::Write;
     leaves_nothing(|address| {
         let mut client = std::net::TcpStream::connect(address).unwrap();
@@ -294,7 +296,7 @@ fn host(host: &str) -> String {
 }
 
 #[test]
-fn a_host_that_is_allowed_is_answered_besides_the_own() {
+fn an_allowed_host_is_answered_in_addition_to_our_own() {
     set(EventServer::builder().allow_host("example.org").allow_host("example.net"), |address| {
         for (name, status) in [
             ("example.org", 200),
@@ -434,7 +436,9 @@ fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     let parts = (first, prop::collection::vec(line, 0..5), prop::collection::vec(change, 0..3));
     parts.prop_map(|(first, lines, changes)| {
         let mut bytes = format!("{first}\r\n").into_bytes();
-        lines.iter().for_each(|line| bytes.extend_from_slice(format!("{line}\r\n").as_bytes()));
+        for line in &lines {
+            bytes.extend_from_slice(format!("{line}\r\n").as_bytes());
+        }
         bytes.extend_from_slice(b"\r\n");
         for (what, at, byte) in changes {
             let at = at.index(bytes.len());

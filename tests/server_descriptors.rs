@@ -60,7 +60,9 @@ fn serves_with_few_descriptors() {
     };
     // Behind what the harness has written on the line.
     println!("\nlistening on {}", server.local_addr());
-    std::io::stdin().lines().for_each(drop);
+    for line in std::io::stdin().lines() {
+        line.unwrap();
+    }
     drop(server);
     assert!(held().1 < 20, "{:?}", held());
 }
@@ -86,21 +88,21 @@ fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
 }
 
 #[test]
-fn after_200_streams_that_were_too_many_it_serves_again() {
+fn after_200_streams_that_were_too_many_a_server_serves_again() {
     for how in ["as many as it can", "more than it can"] {
         serves_again(how, |address| send(address, GET));
     }
 }
 
 #[test]
-fn after_200_who_said_nothing_it_serves_again() {
+fn after_200_silent_clients_a_server_serves_again() {
     for how in ["as many as it can", "more than it can"] {
         serves_again(how, Client::connect);
     }
 }
 
 #[test]
-fn those_who_say_nothing_keep_nobody_out_though_there_are_more_than_descriptors() {
+fn more_silent_clients_than_descriptors_keep_nobody_out() {
     for how in ["as many as it can", "more than it can"] {
         let server = Server::start(how);
         let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.1).unwrap()).collect();

@@ -71,7 +71,9 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
             let mut slow: Vec<Client> = (0..100 * times).map(|_| send(address, "GET /")).collect();
             while !over.load(SeqCst) {
                 // Those that were too slow have been hung up on.
-                slow.iter_mut().for_each(|client| client.sends_if_it_can("x"));
+                for client in &mut slow {
+                    client.sends_if_it_can("x");
+                }
                 thread::park_timeout(Duration::from_millis(50));
             }
             slow
@@ -109,7 +111,9 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
             clients.into_iter().map(|client| threads.spawn(move || reads_all(client, events))).collect();
         let black = black.join().unwrap();
         let publisher = publishes.join().unwrap();
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
         println!("{events} events to {healthy} healthy clients in {:?}", start.elapsed());
         eventually("all resets have been made", || resets.load(SeqCst) == 500 * times);
         drop(ends);
@@ -166,7 +170,9 @@ fn long_heads_that_trickle_hold_up_nobody() {
             let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}", "X: yyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(60));
             let mut slow: Vec<Client> = (0..20 * times).map(|_| Client::connect(address)).collect();
             for byte in head.bytes() {
-                slow.iter_mut().for_each(|client| client.sends_if_it_can(&[byte]));
+                for client in &mut slow {
+                    client.sends_if_it_can(&[byte]);
+                }
             }
             over.store(true, SeqCst);
         });
@@ -184,7 +190,7 @@ fn long_heads_that_trickle_hold_up_nobody() {
 }
 
 #[test]
-fn who_asks_for_nothing_is_hung_up_on_in_time() {
+fn a_client_without_a_request_is_disconnected_in_time() {
     let (_alone, times) = alone();
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().header_read_timeout(Duration::from_millis(300)), &publisher);

@@ -6,22 +6,15 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::eventually;
 use common::http::Client;
-use common::server::{FIRST_CHUNK, GET, held, is_back_at, opened, said, send, serve};
+use common::server::{FIRST_CHUNK, GET, alone, held, is_back_at, opened, said, send, serve};
 use server_sent_events::server::{EventServer, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    eventually("nothing is left of the test before", || held().0 == 0);
-    alone
-}
 
 /// Opened at the latest when the test ends, so that no thread waits for ever.
 #[derive(Clone, Default)]
@@ -91,7 +84,7 @@ fn properties_that_panic_when_they_are_dropped_end_no_server() {
 }
 
 #[test]
-fn properties_that_panic_when_they_are_dropped_come_out_of_no_publish() {
+fn properties_that_panic_when_they_are_dropped_make_no_publish_panic() {
     let _alone = alone();
     let (ends, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counts, others) = (Arc::clone(&ends), Arc::clone(&dropped));
@@ -139,7 +132,7 @@ fn a_hook_that_blocks_stalls_no_connection() {
 }
 
 #[test]
-fn timeouts_of_any_length_are_fine() {
+fn timeouts_of_any_length_are_accepted() {
     let _alone = alone();
     let publisher = Publisher::new();
     let settings = EventServer::builder().header_read_timeout(Duration::MAX).write_timeout(Duration::MAX);
@@ -229,7 +222,7 @@ fn the_handler_is_not_called_for_clients_that_have_gone() {
 }
 
 #[test]
-fn what_a_handler_opens_for_a_client_that_has_gone_meanwhile_ends_with_the_reason() {
+fn a_stream_opened_for_a_client_that_has_gone_meanwhile_ends_with_the_reason() {
     let _alone = alone();
     let causes = Arc::new(Mutex::new(Vec::new()));
     let ends = Arc::clone(&causes);

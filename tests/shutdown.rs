@@ -22,7 +22,7 @@ fn retry(subscription: &mut Subscription) -> u64 {
 }
 
 #[test]
-fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
+fn queued_events_come_before_the_farewell_the_retry_time_and_the_end() {
     let publisher = Publisher::builder().max_queued_events(1).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("queued");
@@ -41,13 +41,15 @@ fn what_is_queued_comes_before_the_farewell_the_retry_time_and_the_end() {
 }
 
 #[test]
-fn each_client_is_told_a_time_of_its_own() {
+fn each_client_is_sent_its_own_retry_time() {
     let publisher = Publisher::new();
     let mut all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
     let shutdown = Shutdown::new(Duration::ZERO).retry_between(Duration::from_secs(1), Duration::from_secs(11));
     assert_eq!(publisher.shutdown_with(shutdown), 1_000);
     // Cut, since the grace was over at once: nothing is said any more.
-    all.iter_mut().for_each(|subscription| assert_eq!(subscription.next(), None));
+    for subscription in &mut all {
+        assert_eq!(subscription.next(), None);
+    }
 
     let publisher = Publisher::new();
     let all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
@@ -74,7 +76,7 @@ fn a_latest_time_before_the_earliest_counts_as_the_earliest() {
 }
 
 #[test]
-fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
+fn new_subscriptions_are_refused_and_publishing_reaches_nobody() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();
     let handle = subscription.handle();
@@ -90,7 +92,7 @@ fn nobody_comes_in_any_more_and_publishing_reaches_nobody() {
 }
 
 #[test]
-fn it_waits_until_the_streams_have_been_written_and_no_longer() {
+fn shutdown_waits_until_the_streams_are_written_and_no_longer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let publisher = Publisher::new();
     let clients: Vec<_> = (0..50)
@@ -113,7 +115,7 @@ fn it_waits_until_the_streams_have_been_written_and_no_longer() {
 }
 
 #[test]
-fn who_does_not_end_within_the_grace_is_cut_and_counted() {
+fn a_stream_that_does_not_end_within_the_grace_is_disconnected_and_counted() {
     /// Blocks for as long as the test likes.
     struct Hangs(std::sync::mpsc::Receiver<()>);
     impl Write for Hangs {
@@ -139,13 +141,15 @@ fn who_does_not_end_within_the_grace_is_cut_and_counted() {
 }
 
 #[test]
-fn a_socket_that_hangs_is_shut_down_after_the_grace() {
+fn a_blocked_socket_is_shut_down_after_the_grace() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
     publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
     // More than the kernel takes.
-    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    for _ in 0..100 {
+        publisher.publish("x".repeat(200_000));
+    }
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = vec![0; 1 << 20];
@@ -155,14 +159,16 @@ fn a_socket_that_hangs_is_shut_down_after_the_grace() {
 
 /// What was closed before is no reason to hang: its client may not read.
 #[test]
-fn what_ended_before_and_is_not_read_is_cut_after_the_grace_too() {
+fn a_stream_that_ended_before_and_is_not_read_is_disconnected_after_the_grace() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
     let (told, end) = std::sync::mpsc::channel();
     let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| told.send(cause).unwrap());
     publisher.subscribe().unwrap().write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();
-    (0..100).for_each(|_| drop(publisher.publish("x".repeat(200_000))));
+    for _ in 0..100 {
+        publisher.publish("x".repeat(200_000));
+    }
     publisher.close();
     assert_eq!(publisher.shutdown(Duration::from_millis(50)), 1);
     assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Closed));
@@ -170,7 +176,7 @@ fn what_ended_before_and_is_not_read_is_cut_after_the_grace_too() {
 
 /// A writer may have something to say in its `Drop`, and the program ends when the shutdown returns.
 #[test]
-fn it_returns_after_the_writers_are_dropped() {
+fn shutdown_returns_after_the_writers_are_dropped() {
     struct SaysGoodbye(Arc<AtomicBool>);
     impl Write for SaysGoodbye {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

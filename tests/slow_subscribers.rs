@@ -13,18 +13,20 @@ fn with_queue(frames: usize, bytes: usize) -> Publisher {
 }
 
 #[test]
-fn the_queue_holds_as_many_frames_as_the_bound_says() {
+fn a_queue_holds_as_many_events_as_its_limit() {
     let publisher = with_queue(3, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
     for n in 1..=3 {
         assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);
     }
-    (1..=3).for_each(|n| gets_data(&mut subscription, &n.to_string()));
+    for n in 1..=3 {
+        gets_data(&mut subscription, &n.to_string());
+    }
     gets_nothing(&mut subscription);
 }
 
 #[test]
-fn one_frame_more_ends_it_and_what_was_queued_is_thrown_away() {
+fn one_event_more_ends_the_stream_and_discards_its_queue() {
     let publisher = with_queue(3, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
     for n in 1..=3 {
@@ -52,7 +54,7 @@ fn taking_makes_room() {
 }
 
 #[test]
-fn bytes_are_bounded_too() {
+fn queued_bytes_are_limited() {
     // Each frame is "data: " and ten letters and two line feeds: 18 bytes.
     let publisher = with_queue(usize::MAX, 36);
     let mut subscription = publisher.subscribe().unwrap();
@@ -63,7 +65,7 @@ fn bytes_are_bounded_too() {
 }
 
 #[test]
-fn one_event_larger_than_the_bound_does_not_end_those_who_keep_up() {
+fn an_event_larger_than_the_limit_does_not_end_a_subscriber_that_keeps_up() {
     let publisher = with_queue(10, 100);
     let mut subscription = publisher.subscribe().unwrap();
     let large = "x".repeat(10_000);
@@ -77,7 +79,7 @@ fn one_event_larger_than_the_bound_does_not_end_those_who_keep_up() {
 }
 
 #[test]
-fn closures_count_as_frames() {
+fn closures_count_as_events() {
     let publisher = with_queue(2, usize::MAX);
     let mut subscription = publisher.subscribe().unwrap();
     let publish = || publisher.publish_with("default channel", |()| Some(Event::new("x"))).subscribers();
@@ -86,10 +88,12 @@ fn closures_count_as_frames() {
 }
 
 #[test]
-fn the_defaults_are_1024_frames_and_1_mib() {
+fn the_default_limits_are_1024_events_and_1_mib() {
     let publisher = Publisher::new();
     let mut by_frames = publisher.subscribe().unwrap();
-    (0..1_024).for_each(|_| assert_eq!(publisher.publish("x").subscribers(), 1));
+    for _ in 0..1_024 {
+        assert_eq!(publisher.publish("x").subscribers(), 1);
+    }
     assert_eq!(publisher.publish("x").subscribers(), 0);
     ends(&mut by_frames, EndCause::QueueFull);
 
@@ -102,8 +106,9 @@ fn the_defaults_are_1024_frames_and_1_mib() {
     ends(&mut by_bytes, EndCause::QueueFull);
 }
 
+/// Seen in go-sse and r3labs/sse: it stops them.
 #[test]
-fn slow_client_stops_the_others_or_the_publisher_go_sse_r3labs() {
+fn a_slow_client_stops_neither_the_others_nor_the_publisher() {
     let publisher = Publisher::new();
     let _slow = publisher.subscribe().unwrap();
     let mut healthy = publisher.subscribe().unwrap();
@@ -114,8 +119,9 @@ fn slow_client_stops_the_others_or_the_publisher_go_sse_r3labs() {
     assert_eq!(publisher.stats().ended.queue_full, 1);
 }
 
+/// Seen in Spring, Afire and better-sse: the queue of a dead client grows without a limit.
 #[test]
-fn unbounded_queue_of_a_dead_client_spring_afire_better_sse() {
+fn the_queue_of_a_dead_client_is_limited_and_emptied_at_once() {
     let publisher = with_queue(100, usize::MAX);
     // Alive but never read: as a thread would hold it that hangs in a write.
     let subscription = publisher.subscribe().unwrap();
@@ -134,15 +140,16 @@ fn unbounded_queue_of_a_dead_client_spring_afire_better_sse() {
 }
 
 #[test]
-fn what_a_reader_got_before_it_was_ended_has_no_hole() {
+fn a_reader_that_is_ended_has_missed_nothing_before_its_end() {
     let _watchdog = Watchdog::new("readers that are too slow", PATIENCE);
     let mut ended = 0;
     for _ in 0..500 {
         let publisher = with_queue(8, usize::MAX);
         let subscription = publisher.subscribe().unwrap();
         let reader = thread::spawn(move || {
-            let frames = subscription.enumerate();
-            frames.for_each(|(n, frame)| assert_eq!(frame, format!("data: {n}\n\n")));
+            for (n, frame) in subscription.enumerate() {
+                assert_eq!(frame, format!("data: {n}\n\n"));
+            }
         });
         // Faster than the reader, sooner or later: it takes while the queue is thrown away.
         let mut published = 0..1_000;
@@ -155,7 +162,7 @@ fn what_a_reader_got_before_it_was_ended_has_no_hole() {
 }
 
 #[test]
-fn initial_data_that_was_not_taken_yet_is_thrown_away_too() {
+fn initial_data_that_was_not_taken_is_discarded_with_the_queue() {
     let publisher = with_queue(1, usize::MAX);
     let mut subscription = publisher.subscription(()).initial_data(["1", "2"]).open().unwrap();
     gets_data(&mut subscription, "1");

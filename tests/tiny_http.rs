@@ -62,7 +62,7 @@ fn a_first_comment_comes_at_once_and_then_each_event_in_a_chunk_of_its_own() {
 }
 
 #[test]
-fn what_waits_together_is_one_chunk() {
+fn events_that_wait_together_are_one_chunk() {
     let publisher = Publisher::new();
     let running = publisher.clone();
     let server = Running::new(move |request| {
@@ -92,7 +92,7 @@ fn the_end_sends_the_final_chunk_and_the_connection_goes_on() {
 }
 
 #[test]
-fn connection_close_is_kept() {
+fn a_request_for_connection_close_is_honored() {
     let publisher = Publisher::new();
     let server = Running::streams(&publisher);
     let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -203,7 +203,7 @@ fn a_chunk_may_be_larger_than_65535_bytes() {
 }
 
 #[test]
-fn the_last_event_id() {
+fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
     let header = |value: &str| tiny_http::Header::from_bytes("last-event-id", value).unwrap();
     let id = |request: TestRequest| last_event_id(&request.into());
     let request = || TestRequest::new().with_path("/news?a=b&lastEventId=from%20query+x");
@@ -253,8 +253,9 @@ fn a_body_that_waits_to_be_asked_for_is_asked_for() {
     bodies::are_asked_for_if_the_client_waits_for_that(|| server.connect());
 }
 
+/// Seen in many servers: all clients reconnect in the same instant.
 #[test]
-fn all_clients_reconnect_in_the_same_instant_many() {
+fn refused_clients_reconnect_at_different_times() {
     let publisher = Publisher::builder().max_subscribers(1).build().unwrap();
     let _full = publisher.subscribe().unwrap();
     let server = Running::streams(&publisher);
@@ -275,7 +276,7 @@ fn all_clients_reconnect_in_the_same_instant_many() {
 
 /// A limit that may have room later makes a browser come back, anything else not.
 #[test]
-fn what_is_not_opened_is_answered_by_whose_fault_it_is() {
+fn a_reached_limit_is_answered_with_a_retry_time_and_a_bad_channel_with_400() {
     let publisher = Publisher::builder().max_subscribers_per_quota_key(1).max_channel_name_len(5).build().unwrap();
     let streams = publisher.clone();
     let server = Running::new(move |request| {
@@ -346,8 +347,9 @@ fn a_refusal_has_the_head_of_a_stream_and_its_end() {
     client.reads_until(LAST_CHUNK);
 }
 
+/// Seen in a Python library: it is never removed.
 #[test]
-fn a_client_that_is_gone_is_never_removed_python() {
+fn a_client_that_is_gone_is_removed() {
     let publisher = impatient();
     let server = Running::streams(&publisher);
     let clients = [(); 10].map(|()| opened(&server));
@@ -358,7 +360,7 @@ fn a_client_that_is_gone_is_never_removed_python() {
 }
 
 #[test]
-fn slot_leaked_when_the_client_leaves_before_the_first_byte() {
+fn a_client_that_leaves_before_the_first_byte_frees_its_slot() {
     let publisher = impatient();
     let running = publisher.clone();
     let (left, has_left) = channel::<()>();
@@ -420,7 +422,9 @@ fn streams_opened_at_once_all_get_their_first_comment() {
     for round in 0..3 {
         let start = Instant::now();
         let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            client.send(GET);
+        }
         for client in &mut clients {
             client.reads_head();
             client.reads(FIRST_CHUNK);
@@ -428,9 +432,13 @@ fn streams_opened_at_once_all_get_their_first_comment() {
         // Not how fast, but that none starves: one that does gets its first byte when another one leaves.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(publisher.publish("hello").subscribers(), 300, "round {round}");
-        clients.iter_mut().for_each(|client| client.reads("0000000d\r\ndata: hello\n\n\r\n"));
+        for client in &mut clients {
+            client.reads("0000000d\r\ndata: hello\n\n\r\n");
+        }
         publisher.close();
-        clients.iter_mut().for_each(|client| client.reads(LAST_CHUNK));
+        for client in &mut clients {
+            client.reads(LAST_CHUNK);
+        }
     }
 }
 
@@ -579,7 +587,7 @@ fn a_stop_may_come_early_often_or_late() {
 }
 
 #[test]
-fn bind_says_what_is_wrong() {
+fn bind_rejects_a_bad_address_with_the_reason() {
     assert!(Server::bind("300.0.0.1:0").is_err());
     assert!(Server::bind("127.0.0.1").is_err());
     assert!(Server::bind(&[][..]).unwrap_err().to_string().contains("resolves to nothing"));

@@ -29,7 +29,7 @@ fn data_arrives(data: &str) {
 }
 
 #[test]
-fn the_fields_and_their_order() {
+fn fields_have_a_fixed_order() {
     encodes(Event::new("hello"), "data: hello\n\n");
     encodes(Event::new("hello").event("greeting").unwrap(), "event: greeting\ndata: hello\n\n");
     encodes(Event::new("hello").id("7").unwrap(), "data: hello\nid: 7\n\n");
@@ -52,23 +52,26 @@ fn retry_is_whole_milliseconds_rounded_up() {
     encodes(Event::new("").retry(Duration::from_millis(2_147_483_647)).unwrap(), "retry: 2147483647\ndata: \n\n");
 }
 
+/// Seen in axum: it counts as two.
 #[test]
-fn crlf_counted_twice_axum() {
+fn a_crlf_is_one_line_end() {
     data_arrives_as("a\r\nb", "a\nb");
     data_arrives_as("a\r\n\r\nb", "a\n\nb");
     data_arrives_as("a\n\rb", "a\n\nb");
     encodes(Event::new("a\r\nb"), "data: a\ndata: b\n\n");
 }
 
+/// Seen in nchan, warp, actix and a Python library: it is passed on.
 #[test]
-fn bare_cr_passed_on_nchan_warp_actix_python() {
+fn a_bare_cr_is_a_line_end() {
     data_arrives_as("a\rb", "a\nb");
     data_arrives_as("a\r", "a\n");
     data_arrives_as("\rdata: forged\r\rid: 1", "\ndata: forged\n\nid: 1");
 }
 
+/// Seen in Rocket and warp: a leading space is lost.
 #[test]
-fn leading_space_lost_rocket_warp() {
+fn leading_spaces_arrive() {
     data_arrives(" one");
     data_arrives("  two");
     data_arrives("\ta tab");
@@ -76,22 +79,25 @@ fn leading_space_lost_rocket_warp() {
     data_arrives(" ");
 }
 
+/// Seen in axum: it is lost.
 #[test]
-fn empty_data_lost_axum() {
+fn empty_data_arrives() {
     data_arrives("");
     assert_eq!(Event::new("").encode().matches("data:").count(), 1);
 }
 
+/// Seen in go-sse: a trailing newline is lost.
 #[test]
-fn trailing_newline_lost_go_sse() {
+fn trailing_newlines_arrive() {
     data_arrives("a\n");
     data_arrives("a\n\n\n");
     data_arrives("\n");
     data_arrives("\na");
 }
 
+/// Seen in axum: some texts panic.
 #[test]
-fn panic_on_text_axum() {
+fn no_text_panics() {
     for text in ["\r", "\n", "\0", "\r\n", "\u{feff}", "\u{2028}", "\u{85}", "\u{10ffff}", ":", "\u{b}\u{c}"] {
         let _ = (Event::new(text).encode(), Event::comment(text).encode());
         let _ = (Event::new(text).event(text), Event::new(text).id(text));
@@ -99,7 +105,7 @@ fn panic_on_text_axum() {
 }
 
 #[test]
-fn what_is_no_line_end_stays() {
+fn characters_that_end_no_line_arrive_unchanged() {
     data_arrives("a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f");
     data_arrives("a\0b");
     data_arrives("\u{feff}with a byte order mark");
@@ -107,7 +113,7 @@ fn what_is_no_line_end_stays() {
 }
 
 #[test]
-fn what_looks_like_a_field_stays_data() {
+fn data_that_looks_like_a_field_stays_data() {
     data_arrives("data: x");
     data_arrives("id: 1\nevent: forged\nretry: 1");
     data_arrives(": a comment?");
@@ -153,13 +159,13 @@ fn event_type() -> impl Strategy<Value = String> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000),
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn random_streams_arrive_as_they_were(
+    fn random_streams_arrive_unchanged(
         events in prop::collection::vec(
             (
                 prop::option::weighted(0.9, text()),

@@ -61,7 +61,7 @@ fn connection() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn what_was_queued_before_and_what_comes_after_is_written_in_order() {
+fn events_queued_before_and_published_after_are_written_in_order() {
     let publisher = Publisher::new();
     let kept = Kept::default();
     let subscription = publisher.subscription(()).initial_data(["1"]).open().unwrap();
@@ -96,7 +96,7 @@ fn a_socket_is_closed_at_the_end() {
 }
 
 #[test]
-fn a_large_event_and_many_small_ones() {
+fn a_large_event_and_many_small_ones_are_written_unchanged() {
     let publisher = Publisher::new();
     let kept = Kept::default();
     publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
@@ -112,7 +112,7 @@ fn a_large_event_and_many_small_ones() {
 }
 
 #[test]
-fn closed() {
+fn closing_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
     let (options, end) = told();
     publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
@@ -121,7 +121,7 @@ fn closed() {
 }
 
 #[test]
-fn closed_by_the_last_handle() {
+fn dropping_the_last_handle_ends_the_stream_after_its_queued_events() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let kept = Kept::default();
@@ -133,7 +133,7 @@ fn closed_by_the_last_handle() {
 }
 
 #[test]
-fn handed_over_after_the_publisher_has_gone() {
+fn a_stream_handed_over_after_the_publisher_has_gone_is_written_to_its_end() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let kept = Kept::default();
@@ -146,7 +146,7 @@ fn handed_over_after_the_publisher_has_gone() {
 }
 
 #[test]
-fn unsubscribed() {
+fn unsubscribing_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
     let (options, end) = told();
     publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
@@ -156,7 +156,7 @@ fn unsubscribed() {
 }
 
 #[test]
-fn disconnected() {
+fn a_lost_connection_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let (client, connection) = connection();
@@ -173,7 +173,7 @@ fn disconnected() {
 }
 
 #[test]
-fn queue_full() {
+fn a_full_queue_ends_a_blocked_write() {
     let publisher = Publisher::builder().max_queued_events(4).build().unwrap();
     let (options, end) = told();
     let (_client, connection) = connection();
@@ -189,7 +189,7 @@ fn queue_full() {
 }
 
 #[test]
-fn write_timed_out() {
+fn a_write_beyond_its_timeout_ends_the_stream() {
     let publisher = Publisher::new();
     let (options, end) = told();
     let (mut client, connection) = connection();
@@ -239,7 +239,7 @@ fn the_hook_may_use_the_publisher_and_may_panic() {
 }
 
 #[test]
-fn what_still_waited_is_dropped_before_the_end_is_told() {
+fn queued_events_are_dropped_before_the_end_hook_is_called() {
     /// Fails when it may.
     struct Breaks(Sender<()>, Receiver<()>);
     impl Write for Breaks {
@@ -324,7 +324,9 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
     let publisher = Publisher::builder().heartbeat(Duration::from_millis(40)).build().unwrap();
     let kept = Kept::default();
     let subscription = publisher.subscribe().unwrap();
-    (0..10).for_each(|n| drop(publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)))));
+    for n in 0..10 {
+        publisher.publish(format!("{n} {}", "x".repeat(64 * 1024)));
+    }
     subscription.write_in_background(Slow(kept.clone())).unwrap();
     eventually("all are written", || kept.text().contains("data: 9 "));
     let first = kept.text();
@@ -332,7 +334,7 @@ fn a_write_that_takes_longer_than_the_interval_is_no_silence() {
 }
 
 #[test]
-fn heartbeats_find_out_who_has_gone() {
+fn heartbeats_detect_clients_that_have_gone() {
     let publisher = Publisher::builder().heartbeat(Duration::from_millis(20)).build().unwrap();
     let clients: Vec<TcpStream> = (0..100)
         .map(|_| {
@@ -388,7 +390,7 @@ impl Write for Misbehaves {
 }
 
 #[test]
-fn whatever_the_writer_does_no_other_stream_notices() {
+fn a_misbehaving_writer_affects_no_other_stream() {
     const EVENTS: usize = 1_000;
     let seed = seed("misbehaving writers");
     let _watchdog = Watchdog::new(&format!("misbehaving writers with SEED={seed}"), PATIENCE * 3);
@@ -402,7 +404,9 @@ fn whatever_the_writer_does_no_other_stream_notices() {
     let open = || -> Subscription { publisher.subscribe().unwrap() };
     let healthy: Vec<Kept> = (0..10).map(|_| Kept::default()).collect();
     let broken: Vec<Kept> = (0..200).map(|_| Kept::default()).collect();
-    healthy.iter().for_each(|kept| open().write_in_background_with_options(kept.clone(), options()).unwrap());
+    for kept in &healthy {
+        open().write_in_background_with_options(kept.clone(), options()).unwrap();
+    }
     for (n, kept) in (0..).zip(&broken) {
         let rng = Rng::with_seed(seed ^ n);
         let writer = Misbehaves { rng, kept: kept.clone(), failed: false, used_after: Arc::clone(&used_after) };
@@ -428,7 +432,7 @@ fn whatever_the_writer_does_no_other_stream_notices() {
 }
 
 #[test]
-fn publish_hand_over_disconnect_close_and_drop_from_many_threads() {
+fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() {
     let seed = seed("written in the background from many threads");
     let _watchdog = Watchdog::new(&format!("write_in_background with SEED={seed}"), Duration::from_secs(100));
     let (told, ends) = channel();

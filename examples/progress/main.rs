@@ -104,7 +104,11 @@ impl Jobs {
         let (waiting, to_do) = bounded::<Job>(MAX_WAITING);
         for _ in 0..WORKERS {
             let (publisher, to_do) = (publisher.clone(), to_do.clone());
-            thread::spawn(move || to_do.iter().for_each(|job| job.run(&publisher)));
+            thread::spawn(move || {
+                for job in to_do.iter() {
+                    job.run(&publisher);
+                }
+            });
         }
         Self { publisher, waiting, newest: Mutex::new(0) }
     }

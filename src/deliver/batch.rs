@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_pieces_is_what_was_appended() {
+    fn a_batch_that_is_written_in_pieces_stays_whole() {
         let large = Frame::LARGE;
         for frames in [&[1][..], &[large], &[1, large, 2], &[large, large + 7], &[large, 1, large], &[1, 2, 3]] {
             for at_a_time in [7, 1_000, large, usize::MAX] {

@@ -154,7 +154,7 @@ impl NonBlockingWrite for Narrow {
 }
 
 #[test]
-fn what_is_queued_for_a_parked_stream_follows_what_it_could_not_write() {
+fn events_queued_for_a_parked_stream_follow_its_unwritten_rest() {
     let eventually = |condition: &dyn Fn() -> bool| {
         let start = Instant::now();
         while !condition() {

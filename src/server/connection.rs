@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_rejected() {
+    fn bytes_that_are_no_request_are_rejected() {
         is_rejected(&Setup::reading().connection.received(b"\x16\x03\x01"), 400);
         is_rejected(&Setup::reading().connection.received(&[GET, b"x"].concat()), 400);
         is_rejected(&Setup::reading().connection.deadline_passed(), 408);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_closes_what_is_no_request_yet_and_lets_the_rest_finish() {
+    fn a_stop_closes_connections_without_a_request_and_lets_the_rest_finish() {
         assert!(matches!(Setup::reading().connection.stop(), Action::Close));
         assert!(matches!(Setup::handling().connection.stop(), Action::Wait));
         assert!(matches!(Setup::responding(b"hello").connection.stop(), Action::Wait));

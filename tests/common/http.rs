@@ -30,7 +30,11 @@ impl Running {
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
         let address = server.local_addr();
         let requests = Arc::clone(&server);
-        let thread = thread::spawn(move || requests.incoming_requests().for_each(&mut answer));
+        let thread = thread::spawn(move || {
+            for request in requests.incoming_requests() {
+                answer(request);
+            }
+        });
         Self { address, server, thread: Some(thread) }
     }
 

@@ -40,7 +40,7 @@ fn post(url: &str, fields: &[(&str, &str)]) {
 }
 
 #[test]
-fn visits_shows_each_visit_in_every_tab_and_comes_back_after_a_restart() {
+fn visits_shows_each_visit_in_every_tab_and_reconnects_after_a_restart() {
     let visits = Example::start("visits");
     let browser = Browser::new();
     let first = browser.opens(&visits.url);
@@ -117,7 +117,7 @@ fn chat_shows_who_joins_and_who_leaves_by_closing_the_tab() {
 }
 
 #[test]
-fn chat_comes_back_to_a_server_that_ended_in_good_order_and_its_successor() {
+fn chat_reconnects_to_the_successor_of_a_server_that_ended_in_good_order() {
     let mut chat = Example::start("chat");
     let browser = Browser::new();
     let ada = join(&browser, &chat, "Ada");
@@ -310,11 +310,15 @@ fn of_seven_tabs_the_seventh_waits_for_one_of_six_connections() {
     let visits = Example::start("visits");
     let browser = Browser::new();
     let mut tabs: Vec<Tab> = (0..6).map(|_| browser.opens(&visits.url)).collect();
-    tabs.iter().for_each(|tab| tab.shows(STATE, &["live"]));
+    for tab in &tabs {
+        tab.shows(STATE, &["live"]);
+    }
     let seventh = browser.opens(&visits.url);
     // All six hear of a further visit, so time has passed; the seventh is still without its page.
     ureq::get(&visits.url).call().unwrap();
-    tabs.iter().for_each(|tab| tab.until("document.querySelector('#log').innerText.includes('visit number 7')"));
+    for tab in &tabs {
+        tab.until("document.querySelector('#log').innerText.includes('visit number 7')");
+    }
     assert_eq!(seventh.texts(STATE), [""; 0]);
     tabs.pop().unwrap().closes();
     seventh.shows(STATE, &["live"]);
@@ -400,5 +404,7 @@ fn over_http_2_seven_tabs_have_seven_streams() {
     }
     eventually("all seven watch", || site.post(Way::Http2, "/c", "?") == 7);
     site.post(Way::Http2, "/c", "!");
-    tabs.iter().for_each(|tab| tab.until("document.title.endsWith('!')"));
+    for tab in &tabs {
+        tab.until("document.title.endsWith('!')");
+    }
 }

@@ -347,7 +347,7 @@ fn requests_sse_of_python_resumes_before_its_first_event() {
 
 /// Their last id is the one of their last event.
 #[test]
-fn launchdarklys_clients_know_no_id_before_their_first_event() {
+fn launchdarklys_clients_reconnect_without_an_id_before_their_first_event() {
     for kind in [python_launchdarkly(), rust_eventsource_client()] {
         resumes_before_its_first_event(kind);
     }

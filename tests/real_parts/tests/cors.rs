@@ -87,7 +87,7 @@ fn a_page_of_an_allowed_origin_listens_and_misses_nothing_while_its_connection_w
 }
 
 #[test]
-fn a_page_of_an_allowed_origin_comes_back_to_a_server_that_was_stopped_and_started() {
+fn a_page_of_an_allowed_origin_reconnects_to_a_server_that_was_stopped_and_started() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
     let (server, _) = serve(allows(&pages), FREE, &publisher);
     let address = server.local_addr().to_string();
@@ -106,7 +106,7 @@ fn a_page_of_an_allowed_origin_comes_back_to_a_server_that_was_stopped_and_start
 }
 
 #[test]
-fn a_page_of_another_origin_is_refused_and_does_not_come_back() {
+fn a_page_of_another_origin_is_refused_and_does_not_reconnect() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
     let settings = EventServer::builder().allow_origin("https://example.org");
     let (server, seen) = serve(settings, FREE, &publisher);
@@ -120,7 +120,7 @@ fn a_page_of_another_origin_is_refused_and_does_not_come_back() {
 
 /// Where none is allowed, none is refused: the browser keeps what it gets from the page.
 #[test]
-fn without_cors_a_page_of_another_origin_hears_nothing() {
+fn without_cors_a_page_of_another_origin_receives_nothing() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
     let (server, _) = serve(EventServer::builder(), FREE, &publisher);
     let tab = listens(&browser, &pages, &server.local_addr().to_string(), "{}");
@@ -130,7 +130,7 @@ fn without_cors_a_page_of_another_origin_hears_nothing() {
 }
 
 #[test]
-fn a_page_is_told_to_come_back_when_the_server_is_full() {
+fn a_page_reconnects_later_when_the_server_is_full() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
     let (server, _) = serve(allows(&pages).max_streams(1), FREE, &publisher);
     let address = server.local_addr().to_string();
@@ -160,7 +160,7 @@ fn cookies_come_along_only_where_that_is_allowed() {
 }
 
 #[test]
-fn a_page_that_sets_headers_itself_asks_before_and_is_let_in() {
+fn a_page_that_sets_headers_passes_its_preflight() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
     let (server, seen) = serve(allows(&pages), FREE, &publisher);
     let relay = Relay::to(server.local_addr());

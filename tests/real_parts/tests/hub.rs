@@ -61,7 +61,7 @@ fn watchers(hub: &Example) -> usize {
 }
 
 #[test]
-fn after_a_restart_2000_clients_come_back_spread_over_the_time_that_hub_gives_them() {
+fn after_a_restart_2000_clients_reconnect_spread_over_the_time_that_hub_gives_them() {
     const CLIENTS: usize = 2_000;
     /// What hub tells them, in ms: from then on, and over so long a time.
     const EARLIEST: u64 = 1_000;
@@ -99,7 +99,7 @@ fn after_a_restart_2000_clients_come_back_spread_over_the_time_that_hub_gives_th
 }
 
 #[test]
-fn hub_tells_its_statistics_to_the_parser_of_prometheus() {
+fn the_parser_of_prometheus_accepts_the_statistics_of_hub() {
     let hub = Example::start("hub");
     let mut watcher = hub.events("/a\"b{},c");
     assert_eq!(ureq::post(format!("{}/a\"b{{}}", hub.url)).send("x").unwrap().status(), 204);

@@ -52,7 +52,7 @@ fn streams_begin_and_events_come_within_100_ms_to_a_client_that_takes_gzip() {
 }
 
 #[test]
-fn they_do_even_where_nginx_is_told_to_compress_everything() {
+fn streams_and_events_come_as_quickly_where_nginx_compresses_everything() {
     let site = Site::start_with("gzip_types *; gzip_proxied any;");
     for case in ways_and_servers() {
         everything_comes_at_once(&site, case, &["--compressed"], Some("gzip"));
@@ -93,7 +93,7 @@ fn fifty_streams_run_over_one_http_2_connection() {
 }
 
 #[test]
-fn a_client_that_says_its_last_event_id_gets_what_it_has_missed() {
+fn a_client_that_sends_its_last_event_id_gets_the_events_it_missed() {
     let site = Site::start();
     for (way, from) in ways_and_servers() {
         let channel = format!("/{way:?}");
@@ -111,7 +111,7 @@ fn a_client_that_says_its_last_event_id_gets_what_it_has_missed() {
 }
 
 #[test]
-fn a_client_that_leaves_is_gone_from_the_program() {
+fn the_program_drops_the_stream_of_a_client_that_leaves() {
     let site = Site::start();
     for (way, from) in ways_and_servers() {
         let channel = format!("/{way:?}");
@@ -126,7 +126,7 @@ fn a_client_that_leaves_is_gone_from_the_program() {
 const EVENT_SOURCE: [&str; 2] = ["--header", "Accept: text/event-stream"];
 
 #[test]
-fn when_the_program_dies_streams_end_and_an_event_source_can_come_back() {
+fn when_the_program_dies_streams_end_and_an_event_source_can_reconnect() {
     let mut site = Site::start();
     let streams = ways_and_servers().map(|(way, from)| Stream::open(&site, way, &format!("{from}/c"), &EVENT_SOURCE).0);
     let mut streams: Vec<Stream> = streams.collect();
@@ -153,7 +153,7 @@ fn when_the_program_dies_streams_end_and_an_event_source_can_come_back() {
 }
 
 #[test]
-fn a_stream_through_nginx_holds_no_thread_of_the_programs() {
+fn a_stream_through_nginx_occupies_no_thread_of_the_program() {
     let mut site = Site::start();
     let before = site.threads_at_rest();
     let mut clients: Vec<Client> = (0..100).map(|_| site.connect()).collect();
@@ -185,7 +185,7 @@ fn an_enormous_body_does_not_abort_the_program() {
 }
 
 #[test]
-fn bodies_that_do_not_come_block_nobody_and_are_hung_up_on() {
+fn bodies_that_do_not_come_block_nobody_and_are_disconnected() {
     let mut site = Site::start();
     let before = site.threads_at_rest();
     let mut clients: Vec<Client> = (0..8).map(|_| site.connect()).collect();
@@ -193,7 +193,9 @@ fn bodies_that_do_not_come_block_nobody_and_are_hung_up_on() {
         client.send("POST /c HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n");
     }
     site.is_as_well_as_with(before);
-    clients.iter_mut().for_each(Client::reads_the_end);
+    for client in &mut clients {
+        client.reads_the_end();
+    }
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn a_request_line_that_ends_in_http_2_costs_no_thread() {
 }
 
 #[test]
-fn half_requests_cost_no_thread_and_are_hung_up_on() {
+fn half_requests_cost_no_thread_and_are_disconnected() {
     let mut site = Site::start();
     let before = site.threads_at_rest();
     let mut clients: Vec<Client> = (0..500).map(|_| site.connect()).collect();
@@ -235,5 +237,7 @@ fn half_requests_cost_no_thread_and_are_hung_up_on() {
         client.send("GET / HTTP/1.1\r\nHost: x\r\n");
     }
     site.is_as_well_as_with(before);
-    clients.iter_mut().for_each(Client::reads_the_end);
+    for client in &mut clients {
+        client.reads_the_end();
+    }
 }
