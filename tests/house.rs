@@ -42,6 +42,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
         &["Mutex", "RwLock", "parking_lot"],
         &[
             "queue/queue.rs",
+            "queue/readiness.rs",
             "registry/mod.rs",
             "registry/replay.rs",
             "deliver/pool.rs",

@@ -169,22 +169,15 @@ impl WriterPool {
             return self.put(Job::End(pass.stream));
         }
         race_window();
-        let is_parked = match &state.writer {
-            Writer::Parks(writer) if pass.outcome == WriteOutcome::WouldBlock => {
-                let parked = writer.readiness().park();
-                if parked && stream.subscriber.is_aborted() {
-                    // Aborted before the write, it was woken, and forgot it when it wrote.
-                    writer.readiness().set_ready();
-                }
-                parked
-            }
-            _ => false,
+        let socket = match &state.writer {
+            Writer::Parks(writer) if pass.outcome == WriteOutcome::WouldBlock => Some(Arc::clone(writer)),
+            _ => None,
         };
         drop(place);
-        if is_parked {
-            return;
+        if let Some(socket) = socket {
+            return park(pass.stream, &*socket);
         }
-        if pass.drained == Drained::Full || pass.outcome == WriteOutcome::WouldBlock {
+        if pass.drained == Drained::Full {
             // To the tail: the others come first. It stays running, so nobody else puts it there.
             return self.put(Job::Pass(pass.stream));
         }
@@ -227,6 +220,17 @@ impl WriterPool {
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
             self.wake_supervisor();
         }
+    }
+}
+
+/// Parks the stream until its socket is ready. If it is ready already, puts the stream on the run queue.
+fn park(stream: Arc<Stream>, socket: &dyn NonBlockingWrite) {
+    let subscriber = Arc::clone(&stream.subscriber);
+    if let Err(ready) = socket.readiness().park(Waker::from(stream)) {
+        ready.wake();
+    } else if subscriber.is_aborted() {
+        // Aborted before the write, it was woken, and forgot it when it wrote.
+        socket.readiness().set_ready();
     }
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,8 @@ pub(super) enum Job {
     PassAlone(Arc<Stream>),
     /// A stream is over: the application's hook is called, and what is the application's dropped.
     End(Arc<Stream>),
+    /// A stream that has ended, of which nothing else is left.
+    Drop(Box<Stream>),
     /// The thread that takes this ends.
     Leave,
 }
@@ -182,7 +183,7 @@ impl WriterPool {
             expires: AtomicU64::new(expires),
             last_write: AtomicU64::new(self.now()),
         });
-        subscriber.listen_in_background(Waker::from(Arc::clone(&stream)), socket.as_ref());
+        subscriber.listen_in_background(socket.as_ref());
         if heartbeat.is_some() || expires != u64::MAX {
             self.inbox.lock().watch.push(Arc::downgrade(&stream));
             self.inbox_changed.notify_one();
@@ -252,6 +253,14 @@ impl WriterPool {
 
     pub(super) fn put(&self, job: Job) {
         self.run_queue.send(job).expect("BUG: the pool's own receiver has gone");
+    }
+
+    /// Lets go of a stream on a thread that runs no application code. If this is the last reference, a writer thread drops it,
+    /// since the subscriber's properties go with it.
+    pub(super) fn release(&self, stream: Arc<Stream>) {
+        if let Some(last) = Arc::into_inner(stream) {
+            self.put(Job::Drop(Box::new(last)));
+        }
     }
 
     /// Has the supervisor look how the threads are doing.

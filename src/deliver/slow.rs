@@ -45,7 +45,8 @@ impl SlowStreams {
 
     /// Returns the slowest streams that must end to release this many bytes of large frames.
     ///
-    /// A frame counts as released when no other slow stream holds it. Streams that hold the newest large frame are
+    /// A frame counts as released when no other slow stream holds it, even if the history still does: which frames that
+    /// are is not known here, and the streams that have been slow for longest seldom hold one of them. Streams that hold the newest large frame are
     /// spared, because it was just published.
     pub(super) fn slowest(&self, bytes: usize, newest: Option<FrameId>) -> Vec<Arc<Subscriber>> {
         let slow = self.0.lock();

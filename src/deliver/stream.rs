@@ -85,7 +85,7 @@ pub(super) struct Stream {
     /// compiler does not know that. So the lock is contended only briefly after a pass. The state is not boxed, since
     /// each allocation adds a cache line to wait for.
     pub(super) state: Mutex<Option<StreamState>>,
-    /// `true` if the supervisor has shut the socket down.
+    /// `true` if the stream ends with `WriteTimedOut`.
     pub(super) timed_out: AtomicBool,
     /// The time at which the supervisor must wake the stream because its lifetime is over; `u64::MAX` for never, or
     /// afterwards.

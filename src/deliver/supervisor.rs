@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::Duration;
 
-use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WriterPool};
+use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WorkerStatus, WriterPool};
 use super::stream::Stream;
 use crate::spread;
 
@@ -44,7 +44,7 @@ struct Stuck {
     /// Those of them that are blocked in a write.
     in_writes: usize,
     /// The write to a socket that has been blocked for longest, and for how long.
-    longest: Option<(Duration, BlockedWrite)>,
+    longest: Option<(Duration, Arc<WorkerStatus>)>,
 }
 
 /// What a look at the threads showed.
@@ -106,9 +106,10 @@ impl Supervisor {
 
     /// Notes when the stream is to be looked at next.
     fn schedule(&mut self, weak: Weak<Stream>) {
-        let Some(due) = weak.upgrade().and_then(|stream| stream.next_awakening(self.next_number)) else {
-            return;
-        };
+        let Some(stream) = weak.upgrade() else { return };
+        let due = stream.next_awakening(self.next_number);
+        self.pool.release(stream);
+        let Some(due) = due else { return };
         // Cut off only where much is left, so that the last look is not one for all.
         let now = self.pool.now();
         let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
@@ -135,6 +136,7 @@ impl Supervisor {
                 // It is looked at again when it has been silent for as long once more.
                 stream.last_write.fetch_max(now, Relaxed);
             }
+            self.pool.release(stream);
             self.schedule(weak);
         }
     }
@@ -165,7 +167,7 @@ impl Supervisor {
                 blocked.shut_down(false);
             }
             if stuck.longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
-                stuck.longest = Some((busy, blocked.clone()));
+                stuck.longest = Some((busy, Arc::clone(status)));
             }
         }
         stuck
@@ -191,8 +193,14 @@ impl Supervisor {
             if threads.workers.len() < pool.max_threads {
                 // If it cannot be started, the next look tries again.
                 failed = pool.start_thread(&mut threads).err();
-            } else if let Some((_, blocked)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
-                blocked.shut_down(true);
+            } else if let Some((_, status)) = longest {
+                // Looked at once more, since the write may be over by now.
+                let is_long = |blocked: &&BlockedWrite| {
+                    Duration::from_micros(pool.now().saturating_sub(blocked.since)) >= LONG_AT_THE_LIMIT
+                };
+                if let Some(blocked) = status.blocked.lock().as_ref().filter(is_long) {
+                    blocked.shut_down(true);
+                }
             }
         }
         let over = pool.closed.load(SeqCst) && pool.streams.load(SeqCst) == 0;

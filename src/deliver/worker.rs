@@ -42,6 +42,7 @@ impl WriterPool {
                     BeginOutcome::NeedsToBeAlone(_) => unreachable!("BUG: it is alone"),
                 },
                 Job::End(stream) => self.end(&stream),
+                Job::Drop(stream) => drop(stream),
                 Job::Leave => break,
             }
             self.write_group(&mut group, &mut batch, status);

@@ -101,7 +101,7 @@ impl Frame {
             push_line(&mut frame.text, "id", id);
         }
         // A comment's lines mean nothing to a parser, so there is nothing to close behind them.
-        if frame.text.lines().any(|line| !line.starts_with(':')) {
+        if id.is_some() || frame.text.lines().any(|line| !line.starts_with(':')) {
             frame.text.push('\n');
         }
         frame.sequence = sequence;

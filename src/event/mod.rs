@@ -244,7 +244,11 @@ impl Event {
     fn encode_fields(&self) -> String {
         // Ours are 40 bytes at the most: an epoch of 19, and a sequence.
         let id_len = "id: \n\n".len() + self.id.as_ref().map_or(40, String::len);
-        let text_len = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 16);
+        // Each line gets a field name, a colon, a space and a line feed. A CRLF is counted as two lines.
+        let line_ends = |text: &str| text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let text_len = |text: &Option<String>| {
+            text.as_ref().map_or(0, |text| text.len() + (line_ends(text) + 1) * "event: \n".len())
+        };
         let mut out =
             String::with_capacity(32 + id_len + text_len(&self.data) + text_len(&self.comment) + text_len(&self.event));
         for line in self.comment.iter().flat_map(|text| lines(text)) {

@@ -12,13 +12,15 @@
 // horizon. The horizon is the floor of every channel that has neither ring nor tombstone. So a floor can be too high,
 // which reports a gap where none is; it is never too low.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Gap, History, id};
-use crate::event::{self, Event, Frame};
+use crate::event::{self, Event};
 use crate::spread;
 
 /// One event in the log.
@@ -30,6 +32,8 @@ struct Entry<T> {
     rings: usize,
     own_id: Option<Arc<str>>,
     size: usize,
+    /// The length of its frame, if that is large.
+    large_bytes: usize,
     at: Duration,
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct EventLog<T> {
     bytes: usize,
     /// The part of `bytes` that large events take.
     large_bytes: usize,
+    /// The last time that the clock returned.
+    last_time: Cell<Duration>,
 }
 
 impl<T: Clone> EventLog<T> {
@@ -117,6 +123,7 @@ impl<T: Clone> EventLog<T> {
             horizon: 0,
             bytes: 0,
             large_bytes: 0,
+            last_time: Cell::default(),
         }
     }
 
@@ -132,11 +139,6 @@ impl<T: Clone> EventLog<T> {
     /// Returns the number of bytes that large events take.
     pub(crate) fn large_bytes(&self) -> usize {
         self.large_bytes
-    }
-
-    /// Returns the part of an entry's size that counts towards large events.
-    fn large_part(size: usize) -> usize {
-        if size >= Self::ENTRY + Frame::LARGE { size } else { 0 }
     }
 
     /// Returns the number of events that the log holds of this channel.
@@ -189,6 +191,16 @@ impl<T: Clone> EventLog<T> {
         (sequence <= self.sequence && self.id(sequence) == id).then_some(sequence)
     }
 
+    /// Returns the time of the clock, which may not go back. If the clock panics, it is the last time that it returned.
+    fn now(&self) -> Duration {
+        match catch_unwind(AssertUnwindSafe(|| (self.settings.clock)())) {
+            Ok(time) => self.last_time.set(time.max(self.last_time.get())),
+            // The `Drop` of what it panicked with may panic too.
+            Err(payload) => std::mem::forget(payload),
+        }
+        self.last_time.get()
+    }
+
     /// Appends the next event. Moves the payloads that it evicts into `evicted`, for the caller to drop without the
     /// lock.
     pub(crate) fn append(
@@ -196,6 +208,7 @@ impl<T: Clone> EventLog<T> {
         channels: &[&str],
         payload: T,
         size: usize,
+        large_bytes: usize,
         own_id: Option<Arc<str>>,
         evicted: &mut Vec<T>,
     ) -> u64 {
@@ -206,7 +219,7 @@ impl<T: Clone> EventLog<T> {
             evicted.push(payload);
             return sequence;
         }
-        let at = (self.settings.clock)();
+        let at = self.now();
         let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
         for channel in &channels {
             let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
@@ -222,9 +235,9 @@ impl<T: Clone> EventLog<T> {
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
         let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
         self.bytes += size;
-        self.large_bytes += Self::large_part(size);
+        self.large_bytes += large_bytes;
         let rings = channels.len();
-        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, at });
+        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, large_bytes, at });
         self.expire(evicted);
         while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
             self.evict_oldest(evicted);
@@ -235,7 +248,7 @@ impl<T: Clone> EventLog<T> {
     /// Evicts the events that are older than the maximum age.
     pub(crate) fn expire(&mut self, evicted: &mut Vec<T>) {
         let Some(max_age) = self.settings.max_age else { return };
-        let now = (self.settings.clock)();
+        let now = self.now();
         while self.oldest_is_older_than(max_age, now) {
             self.evict_oldest(evicted);
         }
@@ -243,7 +256,7 @@ impl<T: Clone> EventLog<T> {
 
     /// Returns whether an event is older than the maximum age.
     pub(crate) fn has_expired(&self) -> bool {
-        self.settings.max_age.is_some_and(|max_age| self.oldest_is_older_than(max_age, (self.settings.clock)()))
+        self.settings.max_age.is_some_and(|max_age| self.oldest_is_older_than(max_age, self.now()))
     }
 
     fn oldest_is_older_than(&self, max_age: Duration, now: Duration) -> bool {
@@ -364,7 +377,7 @@ impl<T: Clone> EventLog<T> {
         if entry.rings == 0 {
             let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
             self.bytes -= entry.size;
-            self.large_bytes -= Self::large_part(entry.size);
+            self.large_bytes -= entry.large_bytes;
             evicted.push(entry.payload);
         }
         // Spare capacity is not counted towards `max_bytes`, so it must not stay.

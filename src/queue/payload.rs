@@ -73,6 +73,14 @@ impl Payload {
         if let Self::Frame(frame) = self { frame.is_large().then(|| frame.frame_id()) } else { None }
     }
 
+    /// Returns the event's sequence in the history; 0 if it has none.
+    pub(crate) fn sequence(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => frame.sequence(),
+            Self::Closure(render) => render.sequence,
+        }
+    }
+
     /// Returns the bytes that count towards the limits.
     pub(crate) fn size(&self) -> usize {
         match self {

@@ -1,12 +1,13 @@
 //! Where a stream waits until its non-blocking socket takes more.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
 #[cfg(feature = "server")]
 use std::time::Duration;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::race_window;
 
@@ -46,7 +47,9 @@ pub(crate) struct Readiness {
     since: AtomicU64,
     made: Instant,
     timed_out: AtomicBool,
-    waker: OnceLock<Waker>,
+    /// The parked stream. The reference goes from its pass to here, and to the run queue when the socket is ready. So
+    /// nothing refers to a stream that has ended.
+    parked: Mutex<Option<Waker>>,
 }
 
 impl Readiness {
@@ -57,12 +60,7 @@ impl Readiness {
     #[cfg(any(feature = "server", test))]
     pub(crate) fn new() -> Self {
         let (state, since) = (AtomicU8::new(Self::WRITING), AtomicU64::new(0));
-        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), waker: OnceLock::new() }
-    }
-
-    /// Sets the stream to wake. This must happen before the stream's first pass.
-    pub(crate) fn bind(&self, waker: Waker) {
-        assert!(self.waker.set(waker).is_ok(), "BUG: two streams share a socket");
+        Self { state, since, made: Instant::now(), timed_out: AtomicBool::new(false), parked: Mutex::new(None) }
     }
 
     /// Forgets readiness that was reported before. A write must follow, which finds it.
@@ -70,20 +68,26 @@ impl Readiness {
         self.state.store(Self::WRITING, SeqCst);
     }
 
-    /// Parks the stream after a write that would have blocked. Returns `false` if the socket is ready again.
-    #[must_use = "a stream that is not parked still has its owner"]
-    pub(crate) fn park(&self) -> bool {
+    /// Parks the stream after a write that would have blocked, to be woken by this. Gives the waker back if the socket is
+    /// ready again; the caller still owns the stream then.
+    pub(crate) fn park(&self, waker: Waker) -> Result<(), Waker> {
         self.since.store(self.made.elapsed().as_micros() as u64, SeqCst);
+        *self.parked.lock() = Some(waker);
         race_window();
-        self.state.compare_exchange(Self::WRITING, Self::PARKED, SeqCst, Relaxed).is_ok()
+        match self.state.compare_exchange(Self::WRITING, Self::PARKED, SeqCst, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.take_parked()),
+        }
+    }
+
+    fn take_parked(&self) -> Waker {
+        self.parked.lock().take().expect("BUG: a parked stream has no waker")
     }
 
     /// Reports that the socket takes more, or that the stream must run for another reason.
     pub(crate) fn set_ready(&self) {
-        if self.state.swap(Self::READY, SeqCst) == Self::PARKED
-            && let Some(waker) = self.waker.get()
-        {
-            waker.wake_by_ref();
+        if self.state.swap(Self::READY, SeqCst) == Self::PARKED {
+            self.take_parked().wake();
         }
     }
 
@@ -127,7 +131,6 @@ mod tests {
     fn readiness_at_any_time_wakes_a_parked_stream_once() {
         for ready_at in 0..4 {
             let (readiness, woken) = (Readiness::new(), Arc::new(Woken::default()));
-            readiness.bind(Waker::from(Arc::clone(&woken)));
             let mut would_block = true;
             let mut step = 0;
             let mut may_become_ready = |would_block: &mut bool| {
@@ -142,7 +145,7 @@ mod tests {
             may_become_ready(&mut would_block);
             let blocked = would_block;
             may_become_ready(&mut would_block);
-            let continues_by_itself = !blocked || !readiness.park();
+            let continues_by_itself = !blocked || readiness.park(Waker::from(Arc::clone(&woken))).is_err();
             may_become_ready(&mut would_block);
             let wakes = woken.0.load(SeqCst);
             assert_eq!(u8::from(continues_by_itself) + wakes, 1, "ready at step {ready_at}");

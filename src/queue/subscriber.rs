@@ -34,6 +34,8 @@ pub(crate) struct Subscriber {
     id: SubscriberId,
     properties: Properties,
     quota_key: Option<Arc<str>>,
+    /// The channels that it was in when it left, if that was before the hook of its beginning was called.
+    left_channels: OnceLock<Box<[Arc<str>]>>,
 }
 
 impl Subscriber {
@@ -57,6 +59,7 @@ impl Subscriber {
             id,
             properties,
             quota_key,
+            left_channels: OnceLock::new(),
         })
     }
 
@@ -166,11 +169,10 @@ impl Subscriber {
         self.queue.block_timeout()
     }
 
-    /// Lets the writer threads read the queue from now on. The stream's first pass must follow. `waker` puts the stream
-    /// on the run queue when its `socket` takes more.
-    pub(crate) fn listen_in_background(&self, waker: Waker, socket: Option<&Arc<dyn NonBlockingWrite>>) {
+    /// Makes the writer threads listen to the queue. The stream's first pass must follow. `socket` is where the stream waits
+    /// if it does not block.
+    pub(crate) fn listen_in_background(&self, socket: Option<&Arc<dyn NonBlockingWrite>>) {
         if let Some(socket) = socket {
-            socket.readiness().bind(waker);
             let _ = self.socket.set(Arc::downgrade(socket));
         }
         self.queue.listen_in_background();
@@ -191,15 +193,19 @@ impl Subscriber {
         &self.schedule
     }
 
-    /// Marks that the hook of the beginning was called. Returns whether the caller must call the hook of the end now,
-    /// because the subscriber has left meanwhile.
-    pub(crate) fn mark_opened(&self) -> bool {
-        self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0
+    /// Marks that the hook of the beginning was called. If the subscriber has left meanwhile, returns the channels that it
+    /// was in, and the caller must call the hook of the end.
+    pub(crate) fn mark_opened(&self) -> Option<&[Arc<str>]> {
+        let has_left = self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0;
+        has_left.then(|| &**self.left_channels.get().expect("BUG: a subscriber left without its channels"))
     }
 
-    /// Marks that the subscriber has left. Returns whether the caller must call the hook of the end. If not, the thread
-    /// that opens the subscription calls it.
-    pub(crate) fn mark_left(&self) -> bool {
+    /// Marks that the subscriber has left these channels. Returns whether the caller must call the hook of the end. If
+    /// not, the thread that opens the subscription calls it.
+    pub(crate) fn mark_left(&self, channels: &[Arc<str>]) -> bool {
+        if self.hooks_called.load(SeqCst) & Self::OPENED == 0 {
+            let _ = self.left_channels.set(channels.into());
+        }
         self.hooks_called.fetch_or(Self::LEFT, SeqCst) & Self::OPENED != 0
     }
 }

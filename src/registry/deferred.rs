@@ -88,7 +88,7 @@ impl Deferred {
         }
         // Each guard is dropped after its hook was called.
         for Membership { subscriber, channels, guard, .. } in self.left {
-            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left()) {
+            if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left(&channels)) {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 hooks.ended(subscriber.properties(), &channels, cause);
             }

@@ -171,7 +171,7 @@ impl Registry {
     pub(crate) fn call_opened(&self, subscriber: &Subscriber, channels: &[Arc<str>]) {
         let Some(hooks) = &self.hooks else { return };
         hooks.opened(subscriber.properties(), channels);
-        if subscriber.mark_opened() {
+        if let Some(channels) = subscriber.mark_opened() {
             let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
             hooks.ended(subscriber.properties(), channels, cause);
         }
@@ -234,9 +234,8 @@ impl Registry {
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
         let admit = if state.blocking > 0 || ticket.is_some() {
-            // Includes the history's ID line, which is added under the lock and counts towards the size.
-            let id = state.log.as_ref().map_or(0, |log| "id: \n\n".len() + log.id(log.sequence() + 1).len());
-            state.admit(channels, new_event.payload.size() + id, ticket)
+            let size = new_event.payload.size() + state.id_line_len(&new_event);
+            state.admit(channels, size, ticket)
         } else {
             Admit::Now
         };
@@ -274,7 +273,7 @@ impl Registry {
             return (payload, None);
         };
         if is_comment {
-            payload.seal(None, 0);
+            // It has no ID line, and needs no blank line.
             payload.count(counter);
             return (payload, None);
         }
@@ -283,7 +282,8 @@ impl Registry {
         payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
         payload.count(counter);
         let id = own_id.as_deref().map_or(generated, str::to_owned);
-        log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
+        let large = payload.large_frame().map_or(0, |frame| frame.bytes);
+        log.append(channels, payload.clone(), payload.size(), large, own_id, &mut deferred.payloads);
         self.large_in_history.store(log.large_bytes(), Relaxed);
         (payload, Some(id))
     }
@@ -319,7 +319,8 @@ impl Registry {
                     continue;
                 }
                 if subscriber.is_replaying() {
-                    replaying += 1;
+                    // A comment is not in the history, so a replay does not deliver it.
+                    replaying += usize::from(payload.sequence() > 0);
                     continue;
                 }
                 match subscriber.push(payload, key, &mut deferred.payloads) {
@@ -364,5 +365,14 @@ impl Registry {
         let state = self.state.lock();
         let (events, bytes, channels) = state.log.as_ref().map(EventLog::size).unwrap_or_default();
         self.counters.snapshot(state.members.len(), state.channels.len(), HistoryStats::new(events, bytes, channels))
+    }
+}
+
+impl State {
+    /// Returns how many bytes the history adds to an event: the lines with its ID and its end.
+    fn id_line_len(&self, new_event: &NewEvent) -> usize {
+        let Some(log) = self.log.as_ref().filter(|_| !new_event.is_comment) else { return 0 };
+        let id_len = new_event.own_id.as_ref().map_or_else(|| log.id(log.sequence() + 1).len(), |id| id.len());
+        "id: \n\n".len() + id_len
     }
 }

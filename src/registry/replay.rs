@@ -213,10 +213,11 @@ impl State {
         let (Some(log), Some(replay)) = (&mut self.log, self.replays.get_mut(&subscriber.id())) else {
             return Slice::Payloads { gap: None, payloads: Vec::new(), is_last: true };
         };
-        if !allow_callbacks && log.has_expired() {
+        if allow_callbacks {
+            log.expire(&mut deferred.payloads);
+        } else if log.has_expired() {
             return Slice::NeedsCall;
         }
-        log.expire(&mut deferred.payloads);
         let is_overtaken = replay.spans.iter().any(|span| span.is_overtaken(replay.cursor, log.floor(&span.channel)));
         if is_overtaken && !subscriber.drops_oldest() {
             return if allow_callbacks { Slice::Overtaken } else { Slice::NeedsCall };

@@ -279,11 +279,7 @@ fn gets_all_and_resumes(kind: Kind) {
     scene.restarts_hub();
     let after = [scene.publishes("/c", "after the restart").1, scene.publishes("/d", "and once more").1];
     let to = format!("{}-0", after[0].id.split_once('-').unwrap().0);
-    let gap = Arrived {
-        kind: "gap".into(),
-        data: json!({ "from": &last.id, "to": &to }).to_string(),
-        id: to,
-    };
+    let gap = Arrived { kind: "gap".into(), data: json!({ "from": &last.id, "to": &to }).to_string(), id: to };
     gets(&mut client, &gap);
     assert_eq!(scene.came_with(), Some(last.id));
     for event in after {
