@@ -175,8 +175,8 @@ fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     }
     assert_eq!(observer.count("Ada"), [1, 0]);
     second.resets();
-    eventually("that Ada left is told", || observer.count("Ada")[1] == 1);
     drop(others);
+    eventually("that Ada left is told", || observer.count("Ada")[1] == 1);
     eventually("the observer is alone", || observer.is_alone());
     assert_eq!(observer.count("Ada"), [1, 1]);
     observer.goes_home(chat);

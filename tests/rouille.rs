@@ -4,7 +4,8 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::mpsc::Sender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use server_sent_events::{BodyError, History, Publisher, PublisherBuilder, Respon
 struct Server {
     address: SocketAddr,
     thread: Option<JoinHandle<()>>,
-    stop: Sender<()>,
+    stops: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -30,8 +31,15 @@ impl Server {
     fn with_pool(threads: usize, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let server = server("127.0.0.1:0", answer).unwrap().pool_size(threads);
         let address = server.server_addr();
-        let (thread, stop) = server.stoppable();
-        Self { address, thread: Some(thread), stop }
+        let stops = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stops);
+        // `stoppable` would look only once a second whether it is to stop.
+        let thread = std::thread::spawn(move || {
+            while !is_stopped.load(SeqCst) {
+                server.poll_timeout(Duration::from_millis(10));
+            }
+        });
+        Self { address, thread: Some(thread), stops }
     }
 
     /// A server that answers every request with a stream of the default channel as a body.
@@ -65,7 +73,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.stop.send(());
+        self.stops.store(true, SeqCst);
         // A stream that is still running would keep it for ever.
         let thread = self.thread.take();
         if !std::thread::panicking() {

@@ -461,14 +461,15 @@ fn above_max_streams_per_ip_that_client_is_sent_a_retry_time() {
 fn a_stream_that_has_ended_occupies_no_slot() {
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().max_streams(1), &publisher);
-    for _ in 0..3 {
+    let clients = [(); 3].map(|()| {
         let mut client = opened(server.local_addr());
         publisher.close();
         client.reads(LAST_CHUNK);
         client.reads_the_end();
-        // It does not hang up for now.
-        std::mem::forget(client);
-    }
+        client
+    });
+    // They closed only now, not when their streams ended.
+    drop(clients);
 }
 
 #[test]
@@ -476,14 +477,18 @@ fn stop_delivers_queued_events_ends_streams_and_frees_the_port() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let address = server.local_addr();
-    let mut clients = [(); 3].map(|()| opened(address));
+    let clients = [(); 3].map(|()| opened(address));
     let half = send(address, "GET / HT");
     publisher.publish("bye");
-    server.stop().unwrap();
-    for client in &mut clients {
-        client.reads(&format!("0000000b\r\ndata: bye\n\n\r\n{LAST_CHUNK}"));
-        client.reads_the_end();
-    }
+    thread::scope(|threads| {
+        for mut client in clients {
+            threads.spawn(move || {
+                client.reads(&format!("0000000b\r\ndata: bye\n\n\r\n{LAST_CHUNK}"));
+                client.reads_the_end();
+            });
+        }
+        server.stop().unwrap();
+    });
     drop(half);
     assert_eq!(publisher.stats().subscribers, 0);
     EventServer::bind(address).unwrap();
@@ -496,9 +501,13 @@ fn dropping_a_running_server_stops_it() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let mut client = opened(server.local_addr());
+    // The client closes when it has read the end: otherwise the server would wait for that.
+    let reads = thread::spawn(move || {
+        client.reads(LAST_CHUNK);
+        client.reads_the_end();
+    });
     drop(server);
-    client.reads(LAST_CHUNK);
-    client.reads_the_end();
+    reads.join().unwrap();
 }
 
 #[test]
@@ -550,6 +559,7 @@ fn a_publisher_shuts_down_and_then_the_server_stops() {
     client.reads_until("event: restart\ndata: back soon\n\nretry: ");
     client.reads_until(LAST_CHUNK);
     client.reads_the_end();
+    drop(client);
     // Who comes now is told to come back.
     assert!(said(server.local_addr(), GET).body.starts_with(": busy\n"));
     server.stop().unwrap();
@@ -579,12 +589,17 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     let publisher = Publisher::new();
     let (one, other) = (streams(&publisher), streams(&publisher));
     assert!(EventServer::bind(one.local_addr()).is_err());
-    let mut clients = [opened(one.local_addr()), opened(other.local_addr())];
+    let (mut first, mut second) = (opened(one.local_addr()), opened(other.local_addr()));
     publisher.publish("hello");
-    for client in &mut clients {
+    for client in [&mut first, &mut second] {
         client.reads("0000000d\r\ndata: hello\n\n\r\n");
     }
+    let ends = thread::spawn(move || {
+        first.reads(LAST_CHUNK);
+        first.reads_the_end();
+    });
     drop(one);
+    ends.join().unwrap();
     publisher.publish("hello");
-    clients[1].reads("0000000d\r\ndata: hello\n\n\r\n");
+    second.reads("0000000d\r\ndata: hello\n\n\r\n");
 }

@@ -1,7 +1,8 @@
 //! Clients that do not read hold no memory but what is limited, however large the events and however long the replay.
 //!
 //! Without the test harness, since the resident memory of the whole process is measured. The clients are a process of their
-//! own: this program again, with an address in its environment.
+//! own: this program again, with an address in its environment. `SLOW_CLIENTS` says how many there are; the default is for
+//! every day.
 
 #[cfg(all(feature = "server", target_os = "linux"))]
 mod common;
@@ -29,7 +30,7 @@ mod server {
     use server_sent_events::server::{EventServer, RunningServer};
     use server_sent_events::{History, Publisher};
 
-    use super::clients::{ADDRESS, READERS, STALLED};
+    use super::clients::{ADDRESS, count};
     use super::common::eventually;
 
     const MIB: usize = 1 << 20;
@@ -91,17 +92,16 @@ mod server {
             assert_eq!(answer, "done\n", "the clients failed");
         }
 
-        /// Publishes an event whose data has this length, and no other has.
-        fn publish(&mut self, len: usize) {
+        /// Publishes an event whose data has this length, and no other has. Returns its ID.
+        fn publish(&mut self, len: usize) -> String {
             self.events += 1;
-            self.publisher.publish(format!("{}{:08}", "x".repeat(len - 8), self.events));
+            let receipt = self.publisher.publish(format!("{}{:08}", "x".repeat(len - 8), self.events));
+            receipt.id().unwrap().to_owned()
         }
 
-        /// Publishes as much as the history holds, in events of 1 MB.
-        fn fill_history(&mut self) {
-            for _ in 0..64 {
-                self.publish(1_000_000);
-            }
+        /// Publishes as much as the history holds, in events of 1 MB. Returns their IDs.
+        fn fill_history(&mut self) -> Vec<String> {
+            (0..64).map(|_| self.publish(1_000_000)).collect()
         }
     }
 
@@ -136,7 +136,7 @@ mod server {
         let mut scene = Scene::start();
         let start = scene.publisher.last_event_id().unwrap();
         scene.command(&format!("open {start}"));
-        let streams = STALLED + READERS;
+        let streams = count();
         eventually("all are subscribed", || scene.publisher.stats().subscribers == streams);
         let per_stream = streams * 128 * KIB;
 
@@ -164,9 +164,10 @@ mod server {
         let before = start_measuring();
         for _ in 0..ROUNDS {
             let start = scene.publisher.last_event_id().unwrap();
-            scene.fill_history();
-            // Each holds another of the 64 events.
-            scene.command(&format!("stall {start}"));
+            let ids = scene.fill_history();
+            // Each resumes before another of the 64 events, and holds that one.
+            let resume_after = std::iter::once(&start).chain(&ids[..63]);
+            scene.command(&resume_after.fold("stall".to_owned(), |command, id| command + " " + id));
         }
         scene.fill_history();
         let history = scene.publisher.stats().history.bytes;
@@ -184,14 +185,17 @@ mod server {
 /// The process of the clients: obeys one command a line.
 #[cfg(all(feature = "server", target_os = "linux"))]
 mod clients {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{SocketAddr, TcpStream};
     use std::sync::mpsc;
     use std::thread;
 
     pub const ADDRESS: &str = "SLOW_CLIENTS_OF";
-    pub const READERS: usize = 100;
-    pub const STALLED: usize = 900;
+
+    /// How many clients there are; one of ten reads.
+    pub fn count() -> usize {
+        std::env::var("SLOW_CLIENTS").map_or(100, |clients| clients.parse().unwrap())
+    }
 
     pub fn run(address: SocketAddr) {
         let mut stalled = Vec::new();
@@ -202,8 +206,9 @@ mod clients {
                 ["open", id] => {
                     stalled.clear();
                     readers.clear();
-                    stalled.extend((0..STALLED).map(|_| connect(address, id, false)));
-                    readers.extend((0..READERS).map(|_| Reader::start(connect(address, id, true))));
+                    let reads = count() / 10;
+                    stalled.extend((reads..count()).map(|_| connect(address, id, false)));
+                    readers.extend((0..reads).map(|_| Reader::start(connect(address, id, true))));
                 }
                 ["read", events, bytes] => {
                     let (events, bytes) = (events.parse().unwrap(), bytes.parse().unwrap());
@@ -214,14 +219,13 @@ mod clients {
                         reader.done.recv().expect("a reader lost something");
                     }
                 }
-                ["stall", id] => {
-                    for events in 0..64 {
-                        let mut reader = BufReader::with_capacity(1_024, connect(address, id, false));
-                        for _ in 0..events {
-                            next_data(&mut reader);
-                        }
-                        stalled.push(reader.into_inner());
+                ["stall", ref ids @ ..] => {
+                    let mut clients: Vec<TcpStream> = ids.iter().map(|id| connect(address, id, false)).collect();
+                    for client in &mut clients {
+                        // Its event has begun.
+                        client.read_exact(&mut [0; 4_096]).unwrap();
                     }
+                    stalled.append(&mut clients);
                 }
                 _ => panic!("no command: {line}"),
             }

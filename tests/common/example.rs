@@ -84,8 +84,13 @@ pub fn built_examples() -> &'static Path {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        let (json, rouille, server) = (cfg!(feature = "json"), cfg!(feature = "rouille"), cfg!(feature = "server"));
-        for (on, feature) in [(json, "json"), (rouille, "rouille"), (server, "server")] {
+        // The features of the tests, all of them: with others cargo would build the crate and the examples once more.
+        for (on, feature) in [
+            (cfg!(feature = "json"), "json"),
+            (cfg!(feature = "log"), "log"),
+            (cfg!(feature = "rouille"), "rouille"),
+            (cfg!(feature = "server"), "server"),
+        ] {
             if on {
                 cargo.args(["--features", feature]);
             }
