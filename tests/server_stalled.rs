@@ -8,21 +8,13 @@ mod common;
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::http::Client;
-use common::server::{held, is_back_at, opened, serve, stalled};
+use common::server::{alone, held, is_back_at, opened, serve, stalled};
 use common::{eventually, seed};
 use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 use server_sent_events::{Publisher, PublisherBuilder};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    eventually("nothing is left of the test before", || held().0 == 0);
-    alone
-}
 
 /// The kernel takes as little as it can.
 fn small() -> EventServerBuilder {

@@ -6,22 +6,15 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::eventually;
 use common::http::Client;
-use common::server::{FIRST_CHUNK, GET, held, is_back_at, opened, said, send, serve};
+use common::server::{FIRST_CHUNK, GET, alone, held, is_back_at, opened, said, send, serve};
 use server_sent_events::server::{EventServer, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    eventually("nothing is left of the test before", || held().0 == 0);
-    alone
-}
 
 /// Opened at the latest when the test ends, so that no thread waits for ever.
 #[derive(Clone, Default)]

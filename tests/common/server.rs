@@ -105,6 +105,16 @@ pub fn well_formed(text: &str, is_head: bool) -> Said {
     said
 }
 
+/// Lets one test of the process run at a time, for those that count its threads and descriptors.
+#[cfg(target_os = "linux")]
+#[track_caller]
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    super::eventually("no thread is left of the test before", || held().0 == 0);
+    alone
+}
+
 /// How many threads of ours this process has, and how many descriptors.
 #[cfg(target_os = "linux")]
 pub fn held() -> (usize, usize) {
