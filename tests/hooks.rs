@@ -308,3 +308,22 @@ fn properties_that_panic_when_they_are_dropped_cost_nobody_else_a_hook() {
     assert_eq!(publisher.disconnect_if(|_| true), 0);
     assert_eq!((calls.load(SeqCst), publisher.stats().subscribers), (5, 0));
 }
+
+#[test]
+fn a_subscriber_that_leaves_during_on_open_is_reported_with_the_channels_that_it_was_in_last() {
+    let calls = Calls::default();
+    let ended = Arc::clone(&calls);
+    let publisher = Publisher::builder_for::<String>()
+        .on_open(|stream| {
+            assert_eq!(stream.publisher.unsubscribe_if("first", |_| true), 1);
+            assert_eq!(stream.publisher.disconnect_if(|_| true), 1);
+        })
+        .on_end(move |stream| {
+            ended.lock().unwrap().push((stream.properties.clone(), stream.channels.join(","), Some(stream.cause)));
+        });
+    let publisher = publisher.build().unwrap();
+    let subscription = publisher.subscription("Ada".to_owned()).channels(["first", "second"]).open().unwrap();
+    let call = ("Ada".to_owned(), "second".to_owned(), Some(EndCause::Disconnected));
+    assert_eq!(*calls.lock().unwrap(), [call]);
+    drop(subscription);
+}

@@ -552,6 +552,25 @@ fn a_queue_still_full_at_the_deadline_ends_and_the_others_get_the_event() {
 }
 
 #[test]
+fn an_id_of_the_application_counts_for_the_room_that_publish_waits_for() {
+    let _watchdog = Watchdog::new("waiting for room for an id", PATIENCE);
+    let publisher = Publisher::builder().history(History::new()).max_queued_bytes(200).overflow(LONG).build().unwrap();
+    let mut subscription = publisher.subscribe().unwrap();
+    assert!(subscription.recv().unwrap().starts_with("id: "));
+    publisher.publish("x".repeat(20));
+    // With the history's own ID it would have room.
+    let event = Event::new("y".repeat(20)).id("i".repeat(120)).unwrap();
+    thread::scope(|threads| {
+        let publishing = threads.spawn(|| publisher.publish(event).subscribers());
+        // Whenever it is read, the publisher waits for it, or is about to.
+        assert!(subscription.recv().unwrap().starts_with("data: xx"));
+        assert!(subscription.recv().unwrap().starts_with("data: yy"));
+        assert_eq!(publishing.join().unwrap(), 1);
+    });
+    assert_eq!(publisher.stats().ended.queue_full, 0);
+}
+
+#[test]
 fn publish_waits_for_each_subscriber_as_long_as_its_own_timeout() {
     let publisher = Publisher::new();
     let mut impatient = slow(&publisher, "default channel", 1, Overflow::Block(Duration::from_millis(20)));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::eventually;
 use common::http::Client;
 use common::server::{FIRST_CHUNK, GET, alone, held, is_back_at, opened, said, send, serve};
-use server_sent_events::server::{EventServer, Response, RunningServer};
+use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
 
 /// Opened at the latest when the test ends, so that no thread waits for ever.
@@ -109,6 +109,52 @@ fn properties_that_panic_when_they_are_dropped_make_no_publish_panic() {
     });
     assert_eq!(ends.load(SeqCst), 4);
 }
+
+/// Properties that note on which thread they are dropped.
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push(thread::current().name().unwrap_or_default().to_owned());
+    }
+}
+
+#[test]
+fn neither_the_event_loop_nor_the_supervisor_drops_the_properties_of_a_subscriber() {
+    let _alone = alone();
+    let dropped = Arc::new(Mutex::new(Vec::new()));
+    // Streams that are parked, and that have a heartbeat for the supervisor to watch.
+    let publisher = Publisher::builder_for::<Notes>().heartbeat(Duration::from_millis(1)).build().unwrap();
+    let (streams, notes) = (publisher.clone(), Arc::clone(&dropped));
+    let server = EventServer::builder().send_buffer_size(4_096).bind("127.0.0.1:0").unwrap();
+    let server = server.spawn(move |_: &Request| streams.subscription(Notes(Arc::clone(&notes))).open()).unwrap();
+    const ROUNDS: usize = 50;
+    for round in 0..ROUNDS {
+        let client = common::server::stalled(server.local_addr());
+        eventually("it is subscribed", || publisher.stats().subscribers == 1);
+        match round % 3 {
+            0 => drop(client),
+            1 => {
+                // More than the kernel takes: the stream is parked.
+                publisher.publish("x".repeat(1 << 20));
+                publisher.disconnect_if(|_| true);
+            }
+            _ => {
+                publisher.publish("a");
+                publisher.disconnect_if(|_| true);
+            }
+        }
+        eventually("it has gone", || publisher.stats().subscribers == 0);
+    }
+    server.stop().unwrap();
+    drop(publisher);
+    eventually("all are dropped", || dropped.lock().unwrap().len() == ROUNDS);
+    let wrong: Vec<String> =
+        dropped.lock().unwrap().iter().filter(|name| WATCHERS.contains(&&***name)).cloned().collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+const WATCHERS: [&str; 2] = ["sse event loop", "sse supervisor"];
 
 #[test]
 fn a_hook_that_blocks_stalls_no_connection() {

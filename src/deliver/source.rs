@@ -286,7 +286,7 @@ impl FrameSource {
             let is_empty = matches!(next, Next::Empty);
             match wait {
                 Wait::Not if is_empty => return Err(NoFrame::Timeout),
-                Wait::Until(deadline) if is_empty && deadline <= now => return Err(NoFrame::Timeout),
+                Wait::Until(deadline) if deadline <= now => return Err(NoFrame::Timeout),
                 _ if is_empty => self.wait_at_bell(wait),
                 _ => {}
             }
