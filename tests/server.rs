@@ -581,6 +581,12 @@ fn settings_that_make_no_sense_are_refused() {
     for origin in ["*", "null", "", "example.org", "https://", "https://a/", "https://a b", "https://a\r\nX: y"] {
         assert!(refused(new().allow_origin(origin)).starts_with("invalid origin "), "{origin}");
     }
+    for host in ["", "http://example.org", "example.org:8080", "example.org/", "exa mple.org", "::1", "[::1", "1.2.3"] {
+        assert!(refused(new().allow_host(host)).starts_with("invalid host "), "{host}");
+    }
+    for host in ["Example.org", "127.0.0.1", "[::1]", "localhost", "my_host."] {
+        assert!(new().allow_host(host).bind("127.0.0.1:0").is_ok(), "{host}");
+    }
     assert!(EventServer::bind("300.0.0.1:0").is_err());
 }
 

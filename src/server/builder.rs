@@ -84,7 +84,8 @@ impl EventServerBuilder {
     ///
     /// This prevents DNS rebinding, by which a foreign page reaches a server that is visible only to this machine or
     /// network. The address that the server is bound to is always allowed. On the loopback, `localhost`, `127.0.0.1`
-    /// and `[::1]` are allowed too. Defaults to these on the loopback, and to any host elsewhere.
+    /// and `[::1]` are allowed too. A host with a scheme, a port or a path is an error of `bind`. Defaults to these on
+    /// the loopback, and to any host elsewhere.
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
         self.policy.hosts.push(host.into());
         self

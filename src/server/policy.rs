@@ -20,7 +20,8 @@ impl PolicySettings {
     ///
     /// # Errors
     ///
-    /// Returns an error text for an origin that no browser sends, and for a header name that is not a token.
+    /// Returns an error text for an origin that no browser sends, a header name that is not a token, and a host with a
+    /// scheme, a port or a path.
     pub(super) fn build(self, address: SocketAddr) -> Result<Policy, String> {
         let Self { mut origins, allow_null_origin, allow_credentials, headers, hosts, allow_any_host } = self;
         for origin in &origins {
@@ -29,6 +30,11 @@ impl PolicySettings {
         }
         if let Some(name) = headers.iter().find(|name| !is_token(name)) {
             return Err(format!("invalid header name {name:?}: expected letters, digits and !#$%&'*+-.^_`|~"));
+        }
+        if let Some(host) = hosts.iter().find(|host| !is_host(&host.to_ascii_lowercase())) {
+            return Err(format!(
+                "invalid host {host:?}: expected a name, an IPv4 address or an IPv6 address in brackets, without a port"
+            ));
         }
         if allow_null_origin {
             origins.push("null".into());
