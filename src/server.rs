@@ -15,13 +15,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # When to take which
+//! # When to use which server
 //!
-//! * **tiny_http or rouille** for few streams in a network you trust: the page and the stream come from one port, and one
-//!   loop answers everything.
-//! * **This server** for many streams, or for the open internet. It answers `GET` with event streams and short texts, and
-//!   nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies one
-//!   descriptor and no thread, even if its client does not read.
+//! * **tiny_http or rouille** for few streams in a trusted network. The page and the stream come from one port, and one
+//!   loop answers all requests.
+//! * **This server** for many streams, or for the open internet. It answers `GET` with event streams and short texts,
+//!   and nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies
+//!   one descriptor and no thread, even if its client does not read.
 //!
 //! For one public port, let a proxy send the streams' paths here. The lines for nginx, among those of
 //! `docs/deployment.md`, which define `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
@@ -45,9 +45,9 @@
 //! [Four](EventServerBuilder::handler_threads) threads call the handler. One more ends the streams of lost connections,
 //! and with it runs `on_end` hooks. The publisher's writer threads write. Several publishers can share one server.
 //!
-//! A client that closes its connection is noticed at once, one that takes no data after the [write
-//! timeout](EventServerBuilder::write_timeout), which any progress restarts. One that vanishes from the network is
-//! noticed when TCP gives up on what is written, on Linux after about 15 minutes.
+//! The server notices at once if a client closes its connection. A client that takes no data is disconnected after the
+//! [write timeout](EventServerBuilder::write_timeout), which any progress restarts. A client that vanishes from the
+//! network is noticed when TCP gives up, on Linux after about 15 minutes.
 //!
 //! # What it accepts
 //!
@@ -58,7 +58,7 @@
 //! for another version. A byte after the request, or the end of the client's side of the connection, ends the stream.
 //!
 //! If the limit of connections or of open files is reached and another client connects, the server closes the oldest
-//! connection that carries no stream. Incomplete requests keep nobody out.
+//! connection that carries no stream. So incomplete requests cannot keep other clients out.
 
 mod acceptor;
 mod builder;
@@ -146,8 +146,8 @@ impl EventServer {
     /// Answers requests on this thread until the server is [stopped](Self::stop_handle).
     ///
     /// Each request is given to the handler on one of a few [threads](EventServerBuilder::handler_threads). The handler
-    /// may block for a short time: other requests wait then if all these threads are busy, but streams go on. It is not
-    /// called for a client that has gone meanwhile. If it panics, its request is answered with 500.
+    /// may block for a short time: other requests wait if all these threads are busy, but streams continue. It is not
+    /// called if the connection is lost meanwhile. If it panics, its request is answered with status 500.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl EventServer {
         self.start(handler)?.run()
     }
 
-    /// Answers requests on a thread of its own, as [`serve`](Self::serve) does.
+    /// Answers requests as [`serve`](Self::serve) does, on a new thread.
     ///
     /// # Errors
     ///
@@ -211,8 +211,8 @@ impl StopHandle {
     }
 }
 
-/// A server that runs on a thread of its own; from [`EventServer::spawn`]. Dropping it stops the server and waits for
-/// it.
+/// A server that runs on its own thread; from [`EventServer::spawn`]. Dropping it stops the server and waits for its
+/// end.
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct RunningServer {
@@ -249,7 +249,9 @@ impl RunningServer {
     /// use server_sent_events::server::EventServer;
     ///
     /// let publisher = Publisher::new();
-    /// let server = EventServer::bind("127.0.0.1:0")?.spawn(move |_| publisher.subscribe())?;
+    /// let server = EventServer::bind("127.0.0.1:0")?.spawn(move |request| {
+    ///     publisher.subscription(()).last_event_id(request.last_event_id()).open()
+    /// })?;
     /// let stop_handle = server.stop_handle();
     /// std::thread::spawn(move || stop_handle.stop());
     /// server.join()?;

@@ -1,4 +1,4 @@
-//! Event streams as responses to requests of [`rouille`](https://docs.rs/rouille).
+//! Event streams as responses to requests of [`rouille`](https://docs.rs/rouille/3.6) 3.6.
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
@@ -79,6 +79,9 @@ const COLLECTED: usize = 8192;
 impl Subscription {
     /// Returns the response whose body is this stream.
     ///
+    /// This does **not** resume, because the subscription is open already. For a history open it with
+    /// [`last_event_id`], or use [`SubscriptionBuilder::respond_to`].
+    ///
     /// It has status 200 and the headers that an event stream needs. Its body begins with a comment, then carries every
     /// frame, and ends with the stream. It has `Content-Encoding: identity`, since `rouille::content_encoding::apply`
     /// would otherwise read the body to its end first. A `HEAD` request gets the head alone.
@@ -87,12 +90,14 @@ impl Subscription {
     /// ([`EndCause::Dropped`](crate::EndCause::Dropped)).
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{last_event_id, respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
-    /// let server = server("127.0.0.1:5000", move |_request| match publisher.subscribe() {
-    ///     Ok(subscription) => subscription.into_rouille(),
-    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
+    /// let server = server("127.0.0.1:5000", move |request| {
+    ///     match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
+    ///         Ok(subscription) => subscription.into_rouille(),
+    ///         Err(_full) => respond_busy(Duration::from_secs(5)),
+    ///     }
     /// })?;
     /// server.run();
     /// # Ok::<(), std::io::Error>(())
@@ -110,6 +115,8 @@ impl Subscription {
     /// Returns the response that takes the connection over from rouille and [writes the stream in the
     /// background](Self::write_in_background).
     ///
+    /// This does **not** resume by itself: open the subscription with the request's [`last_event_id`].
+    ///
     /// `request` is the request to answer. A `HEAD` request gets the head alone. The stream occupies no thread of
     /// rouille, and needs no padding: the publisher's writer threads send each event at once. For this, the response
     /// has the header `Connection: upgrade`, and neither a length nor chunks.
@@ -122,12 +129,14 @@ impl Subscription {
     /// If no writer thread can be started, the stream ends after its head.
     ///
     /// ```no_run
-    /// # use server_sent_events::{Publisher, adapter::rouille::{respond_busy, server}};
+    /// # use server_sent_events::{Publisher, adapter::rouille::{last_event_id, respond_busy, server}};
     /// # use std::time::Duration;
     /// # let publisher = Publisher::new();
-    /// let server = server("127.0.0.1:5000", move |request| match publisher.subscribe() {
-    ///     Ok(subscription) => subscription.into_rouille_upgrade(request),
-    ///     Err(_full) => respond_busy(Duration::from_secs(5)),
+    /// let server = server("127.0.0.1:5000", move |request| {
+    ///     match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
+    ///         Ok(subscription) => subscription.into_rouille_upgrade(request),
+    ///         Err(_full) => respond_busy(Duration::from_secs(5)),
+    ///     }
     /// })?;
     /// server.pool_size(8).run();
     /// # Ok::<(), std::io::Error>(())
@@ -215,7 +224,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
 /// let publisher = Publisher::new();
 /// let answers = publisher.clone();
 /// let server = server("127.0.0.1:0", move |request| match &*request.url() {
-///     "/events" => answers.subscribe().unwrap().into_rouille(),
+///     "/events" => answers.subscription(()).respond_to(request),
 ///     _ => rouille::Response::empty_404(),
 /// })?;
 /// println!("listening on {}", server.server_addr());

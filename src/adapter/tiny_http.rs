@@ -1,4 +1,4 @@
-//! Event streams as answers to requests of [`tiny_http`](https://docs.rs/tiny_http).
+//! Event streams as responses to requests of [`tiny_http`](https://docs.rs/tiny_http/0.12) 0.12.
 //!
 //! ```no_run
 //! use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -11,67 +11,70 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! To answer other paths too, add the crate itself (`cargo add tiny_http@0.12`) for its `Response` and `Header`. The
+//! example `visits` serves a page and its stream.
+//!
 //! # What it promises
 //!
-//! Each event is on its way to the client as soon as it is published: `tiny_http`'s own `respond` would hold a
-//! live body back until 8 KiB of it are there (76 s to the first byte of a stream of 10 events a second). The
-//! client sees the end of the stream. A client that closes is noticed within two heartbeats, one that vanishes
-//! when TCP gives up (on Linux 30 s after the first byte that was not acknowledged), one that does not read when the
-//! kernel's buffers and its queue are full. The thread that answers requests is never made to wait by a stream.
+//! * **Each event is sent at once.** `tiny_http`'s own `respond` holds a body back until it has 8 KiB.
+//! * **The client sees the end of the stream.**
+//! * **Lost connections are noticed.** If a client closes its connection, within two heartbeats. If it vanishes, when
+//!   TCP gives up: on Linux 30 s after the first byte that was not acknowledged. If it does not read, when the kernel's
+//!   buffers and its queue are full.
+//! * **A stream never blocks the thread that answers requests.**
 //!
-//! A client whose receive window stays below one segment is reset after 30 s even if it reads steadily: Linux counts
-//! from the first such moment.
+//! Linux resets a client whose receive window stays below one segment for 30 s, even if it reads steadily.
 //!
 //! # Threads
 //!
-//! Besides the thread that `tiny_http` has for each connection, a stream needs a writer thread while a write to it is
-//! blocked, up to [`max_writer_threads`](crate::PublisherBuilder::max_writer_threads).
+//! `tiny_http` has a thread per connection. A stream also occupies a writer thread while a write to it is blocked, up
+//! to [`max_writer_threads`](crate::PublisherBuilder::max_writer_threads).
 //!
 //! The first write waits for the request's body, and for the responses to earlier requests on the same connection. So a
 //! client can block it for as long as it likes. At most half of the writer threads may be blocked in a first write.
-//! Beyond that new streams are answered [busy](crate::Publisher::respond_busy), until one of these clients gives way;
-//! streams that have begun go on. If several streams begin at once, some wait for a moment: a quarter of the threads at
-//! most write to streams that began within the last second. A stream that has waited for 30 s, or is disconnected while
+//! Beyond that, new streams are answered [busy](crate::Publisher::respond_busy) until one of these writes ends. Streams
+//! that have begun continue. If several streams begin at once, some wait for a moment, because at most a quarter of the
+//! threads serve streams that began within the last second. A stream that has waited for 30 s, or is disconnected while
 //! it waits, is answered busy too.
 //!
-//! While half of the writer threads are blocked, threads of their own write the busy responses, one for each client
-//! whose body has not come, and 1,000 at most. Further ones are written later. A client that sends more than four
-//! requests at once on one connection then gets no response to some of them.
+//! While half of the writer threads are blocked, separate threads write the busy responses: one per client whose body
+//! has not arrived, and at most 1,000. Further responses wait. A client that sends more than four requests at once on
+//! one connection then gets no response to some of them.
 //!
 //! # Bodies of requests
 //!
-//! Read them with [`read_body`]: it returns a whole body or an error with a status. The server's own reader ends with
-//! the connection if the client offers an upgrade, and reports a body that is cut off as if it were whole. Chunked
-//! bodies are answered with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
+//! Read them with [`read_body`]: it returns a whole body, or an error with a status. The server's own reader reports a
+//! truncated body as if it were whole. If the client offers an upgrade, that reader ends only with the connection.
+//! `read_body` rejects chunked bodies with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
 //!
 //! # What it cannot promise
 //!
-//! `tiny_http` 0.12 is a server for a trusted network, and some of that cannot be mended from outside. On the
-//! open internet, put a reverse proxy in front that reads a request whole before it passes it on (`docs/deployment.md`
-//! has the lines for nginx). One that asks for `Connection: close` also spares `tiny_http`'s thread for each stream.
-//! Without one, a stranger can
+//! `tiny_http` 0.12 is a server for a trusted network, and this crate cannot change some of that from outside. On the
+//! open internet, put a proxy in front that reads each request completely before it passes it on (`docs/deployment.md`
+//! has the lines for nginx). If the proxy asks for `Connection: close`, a stream also occupies no thread of
+//! `tiny_http`. Without a proxy, a client can:
 //!
-//! * abort the program with a request whose `Content-Length` is enormous, whatever its method: that much
-//!   memory is asked for when the request is dropped. From 1,025 bytes on, dropping a request, or answering it,
-//!   waits for its body;
-//! * hold up a thread that answers requests, without a limit of time: by announcing a body that does not come, or by
-//!   sending a second request on the connection of a running stream, whose answer waits for the stream's end, with
-//!   its first flush. As many such requests as there are answering threads stop the program. Where the answer is a
-//!   stream or a [busy response](crate::Publisher::respond_busy), a writer thread waits instead. Clients that block half of
-//!   the [writer threads](#threads) keep further streams from beginning, while those that run go on;
-//! * hold threads for ever: with half a request, for which there is no time limit, or with a request line that
-//!   ends in `HTTP/2.0`.
+//! * **Abort the program** with a request whose `Content-Length` is enormous, whatever its method. `tiny_http`
+//!   allocates that much memory when the request is dropped. From 1,025 bytes on, dropping or answering a request waits
+//!   for its body.
+//! * **Block a thread that answers requests**, without a time limit. Two kinds of requests do that. One announces a
+//!   body that does not arrive. The other is a second request on the connection of a running stream, because its
+//!   response waits for the stream's end. As many such requests as there are answering threads stop the program. If the
+//!   response is a stream or a [busy response](crate::Publisher::respond_busy), a writer thread waits instead. Clients
+//!   that block half of the [writer threads](#threads) keep further streams from beginning; running streams continue.
+//! * **Occupy threads forever** with half a request, for which there is no timeout, or with a request line that ends in
+//!   `HTTP/2.0`.
 //!
-//! And one that needs no stranger: when the program has no file descriptor left, the server stops accepting
-//! connections for good, mostly without telling whoever waits for requests. It needs two for each connection, so
-//! keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below half the limit of open files.
+//! **Without a free file descriptor the server stops accepting connections for good**, usually without an error. It
+//! needs two descriptors per connection, so keep [`max_subscribers`](crate::PublisherBuilder::max_subscribers) below
+//! half of the limit of open files.
 //!
-//! A request header that is not ASCII (`Cookie: name=Zoë`) makes `tiny_http` close the connection without an answer,
-//! and the program never sees the request. Encode what a page puts into cookies and headers, with `encodeURIComponent`
-//! for example.
+//! If a request header is not ASCII (`Cookie: name=Zoë`), `tiny_http` closes the connection without a response, and the
+//! program never sees the request. Encode what a page puts into cookies and headers, for example with
+//! `encodeURIComponent`.
 //!
-//! A client that speaks HTTP/1.0 and asks for a connection that stays open (`ab -k` does) cannot see the
-//! end of its stream: HTTP/1.0 ends it by closing the connection, which `tiny_http` does not do then.
+//! A client that speaks HTTP/1.0 and asks for a persistent connection (`ab -k` does) cannot see the end of its stream.
+//! HTTP/1.0 ends a body by closing the connection, and `tiny_http` does not close it then.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -93,35 +96,38 @@ mod server;
 
 pub use server::{IncomingRequests, Server, StopHandle};
 
-/// After how long a client that is refused reconnects, at the earliest.
+/// The shortest time after which a refused client reconnects.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long a stream waits to begin.
+/// The timeout of a stream that waits to begin.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Subscription {
-    /// Answers the request with this stream, and returns at once.
+    /// Answers the request with this stream. Returns at once.
     ///
-    /// Status 200, the headers that an event stream needs, a first comment, then every frame as it comes; at the
-    /// stream's end the body's. A `HEAD` request gets the head alone. The stream is [written in the
-    /// background](Self::write_in_background): the publisher's writer threads take the connection over and write to it,
-    /// since both may wait for the client. If half of them are [blocked in a first
-    /// write](crate::adapter::tiny_http#threads), the subscription is dropped, and the answer is a [busy
+    /// This does **not** resume, because the subscription is open already. With a history use
+    /// [`SubscriptionBuilder::respond`], which takes the client's last event ID from the request.
+    ///
+    /// The response has status 200 and the headers that an event stream needs. Its body begins with a comment, then
+    /// carries every frame, and ends with the stream. A `HEAD` request gets the head alone. The stream is [written in
+    /// the background](Self::write_in_background): the publisher's writer threads take the connection over and write to
+    /// it, since both may wait for the client. If half of them are [blocked in a first
+    /// write](crate::adapter::tiny_http#threads), the subscription is dropped, and the response is a [busy
     /// response](Publisher::respond_busy) for 5 seconds.
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started. The subscription is over then, and the request is answered with a
-    /// busy response as soon as a thread can be started for that.
+    /// Returns the operating system's error if no writer thread can be started. The subscription is then dropped, and
+    /// the request gets a busy response as soon as a thread can be started for it.
     pub fn respond(self, request: Request) -> io::Result<()> {
         self.respond_with_headers(request, &ResponseHeaders::new())
     }
 
-    /// [`respond`](Self::respond) with further headers.
+    /// Answers as [`respond`](Self::respond) does, with additional headers. Returns at once.
     ///
     /// # Errors
     ///
-    /// As [`respond`](Self::respond).
+    /// Returns the errors of [`respond`](Self::respond).
     ///
     /// ```no_run
     /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
@@ -129,7 +135,8 @@ impl Subscription {
     /// let publisher = Publisher::new();
     /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     publisher.subscribe()?.respond_with_headers(request, &headers)?;
+    ///     let subscription = publisher.subscription(()).last_event_id_from(&request).open()?;
+    ///     subscription.respond_with_headers(request, &headers)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -141,7 +148,7 @@ impl Subscription {
         }
         let (head, mut chunked) = head(&request, headers);
         if *request.method() == Method::Head {
-            // A stream that is over, whatever it holds, and whose body is not even an empty chunk.
+            // The stream ends unsent. Its body is not even an empty chunk.
             self.end_unsent();
             chunked = false;
         } else {
@@ -176,16 +183,16 @@ fn refuse(request: Request, retry: Duration, headers: &ResponseHeaders) {
 }
 
 impl<P: Send + Sync + 'static> Publisher<P> {
-    /// Answers the request with a stream that is over at once and makes an `EventSource` come back; returns at
-    /// once.
+    /// Answers the request with a stream that ends at once and makes an `EventSource` reconnect later. Returns at once.
     ///
-    /// For a full house: the client tries again after a time between `retry` and twice that, each at its own
-    /// moment. A status such as 503 would make it give up for good. A writer thread of the publisher's writes it, or a
-    /// [thread of its own](crate::adapter::tiny_http#threads).
+    /// Use it when a limit is reached. The client reconnects after a random time between `retry` and twice that. A
+    /// status such as 503 would make it give up for good. A writer thread writes the response, or a [separate
+    /// thread](crate::adapter::tiny_http#threads).
     ///
     /// # Errors
     ///
-    /// When not one writer thread can be started. The request is answered as soon as a thread can be started for that.
+    /// Returns the operating system's error if no writer thread can be started. The request is answered as soon as a
+    /// thread can be started for it.
     ///
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -193,7 +200,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     ///
     /// let publisher = Publisher::builder().max_subscribers(100).build()?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     match publisher.subscribe() {
+    ///     match publisher.subscription(()).last_event_id_from(&request).open() {
     ///         Ok(subscription) => subscription.respond(request)?,
     ///         Err(_full) => publisher.respond_busy(request, Duration::from_secs(5))?,
     ///     }
@@ -204,14 +211,14 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.respond_busy_with_headers(request, retry, &ResponseHeaders::new())
     }
 
-    /// Answers as [`respond_busy`](Self::respond_busy) does, with further headers. Returns at once.
+    /// Answers as [`respond_busy`](Self::respond_busy) does, with additional headers. Returns at once.
     ///
     /// Give it the headers of the streams: without their CORS headers a browser rejects the response for a page of
     /// another origin, and does not reconnect.
     ///
     /// # Errors
     ///
-    /// As [`respond_busy`](Self::respond_busy).
+    /// Returns the errors of [`respond_busy`](Self::respond_busy).
     ///
     /// ```no_run
     /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
@@ -220,7 +227,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// let publisher = Publisher::builder().max_subscribers(100).build()?;
     /// let headers = ResponseHeaders::new().with("Access-Control-Allow-Origin", "https://example.org")?;
     /// for request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-    ///     match publisher.subscribe() {
+    ///     match publisher.subscription(()).last_event_id_from(&request).open() {
     ///         Ok(subscription) => subscription.respond_with_headers(request, &headers)?,
     ///         Err(_full) => publisher.respond_busy_with_headers(request, Duration::from_secs(5), &headers)?,
     ///     }
@@ -240,13 +247,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.detached(http::busy(retry)).respond_with_headers(request, headers)
     }
 
-    /// Answers the request with a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), or, when the house is
-    /// full, with a [busy response](Self::respond_busy) for 5 seconds; returns at once. With a
-    /// [history](crate::History) the client goes on from the last event id that it says.
+    /// Answers the request with the stream of a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), with
+    /// default properties. Returns at once.
+    ///
+    /// With a [history](crate::History) the client resumes after the last event ID that it sends. If a limit is
+    /// reached, the response is a [busy response](Self::respond_busy) for 5 seconds.
     ///
     /// # Errors
     ///
-    /// As [`respond_busy`](Self::respond_busy).
+    /// Returns the errors of [`respond_busy`](Self::respond_busy).
     pub fn respond(&self, request: Request) -> io::Result<()>
     where
         P: Default,
@@ -256,17 +265,19 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 }
 
 impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
-    /// Opens it and answers the request with its stream; with a [history](crate::History) the client goes on from the
-    /// last event id that it says. Returns at once.
+    /// Opens the subscription, and answers the request with its stream. Returns at once.
     ///
-    /// Where a limit is reached that may have room [later](crate::OpenError::is_temporary), also that of [blocked
-    /// streams](crate::adapter::tiny_http#threads), the answer is a [busy response](Publisher::respond_busy) for 5
-    /// seconds, after which a browser comes back. Any other [`OpenError`](crate::OpenError) is the request's fault: it
-    /// is answered with status 400 and the error's text, and a browser does not come back.
+    /// With a [history](crate::History) the client resumes after the last event ID that it sends.
+    ///
+    /// If a [temporary](crate::OpenError::is_temporary) limit is reached, or that of [blocked
+    /// streams](crate::adapter::tiny_http#threads), the response is a [busy response](Publisher::respond_busy) for 5
+    /// seconds, after which a browser reconnects. For any other [`OpenError`](crate::OpenError) the request is at
+    /// fault. The response then has status 400 and the error's text, and a browser does not reconnect.
     ///
     /// # Errors
     ///
-    /// As [`respond_busy`](Publisher::respond_busy). Or that the status 400 could not be written.
+    /// Returns the errors of [`respond_busy`](Publisher::respond_busy), or the error of writing the response with
+    /// status 400.
     ///
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -282,14 +293,14 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         self.respond_with_headers(request, &ResponseHeaders::new())
     }
 
-    /// Answers as [`respond`](Self::respond) does, with further headers. Returns at once.
+    /// Answers as [`respond`](Self::respond) does, with additional headers. Returns at once.
     ///
     /// Every response carries them: the stream, the busy response, and the one with status 400. So a browser lets a
     /// page of another origin reconnect after a busy response.
     ///
     /// # Errors
     ///
-    /// As [`respond`](Self::respond).
+    /// Returns the errors of [`respond`](Self::respond).
     ///
     /// ```no_run
     /// use server_sent_events::{ResponseHeaders, Publisher, adapter::tiny_http::Server};
@@ -303,7 +314,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```
     pub fn respond_with_headers(self, request: Request, headers: &ResponseHeaders) -> io::Result<()> {
         let publisher = self.publisher();
-        // Before it is opened, so that no hook is called for a stream that cannot begin.
+        // Checked before opening, so that no hook is called for a stream that cannot begin.
         if !publisher.can_begin_streams() {
             publisher.count_refused();
             refuse(request, RETRY, headers);
@@ -322,7 +333,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         }
     }
 
-    /// Takes the [last event id](last_event_id) from the request, and with it what the client has missed out of the
+    /// Sets the [last event ID](Self::last_event_id) to the one of the request, so that the client resumes. Needs a
     /// [history](crate::History).
     ///
     /// ```no_run
@@ -340,10 +351,10 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     }
 }
 
-/// The id of the last event that the client saw, if it says so: from the header `Last-Event-ID`, else from
-/// `lastEventId` in the query, for those who cannot set a header.
+/// Returns the ID of the last event that the client saw, if the request has one.
 ///
-/// It is the client's word, of any length and content; an empty one is none.
+/// The ID comes from the header `Last-Event-ID`, else from `lastEventId` in the query, for clients that cannot set a
+/// header. The client may send any text of any length. An empty ID counts as none.
 ///
 /// ```
 /// use server_sent_events::adapter::tiny_http::last_event_id;
@@ -356,21 +367,24 @@ pub fn last_event_id(request: &Request) -> Option<String> {
     http::last_event_id(header.map(|header| header.value.as_str()), request.url())
 }
 
-/// Reads the body of the request, whole, or rejects it.
+/// Reads the whole body of the request, or rejects it. Blocks until the body has arrived or the connection has ended.
 ///
-/// Reads as much as `Content-Length` announces and no more. With [`Request::as_reader`](tiny_http::Request::as_reader)
-/// alone, a body never ends if the client offers an upgrade (`curl --http2` and Java's `HttpClient` offer HTTP/2 on
-/// each plain request), and a body that is cut off reads as if it were whole. A request without `Content-Length` has an
-/// empty body. The client is asked to continue if it waits for that (`Expect: 100-continue`), unless the body is
-/// rejected.
+/// It reads exactly as many bytes as `Content-Length` announces. [`Request::as_reader`](tiny_http::Request::as_reader)
+/// alone has two faults. If the client offers an upgrade, the body never ends (`curl --http2` and Java's `HttpClient`
+/// offer HTTP/2 on each plain request). And a truncated body looks whole.
 ///
-/// Blocks until the body or the end of the connection has arrived.
+/// A request without `Content-Length` has an empty body. A client that waits for `100 Continue` is sent it, unless the
+/// body is rejected.
 ///
 /// # Errors
 ///
-/// [`BodyError`], with the status of the response: 400 for a body that ends early and for a length that is not one
-/// number, 411 for a chunked body, and 413 for one larger than `max_bytes`. A chunked body is rejected because
-/// `tiny_http` does not report whether it is whole. The last two are rejected before any of the body is read.
+/// Returns a [`BodyError`], which has a status for the response:
+///
+/// * 400 for a body that ends early, for a length that is not one number, and for an encoding other than chunked.
+/// * 411 for a chunked body, because `tiny_http` does not report whether it is whole.
+/// * 413 for a body larger than `max_bytes`.
+///
+/// A body is rejected with 411 or 413 before any of it is read.
 ///
 /// ```no_run
 /// use server_sent_events::{Publisher, adapter::tiny_http::{Server, read_body}};

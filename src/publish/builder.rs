@@ -16,7 +16,7 @@ use crate::queue::{Overflow, QueueLimits};
 use crate::registry::{Hooks, Limits, Registry};
 use crate::stats::Counters;
 
-/// What a publisher's streams have in common, unless one is given its own.
+/// The settings of a publisher's streams, which a subscription can override.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) queue: Arc<QueueLimits>,
@@ -24,8 +24,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Their names, and whether they are zero, which none may be: max_queued_events, max_queued_bytes, heartbeat,
-    /// max_lifetime.
+    /// Returns the name of each setting that must not be zero, and whether it is zero.
     pub(super) fn are_zero(&self) -> [(&'static str, bool); 4] {
         [
             ("max_queued_events", self.queue.events == 0),
@@ -70,7 +69,7 @@ pub struct PublisherBuilder<P = ()> {
 }
 
 impl<P: Send + Sync + 'static> PublisherBuilder<P> {
-    /// With the defaults.
+    /// Creates a builder with the default settings.
     pub(super) fn new() -> Self {
         Self {
             limits: Limits {
@@ -93,22 +92,22 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             on_end: None,
             history: None,
             writer_threads: 1_000,
-            // As std's own threads have, where address space costs nothing.
+            // The default of std's threads, unless address space is scarce.
             writer_stack_size: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
             properties: PhantomData,
         }
     }
 
-    /// How many subscriptions there may be at once. Defaults to 10,000.
+    /// Sets the limit of subscriptions. Defaults to 10,000.
     ///
-    /// Above it, opening one is an error; those that are open are not concerned. One that has ended counts until it
-    /// is dropped: a connection that hangs is a connection that is there.
+    /// Beyond it, opening a subscription is an error, and open ones are unaffected. A subscription counts until it is
+    /// dropped, even after it has ended, because its connection may still be open.
     pub fn max_subscribers(mut self, subscribers: usize) -> Self {
         self.limits.subscribers = subscribers;
         self
     }
 
-    /// How many subscribers one channel may have at once. Defaults to as many as the publisher may have.
+    /// Sets the limit of subscribers per channel. Defaults to [`max_subscribers`](Self::max_subscribers).
     pub fn max_subscribers_per_channel(mut self, subscribers: usize) -> Self {
         self.limits.per_channel = subscribers;
         self
@@ -138,22 +137,22 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// Sets how many events may be queued for one subscriber. Defaults to 1,024.
     ///
-    /// One more ends it at once, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), unless
-    /// [`overflow`](Self::overflow) says otherwise. Initial data does not count.
+    /// With the default [`overflow`](Self::overflow) policy, one more event disconnects the subscriber, with
+    /// [`EndCause::QueueFull`](crate::EndCause::QueueFull). Initial data does not count.
     pub fn max_queued_events(mut self, frames: usize) -> Self {
         Arc::make_mut(&mut self.settings.queue).events = frames;
         self
     }
 
-    /// Sets how many bytes of frames may wait for one subscriber. Defaults to 1 MiB.
+    /// Sets how many bytes of frames may be queued for one subscriber. Defaults to 1 MiB.
     ///
-    /// A frame larger than this still fits into an empty queue. A closure counts by its own size, without what its
-    /// captures own elsewhere. Initial data does not count.
+    /// A frame larger than this still fits into an empty queue. A closure counts as its own size, without what its
+    /// captures own on the heap. Initial data does not count.
     ///
     /// Events that are published at the same moment must fit together, however fast a client reads. At the default, two
     /// events of 600 KB at once can disconnect **every** subscriber. If events can be large, set this to the sum of
-    /// those that can come together, and at least to twice the largest. A queue shares its frames with all others; only
-    /// a client that is slow keeps them longer.
+    /// those that can be published together, and to at least twice the largest. All queues share their frames, and only
+    /// a slow client keeps them longer.
     ///
     /// ```
     /// use server_sent_events::Publisher;
@@ -173,44 +172,46 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// What happens when an event does not fit into a subscriber's queue. Defaults to [`Overflow::Disconnect`].
+    /// Sets the policy for an event that does not fit into a subscriber's queue. Defaults to
+    /// [`Overflow::Disconnect`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         Arc::make_mut(&mut self.settings.queue).overflow = overflow;
         self
     }
 
-    /// After how long a stream ends, so that its client comes back: tokens expire, and versions change. Each stream
-    /// is given a time of its own between 80 and 100 % of this. `None`, the default, for never.
+    /// Sets the time after which a stream ends, so that its client reconnects; `None` for never. Defaults to never.
     ///
-    /// What is queued then is delivered. With a history the client misses nothing.
+    /// It suits clients whose access tokens expire. Each stream gets a lifetime of its own between 80 and 100 % of
+    /// this. Its queued events are still delivered. With a history the client misses nothing.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.source.lifetime = lifetime.into();
         self
     }
 
-    /// Sets the hook that is called for each subscription that was [opened](Opened): with the publisher, the properties
-    /// and the channels. Setting it again replaces it.
+    /// Sets the hook that is called for each [opened](Opened) subscription, with the publisher, the properties and the
+    /// channels. Setting it again replaces it.
     ///
-    /// Called exactly once for each, by the thread that opens it, without any lock, when it is in the registry and
-    /// before [`open`](crate::SubscriptionBuilder::open) returns. It may use the publisher, which it is given so that
-    /// it need not keep a handle: a publisher that its own hook holds never ends. A panic in it is caught.
+    /// The thread that opens the subscription calls it exactly once, without any lock. The subscription is registered
+    /// by then, and [`open`](crate::SubscriptionBuilder::open) has not returned. The hook may use the publisher that it
+    /// is given. It must not keep a handle of its own: a publisher that its own hook holds never ends. A panic in the
+    /// hook is caught.
     ///
     /// ```
     /// use server_sent_events::Publisher;
     ///
     /// let publisher = Publisher::builder_for::<&str>()
     ///     .on_open(|opened| {
-    ///         opened.publisher.publish(format!("{} has come", opened.properties));
+    ///         opened.publisher.publish(format!("{} joined", opened.properties));
     ///     })
     ///     .on_end(|ended| {
-    ///         ended.publisher.publish(format!("{} has left: {}", ended.properties, ended.cause));
+    ///         ended.publisher.publish(format!("{} left: {}", ended.properties, ended.cause));
     ///     })
     ///     .build()?;
     /// let mut ada = publisher.subscription("Ada").open()?;
     /// let bob = publisher.subscription("Bob").open()?;
     /// drop(bob);
-    /// let heard: Vec<String> = ada.by_ref().take(3).collect();
-    /// assert_eq!(heard, ["data: Ada has come\n\n", "data: Bob has come\n\n", "data: Bob has left: dropped\n\n"]);
+    /// let received: Vec<String> = ada.by_ref().take(3).collect();
+    /// assert_eq!(received, ["data: Ada joined\n\n", "data: Bob joined\n\n", "data: Bob left: dropped\n\n"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_open(mut self, hook: impl Fn(Opened<'_, P>) + Send + Sync + 'static) -> Self {
@@ -218,52 +219,54 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
-    /// Sets the hook that is called for each subscriber that has [left](Ended), with the cause. Setting it again
-    /// replaces it.
+    /// Sets the hook that is called for each subscriber that has [ended](Ended), with the cause and the channels that
+    /// it was in. Setting it again replaces it.
     ///
-    /// Called exactly once for each, after [`on_open`](Self::on_open), without any lock, as soon as the subscriber is
-    /// out of the registry; what is queued for it may still be on its way. The thread is the one that ended it: one
-    /// that publishes, closes, writes or drops the subscription. So it should be short, and not wait for room
-    /// ([`Overflow::Block`]); what takes long belongs on a thread of its own. It may use the publisher; while the last
-    /// handle is being dropped it is given a passing one, and a clone of that must not outlive the call. A panic in it
-    /// is caught. The channels are those that it was in.
+    /// The hook is called exactly once per subscriber, after [`on_open`](Self::on_open) and without any lock. The
+    /// subscriber is no longer registered by then, but its queued events may not be delivered yet. The thread that
+    /// ended the subscriber calls the hook: one that publishes, closes, writes or drops the subscription. So the hook
+    /// must be short, and must not wait for room ([`Overflow::Block`]). Do long work on another thread.
+    ///
+    /// The hook may use the publisher. While the last handle is being dropped it is given a temporary one, and a clone
+    /// of that must not outlive the call. A panic in the hook is caught.
     pub fn on_end(mut self, hook: impl Fn(Ended<'_, P>) + Send + Sync + 'static) -> Self {
         self.on_end = Some(Box::new(hook));
         self
     }
 
-    /// After how much silence a stream is sent a comment; `None` for never. Defaults to 15 seconds.
+    /// Sets the silence after which a stream is sent a comment; `None` for never. Defaults to 15 seconds.
     ///
-    /// It is how a server notices a client that has gone, and what keeps a proxy from cutting a quiet stream:
-    /// most do so after a minute or less.
+    /// The comment makes a lost connection visible to the server. It also keeps proxies from closing a quiet stream,
+    /// which most do after a minute or less.
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.settings.source.heartbeat = interval.into();
         self
     }
 
-    /// Sets how heartbeats look. Defaults to [`HeartbeatStyle::Line`].
+    /// Sets the form of heartbeats. Defaults to [`HeartbeatStyle::Line`].
     pub fn heartbeat_style(mut self, style: HeartbeatStyle) -> Self {
         self.settings.source.heartbeat_style = style;
         self
     }
 
-    /// Keeps what is published, so that a client which reconnects misses nothing. Defaults to keeping nothing.
+    /// Keeps published events, so that a client that reconnects misses nothing. Defaults to no history.
     ///
-    /// With a history every event has an id, and every stream begins with one.
+    /// With a history every event has an ID, and every stream begins with one. A subscription must be given the
+    /// client's [last event ID](crate::SubscriptionBuilder::last_event_id) to resume; the adapters' `respond` methods
+    /// do that.
     pub fn history(mut self, history: History) -> Self {
         self.history = Some(history);
         self
     }
 
-    /// Sets how many bytes of large events may be in memory only because slow streams still hold them. Defaults to 64
-    /// MiB.
+    /// Sets how many bytes of large events slow streams may keep in memory on their own. Defaults to 64 MiB.
     ///
-    /// A frame is in memory once, however many streams are being sent it. When the [history](crate::History) has
-    /// evicted it, a client that does not read keeps it there. Above this limit the streams that have been slow for
-    /// longest are disconnected, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. It
-    /// is looked at with each event that is published. Counts frames of 16 KiB or more, of streams that are written [in
-    /// the background](crate::Subscription::write_in_background); the newest is not counted.
+    /// A frame is in memory once, however many streams are sent it. Once the [history](crate::History) has evicted it,
+    /// a client that does not read keeps it in memory. Above this limit the streams that have been slow for longest are
+    /// disconnected, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. The limit is
+    /// checked whenever an event is published. It counts frames of 16 KiB or more, except the newest, of streams that
+    /// are written [in the background](crate::Subscription::write_in_background).
     pub fn max_retained_bytes(mut self, bytes: usize) -> Self {
         self.limits.retained_bytes = bytes;
         self
@@ -272,38 +275,37 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// Sets how many threads may write streams [in the background](crate::Subscription::write_in_background). Defaults
     /// to 1,000.
     ///
-    /// There are as many as processors, and one more for each connection that hangs in a write, so this is how
-    /// many stalled connections do not concern the others. At the limit, sockets that hang for a second and more are
-    /// shut down, the longest first, where they are known: a [`TcpStream`](std::net::TcpStream) that was handed over.
+    /// The pool has one thread per processor, and one more per blocked write. So this is how many blocked writes do not
+    /// delay other streams. At the limit, sockets that have been blocked for a second or more are shut down, the one
+    /// blocked longest first. This is possible only for a writer that is a [`TcpStream`](std::net::TcpStream).
     ///
-    /// A first write to any other writer may be blocked for as long as the client likes. At most half of the threads,
-    /// and at least one, may be blocked in first writes. Further streams wait to begin: until another one has begun, or
-    /// for their [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy.
-    /// At most a quarter of the threads are given to streams that began within the last second.
+    /// A client can block the first write to any other writer for as long as it likes. At most half of the threads, and
+    /// at least one, may be blocked in first writes. Further streams wait until another one has begun, or for their
+    /// [write timeout](crate::BackgroundOptions::write_timeout). The adapter for tiny_http answers them busy. At most a
+    /// quarter of the threads serve streams that began within the last second.
     ///
-    /// A thread that hangs costs 18 KiB,
-    /// 16 KiB in the kernel, and what it is writing. The standard library aborts the program at about 16,000 threads
-    /// (Linux), those of all publishers and of everybody else together.
+    /// A blocked thread takes 18 KiB, 16 KiB of it in the kernel, and the bytes that it writes. The standard library
+    /// aborts the program at about 16,000 threads (Linux), counting all threads of the program.
     pub fn max_writer_threads(mut self, threads: usize) -> Self {
         self.writer_threads = threads;
         self
     }
 
-    /// Sets how many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB where addresses have 32 bits.
+    /// Sets how many bytes of stack a writer thread has. Defaults to 2 MiB, or 256 KiB on 32-bit systems.
     ///
-    /// What the application gave runs there: writers, closures for [`publish_with`](crate::Publisher::publish_with) and
-    /// [`on_end`](crate::BackgroundOptions::on_end), and the `Drop` of what they hold. What is not used costs address
-    /// space only.
+    /// The application's code runs there: writers, closures for [`publish_with`](crate::Publisher::publish_with) and
+    /// [`on_end`](crate::BackgroundOptions::on_end), and the `Drop` of their captures. Unused stack takes only address
+    /// space.
     pub fn writer_stack_size(mut self, bytes: usize) -> Self {
         self.writer_stack_size = bytes;
         self
     }
 
-    /// The publisher with these settings.
+    /// Builds the publisher with these settings.
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`] names the setting that is zero.
+    /// Returns an [`InvalidSetting`] that names a setting that is zero.
     pub fn build(self) -> Result<Publisher<P>, InvalidSetting> {
         let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key, retained_bytes } =
             self.limits;

@@ -1,4 +1,4 @@
-//! What the adapter for tiny_http needs of a publisher to refuse a request.
+//! Lets the adapter for tiny_http refuse a request.
 
 use std::sync::{Arc, Weak};
 

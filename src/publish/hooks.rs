@@ -1,4 +1,4 @@
-//! The hooks of a publisher: what they are given, and how they are called.
+//! The hooks of a publisher: their arguments, and their calls.
 
 use std::any::Any;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::queue::{Properties, drop_caught};
 use crate::registry::Hooks;
 use crate::stats::EndCause;
 
-/// A subscription that was opened, for a hook; see [`PublisherBuilder::on_open`](crate::PublisherBuilder::on_open).
+/// The argument of the hook [`PublisherBuilder::on_open`](crate::PublisherBuilder::on_open): an opened subscription.
 #[non_exhaustive]
 pub struct Opened<'a, P> {
     /// The publisher.
@@ -22,7 +22,7 @@ pub struct Opened<'a, P> {
     pub channels: &'a [&'a str],
 }
 
-/// A subscriber that has left, for a hook; see [`PublisherBuilder::on_end`](crate::PublisherBuilder::on_end).
+/// The argument of the hook [`PublisherBuilder::on_end`](crate::PublisherBuilder::on_end): a subscriber that has ended.
 #[non_exhaustive]
 pub struct Ended<'a, P> {
     /// The publisher.
@@ -49,7 +49,7 @@ impl<P> fmt::Debug for Ended<'_, P> {
 
 /// The application's hooks.
 pub(super) struct HooksOf<P> {
-    /// Set as soon as there is a publisher.
+    /// Set once the publisher is built.
     pub(super) publisher: OnceLock<(Weak<Handles>, Weak<Core>)>,
     pub(super) on_open: Option<Box<OnOpen<P>>>,
     pub(super) on_end: Option<Box<OnEnd<P>>>,
@@ -59,11 +59,11 @@ pub(super) type OnOpen<P> = dyn Fn(Opened<'_, P>) + Send + Sync;
 pub(super) type OnEnd<P> = dyn Fn(Ended<'_, P>) + Send + Sync;
 
 impl<P: Send + Sync + 'static> HooksOf<P> {
-    /// Calls a hook with what it is given. A panic in it has been reported by the panic hook, and goes no further: the
-    /// caller is another thread's `publish`, or a writer thread.
+    /// Calls a hook with its arguments. Catches a panic, which the panic hook has reported: the caller may be another
+    /// thread's `publish`, or a writer thread.
     fn call(&self, properties: &Properties, channels: &[Arc<str>], hook: impl FnOnce(&Publisher<P>, &P, &[&str])) {
         let Some((handles, core)) = self.publisher.get() else { return };
-        // While the last handle is dropped, its subscribers leave: then this is one more, for as long as the hook runs.
+        // Dropping the last handle ends its subscribers. The hook then gets a temporary handle.
         let handles = handles.upgrade().or_else(|| Some(Arc::new(Handles(core.upgrade()?))));
         let Some(core) = handles else { return };
         let publisher = Publisher { core, properties: PhantomData };

@@ -1,4 +1,4 @@
-//! What may be given as a last event ID.
+//! The types that can be a last event ID.
 
 use std::borrow::Cow;
 use std::sync::Arc;

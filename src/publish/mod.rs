@@ -1,4 +1,4 @@
-//! The sending half: the public handle.
+//! The sending half: the publisher.
 
 mod builder;
 #[cfg(feature = "tiny_http")]
@@ -36,17 +36,19 @@ pub use options::PublishOptions;
 pub use shutdown::Shutdown;
 pub use weak::WeakPublisher;
 
-/// The sending half: publishes events to all who have subscribed.
+/// Publishes events to all subscribers.
 ///
-/// A cheap handle: clone it, send it to every thread that has something to tell. Publishing never waits for a
-/// socket, nor for a subscriber, unless one was opened so that it [blocks](crate::Overflow::Block). What one thread
-/// publishes arrives in that order, and all subscribers of a channel see the events of all threads in the same order.
+/// A publisher is a cheap handle: clone it for each thread that publishes. Publishing never waits for a socket, nor for
+/// a subscriber, unless the application opts in to [blocking](crate::Overflow::Block). Events of one thread arrive in
+/// the order in which it published them. All subscribers of a channel see the events of all threads in the same order.
 ///
-/// `P` is what the application says about each subscriber, its properties: a user's name, a language, rights.
-/// [`publish_with`](Self::publish_with) and [`unsubscribe_if`](Self::unsubscribe_if) look at it.
+/// `P` is the type of the subscribers' properties: what the application knows about each subscriber, such as a user's
+/// name, a language, or rights. [`publish_with`](Self::publish_with) and [`unsubscribe_if`](Self::unsubscribe_if) get
+/// them. Methods that take no properties, such as [`subscribe`](Self::subscribe), require `P: Default` and give each
+/// subscriber `P::default()`. [`Publisher::new`] makes a `Publisher<()>`, which has no properties.
 ///
-/// When the last handle is dropped, every stream ends, as with [`close`](Self::close). Subscriptions keep
-/// no handle alive.
+/// When the last handle is dropped, every stream ends as with [`close`](Self::close). A subscription keeps no handle
+/// alive.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -66,10 +68,11 @@ pub struct Publisher<P = ()> {
     properties: PhantomData<fn(P) -> P>,
 }
 
-/// What all handles share, and what ends with the last of them.
+/// Shared by all handles. Dropping the last one ends the streams.
 struct Handles(Arc<Core>);
 
-/// What the hooks need too while the last handle is being dropped. Subscriptions hold the registry, but weakly.
+/// The publisher's parts. Hooks may need them while the last handle is being dropped. A subscription refers to the
+/// registry weakly.
 struct Core {
     registry: Arc<Registry>,
     counters: Arc<Counters>,
@@ -133,22 +136,22 @@ impl Default for Publisher {
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Publishes an event to [`DEFAULT_CHANNEL`].
     ///
-    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is
-    /// ended instead.
+    /// Does not wait for a subscriber, unless its policy is [`Overflow::Block`](crate::Overflow::Block). With the
+    /// default policy a subscriber whose queue is full is disconnected.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
     /// let receipt = publisher.publish("hello");
-    /// assert_eq!(receipt.subscribers(), 0); // nobody listens
+    /// assert_eq!(receipt.subscribers(), 0);
     /// ```
     pub fn publish(&self, event: impl Into<Event>) -> Receipt {
         self.publish_to::<One>(DEFAULT_CHANNEL, event)
     }
 
-    /// Publishes an event to these channels; a subscriber of several of them gets it once.
+    /// Publishes an event to these channels. A subscriber of several of them gets it once.
     ///
-    /// Never blocks on a subscriber, unless that [asked for it](crate::Overflow::Block): one whose queue is full is
-    /// ended instead.
+    /// Does not wait for a subscriber, unless its policy is [`Overflow::Block`](crate::Overflow::Block). With the
+    /// default policy a subscriber whose queue is full is disconnected.
     ///
     /// ```
     /// # use server_sent_events::{Event, Publisher};
@@ -166,28 +169,29 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         })
     }
 
-    /// Publishes to each subscriber of these channels what the closure makes of its properties; `None` skips it.
+    /// Publishes to each subscriber of these channels the event that the closure makes from its properties. `None`
+    /// skips the subscriber.
     ///
-    /// Blocks as [`publish`](Self::publish) does, and does not call the closure: that happens later, once for each
-    /// subscriber, on the thread that delivers to it. So the closure must depend on nothing but its
-    /// captures and the properties. When it panics, that subscriber gets an event of type `gap` in its place,
-    /// and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts it.
+    /// Blocks as [`publish`](Self::publish) does, and does not call the closure. The thread that delivers to a
+    /// subscriber calls it later, once per subscriber. So the closure owns what it captures (use `move`), and its
+    /// result must depend only on its captures and the properties. If it panics, that subscriber gets an event of type
+    /// `gap` instead, and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts the panic.
     ///
     /// The queues and the history take the event before the closure makes it. So a [key](crate::Event::key) that the
-    /// closure sets is not used, and neither is an [id](crate::Event::id) where there is a history, which gives the
-    /// event another. Each is logged and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)); give them
-    /// with [`publish_with_options`](Self::publish_with_options). Without a history the closure's id is sent.
+    /// closure sets is ignored. With a history, so is an [ID](crate::Event::id) that it sets, because the history has
+    /// assigned one. Both are logged and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)). Set them
+    /// with [`publish_with_options`](Self::publish_with_options) instead. Without a history the closure's ID is sent.
     ///
     /// ```
-    /// use server_sent_events::{Event, Publisher};
+    /// use server_sent_events::{DEFAULT_CHANNEL, Event, Publisher};
     ///
     /// struct User { name: String }
     /// let publisher = Publisher::builder_for::<User>().build()?;
     /// let mut ada = publisher.subscription(User { name: "Ada".into() }).open()?;
     /// let mut bob = publisher.subscription(User { name: "Bob".into() }).open()?;
     ///
-    /// let sender = "Ada";
-    /// publisher.publish_with("default channel", move |user: &User| {
+    /// let sender = String::from("Ada"); // the closure owns it
+    /// publisher.publish_with(DEFAULT_CHANNEL, move |user: &User| {
     ///     (user.name != sender).then(|| Event::new(format!("{}, a word from {sender}", user.name)))
     /// });
     /// assert_eq!(bob.try_recv().unwrap(), "data: Bob, a word from Ada\n\n");
@@ -201,15 +205,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.publish_with_options(channels, PublishOptions::new(), closure)
     }
 
-    /// [`publish_with`](Self::publish_with) with an id of the application's, or a key.
+    /// Publishes as [`publish_with`](Self::publish_with) does, with an ID of the application, or a key.
     ///
     /// ```
-    /// use server_sent_events::{Event, Overflow, PublishOptions, Publisher};
+    /// use server_sent_events::{DEFAULT_CHANNEL, Event, Overflow, PublishOptions, Publisher};
     ///
     /// let publisher = Publisher::builder_for::<bool>().overflow(Overflow::LatestPerKey).build()?;
     /// let mut metric = publisher.subscription(true).open()?;
     /// for celsius in [20, 21] {
-    ///     publisher.publish_with_options("default channel", PublishOptions::new().key("kitchen"), move |metric: &bool| {
+    ///     publisher.publish_with_options(DEFAULT_CHANNEL, PublishOptions::new().key("kitchen"), move |metric: &bool| {
     ///         Some(Event::new(if *metric { format!("{celsius} C") } else { format!("{} F", celsius * 9 / 5 + 32) }))
     ///     });
     /// }
@@ -264,13 +268,16 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         })
     }
 
-    /// A subscriber of [`DEFAULT_CHANNEL`] with default properties.
+    /// Subscribes to [`DEFAULT_CHANNEL`] with default properties.
     ///
-    /// Does not block. What is published from now on waits for it.
+    /// Does not block. Events that are published from now on are queued for the subscription. It does **not** resume:
+    /// for a client that reconnects, give [`subscription`](Self::subscription) its [last event
+    /// ID](SubscriptionBuilder::last_event_id), or let an [adapter](crate#any-blocking-server-can-send-a-stream)
+    /// respond to the request.
     ///
     /// # Errors
     ///
-    /// [`OpenError::TooManySubscribers`].
+    /// Returns an [`OpenError`] if a limit is reached, or the publisher is shutting down.
     pub fn subscribe(&self) -> Result<Subscription, OpenError>
     where
         P: Default,
@@ -280,11 +287,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Subscribes to these channels with default properties.
     ///
-    /// Does not block. What is published from now on is queued for the subscription.
+    /// Does not block. Events that are published from now on are queued for the subscription. It does **not** resume,
+    /// as with [`subscribe`](Self::subscribe).
     ///
     /// # Errors
     ///
-    /// Returns an [`OpenError`] if the subscription would exceed a limit, or if there is no channel.
+    /// Returns an [`OpenError`] if a limit is reached, if the publisher is shutting down, or if there is no channel.
     ///
     /// ```
     /// # let publisher = server_sent_events::Publisher::new();
@@ -301,7 +309,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.subscription(P::default()).channels(channels).open()
     }
 
-    /// A subscriber with these properties, whose channels and initial data are chosen before it is opened.
+    /// Returns a builder for a subscription with these properties. It sets the channels, the last event ID, the initial
+    /// data and more.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -314,9 +323,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         SubscriptionBuilder::new(self, properties)
     }
 
-    /// Ends every stream after what is queued for it, also one that a thread blocks on; does not wait.
+    /// Ends every stream after its queued events. Does not block. Later subscribers are unaffected.
     ///
-    /// The publisher stays usable: who subscribes afterwards is not concerned.
+    /// A thread that waits for the next event of a subscription is woken.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -332,17 +341,18 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.core.registry.close().finish();
     }
 
-    /// The id of the newest event, if there is a [history](crate::History): what is published later is newer.
+    /// Returns the ID of the newest event, or `None` without a [history](crate::History). Every event that is published
+    /// later is newer.
     pub fn last_event_id(&self) -> Option<String> {
         self.core.registry.newest_id()
     }
 
-    /// What the publisher has counted, and what it holds now.
+    /// Returns the publisher's counters, and what it holds now.
     pub fn stats(&self) -> Stats {
         self.core.registry.stats()
     }
 
-    /// What is known of this channel now.
+    /// Returns the current state of this channel.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -378,7 +388,7 @@ impl<P> fmt::Debug for Publisher<P> {
     }
 }
 
-/// What became of a published event.
+/// The result of publishing an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     subscribers: usize,
@@ -391,8 +401,8 @@ impl Receipt {
         self.subscribers
     }
 
-    /// The id that the event has: its own, or the one that the [history](crate::History) gave it. `None` for a comment,
-    /// and without a history.
+    /// Returns the event's ID: its own, or the one that the [history](crate::History) assigned. Returns `None` for a
+    /// comment, and without a history.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }

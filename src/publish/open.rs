@@ -19,7 +19,7 @@ use crate::registry::{Opening, ReplayFrom};
 use crate::spread;
 use crate::subscription::Subscription;
 
-/// A subscription that is not open yet; from [`Publisher::subscription`].
+/// The settings of a subscription that is not open yet; from [`Publisher::subscription`].
 #[must_use = "a builder does nothing until `open`"]
 pub struct SubscriptionBuilder<'p, P> {
     publisher: &'p Publisher<P>,
@@ -33,11 +33,11 @@ pub struct SubscriptionBuilder<'p, P> {
     key: Option<Arc<str>>,
 }
 
-/// Makes initial data, once it is known how the subscription begins.
+/// Makes initial data once the resumption is known.
 type First<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
-    /// With what the publisher's builder was told.
+    /// Creates a builder with the publisher's settings.
     pub(super) fn new(publisher: &'p Publisher<P>, properties: P) -> Self {
         Self {
             publisher,
@@ -57,28 +57,44 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self.publisher
     }
 
-    /// The channels it is in. Defaults to [`DEFAULT_CHANNEL`]; setting them again replaces them.
+    /// Sets the channels. Defaults to [`DEFAULT_CHANNEL`]. Setting them again replaces them.
     pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
         self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());
         self
     }
 
-    /// Events that this subscriber gets before the live ones, in this order. More may be added.
+    /// Adds events that this subscriber gets before the live ones, in this order.
     ///
-    /// They do not count towards the bounds of the queue. They are taken now, and the live ones begin with
-    /// [`open`](Self::open): what is published in between is in neither. Where they are a snapshot of something
-    /// that changes, hold the lock under which it is changed and published until this is open.
+    /// They do not count towards the limits of the queue. They are taken now, and the live events begin with
+    /// [`open`](Self::open), so an event that is published in between is in neither. For a snapshot of a state that
+    /// changes, use [`initial_data_with`](Self::initial_data_with), or hold the lock of the state until the
+    /// subscription is open.
+    ///
+    /// ```
+    /// # use server_sent_events::Publisher;
+    /// # let publisher = Publisher::new();
+    /// let mut subscription = publisher.subscription(()).initial_data(["3 visits so far"]).open()?;
+    /// publisher.publish("visit number 4");
+    /// assert_eq!(subscription.next().unwrap(), "data: 3 visits so far\n\n");
+    /// assert_eq!(subscription.next().unwrap(), "data: visit number 4\n\n");
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
     pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
         let events: Vec<Event> = events.into_iter().map(Into::into).collect();
         self.first.push(Box::new(|_| events));
         self
     }
 
-    /// Initial data that is made when the subscription is open, by a closure that is told how it
-    /// [resumed](crate::Subscription::resumption). More may be added.
+    /// Adds initial data that a closure makes once the subscription is open. The closure gets the
+    /// [`Resumption`](crate::Subscription::resumption).
     ///
-    /// For a snapshot of something that changes: what is published while it is made comes after it, so nothing falls
-    /// between the two; an event may be in both. And a client that has everything needs none.
+    /// Use it for a snapshot of a state that changes. An event that is published meanwhile comes after the snapshot, so
+    /// none is missing; an event may be in both. A client that resumes with every event that it missed needs no
+    /// snapshot.
+    ///
+    /// Initial data comes before replayed events, which may be older than it. With
+    /// [`replay_last`](Self::replay_last), [`Resumption::Complete`] does **not** mean that the client has every event.
+    /// Then send the snapshot unless the client gave a last event ID and the resumption is complete.
     ///
     /// ```
     /// use server_sent_events::{Event, History, Publisher};
@@ -101,12 +117,14 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
-    /// Where the client was, as it says (`Last-Event-ID`): all that is newer in its channels comes first, in order,
-    /// each once, then the live events. Without an id, or without a [history](crate::History), nothing is replayed.
+    /// Sets the ID of the last event that the client saw, which it sends as `Last-Event-ID`.
     ///
-    /// If something newer is not there any more, or the id is not one of this history's (of an earlier run of the
-    /// program, say), what is still there is replayed behind an event of type
-    /// [`gap`](crate::History::gap_event). The replay does not count towards the bounds of the queue.
+    /// The subscriber gets every newer event of its channels in order, each once, and then the live events. Without an
+    /// ID, or without a [history](crate::History), nothing is replayed.
+    ///
+    /// If the history has evicted a newer event, or the ID is not one of this history (but of an earlier run of the
+    /// program, for example), an event of type [`gap`](crate::History::gap_event) comes first. Then the events that are
+    /// left are replayed. The replay does not count towards the limits of the queue.
     pub fn last_event_id(mut self, id: impl LastEventId) -> Self {
         self.last_event_id = id.into_id();
         self
@@ -115,7 +133,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Sets where a client without a last event ID starts: after this event, as if it were its [last event
     /// ID](Self::last_event_id).
     ///
-    /// For a page that is rendered together with the point from which its stream goes on: read
+    /// Use it for a page that is rendered together with the ID after which its stream starts: read
     /// [`Publisher::last_event_id`] *before* the page's content.
     ///
     /// ```
@@ -123,11 +141,17 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     ///
     /// let publisher = Publisher::builder().history(History::new()).build()?;
     /// # let read_the_state = || "two lamps";
-    /// // The request for the page: first the point, then what it shows. What changes in between comes again.
-    /// let point = publisher.last_event_id();
-    /// let page = format!("{} <script>new EventSource('/lamps?after={}')", read_the_state(), point.unwrap());
+    /// // The request for the page: first the ID, then the content. A change in between is sent again.
+    /// let id = publisher.last_event_id().unwrap();
+    /// let page = format!(
+    ///     "<p>{}</p>
+    ///     <script>
+    ///     new EventSource('/lamps?after={id}').onmessage = event => console.log(event.data);
+    ///     </script>",
+    ///     read_the_state()
+    /// );
     ///
-    /// // The request for the stream. A client that reconnects says its own id, which is newer.
+    /// // The request for the stream. A client that reconnects sends its own ID, which is newer.
     /// # let (from_the_query, from_the_request) = (publisher.last_event_id(), None::<&str>);
     /// let subscription = publisher.subscription(()).start_after(from_the_query).last_event_id(from_the_request).open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -137,13 +161,17 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
-    /// For a client that comes without an id: so many of the newest events in its channels come first.
+    /// Sets how many of the newest events of its channels a client without an ID gets first. Defaults to none.
+    ///
+    /// [`Subscription::resumption`](crate::Subscription::resumption) is then [`Complete`](crate::Resumption::Complete)
+    /// if none of the requested events was evicted. This does not mean that the client has every event: see
+    /// [`initial_data_with`](Self::initial_data_with).
     pub fn replay_last(mut self, events: usize) -> Self {
         self.replay_last = Some(events);
         self
     }
 
-    /// After how much silence the stream is sent a comment; `None` for never. Defaults to the
+    /// Sets the silence after which the stream is sent a comment; `None` for never. Defaults to the
     /// [publisher's](crate::PublisherBuilder::heartbeat).
     #[doc(alias = "keep-alive")]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
@@ -171,32 +199,33 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
-    /// What happens when an event does not fit into its queue. Defaults to the
+    /// Sets the policy for an event that does not fit into the queue. Defaults to the
     /// [publisher's](crate::PublisherBuilder::overflow).
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         Arc::make_mut(&mut self.settings.queue).overflow = overflow;
         self
     }
 
-    /// After how long it ends; `None` for never. Defaults to the [publisher's](crate::PublisherBuilder::max_lifetime),
-    /// where it is explained.
+    /// Sets the time after which the stream ends; `None` for never. Defaults to the
+    /// [publisher's](crate::PublisherBuilder::max_lifetime), whose documentation explains it.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.source.lifetime = lifetime.into();
         self
     }
 
-    /// Sets the key under which the subscription is counted too: an address, a user. See
+    /// Sets the key that the subscription also counts for, such as an address or a user. See
     /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key).
     pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Opens it: what is published from now on waits for it. Does not block.
+    /// Opens the subscription. Events that are published from now on are queued for it. Does not block.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says which bound it would cross; nothing was registered then.
+    /// Returns an [`OpenError`] if a limit is reached, the publisher is shutting down, or a setting is invalid. Nothing
+    /// is registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
         let Self { settings, key, .. } = self;
@@ -217,13 +246,13 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         let opened = registry.open(&subscriber, &channels, &replay_from);
         let Opening { resumption, start, first_slice, is_replaying } =
             opened.inspect_err(|error| registry.count_refused(error))?;
-        // All of them open at once after a restart: they should not all end at once.
+        // After a restart all clients open streams at once. Their streams should not all end at once.
         let share = 0.8 + 0.2 * spread::random_share();
         let longest = Duration::from_secs(u64::from(u32::MAX));
         let lifetime = source.lifetime.map(|lifetime| lifetime.min(longest).mul_f64(share));
         let source = SourceSettings { lifetime, ..source };
         let counters = Arc::clone(&core.counters);
-        // From here on a panic of the application's drops the source, which leaves the registry.
+        // From here on a panic of the application drops the source, which leaves the registry.
         let mut source = FrameSource::new(Arc::clone(&subscriber), rings, Arc::downgrade(registry), counters, source);
         registry.call_opened(&subscriber, &channels);
         let initial_data: Vec<Event> = first.into_iter().flat_map(|make| make(resumption)).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::EventError;
 use crate::event::Event;
 
-/// What an event of [`publish_with_options`](crate::Publisher::publish_with_options) carries for all subscribers.
+/// The ID and the key of an event of [`publish_with_options`](crate::Publisher::publish_with_options).
 ///
 /// ```
 /// use server_sent_events::PublishOptions;
@@ -21,16 +21,16 @@ pub struct PublishOptions {
 }
 
 impl PublishOptions {
-    /// Creates options with neither an id nor a key.
+    /// Creates options with neither an ID nor a key.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the event's id, as [`Event::id`] does.
+    /// Sets the event's ID, as [`Event::id`] does.
     ///
     /// # Errors
     ///
-    /// As [`Event::id`].
+    /// Returns the errors of [`Event::id`].
     pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
         self.id = Event::comment("").id(id)?.own_id().map(str::to_owned);
         Ok(self)

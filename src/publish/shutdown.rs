@@ -1,4 +1,4 @@
-//! The orderly end of a publisher.
+//! The shutdown of a publisher.
 
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,27 @@ use crate::queue::SubscriberId;
 use crate::spread;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
-    /// Lets nobody in any more, says goodbye, and ends every stream after what is queued for it; blocks until all
-    /// subscriptions are dropped and those handed over are written, but for `grace` only. Returns how many were cut off
-    /// then.
+    /// Refuses new subscriptions, delivers queued events, and ends every stream. Returns how many it had to disconnect.
     ///
-    /// Not to be called where it would wait for itself: in a hook, a closure, or on the thread that reads a
-    /// subscription.
+    /// Blocks until every subscription is dropped and every stream in the background is written, for at most `grace`.
+    /// Then it disconnects the rest. No farewell is sent, and each client gets a reconnection delay of its own between
+    /// 1 s and 11 s: the settings of [`Shutdown::new`](crate::Shutdown::new). Other settings are given to
+    /// [`shutdown_with`](Self::shutdown_with).
     ///
-    /// As [`shutdown_with`](Self::shutdown_with) with [`Shutdown::new(grace)`](crate::Shutdown::new).
+    /// Do not call this from a hook, from a publishing closure, or from a thread that reads a subscription: it would
+    /// wait for itself.
     pub fn shutdown(&self, grace: Duration) -> usize {
         self.shutdown_with(Shutdown::new(grace))
     }
 
-    /// [`shutdown`](Self::shutdown) with a farewell, or other times after which clients come back.
+    /// Shuts down as [`shutdown`](Self::shutdown) does, with a farewell or other reconnection delays.
     ///
-    /// Each client is sent what is queued for it, the farewell, and a `retry:` of its own, so that they do not all come
-    /// back in the same instant. Then its stream ends: one that is handed over when all of that is written, any other
-    /// when its subscription is dropped. Who subscribes meanwhile or later is refused with
-    /// [`OpenError::ShuttingDown`](crate::OpenError::ShuttingDown), which the adapters answer so that a browser comes
-    /// back. Publishing goes on, and reaches nobody.
+    /// Each client is sent its queued events, the farewell, and a `retry:` field of its own, so that clients do not all
+    /// reconnect at once. Then its stream ends. A stream in the background has ended once all of that is written, any
+    /// other once its subscription is dropped.
+    ///
+    /// Later subscriptions are refused with [`OpenError::ShuttingDown`](crate::OpenError::ShuttingDown). The adapters
+    /// respond to them so that a browser reconnects later. Events can still be published, and reach no subscriber.
     ///
     /// ```
     /// use server_sent_events::{Event, Publisher, Shutdown};
@@ -36,11 +38,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// let mut subscription = publisher.subscribe()?;
     /// let reader = std::thread::spawn(move || subscription.by_ref().collect::<Vec<_>>());
     ///
-    /// let farewell = Event::new("a new version comes").event("restart")?;
-    /// let cut = publisher.shutdown_with(Shutdown::new(Duration::from_secs(10)).farewell(farewell));
-    /// assert_eq!(cut, 0);
+    /// let farewell = Event::new("a new version starts soon").event("restart")?;
+    /// let disconnected = publisher.shutdown_with(Shutdown::new(Duration::from_secs(10)).farewell(farewell));
+    /// assert_eq!(disconnected, 0);
     /// let frames = reader.join().unwrap();
-    /// assert_eq!(frames[0], "event: restart\ndata: a new version comes\n\n");
+    /// assert_eq!(frames[0], "event: restart\ndata: a new version starts soon\n\n");
     /// assert!(frames[1].starts_with("retry: "));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -62,7 +64,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     }
 }
 
-/// How a publisher [shuts down](crate::Publisher::shutdown_with).
+/// The settings of a [shutdown](crate::Publisher::shutdown_with).
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until it is given to `shutdown_with`"]
 pub struct Shutdown {
@@ -73,13 +75,13 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Waits up to `grace` until the streams have ended. Sends no farewell. Clients reconnect between 1 s and 11 s
-    /// later.
+    /// Creates a shutdown that waits up to `grace` for the streams to end. It sends no farewell, and clients reconnect
+    /// between 1 s and 11 s later.
     pub fn new(grace: Duration) -> Self {
         Self { grace, farewell: None, retry: Duration::from_secs(1), spread: Duration::from_secs(10) }
     }
 
-    /// What every subscriber gets last. Defaults to nothing.
+    /// Sets the last event of every subscriber. Defaults to none.
     pub fn farewell(mut self, event: impl Into<Event>) -> Self {
         self.farewell = Some(event.into());
         self

@@ -1,4 +1,4 @@
-//! What a publisher does with the subscribers that it has.
+//! Lists and removes the subscribers of a publisher.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::channels::Channels;
 use crate::stats::EndCause;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
-    /// Returns the properties of the subscribers of these channels, each subscriber once, the oldest first.
+    /// Returns the properties of the subscribers of these channels: each subscriber once, the oldest first.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -22,16 +22,16 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         subscribers.iter().map(|(_, properties)| properties.downcast()).collect()
     }
 
-    /// Takes the subscribers for which the filter says `true` out of these channels; returns how many.
+    /// Removes the subscribers for which the filter returns `true` from these channels. Returns how many it removed.
     ///
-    /// One that is in no channel any more ends after what is queued for it, also while a thread blocks on
-    /// it. The filter is asked once for each subscriber of one of the channels, and may use the publisher.
+    /// A subscriber that is then in no channel ends after its queued events, even if a thread is waiting for its next
+    /// one. The filter is called once per subscriber of these channels, and may use the publisher.
     ///
     /// ```
-    /// # use server_sent_events::Publisher;
+    /// # use server_sent_events::{DEFAULT_CHANNEL, Publisher};
     /// # let publisher = Publisher::new();
     /// let mut subscription = publisher.subscribe()?;
-    /// assert_eq!(publisher.unsubscribe_if("default channel", |_| true), 1);
+    /// assert_eq!(publisher.unsubscribe_if(DEFAULT_CHANNEL, |_| true), 1);
     /// assert_eq!(subscription.next(), None);
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
@@ -47,11 +47,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         })
     }
 
-    /// Ends the subscribers for which the filter says `true` at once, in whatever channels they are; returns how many.
+    /// Disconnects the subscribers for which the filter returns `true`, in all channels. Returns how many it
+    /// disconnected.
     ///
-    /// What is queued for them is thrown away: for one whose rights were withdrawn. Does not wait. The filter is asked
-    /// once for each subscriber, and may use the publisher. A browser comes back, unless it is told not to: by a status
-    /// such as 204 or 403 then.
+    /// Does not block. Their queued events are dropped, so this suits a user whose rights were withdrawn. The filter is
+    /// called once per subscriber, and may use the publisher. A browser reconnects; to stop it, answer its next request
+    /// with a status such as 204 or 403.
     ///
     /// ```
     /// # use server_sent_events::{EndCause, Publisher};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use super::{Handles, Publisher};
 
 impl<P: Send + Sync + 'static> Publisher<P> {
-    /// A handle that does not keep the publisher alive, for what the publisher itself holds: properties,
-    /// closures.
+    /// Returns a handle that does not keep the publisher alive, for use in properties and closures, which the publisher
+    /// holds itself.
     ///
     /// ```
     /// # use server_sent_events::Publisher;
@@ -30,7 +30,7 @@ pub struct WeakPublisher<P = ()> {
 }
 
 impl<P> WeakPublisher<P> {
-    /// The publisher, unless its last handle has been dropped.
+    /// Returns the publisher, or `None` if its last handle has been dropped.
     pub fn upgrade(&self) -> Option<Publisher<P>> {
         self.core.upgrade().map(|core| Publisher { core, properties: PhantomData })
     }

@@ -14,7 +14,7 @@ use crate::subscription::Subscription;
 ///
 /// fn answer(publisher: &Publisher, request: &Request) -> Response {
 ///     match request.path() {
-///         "/news" => publisher.subscribe().into(),
+///         "/news" => publisher.subscription(()).last_event_id(request.last_event_id()).open().into(),
 ///         "/archive" => Response::do_not_reconnect(),
 ///         _ => Response::status(404, "only /news is here"),
 ///     }

@@ -9,15 +9,15 @@ use super::refusal::RunningStream;
 use super::{RETRY, refuse};
 use crate::http::ResponseHeaders;
 
-/// The connection, taken over from the request at the first write, which is on a writer thread: it waits for
-/// the request's body, and the write for answers to earlier requests.
+/// Takes the connection over from the request at the first write, on a writer thread.
 ///
-/// One that is dropped before that refuses the request.
+/// Taking it over waits for the request's body, and the write waits for the responses to earlier requests. If the
+/// writer is dropped before the first write, the request is refused.
 pub(super) struct LazyWriter {
     request: Option<(Request, ResponseHeaders)>,
     peer: Option<SocketAddr>,
     connection: Option<Box<dyn Write + Send>>,
-    /// Dropped behind the connection: requests behind the stream are kept for so long.
+    /// Dropped after the connection, because it holds back the requests behind the stream.
     running: Option<RunningStream>,
 }
 

@@ -1,16 +1,16 @@
-//! Requests that get a busy response although the writer threads cannot take one more write that may block.
+//! Writes busy responses while the writer threads can take no further write that may block.
 
-// A request cannot be dropped in place of an answer: `tiny_http` then waits for its body and for the responses to
-// earlier requests on its connection, and answers it with status 500. So refusals have threads of their own, up to a
-// limit:
+// A request cannot be dropped without a response: `tiny_http` then waits for its body and for the responses to earlier
+// requests on its connection, and answers it with status 500. So refusals have threads of their own, up to a limit:
 //
-// * A request with a body that has not come occupies one until the body comes or the client leaves: only a thread that reads
-//   notices that. `tiny_http` has a thread for each such connection too, and reads no further request from it meanwhile.
-// * Any other request gives its connection's writer away at once. Behind a stream of ours it waits until that has
-//   ended, since no other response may come in between. Then a thread writes the response. It waits if
-//   the application answers an earlier request on the connection, so few threads wait for the same connection. Further
-//   requests on it are dropped unanswered, which blocks nobody. They must not wait for those that are being
-//   answered: they may be the earlier ones, if several threads handle requests, and then each would wait for the other.
+// * A request whose body has not arrived occupies a thread until the body arrives or the connection is lost, because
+//   only a thread that reads can notice either. `tiny_http` reads no further request from this connection meanwhile.
+// * Any other request gives its connection's writer away at once. Behind a stream of this crate it waits until the
+//   stream has ended, since no other response may come in between. Then a thread writes the response. The thread waits
+//   while the application answers an earlier request on the connection, so few threads may wait for the same
+//   connection. Further requests on it are dropped unanswered, which blocks no thread. They must not wait for the
+//   requests that are being answered. If several threads handle requests, they may be the earlier ones, and each would
+//   wait for the other.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -23,15 +23,15 @@ use tiny_http::Request;
 
 use crate::queue::drop_caught;
 
-/// How many refusals have a thread at the same time. The others wait.
+/// The limit of refusal threads. Further refusals wait.
 const MAX_THREADS: usize = 1_000;
 
-/// How many refusals at the same time wait for their turn on one connection. The others are not answered.
+/// The limit of refusals that wait on one connection. Further ones are not answered.
 const MAX_PER_CONNECTION: usize = 4;
 
 type Connection = Box<dyn Write + Send>;
 
-/// Those of all publishers, since a server may serve several.
+/// The refusals of all publishers, since a server may serve several.
 static REFUSALS: Mutex<Option<Refusals>> = Mutex::new(None);
 
 #[derive(Default)]
@@ -41,7 +41,7 @@ struct Refusals {
     threads: usize,
 }
 
-/// What is under way on the connections of one peer address.
+/// The streams and refusals on the connections of one peer address.
 #[derive(Default)]
 struct Peer {
     /// Streams that have begun. No later response is written before they end.
@@ -59,7 +59,7 @@ struct Refusal {
 }
 
 enum Step {
-    /// The body has not come.
+    /// Wait for the body, which has not arrived.
     Drain(Request),
     Answer(Connection),
 }
@@ -82,7 +82,7 @@ fn has_pending_body(request: &Request) -> bool {
     request.body_length().is_some_and(|length| length > 1_024 || length > 0 && is_asked_for())
 }
 
-/// Has the response written if no response of ours comes before it. Does not block.
+/// Enqueues the response, unless a stream of this crate must end before it. Does not block.
 fn answer(connection: Connection, response: Vec<u8>, peer: Option<SocketAddr>) {
     if let Some(address) = peer {
         let mut refusals = REFUSALS.lock();
@@ -110,12 +110,12 @@ fn enqueue(refusal: Refusal) {
     state.threads += 1;
     drop(refusals);
     if thread::Builder::new().name("sse refusal".into()).stack_size(128 * 1024).spawn(run).is_err() {
-        // It stays where it is: dropping it may block. The next thread takes it.
+        // The refusal stays in the queue, because dropping it may block. The next thread takes it.
         REFUSALS.lock().get_or_insert_default().threads -= 1;
     }
 }
 
-/// A refusal thread: takes what waits until nothing does.
+/// Runs refusals until none waits.
 fn run() {
     loop {
         let mut refusals = REFUSALS.lock();
@@ -139,16 +139,16 @@ impl Refusal {
             Step::Answer(mut connection) => {
                 let turn = peer.map(Turn);
                 let written = connection.write_all(&response);
-                // Before the client can have the whole response, and send its next request.
+                // Dropped before the client can have the whole response and send its next request.
                 drop(turn);
-                // An error means that the client has left.
+                // An error means that the connection is lost.
                 let _ = written.and_then(|()| connection.flush());
             }
         }
     }
 }
 
-/// A refusal that waits for its turn.
+/// Counts a refusal on its peer's connections until it is dropped.
 struct Turn(SocketAddr);
 
 impl Drop for Turn {
@@ -174,7 +174,7 @@ impl Drop for RunningStream {
     }
 }
 
-/// Changes what is under way for the peer. If no stream is left, answers the requests behind it.
+/// Changes the counts of the peer. If no stream is left, answers the requests behind it.
 fn leave(address: SocketAddr, change: impl FnOnce(&mut Peer)) {
     let mut refusals = REFUSALS.lock();
     let peers = &mut refusals.get_or_insert_default().peers;

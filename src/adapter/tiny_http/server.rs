@@ -1,4 +1,4 @@
-//! A `tiny_http::Server` whose listener is set up for event streams, and whose connections do not starve.
+//! A `tiny_http::Server` with a listener for event streams, whose connections do not starve.
 
 use std::fmt;
 use std::io;
@@ -17,43 +17,43 @@ use crate::log::RateLimitedLog;
 use crate::queue::drop_caught;
 use crate::sockets;
 
-/// A [`tiny_http::Server`] that is fit for event streams.
+/// A [`tiny_http::Server`] that is set up for event streams.
 ///
-/// [`serve`](Self::serve) answers requests on several threads until it is [stopped](Self::stop_handle). A program that
-/// needs one thread only can loop over [`incoming_requests`](Self::incoming_requests).
+/// [`serve`](Self::serve) answers requests on several threads until the server is [stopped](Self::stop_handle). A
+/// program that needs only one thread can loop over [`incoming_requests`](Self::incoming_requests), which ends at a
+/// stop too.
 ///
-/// What `tiny_http::Server::http` leaves out is set on the listener, from which accepted connections inherit it:
+/// The listener has socket options that `tiny_http::Server::http` does not set, and connections inherit them:
 ///
 /// | option | value | why |
 /// |---|---|---|
-/// | backlog | 4,096 | all pages reconnect at once after a restart; 128 connections would wait, the others time out |
-/// | `TCP_NODELAY` | on | an event is not held back for the acknowledgement of the one before |
-/// | keep-alive | after 60 s, then each 15 s | finds peers that are gone without a word |
-/// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a peer that acknowledges nothing fails after that |
-/// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and so gets less stale |
+/// | backlog | 4,096 | all pages reconnect at once after a restart; with the usual backlog of 128, further connections time out |
+/// | `TCP_NODELAY` | on | an event does not wait for the acknowledgement of the one before |
+/// | keep-alive | after 60 s, then every 15 s | finds clients that vanished |
+/// | `TCP_USER_TIMEOUT` (Linux) | 30 s | a write to a client that acknowledges nothing fails after that |
+/// | `TCP_NOTSENT_LOWAT` (Linux) | 64 KiB | a slow client is found after 193 KB instead of 3.9 MB, and its events are less stale |
 ///
-/// It also keeps streams from starving. `tiny_http` has a pool with a thread for each connection. It can put a new
-/// connection behind one that never ends, so that it gets no byte, ever: up to 220 of 1,000 streams that opened
-/// together, and of ten some now and then. Any further connection makes the pool take up one that waits, so for as long
-/// as requests have come in lately a thread connects to the server and hangs up, and each request that comes of it
-/// counts as one: five times after a request that comes alone, up to 500 times a second while they keep coming. An idle
-/// server costs nothing.
+/// It also keeps streams from starving. `tiny_http` has a pool with a thread per connection. It can queue a new
+/// connection behind one that never ends, even if only ten open together. The new connection then gets no byte. Any
+/// further connection makes `tiny_http` take up one that waits. So for a moment after each request a thread connects to
+/// the server and closes the connection. It does so five times after a single request, at most 500 times per second
+/// while requests arrive, and never while the server is idle.
 pub struct Server {
-    /// Dropped first, so that it ends before the server.
+    /// Declared first, so that it ends before the server.
     nudger: Nudger,
-    /// Handles that stop it refer to it weakly, so that the port is free once this is dropped.
+    /// Stop handles refer to it weakly, so that the port is free once this is dropped.
     server: Arc<tiny_http::Server>,
-    /// Set before the server is unblocked for it.
+    /// Set before the server is unblocked for a stop.
     is_stopped: Arc<AtomicBool>,
     warnings: RateLimitedLog,
 }
 
 impl Server {
-    /// Binds to the first of these addresses that can be bound; port 0 takes a free one.
+    /// Binds a server to the first of these addresses that can be bound. Port 0 takes a free port.
     ///
     /// # Errors
     ///
-    /// What the operating system says of the last address, or that a thread cannot be started.
+    /// Returns the operating system's error for the last address, or its error if a thread cannot be started.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = sockets::listen_on(address, sockets::Options::default())?;
         let nudger = Nudger::start(listener.local_addr()?)?;
@@ -61,12 +61,12 @@ impl Server {
         Ok(Self { nudger, server: Arc::new(server), is_stopped: Arc::default(), warnings: RateLimitedLog::new() })
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address the server is bound to.
     pub fn local_addr(&self) -> SocketAddr {
         self.server.server_addr().to_ip().expect("BUG: bound to an IP address")
     }
 
-    /// Returns the server below.
+    /// Returns the [`tiny_http::Server`] below.
     ///
     /// Do not receive requests from it: streams may starve then, because this server does not see the requests.
     pub fn get_ref(&self) -> &tiny_http::Server {
@@ -79,15 +79,15 @@ impl Server {
     /// The handler may block for a short time: other requests wait then if all threads are busy. It returns the result
     /// of answering the request, such as that of [`Request::respond`] or
     /// [`Publisher::respond`](crate::Publisher::respond). The feature `log` logs an error. If the handler panics, the
-    /// request is answered with status 500 unless that is done already, the feature `log` logs it, and the thread goes
-    /// on.
+    /// request is answered with status 500 unless it has a response, the feature `log` logs the panic, and the thread
+    /// continues.
     ///
-    /// Requests that came before the stop are answered. A handler that still runs is waited for.
+    /// Requests that arrived before the stop are answered. A handler that still runs is waited for.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 threads, or the operating system's error if a thread cannot
-    /// be started, or if no further connection can be accepted.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 threads, or the operating system's error if a thread
+    /// cannot be started, or if no further connection can be accepted.
     ///
     /// ```
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
@@ -96,10 +96,10 @@ impl Server {
     /// let publisher = Publisher::new();
     /// let server = Server::bind("127.0.0.1:0")?;
     /// let stop_handle = server.stop_handle();
-    /// let ends = publisher.clone();
+    /// let streams = publisher.clone();
     /// thread::spawn(move || {
-    ///     // On a signal, or whatever ends the program.
-    ///     ends.shutdown(Duration::from_secs(10));
+    ///     // At a signal that ends the program.
+    ///     streams.shutdown(Duration::from_secs(10));
     ///     stop_handle.stop();
     /// });
     /// server.serve(4, |request| publisher.respond(request))?;
@@ -139,7 +139,7 @@ impl Server {
         })
     }
 
-    /// Answers requests until the server is unblocked or accepts no connections any more.
+    /// Answers requests until the server is unblocked or no longer accepts connections.
     fn answer_requests(
         &self,
         handler: &(impl Fn(Request) -> io::Result<()> + Sync),
@@ -171,52 +171,55 @@ impl Server {
         }
     }
 
-    /// Returns a handle that stops [`serve`](Self::serve) from any thread.
+    /// Returns a handle that stops [`serve`](Self::serve) and a loop over
+    /// [`incoming_requests`](Self::incoming_requests) from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle { server: Arc::downgrade(&self.server), is_stopped: Arc::clone(&self.is_stopped) }
     }
 
-    /// Makes one thread that waits for a request, or the next one that does, stop waiting, as
-    /// [`tiny_http::Server::unblock`].
+    /// Wakes one thread that waits for a request, or the next one that does, as [`tiny_http::Server::unblock`] does.
     pub fn unblock(&self) {
         self.server.unblock();
     }
 
-    /// Blocks until a request has come, as [`tiny_http::Server::recv`].
+    /// Returns the next request, as [`tiny_http::Server::recv`] does. Blocks until there is one.
     ///
     /// # Errors
     ///
-    /// When the server was [unblocked](Self::unblock), or says that it accepts no connections any more;
-    /// without a free descriptor it mostly stops without saying so.
+    /// Returns an error if the server was [unblocked](Self::unblock) or [stopped](Self::stop_handle), or if it reports
+    /// that it no longer accepts connections. Without a free descriptor it usually stops without reporting it.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
         self.nudger.request_arrived();
         Ok(request)
     }
 
-    /// A request, if one comes within this time, as [`tiny_http::Server::recv_timeout`].
+    /// Returns the next request, if one arrives within this time, as [`tiny_http::Server::recv_timeout`] does.
     ///
     /// # Errors
     ///
-    /// When the server accepts no connections any more.
+    /// Returns an error if the server no longer accepts connections.
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
         let request = self.server.recv_timeout(timeout)?;
         request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 
-    /// A request, if one has come already, as [`tiny_http::Server::try_recv`].
+    /// Returns the next request, if one has arrived, as [`tiny_http::Server::try_recv`] does.
     ///
     /// # Errors
     ///
-    /// When the server accepts no connections any more.
+    /// Returns an error if the server no longer accepts connections.
     pub fn try_recv(&self) -> io::Result<Option<Request>> {
         let request = self.server.try_recv()?;
         request.iter().for_each(|_| self.nudger.request_arrived());
         Ok(request)
     }
 
-    /// Blocks for each request, and ends when [`recv`](Self::recv) gives an error.
+    /// Returns an iterator over the requests, which blocks until the next one.
+    ///
+    /// It ends when the server is [stopped](Self::stop_handle), or when [`recv`](Self::recv) returns an error. A stop
+    /// ends one such loop; use [`serve`](Self::serve) to answer requests on several threads.
     pub fn incoming_requests(&self) -> IncomingRequests<'_> {
         IncomingRequests { server: self }
     }
@@ -228,7 +231,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Stops [`Server::serve`] from any thread; from [`Server::stop_handle`].
+/// Stops [`Server::serve`], or a loop over [`Server::incoming_requests`], from any thread; from
+/// [`Server::stop_handle`].
 #[derive(Clone)]
 pub struct StopHandle {
     server: Weak<tiny_http::Server>,
@@ -236,10 +240,27 @@ pub struct StopHandle {
 }
 
 impl StopHandle {
-    /// Makes [`Server::serve`] return, without waiting for it. A later call of it returns at once.
+    /// Makes [`Server::serve`] return, or ends a loop over [`Server::incoming_requests`]. Does not wait for it.
     ///
-    /// Streams go on, and so do connections: [shut the publisher down](crate::Publisher::shutdown) before, and drop the
-    /// server afterwards.
+    /// A later call of `serve` returns at once. Streams and connections continue:
+    /// [shut the publisher down](crate::Publisher::shutdown) before, and drop the server afterwards.
+    ///
+    /// ```
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    /// use std::{thread, time::Duration};
+    ///
+    /// let publisher = Publisher::new();
+    /// let server = Server::bind("127.0.0.1:0")?;
+    /// let (streams, stop_handle) = (publisher.clone(), server.stop_handle());
+    /// thread::spawn(move || {
+    ///     streams.shutdown(Duration::from_secs(10));
+    ///     stop_handle.stop();
+    /// });
+    /// for request in server.incoming_requests() {
+    ///     publisher.respond(request)?;
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stop(&self) {
         if !self.is_stopped.swap(true, Relaxed)
             && let Some(server) = self.server.upgrade()
@@ -255,7 +276,7 @@ impl fmt::Debug for StopHandle {
     }
 }
 
-/// Blocks for each request; from [`Server::incoming_requests`].
+/// An iterator over the requests of a server; from [`Server::incoming_requests`].
 #[derive(Debug)]
 pub struct IncomingRequests<'a> {
     server: &'a Server,
