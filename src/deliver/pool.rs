@@ -1,4 +1,4 @@
-//! The writer threads of one publisher, and what they take their work from.
+//! The writer threads of one publisher, and their run queue.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -22,33 +22,33 @@ use crate::queue::race_window;
 use crate::registry::Registry;
 use crate::stats::EndCause;
 
-/// What is on the run queue.
+/// A job on the run queue.
 pub(super) enum Job {
     Pass(Arc<Stream>),
-    /// A pass of a stream whose writer may block, or for which the application is called.
+    /// A pass of a stream whose writer may block, or that calls the application.
     PassAlone(Arc<Stream>),
-    /// A stream is over: the application's hook is called, and what is the application's dropped.
+    /// The end of a stream: calls the application's hook, and drops what belongs to the application.
     End(Arc<Stream>),
-    /// The thread that takes this ends.
+    /// Ends the thread that takes this job.
     Leave,
 }
 
-/// What the supervisor is to do.
+/// Messages to the supervisor.
 #[derive(Default)]
 pub(super) struct SupervisorInbox {
     /// Streams with a heartbeat or a lifetime that have begun.
     pub(super) watch: Vec<Weak<Stream>>,
-    /// Something began while nobody looked, a thread has left, or all may be over.
+    /// Set when a job began while the supervisor slept, a thread has left, or the pool may end.
     pub(super) look: bool,
 }
 
-/// What a writer thread is doing, for the supervisor.
+/// The status of a writer thread, for the supervisor.
 #[derive(Default)]
 pub(super) struct WorkerStatus {
-    /// 0 while it waits for something to do; else when its job, or the write in it, began, in microseconds, times two,
-    /// plus one for a write.
+    /// 0 while the thread waits for a job. Otherwise the time in microseconds at which its job, or the write in it,
+    /// began, times two, plus one for a write.
     pub(super) since: AtomicU64,
-    /// The write that the thread may be blocked in, if it is to a socket, which can be shut down.
+    /// The write that the thread may be blocked in, if its writer is a socket, which can be shut down.
     pub(super) blocked: Mutex<Option<BlockedWrite>>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct WorkerStatus {
 pub(super) struct BlockedWrite {
     pub(super) stream: Arc<Stream>,
     pub(super) socket: Arc<TcpStream>,
-    /// When the write began: with the stream, so that nobody takes one stream's age for another's.
+    /// When the write began. Kept with the stream, so that one stream's age is never taken for another's.
     pub(super) since: u64,
 }
 
@@ -65,56 +65,56 @@ impl BlockedWrite {
     /// Frees the blocked write within microseconds.
     pub(super) fn shut_down(&self, as_timed_out: bool) {
         self.stream.timed_out.fetch_or(as_timed_out, SeqCst);
-        // It fails when the client was quicker.
+        // An error means that the client has closed the connection.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
 impl WorkerStatus {
-    /// Returns how long the thread has been at what it is doing, and whether that is a write.
+    /// Returns how long the thread has been busy with its job or write, and whether it is a write.
     pub(super) fn busy(&self, now: u64) -> Option<(Duration, bool)> {
         let since = self.since.load(SeqCst);
         (since != 0).then(|| (Duration::from_micros(now.saturating_sub(since >> 1)), since & 1 == 1))
     }
 }
 
-/// The threads there are.
+/// The writer threads of the pool.
 #[derive(Default)]
 pub(super) struct Threads {
     pub(super) workers: Vec<Arc<WorkerStatus>>,
-    /// How many of them are to leave.
+    /// The number of threads that have been asked to leave.
     pub(super) leaving: usize,
     pub(super) supervised: bool,
 }
 
-/// The writer threads of one publisher: none before the first stream is written in the background, none after the last
-/// handle of the publisher is dropped and the last stream has ended.
+/// The writer threads of one publisher. The first stream in the background starts them. They end once the last handle
+/// of the publisher is dropped and the last stream has ended.
 pub(crate) struct WriterPool {
     run_queue: Sender<Job>,
     pub(super) jobs: Receiver<Job>,
     pub(super) inbox: Mutex<SupervisorInbox>,
-    /// There is something in the inbox. No channel: a thread that waits there yields the processor a few times before
-    /// it sleeps, which costs much where the supervisor is woken for each event.
+    /// Notified when the inbox changes. A channel would be slower: its receiver yields the processor a few times before
+    /// it sleeps, and the supervisor may be woken for each event.
     pub(super) inbox_changed: Condvar,
     pub(super) threads: Mutex<Threads>,
     pub(super) start_slots: Mutex<StartSlots>,
     pub(super) slow: Arc<SlowStreams>,
-    /// Streams that have begun and have not ended. Raised under the lock of `threads`.
+    /// The number of streams that have not ended. Raised under the lock of `threads`.
     pub(super) streams: AtomicUsize,
-    /// Jobs begun, passes of several streams among them, to see whether the run queue makes progress.
+    /// The number of jobs begun. It shows whether the run queue makes progress.
     pub(super) jobs_begun: AtomicU64,
-    /// The supervisor sleeps, or is about to.
+    /// Set while the supervisor sleeps or is about to.
     pub(super) asleep: AtomicBool,
-    /// There is a writer thread for each processor, so that only blocked ones call for another. Changed under the lock
-    /// of `threads`.
+    /// Set while there is a writer thread per processor, so that only blocked threads require another. Changed under
+    /// the lock of `threads`.
     pub(super) has_threads: AtomicBool,
-    /// No handle of the publisher is left.
+    /// Set once no handle of the publisher is left.
     pub(super) closed: AtomicBool,
     pub(super) processors: usize,
     pub(super) max_threads: usize,
     stack_size: usize,
     pub(super) warnings: Arc<RateLimitedLog>,
-    /// Time is counted in microseconds from here, so that it fits into an atomic.
+    /// Times are counted in microseconds from here, so that they fit into an atomic.
     start: Instant,
 }
 
@@ -152,7 +152,8 @@ impl WriterPool {
     ///
     /// # Errors
     ///
-    /// If not one writer thread can be started. Nothing was written then; the source and the writer are dropped.
+    /// Returns the operating system's error if no writer thread can be started. Nothing is written then, and the source
+    /// and the writer are dropped.
     pub(crate) fn write(self: &Arc<Self>, mut source: FrameSource, output: Output) -> io::Result<()> {
         {
             let mut threads = self.threads.lock();
@@ -167,7 +168,7 @@ impl WriterPool {
         let socket = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
         source.drop_bell();
         let (subscriber, heartbeat) = (Arc::clone(source.subscriber()), source.heartbeat());
-        // A little later than the source looks at itself, whose clock is finer.
+        // A little later than the source's own check, whose clock is finer.
         let expires = source.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
         let (partial, failed) = (None, None);
         let state = StreamState { is_new: true, chunked, partial, head: head.into(), source, writer, on_end, failed };
@@ -192,27 +193,28 @@ impl WriterPool {
         Ok(())
     }
 
-    /// Disconnects the slowest streams that together are the only ones to hold so many bytes of large frames. They
-    /// resume.
+    /// Disconnects the slowest streams that together keep this many bytes of large frames in memory on their own. Their
+    /// clients resume.
     pub(crate) fn disconnect_slowest(&self, registry: &Registry, bytes: usize, newest: Option<FrameId>) {
         for subscriber in self.slow.slowest(bytes, newest) {
             registry.end(subscriber.id(), EndCause::QueueFull, true);
         }
     }
 
-    /// Returns whether a stream whose first write may block can still begin, or waits for no longer than others take to
-    /// begin. Otherwise a writer that can refuse should do it.
+    /// Returns whether a stream whose first write may block can begin, now or once others have begun. If not, a writer
+    /// that can refuse should refuse.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn can_begin_streams(&self) -> bool {
         !self.start_slots.lock().are_all_blocked(self.now())
     }
 
-    /// Takes a start slot, if one is free. If not, the stream waits for it, still running.
+    /// Takes a start slot for the stream. Without a free one, returns `false`, and the stream waits in the state
+    /// RUNNING.
     pub(super) fn take_start_slot(&self, stream: &Arc<Stream>) -> bool {
         self.start_slots.lock().take(stream, self.now())
     }
 
-    /// Gives a start slot back: the next stream may begin.
+    /// Releases the stream's start slot, so that the next stream can begin.
     pub(super) fn release_start_slot(&self, stream: &Arc<Stream>) {
         let granted = self.start_slots.lock().release(stream, self.now());
         for stream in granted {
@@ -220,14 +222,14 @@ impl WriterPool {
         }
     }
 
-    /// Has streams begin, or end, that have waited for a start slot.
+    /// Begins or ends streams that have waited for a start slot.
     pub(super) fn run_start_timers(&self) {
         let mut slots = self.start_slots.lock();
         let now = self.now();
         let (left, granted) = (slots.stop_waiting(now), slots.grant(now));
         drop(slots);
         for leaves in left {
-            // Not here: ending a stream calls the application.
+            // Put on the run queue, because ending a stream calls the application.
             match leaves {
                 Leaves::Aborted(stream) => self.put(Job::End(stream)),
                 Leaves::TimedOut(stream) => {
@@ -245,7 +247,7 @@ impl WriterPool {
         self.at(Instant::now())
     }
 
-    /// Never 0.
+    /// Returns the time in microseconds since the pool's start; never 0.
     pub(super) fn at(&self, time: Instant) -> u64 {
         time.saturating_duration_since(self.start).as_micros() as u64 + 1
     }
@@ -254,22 +256,22 @@ impl WriterPool {
         self.run_queue.send(job).expect("BUG: the pool's own receiver has gone");
     }
 
-    /// Has the supervisor look how the threads are doing.
+    /// Wakes the supervisor, so that it checks the threads.
     pub(super) fn wake_supervisor(&self) {
         self.inbox.lock().look = true;
         self.inbox_changed.notify_one();
     }
 
-    /// Starts what is missing: a supervisor, and one writer thread at least.
+    /// Starts the supervisor and the first writer thread, if they are missing.
     fn start_threads(self: &Arc<Self>, threads: &mut Threads) -> io::Result<()> {
-        // In this order: a thread without a supervisor would never end.
+        // The supervisor first: a writer thread without one would never end.
         if !threads.supervised {
             let pool = Arc::clone(self);
             let supervisor = thread::Builder::new().name("sse supervisor".into()).stack_size(128 * 1024);
             supervisor.spawn(move || Supervisor::new(pool).run())?;
             threads.supervised = true;
         }
-        // Those that are leaving take nothing any longer.
+        // A thread that leaves takes no further job.
         if threads.workers.len() <= threads.leaving {
             self.start_thread(threads)?;
         }

@@ -1,15 +1,15 @@
-//! Which streams may begin: a first write may block for as long as the client likes.
+//! The slots of streams that begin: a client can block a first write for as long as it likes.
 
 // A response on a connection of a server like tiny_http waits for the request's body, and for the responses to earlier
-// requests on that connection. Nobody can end such a write, so a stream needs a slot for its first pass, and blocked
-// ones never occupy all threads:
+// requests on that connection. This crate cannot end such a write. So a stream needs a slot for its first pass, and
+// blocked first passes never occupy all threads:
 //
-//     recent    first passes that began within the last second, or are to begin: a quarter of the threads at most
-//     all       with those that have taken longer, which are taken to be blocked: half of the threads at most
+//     recent    first passes that began within the last second, or are about to: at most a quarter of the threads
+//     all       these, and those that take longer and count as blocked: at most half of the threads
 //
-// The others wait in order. A stream stops waiting when it gets a slot, is disconnected, or has waited for its write
-// timeout. Once blocked streams have all slots, a slot becomes free only if a client gives way. Then a stream whose
-// writer can refuse does not wait any longer, and adapters refuse later ones.
+// The other streams wait in order. A stream stops waiting when it gets a slot, is disconnected, or has waited for its
+// write timeout. Once blocked streams occupy all slots, a slot becomes free only if one of their writes ends. Then a
+// stream whose writer can refuse no longer waits, and adapters refuse later streams.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) struct StartSlots {
 
 struct Slot {
     stream: Arc<Stream>,
-    /// When the pass began; `None` if the stream got the slot while it waited and has not begun.
+    /// The time at which the pass began; `None` if the stream got the slot while it waited and has not begun.
     begun: Option<u64>,
 }
 
@@ -36,14 +36,14 @@ struct Waiting {
     since: u64,
 }
 
-/// Why a stream no longer waits.
+/// A stream that stops waiting, and the reason.
 pub(super) enum Leaves {
     Aborted(Arc<Stream>),
     TimedOut(Arc<Stream>),
 }
 
 impl StartSlots {
-    /// How long a first pass takes that counts as blocked.
+    /// The time after which a first pass counts as blocked.
     const LONG: Duration = Duration::from_secs(1);
 
     pub(super) fn new(max_threads: usize) -> Self {
@@ -51,7 +51,7 @@ impl StartSlots {
         Self { max, max_recent, taken: Vec::new(), waiting: VecDeque::new() }
     }
 
-    /// Takes a slot for the stream. Without a free one the stream waits, and `false` is returned.
+    /// Takes a slot for the stream. Without a free slot, returns `false`, and the stream waits.
     pub(super) fn take(&mut self, stream: &Arc<Stream>, now: u64) -> bool {
         if let Some(slot) = self.taken.iter_mut().find(|slot| Arc::ptr_eq(&slot.stream, stream)) {
             slot.begun = Some(now);
@@ -66,13 +66,13 @@ impl StartSlots {
         false
     }
 
-    /// Gives the stream's slot back. Returns the streams that may begin now.
+    /// Releases the stream's slot. Returns the streams that may begin now.
     pub(super) fn release(&mut self, stream: &Arc<Stream>, now: u64) -> Vec<Arc<Stream>> {
         self.taken.retain(|slot| !Arc::ptr_eq(&slot.stream, stream));
         self.grant(now)
     }
 
-    /// Gives free slots to streams that wait, and returns these.
+    /// Gives free slots to waiting streams, and returns these streams.
     pub(super) fn grant(&mut self, now: u64) -> Vec<Arc<Stream>> {
         let mut granted = Vec::new();
         while self.has_free_slot(now)
@@ -84,7 +84,7 @@ impl StartSlots {
         granted
     }
 
-    /// Takes out the streams that are not to wait any longer.
+    /// Removes and returns the streams that must no longer wait.
     pub(super) fn stop_waiting(&mut self, now: u64) -> Vec<Leaves> {
         let are_all_blocked = self.are_all_blocked(now);
         let mut left = Vec::new();
@@ -104,7 +104,7 @@ impl StartSlots {
         left
     }
 
-    /// Returns whether blocked streams have all slots.
+    /// Returns whether blocked streams occupy all slots.
     pub(super) fn are_all_blocked(&self, now: u64) -> bool {
         self.taken.len() >= self.max && self.recent(now) == 0
     }

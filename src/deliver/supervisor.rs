@@ -1,12 +1,12 @@
-//! The thread that watches the writer threads, and schedules heartbeats and the ends of lifetimes.
+//! The supervisor: watches the writer threads, and schedules heartbeats and the ends of lifetimes.
 
-// A writer may block, and so may the application's closures: that holds a writer thread. The supervisor looks, each 10
-// ms while anything is under way, at how long each thread has been at it, and starts one more when threads hang and
-// streams wait. So the cost is a thread for each stalled connection, not for each connection. It sleeps while nothing
-// is under way. A sleeping supervisor is woken by a flag: who begins a job marks its slot and then reads the flag, the
-// supervisor sets the flag and then reads the slots, so one of them sees the other. A turn of streams that cannot hang
-// need not wake it, except that there is to be a thread for each processor: while one is missing, each job reads the
-// flag.
+// A write or a closure of the application can block a writer thread. While any job runs, the supervisor checks every 10
+// ms how long each thread has been busy. If threads are blocked and jobs wait, it starts one more. So there is a thread
+// per blocked write, not per stream.
+//
+// While no job runs, the supervisor sleeps. A writer thread that begins a job stores the time in its `WorkerStatus`,
+// and then reads `asleep`. The supervisor sets `asleep`, and then reads each `WorkerStatus`. So one of them sees the
+// other. A pass that cannot block does not read `asleep`, unless there are fewer threads than processors.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -18,36 +18,36 @@ use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WriterPool};
 use super::stream::Stream;
 use crate::spread;
 
-/// How often it looks while something is under way, and how long a turn takes that counts as stuck.
+/// The interval of the checks while any job runs. A thread that is busy with a job for longer counts as blocked.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a socket must have hung to be shut down because there may be no further thread.
+/// The time after which a blocked socket may be shut down because the limit of threads is reached.
 const LONG_AT_THE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The thread that watches the others, and schedules heartbeats.
+/// The state of the supervisor's thread.
 pub(super) struct Supervisor {
     pool: Arc<WriterPool>,
-    /// When each stream is to be looked at, in microseconds, with its number to tell equal times apart. One that
-    /// has ended is found out then.
+    /// The streams by the time of their next check, in microseconds. A number makes equal times distinct. A stream that
+    /// has ended is removed at its check.
     watched: BTreeMap<(u64, u64), Weak<Stream>>,
     next_number: u64,
-    /// What was seen at the last look at the threads.
+    /// The time of the last check of the threads, and what it found.
     looked: u64,
     jobs_begun: u64,
     waited: bool,
 }
 
-/// The threads that take long.
+/// The threads that have been busy for a `TICK` or longer.
 #[derive(Default)]
 struct Stuck {
     threads: usize,
-    /// Those of them that are blocked in a write.
+    /// The number of them that are in a write.
     in_writes: usize,
-    /// The write to a socket that has been blocked for longest, and for how long.
+    /// The write to a socket that has been blocked for the longest time, and that time.
     longest: Option<(Duration, BlockedWrite)>,
 }
 
-/// What a look at the threads showed.
+/// The result of a check of the threads.
 #[derive(PartialEq)]
 enum Seen {
     Nothing,
@@ -56,7 +56,7 @@ enum Seen {
 }
 
 impl Supervisor {
-    /// No stream is forgotten for longer, so that those which have ended do not pile up behind a long interval.
+    /// The longest time between two checks of a stream, in microseconds. It bounds how long an ended stream is kept.
     const LONGEST_LOOK_AWAY: u64 = 60_000_000;
 
     pub(super) fn new(pool: Arc<WriterPool>) -> Self {
@@ -104,12 +104,12 @@ impl Supervisor {
         }
     }
 
-    /// Notes when the stream is to be looked at next.
+    /// Schedules the next check of the stream.
     fn schedule(&mut self, weak: Weak<Stream>) {
         let Some(due) = weak.upgrade().and_then(|stream| stream.next_awakening(self.next_number)) else {
             return;
         };
-        // Cut off only where much is left, so that the last look is not one for all.
+        // Only a distant time is shortened, so that the last checks of several streams stay spread.
         let now = self.pool.now();
         let is_far = due > now.saturating_add(2 * Self::LONGEST_LOOK_AWAY);
         let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
@@ -117,8 +117,8 @@ impl Supervisor {
         self.next_number += 1;
     }
 
-    /// Wakes the streams that were silent for so long, and those whose lifetime is over. The turn then finds nothing
-    /// queued, and the heartbeat or the end due.
+    /// Wakes the streams that have been silent for their interval, and those whose lifetime is over. Their pass then
+    /// finds the heartbeat or the end due.
     fn wake_watched(&mut self) {
         let now = self.pool.now();
         while let Some(entry) = self.watched.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -132,7 +132,7 @@ impl Supervisor {
                 if stream.subscriber.schedule().notify() {
                     stream.wake_by_ref();
                 }
-                // It is looked at again when it has been silent for as long once more.
+                // The next check comes after another interval of silence.
                 stream.last_write.fetch_max(now, Relaxed);
             }
             self.schedule(weak);
@@ -147,7 +147,7 @@ impl Supervisor {
             || threads.workers.iter().any(|status| status.busy(now).is_some())
     }
 
-    /// Ends writes that take too long, or whose streams have ended. Returns the threads that take long.
+    /// Shuts down the sockets of writes that have timed out or whose streams were aborted. Returns the blocked threads.
     fn end_long_writes(&self, threads: &Threads) -> Stuck {
         let now = self.looked;
         let mut stuck = Stuck::default();
@@ -161,7 +161,7 @@ impl Supervisor {
             if blocked.stream.write_timeout.is_some_and(|timeout| timeout <= busy) {
                 blocked.shut_down(true);
             } else if blocked.stream.subscriber.is_aborted() {
-                // It has ended; this write is all that is left of it.
+                // The stream has ended, and only this write is left.
                 blocked.shut_down(false);
             }
             if stuck.longest.as_ref().is_none_or(|(longest, _)| *longest < busy) {
@@ -171,7 +171,7 @@ impl Supervisor {
         stuck
     }
 
-    /// Looks how the threads are doing, ends writes that take too long, and has one thread more or less.
+    /// Checks the threads: ends writes that take too long, and starts or ends a thread.
     fn look(&mut self) -> Seen {
         let pool = Arc::clone(&self.pool);
         pool.run_start_timers();
@@ -183,13 +183,13 @@ impl Supervisor {
         let jobs_begun = pool.jobs_begun.load(Relaxed);
         let waits = !pool.jobs.is_empty();
         let staying = threads.workers.len() - threads.leaving.min(threads.workers.len());
-        // A thread that is blocked in a write needs no processor, so another takes its place. One that takes long for
-        // something else, a closure, may need it. Its place is taken only if nothing moves at all.
+        // A thread that is blocked in a write needs no processor, so another thread replaces it. A thread that is busy
+        // with a closure may need its processor, and is replaced only if no job began since the last check.
         let working = staying.saturating_sub(if jobs_begun == self.jobs_begun { stuck } else { in_writes });
         let mut failed = None;
         if waits && self.waited && working < pool.processors {
             if threads.workers.len() < pool.max_threads {
-                // If it cannot be started, the next look tries again.
+                // If the thread cannot be started, the next check tries again.
                 failed = pool.start_thread(&mut threads).err();
             } else if let Some((_, blocked)) = longest.filter(|(busy, _)| *busy >= LONG_AT_THE_LIMIT) {
                 blocked.shut_down(true);
@@ -200,7 +200,7 @@ impl Supervisor {
             threads.supervised = false;
             return Seen::TheEnd;
         }
-        // A surplus thread goes, one after the other; at the end they all do.
+        // Surplus threads leave one after the other. At the end all of them leave.
         let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > pool.processors;
         let surplus = if over { staying } else { usize::from(is_surplus) };
         threads.leaving += surplus;
@@ -209,7 +209,7 @@ impl Supervisor {
         }
         (self.jobs_begun, self.waited) = (jobs_begun, waits);
         let under_way = over || self.is_anything_under_way(&threads);
-        // The application's logger is told without the lock.
+        // The application's logger is called without the lock.
         drop(threads);
         if let Some(error) = failed {
             pool.warnings.no_thread(&error);
@@ -219,22 +219,22 @@ impl Supervisor {
 }
 
 impl Stream {
-    /// Whether nothing was written for the whole interval.
+    /// Returns whether nothing was written for the whole interval.
     fn is_silent(&self, now: u64) -> bool {
         self.heartbeat
             .is_some_and(|interval| self.last_write.load(Relaxed).saturating_add(micros(interval).max(1)) <= now)
     }
 
-    /// When to look at it, if ever.
+    /// Returns the time of the next check, if there is one.
     fn next_awakening(&self, number: u64) -> Option<u64> {
         let expires = Some(self.expires.load(Relaxed)).filter(|expires| *expires != u64::MAX);
         self.next_heartbeat(number).into_iter().chain(expires).min()
     }
 
-    /// When to look whether it is silent: after the interval, and up to a quarter of it later, so that streams which
-    /// fell silent together are spread; in steps, so that one awakening serves several.
+    /// Returns the time of the check for silence: after the interval, and up to a quarter of it later, so that streams
+    /// that fell silent together are spread. Times are rounded up to steps, so that one wake-up serves several streams.
     fn next_heartbeat(&self, number: u64) -> Option<u64> {
-        // An interval that rounds to nothing would be due for ever.
+        // An interval of 0 would be due forever.
         let interval = micros(self.heartbeat?).max(1);
         let share = spread::even_share(0, number);
         let due = self

@@ -1,4 +1,4 @@
-//! The work of a writer thread: jobs from the run queue, and passes of several streams at a time.
+//! The loop of a writer thread: it runs jobs from the run queue, and passes of several streams together.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -12,15 +12,15 @@ use super::stream::Stream;
 use crate::queue::race_window;
 
 impl WriterPool {
-    /// How many streams have their passes together. Between the system calls there is so little to do for a stream that
-    /// most of its time goes into fetching code and data which the kernel has pushed out of the processor's caches; for
-    /// several in a row that is done once.
+    /// The maximum number of streams whose passes run together. Between system calls a stream needs little work. Most
+    /// of its time goes into loading code and data that the kernel has evicted from the processor's caches. A group
+    /// loads them once.
     const GROUP: usize = 16;
 
-    /// A writer thread: takes jobs from the run queue until it is to leave.
+    /// Runs jobs from the run queue until the thread must leave.
     ///
-    /// A stream that others wait for must not take long, so what may take long is done alone, and under the
-    /// supervisor's eyes: it is woken for that. For all else it need not be, once there is a thread for each processor.
+    /// A pass that may block or call the application runs alone, and wakes the supervisor, which then watches it. Any
+    /// other pass wakes the supervisor only while there are fewer threads than processors.
     pub(super) fn run(&self, status: &Arc<WorkerStatus>) {
         let (mut group, mut batch) = (Vec::with_capacity(Self::GROUP), Batch::default());
         let mut next = None;
@@ -56,7 +56,8 @@ impl WriterPool {
         self.wake_supervisor();
     }
 
-    /// Begins the passes of a few streams that keep nobody waiting. Returns what else was taken from the run queue.
+    /// Begins the passes of a few streams that cannot block. Returns the other job that it took from the run queue, if
+    /// any.
     fn collect_group(&self, first: Arc<Stream>, group: &mut Vec<Pass>, batch: &mut Batch) -> Option<Job> {
         let mut stream = first;
         loop {
@@ -75,7 +76,7 @@ impl WriterPool {
         }
     }
 
-    /// Writes what was collected, and finishes the passes.
+    /// Writes the collected passes, and finishes them.
     fn write_group(&self, group: &mut Vec<Pass>, batch: &mut Batch, status: &WorkerStatus) {
         if group.is_empty() {
             return;
@@ -83,7 +84,7 @@ impl WriterPool {
         for pass in &mut *group {
             self.write_pass(pass, batch, status);
         }
-        // Silence begins after the write: one that took longer than the heartbeat's interval was none.
+        // Taken after the writes: a write that took longer than the heartbeat's interval was not silence.
         let written = Instant::now();
         for pass in group.drain(..) {
             self.finish_pass(pass, written);

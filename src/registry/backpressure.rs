@@ -1,4 +1,4 @@
-//! Publishers that wait for room: whose turn it is, and who is disconnected when the time is over.
+//! Publishers that wait for room: their order, and the subscribers that are disconnected after the timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use super::State;
 use super::membership::Membership;
 use crate::queue::{SubscriberId, race_window};
 
-/// The place of a publisher that waits for room.
+/// The ticket of a publisher that waits for room.
 pub(crate) struct Ticket {
     number: u64,
     began: Instant,
     woken: Receiver<()>,
     wakes: Sender<()>,
-    /// The subscribers that had no room when it looked last, in their order.
+    /// The subscribers that had no room at the last check, sorted.
     places: Vec<SubscriberId>,
-    /// Those of them that had none whenever it looked.
+    /// Those of them that had no room at any check.
     never_had_room: Vec<SubscriberId>,
-    /// When it has waited long enough for the last of them.
+    /// The end of the longest timeout of these subscribers.
     deadline: Instant,
 }
 
@@ -30,31 +30,32 @@ impl Ticket {
         Self { number, began, woken, wakes, places: Vec::new(), never_had_room: without_room.to_vec(), deadline: began }
     }
 
-    /// Waits until it may be worth a look.
+    /// Waits until a subscriber may have room, or the deadline passes.
     pub(crate) fn wait(&self) {
         let _ = self.woken.recv_deadline(self.deadline);
     }
 }
 
-/// Whether an event may be queued now.
+/// The decision whether an event may be queued now.
 pub(super) enum Admit {
-    /// It may. A subscriber without room is disconnected.
+    /// The event may be queued. A subscriber without room is disconnected.
     Now,
-    /// It may, and these subscribers get it beyond their limits if they have no room.
+    /// The event may be queued, beyond the limits of these subscribers if they have no room.
     Beyond(BTreeSet<SubscriberId>),
-    /// Its publisher must wait for room and ask again with this ticket.
+    /// The publisher must wait for room, and call `admit` again with this ticket.
     Wait(Ticket),
 }
 
 impl State {
     /// Decides whether an event of this size may be queued for the subscribers of these channels.
     ///
-    /// Publishers that wait for the same subscriber come in the order of their tickets. One waits only for subscribers
-    /// that have no room, so publishers to other subscribers go on, and the lowest ticket waits for no other publisher.
+    /// Publishers that wait for the same subscriber are admitted in the order of their tickets. A publisher waits only
+    /// for subscribers that have no room. So publishers to other subscribers continue, and the publisher with the
+    /// lowest ticket waits for no other publisher.
     ///
-    /// For that, other publishers may take the room where this one does not wait, again and again. So a subscriber that
-    /// had room when the publisher looked, but not when all others had, or that joined meanwhile, is not to blame: when
-    /// the time is over, it gets the event beyond its limits. That is at most one event per publisher since it had
+    /// Meanwhile other publishers may use the room of subscribers that this one does not wait for. So a subscriber may
+    /// have had room at one check, but not when all others had, or may have joined meanwhile. It is not disconnected
+    /// after the timeout, but gets the event beyond its limits. That is at most one event per publisher since it had
     /// room.
     pub(super) fn admit(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Admit {
         let now = Instant::now();
@@ -79,8 +80,8 @@ impl State {
         Admit::Wait(ticket)
     }
 
-    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, in
-    /// their order, and when it has waited long enough for the last of them.
+    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, sorted,
+    /// and the end of the longest timeout among them.
     fn find_without_room(
         &self,
         channels: &[&str],
@@ -102,14 +103,15 @@ impl State {
                 continue;
             }
             without_room.push(id);
-            // A time so long that no clock shows its end is a year.
+            // A timeout beyond the range of the clock counts as a year.
             let until = began.checked_add(timeout).unwrap_or(began + Duration::from_secs(365 * 86_400));
             deadline = deadline.max(until);
         }
         (without_room, deadline)
     }
 
-    /// Gives up the ticket's places at all subscribers but these, and wakes the publishers that stand behind it there.
+    /// Removes the ticket from the waiting publishers of all subscribers but these, and wakes the next publisher of
+    /// each.
     fn leave_places(&mut self, ticket: &mut Ticket, but: &[SubscriberId]) {
         for id in ticket.places.drain(..).filter(|id| but.binary_search(id).is_err()) {
             let Some(member) = self.members.get_mut(&id) else { continue };
@@ -121,7 +123,8 @@ impl State {
         }
     }
 
-    /// Has the ticket wait at these subscribers. If one of them has room meanwhile, the ticket is woken at once.
+    /// Adds the ticket to the waiting publishers of these subscribers. If one of them has room by now, wakes it at
+    /// once.
     fn take_places(&mut self, ticket: &mut Ticket, places: Vec<SubscriberId>, size: usize) {
         let mut has_come = false;
         for id in &places {
@@ -132,8 +135,8 @@ impl State {
             has_come |= member.subscriber.await_room(size) && comes_first;
         }
         if has_come {
-            // The thread that made the room did not know that it is awaited. Even if other subscribers have none, this
-            // place must be given up, or the publishers behind it would wait for those too.
+            // The thread that made the room did not see this ticket. Even if other subscribers have no room, the ticket
+            // must leave this subscriber, or the publishers behind it would wait for the others too.
             let _ = ticket.wakes.try_send(());
         }
         ticket.places = places;
