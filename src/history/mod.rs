@@ -174,13 +174,21 @@ pub enum Resumption {
     /// It asked for no past events, or there is no history.
     NotRequested,
     /// The history still had every event that it asked for.
+    ///
+    /// After a [last event ID](crate::SubscriptionBuilder::last_event_id), this means that the client has every event
+    /// up to the live ones. After [`replay_last`](crate::SubscriptionBuilder::replay_last), it means only that none of
+    /// the requested events was evicted: a new client may still need a snapshot.
     Complete,
     /// Events that it asked for were evicted, or its event ID is not one of this history. The rest is replayed.
     Gap,
 }
 
 impl Resumption {
-    /// Returns `true` if the client has every event up to the live ones, so that it needs no snapshot.
+    /// Returns `true` if the history still had every event that the subscription asked for.
+    ///
+    /// If it asked with a [last event ID](crate::SubscriptionBuilder::last_event_id), the client has every event up to
+    /// the live ones, and needs no snapshot. This does not hold for
+    /// [`replay_last`](crate::SubscriptionBuilder::replay_last): see [`Complete`](Self::Complete).
     pub fn is_complete(&self) -> bool {
         matches!(self, Self::Complete)
     }

@@ -34,8 +34,8 @@ use crate::error::ParseOverflowError;
 /// ```
 ///
 /// For settings files and command lines, each policy has a text form, which [`Display`](fmt::Display) writes and
-/// [`FromStr`] reads: `disconnect`, `drop-oldest`, `latest-per-key`, and `block:` with a time in `s`, `ms`, `us` or
-/// `ns`.
+/// [`FromStr`] reads: `disconnect`, `drop-oldest`, `latest-per-key`, and `block:` with a time. The time is a whole
+/// number and one of the units `s`, `ms`, `us` and `ns`, without a space. All letters are lower case.
 ///
 /// ```
 /// use server_sent_events::Overflow;
@@ -60,12 +60,17 @@ pub enum Overflow {
     DropOldest,
     /// Of the events with the same [key](crate::Event::key) only the newest is queued, even if the queue has room.
     ///
+    /// This concerns queued events only. A new subscriber does not get the current values: send them as [initial
+    /// data](crate::SubscriptionBuilder::initial_data_with). A replay from the history has every event, not only the
+    /// newest of each key.
+    ///
     /// If the queue is full of other keys or of events without a key, the stream ends as with `Disconnect`.
     LatestPerKey,
     /// [`publish`](crate::Publisher::publish) blocks until every such subscriber has room, or this timeout passes. Then
     /// it queues the event for all subscribers, so that all of them see one order.
     ///
-    /// A subscriber whose queue is still full after the timeout is disconnected as with `Disconnect`.
+    /// A subscriber whose queue is still full after the timeout is disconnected as with `Disconnect`. A timeout of zero
+    /// (`block:0s`) does not wait, so it works as `Disconnect`.
     ///
     /// Only publishers to this subscriber wait, in the order in which they came. A thread that both publishes and reads
     /// the subscription would wait for itself.

@@ -142,7 +142,7 @@ impl Subscription {
         SubscriptionHandle::new(self.source.registry(), self.source.subscriber().id())
     }
 
-    /// Returns how the subscription began: whether the history still had every past event that it asked for.
+    /// Returns whether the history still had every past event that the subscription asked for.
     pub fn resumption(&self) -> Resumption {
         self.resumption
     }
@@ -159,6 +159,10 @@ impl Subscription {
     /// more is written by itself, without a copy. The bytes are the bare event stream: the caller writes the response's
     /// head and any framing.
     ///
+    /// **A client that does not read can block the writer forever**, even after the stream has ended. For a
+    /// [`TcpStream`](std::net::TcpStream), set a timeout with
+    /// [`set_write_timeout`](std::net::TcpStream::set_write_timeout) before.
+    ///
     /// # Errors
     ///
     /// Returns the writer's error unchanged; the usual cause is a lost connection. The stream has then ended.
@@ -173,6 +177,45 @@ impl Subscription {
     /// let mut body = Vec::new();
     /// assert_eq!(subscription.write_to(&mut body)?, EndCause::Closed);
     /// assert_eq!(body, b"data: hello\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A server with a thread per connection, whose clients resume:
+    ///
+    /// ```no_run
+    /// use server_sent_events::{History, Publisher};
+    /// use std::io::{self, BufRead, BufReader, Read, Write};
+    /// use std::net::{TcpListener, TcpStream};
+    /// use std::{thread, time::Duration};
+    ///
+    /// fn answer(publisher: &Publisher, mut connection: TcpStream) -> io::Result<()> {
+    ///     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    ///     connection.set_write_timeout(Some(Duration::from_secs(30)))?;
+    ///     let mut last_event_id = None;
+    ///     for line in BufReader::new((&connection).take(8 * 1024)).lines() {
+    ///         let line = line?;
+    ///         match line.split_once(':') {
+    ///             Some((name, id)) if name.eq_ignore_ascii_case("Last-Event-ID") => {
+    ///                 last_event_id = Some(id.trim().to_owned());
+    ///             }
+    ///             _ if line.is_empty() => break, // the end of the request's head
+    ///             _ => {}
+    ///         }
+    ///     }
+    ///     let subscription = publisher.subscription(()).last_event_id(last_event_id).open()?;
+    ///     connection.write_all(
+    ///         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
+    ///         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+    ///     )?;
+    ///     subscription.write_to(connection)?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let publisher = Publisher::builder().history(History::new()).build()?;
+    /// for connection in TcpListener::bind("127.0.0.1:5000")?.incoming() {
+    ///     let (publisher, connection) = (publisher.clone(), connection?);
+    ///     thread::spawn(move || answer(&publisher, connection));
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_to(mut self, mut writer: impl Write) -> io::Result<EndCause> {
