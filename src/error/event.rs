@@ -1,4 +1,4 @@
-//! Errors of an event that cannot be built.
+//! Errors of building an event.
 
 use std::error::Error;
 use std::fmt;
@@ -10,11 +10,11 @@ use std::time::Duration;
 pub enum EventField {
     /// The event's type.
     Event,
-    /// The event's id.
+    /// The event's ID.
     Id,
 }
 
-/// Why an [`Event`](crate::Event) was rejected. None of it is sent.
+/// The reason why an [`Event`](crate::Event) was rejected. None of it is sent.
 ///
 /// ```
 /// use server_sent_events::Event;
@@ -25,32 +25,32 @@ pub enum EventField {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventError {
-    /// A character that this field must not hold.
+    /// The text contains a character that this field must not contain.
     Character {
-        /// Which field.
+        /// The field.
         field: EventField,
         /// The first such character.
         character: char,
-        /// Where it begins, in bytes.
+        /// The position at which the character begins, in bytes.
         at: usize,
     },
-    /// The id has no characters: it would reset the browser's resume point.
+    /// The ID is empty. It would make the browser forget its last event ID.
     EmptyId,
-    /// The id is longer than 128 bytes.
+    /// The ID is longer than 128 bytes.
     IdTooLong {
         /// Its length in bytes.
         length: usize,
     },
-    /// The reconnection time does not fit into 2,147,483,647 ms.
+    /// The reconnection time is longer than 2,147,483,647 ms.
     RetryTooLong {
-        /// The time that was asked for.
+        /// The time that was given.
         retry: Duration,
     },
-    /// The value of [`Event::json`](crate::Event::json) has no form in JSON: its `Serialize` failed, or a map's key is
-    /// not a string.
+    /// The value given to [`Event::json`](crate::Event::json) cannot be written as JSON: its `Serialize` failed, or a
+    /// map's key is not a string.
     #[cfg(feature = "json")]
     Json {
-        /// The reason, in the words of `serde_json`.
+        /// The error text of `serde_json`.
         reason: String,
     },
 }

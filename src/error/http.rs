@@ -5,7 +5,7 @@ use std::fmt;
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 use std::io;
 
-/// Why a header of the application was rejected. None of it is sent.
+/// The reason why a header of the application was rejected. None of it is sent.
 ///
 /// ```
 /// use server_sent_events::ResponseHeaders;
@@ -19,19 +19,19 @@ use std::io;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// The name is empty or holds another character than RFC 9110 5.1 allows.
+    /// The name is empty, or contains a character that RFC 9110 5.1 does not allow.
     Name {
         /// The name that was given.
         name: String,
     },
-    /// The value holds a control character (RFC 9110 5.5), or one that is not ASCII.
+    /// The value contains a control character (RFC 9110 5.5), or one that is not ASCII.
     Value {
         /// The header's name.
         name: String,
         /// The first such character.
         character: char,
     },
-    /// The header says how the body is framed or what it is, which is not the application's to say.
+    /// The header describes the body's type or framing, which this crate sets.
     Reserved {
         /// The header's name.
         name: String,
@@ -57,7 +57,7 @@ impl fmt::Display for HeaderError {
 
 impl Error for HeaderError {}
 
-/// Why the body of a request was rejected; none of it was returned.
+/// The reason why the body of a request was rejected. None of it is returned.
 ///
 /// Answer the request with [`status`](Self::status) and the error's text.
 ///

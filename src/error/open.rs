@@ -1,4 +1,4 @@
-//! The error of a subscription that is refused.
+//! The error of opening a subscription.
 
 use std::error::Error;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::io;
 
 use super::InvalidSetting;
 
-/// Why a subscription was not opened.
+/// The reason why a subscription was refused.
 ///
 /// ```
 /// use server_sent_events::{OpenError, Publisher};
@@ -40,32 +40,36 @@ pub enum OpenError {
         /// The limit of each quota key.
         limit: usize,
     },
-    /// The publisher [shuts down](crate::Publisher::shutdown); its successor may have room.
+    /// The publisher is [shutting down](crate::Publisher::shutdown), and refuses every subscription. The program that
+    /// replaces this one may accept it.
     ShuttingDown,
-    /// The subscription names more channels than one may have.
+    /// The subscription names too many channels.
     TooManyChannels {
-        /// How many different channels it names.
+        /// The number of different channels.
         given: usize,
-        /// How many are allowed.
+        /// The limit.
         limit: usize,
     },
     /// The name of a channel is too long.
     ChannelNameTooLong {
         /// The name's length in bytes.
         length: usize,
-        /// How many bytes are allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The subscription names no channel, so nothing could ever reach it.
+    /// The subscription names no channel, so no event could reach it.
     NoChannels,
     /// A setting of the subscription is zero.
     InvalidSetting(InvalidSetting),
 }
 
 impl OpenError {
-    /// Whether the same subscription may be opened later, when others have left.
+    /// Returns `true` if the client should try again later: a limit of subscribers is reached, or the publisher is
+    /// [shutting down](Self::ShuttingDown).
     ///
-    /// The other errors are the caller's to mend.
+    /// After a limit, an attempt can succeed once other subscribers have left. After a shutdown, only a new publisher
+    /// accepts subscriptions, usually that of the restarted program. The other errors do not go away by themselves: the
+    /// subscription must be changed.
     pub fn is_temporary(&self) -> bool {
         use OpenError::{ShuttingDown, TooManyInChannel, TooManyPerQuotaKey, TooManySubscribers};
         matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyPerQuotaKey { .. } | ShuttingDown)

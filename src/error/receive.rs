@@ -1,12 +1,12 @@
-//! Why receiving returned no frame.
+//! Errors of receiving a frame.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why [`Subscription::try_recv`](crate::Subscription::try_recv) returned no frame.
+/// The reason why [`Subscription::try_recv`](crate::Subscription::try_recv) returned no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TryRecvError {
-    /// Nothing is queued now. A later call may return a frame.
+    /// No frame is queued. A later call may return one.
     Empty,
     /// The stream has ended. No later call returns a frame.
     Ended,
@@ -30,10 +30,10 @@ impl fmt::Display for TryRecvError {
 
 impl Error for TryRecvError {}
 
-/// Why [`Subscription::recv_timeout`](crate::Subscription::recv_timeout) returned no frame.
+/// The reason why [`Subscription::recv_timeout`](crate::Subscription::recv_timeout) returned no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvTimeoutError {
-    /// Nothing was queued before the timeout.
+    /// No frame was queued before the timeout.
     Timeout,
     /// The stream has ended. No later call returns a frame.
     Ended,

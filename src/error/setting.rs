@@ -1,10 +1,10 @@
-//! Errors of settings that cannot work.
+//! Errors of settings.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// A setting that was zero. No publisher, subscription or background writing can work with it.
+/// The error of a setting that is zero.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -48,7 +48,7 @@ impl From<InvalidSetting> for io::Error {
     }
 }
 
-/// Why a text is no [`Overflow`](crate::Overflow) policy.
+/// The reason why a text is not an [`Overflow`](crate::Overflow) policy.
 ///
 /// ```
 /// use server_sent_events::Overflow;
@@ -62,7 +62,7 @@ impl From<InvalidSetting> for io::Error {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ParseOverflowError {
-    /// There is no policy of this name.
+    /// No policy has this name.
     UnknownPolicy {
         /// The text that was given.
         text: String,

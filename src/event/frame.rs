@@ -1,4 +1,4 @@
-//! One encoded event or comment, shared by everything that holds it.
+//! One encoded event or comment, shared by all queues and the history.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::push_line;
 
-/// One encoded event or comment, as it crosses the wire. An event ends with a blank line, a comment with its last line.
+/// One encoded event or comment, ready to be sent. An event ends with a blank line, a comment with its last line.
 ///
-/// A frame is shared: however many subscribers wait for it, its text is in memory once, and cloning it
-/// copies nothing. It dereferences to `str`.
+/// A frame is shared: its text is in memory once for all subscribers, and cloning it does not copy the text. It
+/// dereferences to `str`.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -20,21 +20,21 @@ use super::push_line;
 /// let publisher = Publisher::new();
 /// let mut subscription = publisher.subscribe()?;
 /// publisher.publish("hello");
-/// let frame = subscription.recv().expect("one event waits");
+/// let frame = subscription.recv().expect("an event is queued");
 /// assert!(frame.starts_with("data: "));
 /// assert_eq!(frame, "data: hello\n\n");
 /// # Ok::<(), server_sent_events::OpenError>(())
 /// ```
-// A thin pointer, and the text's buffer behind it: an `Arc<str>` would be one hop less, but two words in
-// every queue of every subscriber, and one copy of the text for each event.
+// A thin pointer to the text's buffer. An `Arc<str>` would save an indirection, but would take two words in every queue
+// of every subscriber, and one copy of the text per event.
 #[derive(Clone)]
 pub struct Frame(Arc<Encoded>);
 
 struct Encoded {
     text: String,
-    /// Its place in the history; 0 if it has none.
+    /// The event's sequence in the history; 0 if it has none.
     sequence: u64,
-    /// Where it is counted, if it is large.
+    /// Counts the frame, if it is large.
     _counted: Option<Box<Counted>>,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Counted {
     }
 }
 
-/// Which of the frames in memory, and its length.
+/// Identifies a frame in memory, and has its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FrameId {
     address: usize,
@@ -68,8 +68,8 @@ pub(crate) struct FrameId {
 }
 
 impl Frame {
-    /// From how many bytes on a frame is large: it is written from where it is, since copying it would cost more than a
-    /// system call, and it is counted.
+    /// The size in bytes from which a frame is large. A large frame is counted, and written without a copy, since a
+    /// copy would cost more than a system call.
     pub(crate) const LARGE: usize = 16 * 1024;
 
     pub(super) fn new(text: String) -> Self {
@@ -94,20 +94,20 @@ impl Frame {
         FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len() }
     }
 
-    /// Adds the id and the blank line to an unsealed frame, which has room for both.
+    /// Adds the ID and the blank line to an unsealed frame, which has room for both.
     pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
         let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
         if let Some(id) = id {
             push_line(&mut frame.text, "id", id);
         }
-        // A comment's lines mean nothing to a parser, so there is nothing to close behind them.
+        // A parser ignores a comment's lines, so no blank line need close them.
         if frame.text.lines().any(|line| !line.starts_with(':')) {
             frame.text.push('\n');
         }
         frame.sequence = sequence;
     }
 
-    /// Returns the place in the history of the event that it carries; 0 if it has none.
+    /// Returns the event's sequence in the history; 0 if it has none.
     pub(crate) fn sequence(&self) -> u64 {
         self.0.sequence
     }

@@ -1,4 +1,4 @@
-//! One event: build it, check it, encode it as text/event-stream, once.
+//! One event: built, checked, and encoded once as text/event-stream.
 
 mod control;
 mod frame;
@@ -15,19 +15,19 @@ pub(crate) use control::{gap_between, gap_in_place, gap_of, heartbeat, id_alone}
 pub use frame::Frame;
 pub(crate) use frame::{FrameId, LargeFrames};
 
-/// The most milliseconds that a `retry:` field may carry: browsers keep it in a signed 32-bit integer.
+/// The largest `retry:` time in milliseconds: browsers keep it in a signed 32-bit integer.
 const MAX_RETRY_MS: u128 = i32::MAX as u128;
 
-/// The most bytes of an id. Over 128 bytes, or with other characters than visible ASCII, the
-/// `Last-Event-ID` header makes a cross-origin request ask for permission first (Fetch, "CORS-safelisted
+/// The maximum length of an ID in bytes. If `Last-Event-ID` is longer than 128 bytes, or has other characters than
+/// visible ASCII, the browser sends a preflight before a cross-origin request (Fetch, "CORS-safelisted
 /// request-header").
 const MAX_ID: usize = 128;
 
-/// One event of an event stream: data, and what else the wire's fields say about it.
+/// One event of an event stream: data, and optionally a type, an ID, a reconnection time and a key.
 ///
-/// Whatever text the data holds arrives at the browser as it was: several lines, leading spaces, trailing
-/// newlines, nothing at all. One exception, by the format: a line end always arrives as a line feed, so CR
-/// and CRLF become LF (WHATWG HTML 9.2.6).
+/// The data arrives at the browser unchanged, including several lines, leading spaces, trailing newlines and an empty
+/// text. The format has one exception: each line end arrives as a line feed, so CR and CRLF become LF (WHATWG HTML
+/// 9.2.6).
 ///
 /// A plain string converts into an event, so [`Publisher::publish`](crate::Publisher::publish) takes either.
 ///
@@ -57,7 +57,7 @@ pub struct Event {
 impl Event {
     const EMPTY: Self = Self { data: None, comment: None, event: None, id: None, retry: None, key: None };
 
-    /// An event with this data; every text is allowed, also an empty one, which the browser gets as `""`.
+    /// Creates an event with this data. Every text is allowed; an empty one arrives as `""`.
     ///
     /// ```
     /// # use server_sent_events::Event;
@@ -67,7 +67,7 @@ impl Event {
         Self { data: Some(data.into()), ..Self::EMPTY }
     }
 
-    /// A comment: it crosses the wire and fires nothing in the browser.
+    /// Creates a comment, for which the browser fires no event.
     ///
     /// Every text is allowed. Each of its lines becomes a comment line. A comment with no other field has no blank
     /// line, because several client libraries fire an empty message for each blank line.
@@ -102,12 +102,12 @@ impl Event {
 
     /// Sets the event's type, the name that a page gives to `addEventListener`.
     ///
-    /// Without it, or when it is empty, the browser fires `message`. Setting it again replaces it.
+    /// Without a type, or with an empty one, the browser fires `message`. Setting it again replaces it.
     ///
     /// # Errors
     ///
-    /// [`EventError`] when the type holds CR, LF or NUL: a line end there would let whoever chose the text
-    /// forge fields and whole events (CWE-93).
+    /// Returns an [`EventError`] if the type contains CR, LF or NUL. A line end there could forge fields and whole
+    /// events (CWE-93).
     ///
     /// ```
     /// # use server_sent_events::Event;
@@ -122,20 +122,20 @@ impl Event {
         Ok(self)
     }
 
-    /// Sets the event's id, which the browser sends back as `Last-Event-ID` when it reconnects.
+    /// Sets the event's ID, which the browser sends back as `Last-Event-ID` when it reconnects.
     ///
     /// Setting it again replaces it.
     ///
-    /// With a [history](crate::History), an id must be unique in the channels of a subscriber, for as long as clients
-    /// may return with it: it says where a client was, not what the event is about. So the events of one job need an id
-    /// each. Of several events with the same id the oldest counts: a replay then repeats events, and loses none. Once
-    /// that one is evicted, the answer is a gap.
+    /// With a [history](crate::History), an ID must be unique in the channels of a subscriber, as long as clients may
+    /// resume after it. It identifies a position in the stream, not a subject, so each event of a job needs an ID of
+    /// its own. If several events have the same ID, the oldest one counts: a replay then repeats events, and skips
+    /// none. Once the oldest one is evicted, the client gets a `gap` event.
     ///
     /// # Errors
     ///
-    /// [`EventError`] unless the id is 1 to 128 visible ASCII characters (`!` to `~`). An empty one would
-    /// make the browser forget its resume point, one with NUL is ignored (WHATWG HTML 9.2.6), and others do
-    /// not come back through every server.
+    /// Returns an [`EventError`] unless the ID has 1 to 128 visible ASCII characters (`!` to `~`). An empty ID would
+    /// make the browser forget its last event ID, and one with NUL is ignored (WHATWG HTML 9.2.6). Not every server
+    /// passes other characters through.
     ///
     /// ```
     /// # use server_sent_events::Event;
@@ -156,13 +156,13 @@ impl Event {
         Ok(self)
     }
 
-    /// Tells the browser how long to wait before it reconnects, from now on.
+    /// Sets the time that the browser waits before it reconnects, from now on.
     ///
-    /// Sent as whole milliseconds, rounded up. Setting it again replaces it.
+    /// It is sent as whole milliseconds, rounded up. Setting it again replaces it.
     ///
     /// # Errors
     ///
-    /// [`EventError`] for more than 2,147,483,647 ms, about 24 days.
+    /// Returns an [`EventError`] for more than 2,147,483,647 ms, about 24 days.
     ///
     /// ```
     /// # use {server_sent_events::Event, std::time::Duration};
@@ -179,11 +179,11 @@ impl Event {
         Ok(self)
     }
 
-    /// Sets what the event is about. For subscribers with [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), it
-    /// replaces a queued event with the same key.
+    /// Sets the key: the subject of the event. For subscribers with
+    /// [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), the event replaces a queued event with the same key.
     ///
-    /// Any text; it counts towards the queue's bytes. It does not cross the wire, and other subscribers get every
-    /// event. Setting it again replaces it.
+    /// Every text is allowed, and counts towards the queue's bytes. The key is not sent, and other subscribers get
+    /// every event. Setting it again replaces it.
     ///
     /// ```
     /// use server_sent_events::{Event, Overflow, Publisher};
@@ -202,22 +202,22 @@ impl Event {
         self
     }
 
-    /// Returns the event as it crosses the wire: lines of `field: value`, closed by a blank line. A comment with no
-    /// other field has no blank line.
+    /// Returns the encoded event: lines of `field: value`, and a blank line. A comment with no other field has no blank
+    /// line.
     ///
-    /// Publishing does this by itself; it is public so that a test or another transport can see the bytes.
+    /// Publishing encodes the event itself. This method is for tests and other transports.
     pub fn encode(&self) -> Frame {
         let mut frame = Frame::new(self.encode_fields());
         frame.seal(self.own_id(), 0);
         frame
     }
 
-    /// Encodes all but the id and the blank line, which [`Frame::seal`] adds.
+    /// Encodes all but the ID and the blank line, which [`Frame::seal`] adds.
     pub(crate) fn encode_unsealed(&self) -> Frame {
         Frame::new(self.encode_fields())
     }
 
-    /// Its own id, and whether it is an event at all and no comment.
+    /// Returns the ID that the application set.
     pub(crate) fn own_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
@@ -230,19 +230,19 @@ impl Event {
         self.data.is_none()
     }
 
-    /// Nothing but a reconnection time, which fires nothing. Bounded by the caller.
+    /// Creates an event with only a reconnection time, which the caller has bounded. The browser fires no event for it.
     pub(crate) fn retry_alone(retry: Duration) -> Self {
         Self::EMPTY.retry(retry).expect("BUG: a reconnection time of more than 24 days")
     }
 
-    /// The same event with this id, which is known to be one.
+    /// Sets the ID, which is known to be valid.
     pub(crate) fn with_id(mut self, id: &str) -> Self {
         self.id = Some(id.to_owned());
         self
     }
 
     fn encode_fields(&self) -> String {
-        // Ours are 40 bytes at the most: an epoch of 19, and a sequence.
+        // The history's IDs have at most 40 bytes: an epoch of 19, a hyphen and a sequence.
         let id_len = "id: \n\n".len() + self.id.as_ref().map_or(40, String::len);
         let text_len = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 16);
         let mut out =
@@ -263,8 +263,8 @@ impl Event {
     }
 }
 
-/// One line of the wire. Always with the space: the parser takes one away, so without it data that begins
-/// with a space would lose its own.
+/// Appends one line of the format, with a space after the colon. The parser removes one space, so without it, data that
+/// begins with a space would lose that.
 fn push_line(out: &mut String, field: &str, value: &str) {
     out.push_str(field);
     out.push_str(": ");
@@ -272,8 +272,8 @@ fn push_line(out: &mut String, field: &str, value: &str) {
     out.push('\n');
 }
 
-/// The lines of a text as the format counts them: CRLF, CR and LF each end one, CRLF once, and nothing else
-/// does. `str::lines` would lose the empty line behind a trailing newline and keep a bare CR.
+/// Returns the lines of a text by the rules of the format: CRLF, CR and LF each end a line. `str::lines` would drop the
+/// empty line after a trailing newline, and keep a bare CR.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -294,7 +294,7 @@ fn refuse(field: EventField, text: &str, bad: impl Fn(char) -> bool) -> Result<(
     }
 }
 
-/// What converts into an [`Event`]: each text, as its data.
+/// Implements the conversion into an [`Event`] for texts, which become its data.
 macro_rules! from_text {
     ($($text:ty => $into_string:expr),* $(,)?) => {$(
         impl From<$text> for Event {
