@@ -1,7 +1,6 @@
 //! The types that name one channel or several.
 
-/// The channel that [`publish`](crate::Publisher::publish) and [`subscribe`](crate::Publisher::subscribe) use, as in
-/// the Python library.
+/// The channel that [`publish`](crate::Publisher::publish) and [`subscribe`](crate::Publisher::subscribe) use.
 pub const DEFAULT_CHANNEL: &str = "default channel";
 
 /// One channel name or several: any text, or anything that iterates over texts.

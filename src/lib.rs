@@ -114,6 +114,19 @@
 //!
 //! [`initial_data`](SubscriptionBuilder::initial_data) sends a subscriber events before the live ones.
 //!
+//! ```
+//! # use server_sent_events::Publisher;
+//! let publisher = Publisher::new();
+//! let mut subscription = publisher.subscription(()).initial_data(["3 visits so far"]).open()?;
+//! publisher.publish("visit number 4");
+//! assert_eq!(subscription.next().unwrap(), "data: 3 visits so far\n\n");
+//! assert_eq!(subscription.next().unwrap(), "data: visit number 4\n\n");
+//! # Ok::<(), server_sent_events::OpenError>(())
+//! ```
+//!
+//! If the state can change while the subscription opens, make a snapshot of it with
+//! [`initial_data_with`](SubscriptionBuilder::initial_data_with).
+//!
 //! # A client that reconnects misses nothing
 //!
 //! With a [`History`], every event has an ID, and a client that reconnects sends the last one it saw. It gets the
@@ -131,9 +144,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The adapters' `respond` methods take the ID from the request. [`subscribe`](Publisher::subscribe) does not resume.
+//!
 //! A page that is rendered together with its stream reads [`Publisher::last_event_id`] first, then its content, and
 //! [starts after](SubscriptionBuilder::start_after) that ID. A stream that begins with a snapshot makes it with
-//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), and only for clients that need one.
+//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), which can skip it for a client that resumes
+//! completely.
 //!
 //! # Any blocking server can send a stream
 //!
@@ -143,9 +159,10 @@
 //! * The iterator: each item is text for a response's body.
 //! * [`into_reader`](Subscription::into_reader): a body that the server reads. It can push events through a server that
 //!   collects bytes before it sends them.
-//! * [`write_to`](Subscription::write_to): the calling thread writes until the stream ends.
-//! * [`write_in_background`](Subscription::write_in_background): the publisher's few writer threads write, for thousands of
-//!   streams. A stream occupies a thread only while a write to it is blocked. The adapters do this.
+//! * [`write_to`](Subscription::write_to): the calling thread writes until the stream ends. Its documentation has a
+//!   plain server whose clients resume.
+//! * [`write_in_background`](Subscription::write_in_background): the publisher's few writer threads write, for
+//!   thousands of streams. A stream occupies a thread only while a write to it is blocked. The adapters do this.
 //!
 //! ```
 //! # use server_sent_events::Publisher;
@@ -166,9 +183,9 @@
 //!
 //! # Every stream ends, and wakes the thread that waits for it
 //!
-//! * After the queued events: [`close`](Publisher::close) ends all streams, [`unsubscribe_if`](Publisher::unsubscribe_if) some
-//!   of them, and a [lifetime](PublisherBuilder::max_lifetime) each after a time of its own. Dropping the last handle of a
-//!   publisher closes it.
+//! * After the queued events: [`close`](Publisher::close) ends all streams,
+//!   [`unsubscribe_if`](Publisher::unsubscribe_if) some of them, and a [lifetime](PublisherBuilder::max_lifetime) each
+//!   after a time of its own. Dropping the last handle of a publisher closes it.
 //! * At once: [`disconnect_if`](Publisher::disconnect_if), a full queue, or dropping the [`Subscription`].
 //!
 //! [`end_cause`](Subscription::end_cause) returns the cause. A silent stream is sent a comment every 15 seconds, its
@@ -224,7 +241,8 @@ mod deliver;
 mod error;
 mod event;
 mod history;
-// Its functions are for the adapters, and not each uses all; without one only `ResponseHeaders` and `Batch` are used.
+// Its functions serve the adapters, and no adapter uses all of them. Without an adapter only `ResponseHeaders` and
+// `Batch` are used.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
 mod log;
@@ -259,5 +277,6 @@ pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHand
 /// The code of the documents, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/deployment.md")]
 #[doc = include_str!("../docs/resume.md")]
 struct Documents;

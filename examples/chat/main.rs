@@ -1,16 +1,16 @@
 //! A chat for everybody who opens the page: `cargo run --release --example chat [ADDRESS]`.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /` | the page |
-//! | `GET /subscribe?username=NAME` | the event stream: `message` events, `joined` and `left`, and `users`, who is here |
-//! | `POST /publish` with the form fields `username` and `message` | 204; everybody but the sender gets it |
+//! | `GET /subscribe?username=NAME` | the event stream: `message`, `joined` and `left` events, and `users` with everybody in the chat |
+//! | `POST /publish` with the form fields `username` and `message` | 204; all users but the sender get the message |
 //!
-//! A tab that loses its connection says where it was when it comes back, and gets what it has missed; a new one begins
-//! with what is said from then on.
+//! A tab that loses its connection reconnects, sends its last event ID, and gets the events it missed. A new tab gets
+//! the messages that are sent from then on.
 //!
-//! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it ends all streams, so that their tabs come back, each after a time of
-//! its own, and ends within some seconds. Told again, it ends at once.
+//! At SIGINT (Ctrl+C) or SIGTERM the program ends all streams, gives each tab its own reconnection delay, and ends
+//! within some seconds. At a second signal it ends at once.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -31,17 +31,19 @@ mod output;
 #[path = "../common/signals.rs"]
 mod signals;
 
-/// A name longer than this breaks the page.
+/// The maximum length of a name. A longer one breaks the page.
 const MAX_NAME: usize = 40;
-/// A longer form is refused.
+/// The maximum length of a form in bytes. A longer one is rejected.
 const MAX_FORM: usize = 16 * 1024;
-/// What is kept for tabs that reconnect. A history does not count what a closure holds, so the two bound its memory
-/// together: 64 MiB. More than a queue and the kernels of both ends hold, so that a slow tab misses nothing either.
+/// The number of events in the history. A history does not count what a closure owns, so this and `MAX_FORM` bound its
+/// memory to 64 MiB. It is more than a queue and the kernels of both ends hold, so that a slow tab misses nothing
+/// either.
 const KEPT: usize = 4_096;
 
-/// How long somebody without a tab is still here: a tab that is loaded anew, or whose connection broke, comes back.
+/// The time after which a user without a tab has left. A tab that is reloaded or loses its connection reconnects
+/// sooner.
 const MOMENT: Duration = Duration::from_secs(2);
-/// How long the streams may take to end.
+/// The grace of the shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// One connected page.
@@ -49,7 +51,7 @@ struct User {
     name: String,
 }
 
-/// What became of a tab of somebody with this name.
+/// A change of the tabs of the user with this name.
 enum Change {
     Opened(String),
     Ended(String),
@@ -61,17 +63,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = sse::Server::bind(address)?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
-    // A hook runs on whatever thread opened or ended a stream, however that came about: it does no more than tell.
+    // A hook runs on the thread that opens or ends a stream, so it only sends a message.
     let (opened, changes) = channel();
     let ended = opened.clone();
-    // A tab that is closed is noticed within two heartbeats.
-    // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
-    // Who is here, who joined and who left is kept too. That does no harm: each list is whole, and the newest comes last.
+    // A closed tab is noticed within two heartbeats. The server needs two descriptors per stream, and the usual limit
+    // is 1,024. The history also has the `users` events. Replaying them is harmless: each list is whole, and the newest
+    // comes last.
     let chat = Publisher::builder_for::<User>()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
         .history(History::new().max_events_per_channel(KEPT))
-        // An error means that the chat is over.
+        // An error means that the chat has ended.
         .on_open(move |tab| drop(opened.send(Change::Opened(tab.properties.name.clone()))))
         .on_end(move |tab| drop(ended.send(Change::Ended(tab.properties.name.clone()))))
         .build()?;
@@ -97,9 +99,9 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
             let html = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("two plain texts");
             request.respond(Response::from_string(include_str!("page.html")).with_header(html))
         }
-        // No HEAD: nobody joins by asking what joining would look like.
+        // No HEAD: it would open a subscription, and the user would join.
         (Method::Get, "/subscribe") => match name(&fields(query.as_bytes())) {
-            Ok(name) => subscribe(chat, User { name }, request),
+            Ok(name) => chat.subscription(User { name }).channels("chat").respond(request),
             Err(reason) => refuse(request, 400, &reason),
         },
         (Method::Post, "/publish") => {
@@ -122,36 +124,30 @@ fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
     }
 }
 
-fn subscribe(chat: &Publisher<User>, user: User, request: Request) -> io::Result<()> {
-    match chat.subscription(user).channels("chat").last_event_id_from(&request).open() {
-        Ok(subscription) => subscription.respond(request),
-        Err(_full) => chat.respond_busy(request, Duration::from_secs(5)),
-    }
-}
-
 fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(), String> {
     let sender = name(fields)?;
     let message =
         fields.get("message").filter(|message| !message.is_empty()).ok_or("the field `message` is missing")?;
-    // With the time: a tab that was away sees it later.
+    // With the time, because a tab that reconnects shows the message later.
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let data = json!({ "username": sender, "message": message, "time": time }).to_string();
-    // Asked again when a tab comes back, and goes by the name: so nobody ever gets what they said themselves.
+    // A replay calls the closure again. It compares names, so no tab of the sender ever gets the message.
     chat.publish_with("chat", move |user: &User| (user.name != sender).then(|| Event::new(&*data)));
     Ok(())
 }
 
-/// Tells who joins, who leaves, and who is here then.
+/// Publishes which users join and leave, and the list of users after each change.
 ///
-/// On one thread, so that an older list never comes after a newer one. Changes that come together share a list, ten a
-/// second at the most: each goes to everybody. The names count, not the tabs.
+/// It runs on one thread, so that an older list never comes after a newer one. Changes that come together share a list.
+/// At most ten lists per second are published, because each goes to all tabs. A user counts once, whatever the number
+/// of tabs.
 fn tell_who_is_here(chat: &Publisher<User>, changes: &Receiver<Change>) {
     let tell = |event_type, data: serde_json::Value| {
         let event = Event::new(data.to_string()).event(event_type).expect("a plain word");
         chat.publish_to("chat", event);
     };
     let mut tabs: BTreeMap<String, usize> = BTreeMap::new();
-    // Who had no tab left, and when that will have been a moment ago.
+    // Users without a tab, and when they will have left.
     let mut leaving: VecDeque<(Instant, String)> = VecDeque::new();
     loop {
         let first = match leaving.front() {
@@ -165,7 +161,7 @@ fn tell_who_is_here(chat: &Publisher<User>, changes: &Receiver<Change>) {
         for change in first.into_iter().chain(changes.try_iter()) {
             match change {
                 Change::Opened(name) => {
-                    // Also if it is the second of somebody: the tab has no list yet.
+                    // Even for a user's second tab, because it has no list yet.
                     is_new = true;
                     match tabs.entry(name) {
                         Entry::Occupied(tabs) => *tabs.into_mut() += 1,

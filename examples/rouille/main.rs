@@ -10,7 +10,7 @@ use server_sent_events::adapter::rouille::server;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
-    // The server needs two descriptors for each, of the 1,024 that a program mostly may have, and two threads.
+    // The server needs two threads and two descriptors per stream, and the usual limit is 1,024 descriptors.
     let publisher = Publisher::builder().max_subscribers(400).build()?;
     let visits = AtomicU64::new(0);
 
