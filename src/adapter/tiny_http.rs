@@ -38,8 +38,8 @@
 //! it waits, is answered busy too.
 //!
 //! While half of the writer threads are blocked, separate threads write the busy responses: one per client whose body
-//! has not arrived, and at most 1,000. Further responses wait. A client that sends more than four requests at once on
-//! one connection then gets no response to some of them.
+//! has not arrived, and at most 1,000. Further responses wait. Requests that a client sends ahead on a blocked
+//! connection stay in memory until they are answered, without a limit.
 //!
 //! # Bodies of requests
 //!
@@ -328,7 +328,12 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
                 for (name, value) in headers.own() {
                     response.add_header(Header::from_bytes(name, value).expect("BUG: a header was not checked"));
                 }
-                request.respond(response)
+                // Not on this thread: it may have to wait for the request's body, or for earlier responses.
+                let mut bytes = Vec::new();
+                let is_head = *request.method() == Method::Head;
+                response.raw_print(&mut bytes, request.http_version().clone(), request.headers(), is_head, None)?;
+                refusal::refuse(request, bytes);
+                Ok(())
             }
         }
     }

@@ -7,10 +7,10 @@
 //   only a thread that reads can notice either. `tiny_http` reads no further request from this connection meanwhile.
 // * Any other request gives its connection's writer away at once. Behind a stream of this crate it waits until the
 //   stream has ended, since no other response may come in between. Then a thread writes the response. The thread waits
-//   while the application answers an earlier request on the connection, so few threads may wait for the same
-//   connection. Further requests on it are dropped unanswered, which blocks no thread. They must not wait for the
-//   requests that are being answered. If several threads handle requests, they may be the earlier ones, and each would
-//   wait for the other.
+//   while the application answers an earlier request on the connection, so a limited number of threads waits for the
+//   same connection. The refusals behind them follow in their order. If several threads handle requests, a later
+//   request may be refused before an earlier one. So the limit must be above the number of those threads, or the later
+//   ones would wait for the earlier ones, and these for a thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -26,8 +26,8 @@ use crate::queue::drop_caught;
 /// The limit of refusal threads. Further refusals wait.
 const MAX_THREADS: usize = 1_000;
 
-/// The limit of refusals that wait on one connection. Further ones are not answered.
-const MAX_PER_CONNECTION: usize = 4;
+/// The limit of refusals that have a thread on one connection: more than threads handle requests of it at once.
+const MAX_PER_CONNECTION: usize = 64;
 
 type Connection = Box<dyn Write + Send>;
 
@@ -48,8 +48,8 @@ struct Peer {
     streams: usize,
     /// Refusals that wait for earlier responses, or for a thread.
     refusals: usize,
-    /// Refusals behind them. Those without a response are not answered.
-    behind: Vec<(Connection, Vec<u8>)>,
+    /// Refusals behind them.
+    behind: VecDeque<(Connection, Vec<u8>)>,
 }
 
 struct Refusal {
@@ -87,13 +87,9 @@ fn answer(connection: Connection, response: Vec<u8>, peer: Option<SocketAddr>) {
     if let Some(address) = peer {
         let mut refusals = REFUSALS.lock();
         let peer = refusals.get_or_insert_default().peers.entry(address).or_default();
-        if peer.streams > 0 {
-            let is_answered = peer.behind.len() < MAX_PER_CONNECTION;
-            return peer.behind.push((connection, if is_answered { response } else { Vec::new() }));
-        }
-        if peer.refusals == MAX_PER_CONNECTION {
-            drop(refusals);
-            return drop_caught(connection);
+        // A connection's writer is never dropped before its turn: `tiny_http` would give the turn to the next one.
+        if peer.streams > 0 || peer.refusals == MAX_PER_CONNECTION {
+            return peer.behind.push_back((connection, response));
         }
         peer.refusals += 1;
     }
@@ -174,22 +170,23 @@ impl Drop for RunningStream {
     }
 }
 
-/// Changes the counts of the peer. If no stream is left, answers the requests behind it.
+/// Changes the counts of the peer, and enqueues the responses behind that may be written now.
 fn leave(address: SocketAddr, change: impl FnOnce(&mut Peer)) {
     let mut refusals = REFUSALS.lock();
     let peers = &mut refusals.get_or_insert_default().peers;
     let Some(peer) = peers.get_mut(&address) else { return };
     change(peer);
-    let behind = if peer.streams == 0 { std::mem::take(&mut peer.behind) } else { Vec::new() };
+    let mut next = Vec::new();
+    while peer.streams == 0 && peer.refusals < MAX_PER_CONNECTION {
+        let Some(behind) = peer.behind.pop_front() else { break };
+        peer.refusals += 1;
+        next.push(behind);
+    }
     if peer.streams == 0 && peer.refusals == 0 {
         peers.remove(&address);
     }
     drop(refusals);
-    for (connection, response) in behind {
-        if response.is_empty() {
-            drop_caught(connection);
-        } else {
-            answer(connection, response, Some(address));
-        }
+    for (connection, response) in next {
+        enqueue(Refusal { step: Step::Answer(connection), response, peer: Some(address) });
     }
 }

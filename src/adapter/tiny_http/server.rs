@@ -45,6 +45,8 @@ pub struct Server {
     server: Arc<tiny_http::Server>,
     /// Set before the server is unblocked for a stop.
     is_stopped: Arc<AtomicBool>,
+    /// The threads in all calls of `serve`.
+    serving: AtomicUsize,
     warnings: RateLimitedLog,
 }
 
@@ -58,7 +60,13 @@ impl Server {
         let listener = sockets::listen_on(address, sockets::Options::default())?;
         let nudger = Nudger::start(listener.local_addr()?)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        Ok(Self { nudger, server: Arc::new(server), is_stopped: Arc::default(), warnings: RateLimitedLog::new() })
+        Ok(Self {
+            nudger,
+            server: Arc::new(server),
+            is_stopped: Arc::default(),
+            serving: AtomicUsize::new(0),
+            warnings: RateLimitedLog::new(),
+        })
     }
 
     /// Returns the address the server is bound to.
@@ -112,18 +120,18 @@ impl Server {
         if self.is_stopped.load(Relaxed) {
             return Ok(());
         }
-        let running = AtomicUsize::new(1);
-        let answer = || self.answer_requests(&handler, &running);
+        self.serving.fetch_add(1, Relaxed);
+        let answer = || self.answer_requests(&handler);
         thread::scope(|scope| {
             let mut others = Vec::new();
             let mut result = Ok(());
             for _ in 1..threads {
-                running.fetch_add(1, Relaxed);
+                self.serving.fetch_add(1, Relaxed);
                 let thread = thread::Builder::new().name("tiny_http handler".into());
                 match thread.spawn_scoped(scope, answer) {
                     Ok(thread) => others.push(thread),
                     Err(error) => {
-                        running.fetch_sub(1, Relaxed);
+                        self.serving.fetch_sub(1, Relaxed);
                         result = Err(error);
                         self.server.unblock();
                         break;
@@ -140,11 +148,7 @@ impl Server {
     }
 
     /// Answers requests until the server is unblocked or no longer accepts connections.
-    fn answer_requests(
-        &self,
-        handler: &(impl Fn(Request) -> io::Result<()> + Sync),
-        running: &AtomicUsize,
-    ) -> io::Result<()> {
+    fn answer_requests(&self, handler: &(impl Fn(Request) -> io::Result<()> + Sync)) -> io::Result<()> {
         let error = loop {
             match self.recv() {
                 Ok(request) => self.answer(request, handler),
@@ -152,7 +156,7 @@ impl Server {
             }
         };
         // Each thread passes the end on to the next, and the last one to nobody. So no later call of `recv` sees it.
-        if running.fetch_sub(1, Relaxed) > 1 {
+        if self.serving.fetch_sub(1, Relaxed) > 1 {
             self.server.unblock();
         }
         // If it was unblocked, the error is not the operating system's.
