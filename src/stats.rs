@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::event::LargeFrames;
 use crate::log::RateLimitedLog;
 
 /// Why a stream ended.
@@ -178,7 +177,6 @@ pub struct ChannelStats {
 #[derive(Debug)]
 pub(crate) struct Counters {
     warnings: Arc<RateLimitedLog>,
-    large_frames: Arc<LargeFrames>,
     published: AtomicU64,
     queued: AtomicU64,
     delivered: AtomicU64,
@@ -202,7 +200,6 @@ impl Counters {
     pub(crate) fn new(warnings: Arc<RateLimitedLog>) -> Self {
         Self {
             warnings,
-            large_frames: Arc::default(),
             published: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -220,10 +217,6 @@ impl Counters {
             disconnected: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
-    }
-
-    pub(crate) fn large_frames(&self) -> &Arc<LargeFrames> {
-        &self.large_frames
     }
 
     pub(crate) fn count_published(&self, queued: usize, dropped: usize) {

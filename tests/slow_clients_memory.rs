@@ -28,7 +28,7 @@ mod server {
     use std::time::Duration;
 
     use server_sent_events::server::{EventServer, RunningServer};
-    use server_sent_events::{History, Publisher};
+    use server_sent_events::{History, Overflow, Publisher};
 
     use super::clients::{ADDRESS, count};
     use super::common::eventually;
@@ -39,7 +39,10 @@ mod server {
     pub fn run() {
         one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once();
         println!("one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once ... ok");
-        memory_that_only_slow_clients_keep_is_limited();
+        // With `DropOldest` each slow stream has the newest event in its queue.
+        for overflow in [Overflow::Disconnect, Overflow::DropOldest] {
+            memory_that_only_slow_clients_keep_is_limited(overflow);
+        }
         println!("memory_that_only_slow_clients_keep_is_limited ... ok");
     }
 
@@ -53,8 +56,9 @@ mod server {
     }
 
     impl Scene {
-        fn start() -> Self {
-            let publisher = Publisher::builder().history(History::new()).heartbeat(None).build().unwrap();
+        fn start(overflow: Overflow) -> Self {
+            let publisher =
+                Publisher::builder().history(History::new()).overflow(overflow).heartbeat(None).build().unwrap();
             let server = EventServer::builder()
                 .max_streams_per_ip(10_000)
                 .send_buffer_size(256 * KIB)
@@ -133,7 +137,7 @@ mod server {
     }
 
     fn one_event_of_7_mib_and_a_resume_of_64_mib_are_in_memory_once() {
-        let mut scene = Scene::start();
+        let mut scene = Scene::start(Overflow::Disconnect);
         let start = scene.publisher.last_event_id().unwrap();
         scene.command(&format!("open {start}"));
         let streams = count();
@@ -158,9 +162,9 @@ mod server {
         has_grown_by_at_most(history + large + per_stream, before);
     }
 
-    fn memory_that_only_slow_clients_keep_is_limited() {
+    fn memory_that_only_slow_clients_keep_is_limited(overflow: Overflow) {
         const ROUNDS: usize = 6;
-        let mut scene = Scene::start();
+        let mut scene = Scene::start(overflow);
         let before = start_measuring();
         for _ in 0..ROUNDS {
             let start = scene.publisher.last_event_id().unwrap();

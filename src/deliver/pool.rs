@@ -194,10 +194,15 @@ impl WriterPool {
         Ok(())
     }
 
-    /// Disconnects the slowest streams that together keep this many bytes of large frames in memory on their own. Their
-    /// clients resume.
-    pub(crate) fn disconnect_slowest(&self, registry: &Registry, bytes: usize, newest: Option<FrameId>) {
-        for subscriber in self.slow.slowest(bytes, newest) {
+    /// Disconnects the streams that have been slow for longest, until the slow streams alone keep at most as many bytes
+    /// in memory as the limit allows. Their clients resume. The newest large frame does not count: it was just
+    /// published.
+    pub(crate) fn disconnect_slowest(&self, registry: &Registry, newest: Option<FrameId>) {
+        let remove_kept = |frames: &mut Vec<FrameId>| {
+            frames.retain(|frame| Some(*frame) != newest);
+            registry.remove_kept(frames);
+        };
+        for subscriber in self.slow.to_disconnect(registry.max_retained_bytes(), remove_kept) {
             registry.end(subscriber.id(), EndCause::QueueFull, true);
         }
     }

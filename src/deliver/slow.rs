@@ -1,9 +1,9 @@
-//! Streams whose last write was not taken whole, and the large frames that they keep in memory.
+//! Streams whose last write was not taken whole, and the large frames that stay in memory because of them.
 //!
-//! The history, the queues and the streams share a frame. Once the history has evicted a frame, only slow streams keep
-//! it in memory. The publisher counts the bytes of such frames; this list shows which streams hold them.
+//! A frame is shared by the history, the queues and the streams that are being sent it. Once the history has evicted
+//! it, slow streams alone keep it in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -11,17 +11,22 @@ use parking_lot::Mutex;
 use crate::event::FrameId;
 use crate::queue::Subscriber;
 
-/// The slow streams of one publisher, ordered by how long they have been slow.
+/// The slow streams of one publisher.
 #[derive(Default)]
 pub(super) struct SlowStreams(Mutex<Slow>);
 
 #[derive(Default)]
 struct Slow {
+    /// The streams and the frames that they hold. The stream that has been slow for longest comes first.
     streams: BTreeMap<u64, (Weak<Subscriber>, Vec<FrameId>)>,
     last: u64,
+    /// How many of the streams hold each frame.
+    holders: HashMap<FrameId, usize>,
+    /// The bytes of these frames, each counted once.
+    bytes: usize,
 }
 
-/// Marks a stream as slow until it is dropped.
+/// Keeps a stream on the list of slow streams until it is dropped.
 pub(super) struct SlowStream {
     list: Arc<SlowStreams>,
     number: u64,
@@ -29,58 +34,74 @@ pub(super) struct SlowStream {
 
 impl Drop for SlowStream {
     fn drop(&mut self) {
-        self.list.0.lock().streams.remove(&self.number);
+        self.list.0.lock().remove(self.number);
+    }
+}
+
+impl Slow {
+    fn remove(&mut self, number: u64) {
+        let (_, frames) = self.streams.remove(&number).expect("BUG: a slow stream is not on the list");
+        for frame in frames {
+            let holders = self.holders.get_mut(&frame).expect("BUG: a frame of a slow stream is not counted");
+            *holders -= 1;
+            if *holders == 0 {
+                self.holders.remove(&frame);
+                self.bytes -= frame.bytes;
+            }
+        }
     }
 }
 
 impl SlowStreams {
-    /// Adds a stream that still has to send these large frames, besides those in its queue.
+    /// Adds a stream that holds these large frames, because its client has not taken them.
     pub(super) fn add(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frames: Vec<FrameId>) -> SlowStream {
         let mut slow = self.0.lock();
         slow.last += 1;
         let number = slow.last;
+        for frame in &frames {
+            let holders = slow.holders.entry(*frame).or_default();
+            *holders += 1;
+            if *holders == 1 {
+                slow.bytes += frame.bytes;
+            }
+        }
         slow.streams.insert(number, (Arc::downgrade(subscriber), frames));
         SlowStream { list: Arc::clone(self), number }
     }
 
-    /// Returns the slowest streams that must end to release this many bytes of large frames.
-    ///
-    /// A frame counts as released when no other slow stream holds it, even if the history still does: which frames that
-    /// are is not known here, and the streams that have been slow for longest seldom hold one of them. Streams that hold the newest large frame are
-    /// spared, because it was just published.
-    pub(super) fn slowest(&self, bytes: usize, newest: Option<FrameId>) -> Vec<Arc<Subscriber>> {
+    /// Returns the streams that must end so that the slow streams alone keep at most this many bytes in memory, those
+    /// that have been slow for longest first. `remove_kept` removes the frames that something else holds too. A stream
+    /// that holds no other frame is never among them.
+    pub(super) fn to_disconnect(
+        &self,
+        limit: usize,
+        remove_kept: impl FnOnce(&mut Vec<FrameId>),
+    ) -> Vec<Arc<Subscriber>> {
         let slow = self.0.lock();
-        let held: Vec<(Arc<Subscriber>, Vec<FrameId>)> = slow
-            .streams
-            .values()
-            .filter_map(|(subscriber, frames)| {
-                let subscriber = subscriber.upgrade()?;
-                let mut frames = frames.clone();
-                frames.extend(subscriber.queued_large_frames());
-                Some((subscriber, frames))
-            })
-            .collect();
-        drop(slow);
-        let mut holders: HashMap<FrameId, usize> = HashMap::new();
-        for frame in held.iter().flat_map(|(_, frames)| frames) {
-            *holders.entry(*frame).or_default() += 1;
+        if slow.bytes <= limit {
+            return Vec::new();
         }
-        let (mut released, mut slowest) = (0, Vec::new());
-        for (subscriber, frames) in held {
-            if released >= bytes {
+        let (streams, mut holders) = (slow.streams.clone(), slow.holders.clone());
+        drop(slow);
+        let mut retained: Vec<FrameId> = holders.keys().copied().collect();
+        remove_kept(&mut retained);
+        let mut bytes: usize = retained.iter().map(|frame| frame.bytes).sum();
+        let retained: HashSet<FrameId> = retained.into_iter().collect();
+        let mut slowest = Vec::new();
+        for (subscriber, frames) in streams.into_values() {
+            if bytes <= limit {
                 break;
             }
-            if frames.is_empty() || newest.is_some_and(|newest| frames.contains(&newest)) {
-                continue;
-            }
-            for frame in frames {
-                let holders = holders.get_mut(&frame).expect("BUG: a held frame is not counted");
+            let mut holds_retained = false;
+            for frame in frames.iter().filter(|frame| retained.contains(frame)) {
+                holds_retained = true;
+                let holders = holders.get_mut(frame).expect("BUG: a frame of a slow stream is not counted");
                 *holders -= 1;
                 if *holders == 0 {
-                    released += frame.bytes;
+                    bytes -= frame.bytes;
                 }
             }
-            slowest.push(subscriber);
+            slowest.extend(subscriber.upgrade().filter(|_| holds_retained));
         }
         slowest
     }
@@ -106,21 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_are_those_that_have_been_slow_for_longest_until_enough_is_released() {
+    fn the_streams_that_have_been_slow_for_longest_end_until_the_limit_is_kept() {
         let slow = Arc::new(SlowStreams::default());
         let frames = frames();
         let ids: Vec<FrameId> = frames.iter().map(Frame::frame_id).collect();
         let subscribers: Vec<_> = (0..5).map(subscriber).collect();
         let held = [&ids[..1], &ids[..1], &[], &ids[1..2], &ids[2..]];
-        let guards: Vec<_> =
+        let mut guards: Vec<_> =
             subscribers.iter().zip(held).map(|(subscriber, frames)| slow.add(subscriber, frames.to_vec())).collect();
-        let slowest = |bytes, newest| -> Vec<u64> {
-            slow.slowest(bytes, newest).iter().map(|subscriber| subscriber.id().0).collect()
+        let slowest = |frames_allowed: usize, kept: &[FrameId]| -> Vec<u64> {
+            let remove_kept = |frames: &mut Vec<FrameId>| frames.retain(|frame| !kept.contains(frame));
+            let slowest = slow.to_disconnect(frames_allowed * ids[0].bytes, remove_kept);
+            slowest.iter().map(|subscriber| subscriber.id().0).collect()
         };
-        assert_eq!(slowest(1, None), [0, 1], "both hold the first frame");
-        assert_eq!(slowest(ids[0].bytes + 1, None), [0, 1, 3], "one that holds none is not to blame");
-        assert_eq!(slowest(usize::MAX, Some(ids[3])), [0, 1, 3]);
-        drop(guards);
-        assert!(slowest(usize::MAX, None).is_empty());
+        assert!(slowest(4, &[]).is_empty(), "four frames are held");
+        assert_eq!(slowest(3, &[]), [0, 1], "both hold the first frame");
+        assert_eq!(slowest(2, &[]), [0, 1, 3], "a stream that holds none is spared");
+        assert_eq!(slowest(0, &ids[2..]), [0, 1, 3], "a stream whose frames are held elsewhere is spared");
+        assert!(slowest(3, &ids[..1]).is_empty(), "its end would release nothing");
+        guards.clear();
+        assert!(slowest(0, &[]).is_empty());
+        assert_eq!(slow.0.lock().bytes, 0);
     }
 }

@@ -174,7 +174,8 @@ impl Supervisor {
         stuck
     }
 
-    /// Starts one more thread. If there may be no more, frees the one whose write has been blocked for the longest time.
+    /// Starts one more thread. If there may be no more, frees the one whose write has been blocked for the longest
+    /// time.
     fn add_thread(&self, threads: &mut Threads, longest: Option<(Duration, Arc<WorkerStatus>)>) -> io::Result<()> {
         if threads.workers.len() < self.pool.max_threads {
             return self.pool.start_thread(threads);

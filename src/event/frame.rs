@@ -5,7 +5,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::push_line;
 
@@ -34,30 +33,8 @@ struct Encoded {
     text: String,
     /// The event's sequence in the history; 0 if it has none.
     sequence: u64,
-    /// Counts the frame, if it is large.
-    _counted: Option<Box<Counted>>,
-}
-
-/// The bytes of the large frames of one publisher that are in memory.
-#[derive(Debug, Default)]
-pub(crate) struct LargeFrames(AtomicUsize);
-
-impl LargeFrames {
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Relaxed)
-    }
-}
-
-/// One large frame, counted until it is dropped.
-struct Counted {
-    counter: Arc<LargeFrames>,
-    bytes: usize,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.counter.0.fetch_sub(self.bytes, Relaxed);
-    }
+    /// Only one subscriber gets it: a closure rendered it.
+    is_private: bool,
 }
 
 /// Identifies a frame in memory, and has its length.
@@ -65,6 +42,8 @@ impl Drop for Counted {
 pub(crate) struct FrameId {
     address: usize,
     pub(crate) bytes: usize,
+    /// Its place in the history; 0 if no history holds it.
+    pub(crate) sequence: u64,
 }
 
 impl Frame {
@@ -73,17 +52,12 @@ impl Frame {
     pub(crate) const LARGE: usize = 16 * 1024;
 
     pub(super) fn new(text: String) -> Self {
-        Self(Arc::new(Encoded { text, sequence: 0, _counted: None }))
+        Self(Arc::new(Encoded { text, sequence: 0, is_private: false }))
     }
 
-    /// Counts the frame, which is not shared yet, if it is large.
-    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
-        let bytes = self.len();
-        if bytes >= Self::LARGE {
-            counter.0.fetch_add(bytes, Relaxed);
-            let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was counted");
-            frame._counted = Some(Box::new(Counted { counter: Arc::clone(counter), bytes }));
-        }
+    /// Marks the frame as one subscriber's. It must not be shared yet.
+    pub(crate) fn mark_private(&mut self) {
+        Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was marked").is_private = true;
     }
 
     pub(crate) fn is_large(&self) -> bool {
@@ -91,7 +65,8 @@ impl Frame {
     }
 
     pub(crate) fn frame_id(&self) -> FrameId {
-        FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len() }
+        let sequence = if self.0.is_private { 0 } else { self.0.sequence };
+        FrameId { address: Arc::as_ptr(&self.0).addr(), bytes: self.len(), sequence }
     }
 
     /// Adds the ID and the blank line to an unsealed frame, which has room for both.

@@ -13,7 +13,7 @@ use crate::error::{EventError, EventField};
 pub use control::HeartbeatStyle;
 pub(crate) use control::{gap_between, gap_in_place, gap_of, heartbeat, id_alone};
 pub use frame::Frame;
-pub(crate) use frame::{FrameId, LargeFrames};
+pub(crate) use frame::FrameId;
 
 /// The largest `retry:` time in milliseconds: browsers keep it in a signed 32-bit integer.
 const MAX_RETRY_MS: u128 = i32::MAX as u128;

@@ -32,8 +32,6 @@ struct Entry<T> {
     rings: usize,
     own_id: Option<Arc<str>>,
     size: usize,
-    /// The length of its frame, if that is large.
-    large_bytes: usize,
     at: Duration,
 }
 
@@ -87,8 +85,6 @@ pub(crate) struct EventLog<T> {
     tombstone_bytes: usize,
     horizon: u64,
     bytes: usize,
-    /// The part of `bytes` that large events take.
-    large_bytes: usize,
     /// The last time that the clock returned.
     last_time: Cell<Duration>,
 }
@@ -122,7 +118,6 @@ impl<T: Clone> EventLog<T> {
             tombstone_bytes: 0,
             horizon: 0,
             bytes: 0,
-            large_bytes: 0,
             last_time: Cell::default(),
         }
     }
@@ -136,9 +131,9 @@ impl<T: Clone> EventLog<T> {
         (self.entries.len(), self.bytes + self.tombstone_bytes, self.rings.len())
     }
 
-    /// Returns the number of bytes that large events take.
-    pub(crate) fn large_bytes(&self) -> usize {
-        self.large_bytes
+    /// Returns whether the event with this sequence is in the log.
+    pub(crate) fn contains(&self, sequence: u64) -> bool {
+        self.entries.contains_key(&sequence)
     }
 
     /// Returns the number of events that the log holds of this channel.
@@ -208,7 +203,6 @@ impl<T: Clone> EventLog<T> {
         channels: &[&str],
         payload: T,
         size: usize,
-        large_bytes: usize,
         own_id: Option<Arc<str>>,
         evicted: &mut Vec<T>,
     ) -> u64 {
@@ -235,9 +229,8 @@ impl<T: Clone> EventLog<T> {
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
         let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
         self.bytes += size;
-        self.large_bytes += large_bytes;
         let rings = channels.len();
-        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, large_bytes, at });
+        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, at });
         self.expire(evicted);
         while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
             self.evict_oldest(evicted);
@@ -377,7 +370,6 @@ impl<T: Clone> EventLog<T> {
         if entry.rings == 0 {
             let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
             self.bytes -= entry.size;
-            self.large_bytes -= entry.large_bytes;
             evicted.push(entry.payload);
         }
         // Spare capacity is not counted towards `max_bytes`, so it must not stay.

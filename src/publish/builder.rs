@@ -265,8 +265,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// A frame is in memory once, however many streams are sent it. Once the [history](crate::History) has evicted it,
     /// a client that does not read keeps it in memory. Above this limit the streams that have been slow for longest are
     /// disconnected, with [`EndCause::QueueFull`](crate::EndCause::QueueFull), and their clients resume. The limit is
-    /// checked whenever an event is published. It counts frames of 16 KiB or more, except the newest, of streams that
-    /// are written [in the background](crate::Subscription::write_in_background).
+    /// checked when a large event is published or evicted. It counts frames of 16 KiB or more, except the newest, that
+    /// streams [in the background](crate::Subscription::write_in_background) are being sent. What waits in a queue
+    /// has its own limit, [`max_queued_bytes`](Self::max_queued_bytes).
     pub fn max_retained_bytes(mut self, bytes: usize) -> Self {
         self.limits.retained_bytes = bytes;
         self

@@ -250,11 +250,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             let mut next = (new_event(), None);
             loop {
                 match registry.publish(names, next.0, next.1) {
-                    Ok((Published { subscribers, id, newest_large }, deferred)) => {
+                    Ok((Published { subscribers, id, newest_large, may_retain }, deferred)) => {
                         deferred.finish();
-                        let excess = registry.excess_retained(newest_large);
-                        if excess > 0 {
-                            self.core.pool.disconnect_slowest(registry, excess, newest_large);
+                        if may_retain {
+                            self.core.pool.disconnect_slowest(registry, newest_large);
                         }
                         return Receipt { subscribers, id };
                     }

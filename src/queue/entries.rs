@@ -68,22 +68,6 @@ impl Entries {
             Self::Keyed(keyed) => keyed.queued.into_values().map(|entry| entry.payload).collect(),
         }
     }
-
-    /// Calls `visit` with each payload, in order.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(&Payload)) {
-        match self {
-            Self::Fifo(Fifo { oldest, others }) => {
-                for payload in oldest.iter().chain(others.iter().flat_map(|others| others.iter())) {
-                    visit(payload);
-                }
-            }
-            Self::Keyed(keyed) => {
-                for entry in keyed.queued.values() {
-                    visit(&entry.payload);
-                }
-            }
-        }
-    }
 }
 
 /// Payloads in the order in which they were pushed.

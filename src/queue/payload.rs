@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::event::{self, Event, Frame, FrameId, LargeFrames};
+use crate::event::{self, Event, Frame, FrameId};
 use crate::stats::Counters;
 
 /// The properties of one subscriber, without their type, which only the publisher knows.
@@ -58,13 +58,6 @@ impl Payload {
                 render.id = id.map(str::to_owned);
                 render.sequence = sequence;
             }
-        }
-    }
-
-    /// Counts a large frame. The frame of a closure is counted when it is rendered.
-    pub(crate) fn count(&mut self, counter: &Arc<LargeFrames>) {
-        if let Self::Frame(frame) = self {
-            frame.count(counter);
         }
     }
 
@@ -147,7 +140,7 @@ impl Render {
         let id = self.id.as_deref().or(event.own_id());
         let mut frame = event.encode_unsealed();
         frame.seal(id, self.sequence);
-        frame.count(counters.large_frames());
+        frame.mark_private();
         Some(frame)
     }
 }

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use super::entries::Entries;
 use super::schedule::Schedule;
 use super::{Overflow, Payload, race_window};
-use crate::event::FrameId;
 use crate::stats::EndCause;
 
 /// The limits of one subscriber's queue, and what happens above them.
@@ -202,13 +201,6 @@ impl Queue {
         (buffer.bytes, buffer.lost) = (0, 0);
         let payloads = buffer.entries.take_all();
         (payloads, buffer.listener.take_wake(schedule))
-    }
-
-    /// Returns the large frames in the queue.
-    pub(super) fn large_frames(&self) -> Vec<FrameId> {
-        let mut frames = Vec::new();
-        self.buffer.lock().entries.for_each(|payload| frames.extend(payload.large_frame()));
-        frames
     }
 
     pub(super) fn end(&self) -> Option<EndCause> {

@@ -68,8 +68,8 @@ impl Readiness {
         self.state.store(Self::WRITING, SeqCst);
     }
 
-    /// Parks the stream after a write that would have blocked, to be woken by this. Gives the waker back if the socket is
-    /// ready again; the caller still owns the stream then.
+    /// Parks the stream after a write that would have blocked, to be woken by this. Gives the waker back if the socket
+    /// is ready again; the caller still owns the stream then.
     pub(crate) fn park(&self, waker: Waker) -> Result<(), Waker> {
         self.since.store(self.made.elapsed().as_micros() as u64, SeqCst);
         *self.parked.lock() = Some(waker);

@@ -10,7 +10,6 @@ use crossbeam_channel::Sender;
 use super::queue::Queue;
 use super::schedule::Schedule;
 use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
-use crate::event::FrameId;
 use crate::stats::EndCause;
 
 /// The number of a subscriber within its publisher; later subscribers have higher numbers.
@@ -127,11 +126,6 @@ impl Subscriber {
         self.queue.is_aborted()
     }
 
-    /// Returns the large frames in the queue.
-    pub(crate) fn queued_large_frames(&self) -> Vec<FrameId> {
-        self.queue.large_frames()
-    }
-
     /// Returns the number of queued payloads.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
@@ -169,8 +163,8 @@ impl Subscriber {
         self.queue.block_timeout()
     }
 
-    /// Makes the writer threads listen to the queue. The stream's first pass must follow. `socket` is where the stream waits
-    /// if it does not block.
+    /// Makes the writer threads listen to the queue. The stream's first pass must follow. `socket` is where the stream
+    /// waits if it does not block.
     pub(crate) fn listen_in_background(&self, socket: Option<&Arc<dyn NonBlockingWrite>>) {
         if let Some(socket) = socket {
             let _ = self.socket.set(Arc::downgrade(socket));
@@ -193,8 +187,8 @@ impl Subscriber {
         &self.schedule
     }
 
-    /// Marks that the hook of the beginning was called. If the subscriber has left meanwhile, returns the channels that it
-    /// was in, and the caller must call the hook of the end.
+    /// Marks that the hook of the beginning was called. If the subscriber has left meanwhile, returns the channels that
+    /// it was in, and the caller must call the hook of the end.
     pub(crate) fn mark_opened(&self) -> Option<&[Arc<str>]> {
         let has_left = self.hooks_called.fetch_or(Self::OPENED, SeqCst) & Self::LEFT != 0;
         has_left.then(|| &**self.left_channels.get().expect("BUG: a subscriber left without its channels"))

@@ -39,7 +39,7 @@ mod membership;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
@@ -69,8 +69,6 @@ pub(crate) struct Registry {
     /// The first half of every ID, if there is a history.
     epoch: Option<String>,
     announces_ids: bool,
-    /// The bytes that large events take in the history.
-    large_in_history: AtomicUsize,
     hooks: Option<Arc<dyn Hooks>>,
     warnings: Arc<RateLimitedLog>,
     /// Notified when the last subscription is dropped.
@@ -125,6 +123,8 @@ pub(crate) struct Published {
     pub(crate) id: Option<String>,
     /// The event's frame, if it is large.
     pub(crate) newest_large: Option<FrameId>,
+    /// Slow streams may keep more memory than before.
+    pub(crate) may_retain: bool,
 }
 
 impl Registry {
@@ -140,20 +140,7 @@ impl Registry {
         let announces_ids = log.as_ref().is_some_and(EventLog::announces_ids);
         let state = Mutex::new(State { log, ..State::default() });
         let (last_id, committed, empty) = (AtomicU64::new(0), AtomicU64::new(0), Condvar::new());
-        let large_in_history = AtomicUsize::new(0);
-        Self {
-            state,
-            limits,
-            counters,
-            last_id,
-            committed,
-            epoch,
-            announces_ids,
-            large_in_history,
-            hooks,
-            warnings,
-            empty,
-        }
+        Self { state, limits, counters, last_id, committed, epoch, announces_ids, hooks, warnings, empty }
     }
 
     fn deferred(&self) -> Deferred {
@@ -247,6 +234,9 @@ impl Registry {
         let key = new_event.key.clone();
         let (payload, id) = self.seal_and_keep(&mut state, channels, new_event, &mut deferred);
         let newest_large = payload.large_frame();
+        // Only then slow streams alone may keep more than before.
+        let may_retain =
+            newest_large.is_some() || deferred.payloads.iter().any(|payload| payload.large_frame().is_some());
         let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
         if let Some(log) = &state.log {
             self.committed.store(log.sequence(), SeqCst);
@@ -254,7 +244,7 @@ impl Registry {
         drop(state);
         // Without the lock, since it may be the last reference.
         drop(payload);
-        Ok((Published { subscribers, id, newest_large }, deferred))
+        Ok((Published { subscribers, id, newest_large, may_retain }, deferred))
     }
 
     /// Gives the event its ID and its place in the history, and appends it there. Without a history, only the frame is
@@ -267,36 +257,32 @@ impl Registry {
         deferred: &mut Deferred,
     ) -> (Payload, Option<String>) {
         let NewEvent { mut payload, own_id, is_comment, .. } = new_event;
-        let counter = self.counters.large_frames();
         let Some(log) = &mut state.log else {
-            payload.count(counter);
             return (payload, None);
         };
         if is_comment {
             // It has no ID line, and needs no blank line.
-            payload.count(counter);
             return (payload, None);
         }
         let sequence = log.sequence() + 1;
         let generated = log.id(sequence);
         payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
-        payload.count(counter);
         let id = own_id.as_deref().map_or(generated, str::to_owned);
-        let large = payload.large_frame().map_or(0, |frame| frame.bytes);
-        log.append(channels, payload.clone(), payload.size(), large, own_id, &mut deferred.payloads);
-        self.large_in_history.store(log.large_bytes(), Relaxed);
+        log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
         (payload, Some(id))
     }
 
-    /// Returns the bytes of large frames that exceed the limit of retained bytes. Frames in the history do not count;
-    /// without a history, the newest frame does not count.
-    pub(crate) fn excess_retained(&self, newest: Option<FrameId>) -> usize {
-        let kept = if self.has_history() {
-            self.large_in_history.load(Relaxed)
-        } else {
-            newest.map_or(0, |newest| newest.bytes)
-        };
-        self.counters.large_frames().bytes().saturating_sub(kept).saturating_sub(self.limits.retained_bytes)
+    /// Returns the limit of bytes that only slow streams keep in memory.
+    pub(crate) fn max_retained_bytes(&self) -> usize {
+        self.limits.retained_bytes
+    }
+
+    /// Removes the frames that the history holds.
+    pub(crate) fn remove_kept(&self, frames: &mut Vec<FrameId>) {
+        let state = self.state.lock();
+        if let Some(log) = &state.log {
+            frames.retain(|frame| frame.sequence == 0 || !log.contains(frame.sequence));
+        }
     }
 
     /// Queues the payload for every subscriber of these channels. Returns how many subscribers get it.
