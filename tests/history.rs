@@ -599,3 +599,14 @@ fn a_client_whose_queue_was_full_resumes_and_loses_nothing() {
     assert!(ended > 10, "it was never too slow");
     assert!(publisher.stats().ended.queue_full > 10);
 }
+
+#[test]
+fn the_fields_of_a_comment_do_not_reach_into_the_next_event() {
+    let publisher = with(History::new());
+    let mut subscription = publisher.subscribe().unwrap();
+    assert!(subscription.recv().unwrap().starts_with("id: "));
+    publisher.publish(Event::comment("only a comment").event("done").unwrap().id("7").unwrap());
+    publisher.publish("x");
+    assert_eq!(subscription.recv().unwrap(), ": only a comment\nevent: done\n\n");
+    assert!(subscription.recv().unwrap().starts_with("data: x\nid: "));
+}

@@ -207,8 +207,13 @@ impl Event {
     ///
     /// Publishing encodes the event itself. This method is for tests and other transports.
     pub fn encode(&self) -> Frame {
-        let mut frame = Frame::new(self.encode_fields());
-        frame.seal(self.own_id(), 0);
+        self.encode_with_id(self.own_id())
+    }
+
+    /// Encodes the event with this ID instead of its own.
+    pub(crate) fn encode_with_id(&self, id: Option<&str>) -> Frame {
+        let mut frame = self.encode_unsealed();
+        frame.seal(id, 0);
         frame
     }
 

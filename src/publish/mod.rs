@@ -163,9 +163,17 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let has_history = self.core.registry.has_history();
         self.send(channels, || {
             let event = event.into();
-            let payload = Payload::Frame(if has_history { event.encode_unsealed() } else { event.encode() });
+            let is_comment = event.is_comment();
+            let frame = if !has_history {
+                event.encode()
+            } else if is_comment {
+                // The history does not keep it, so it has no ID there.
+                event.encode_with_id(None)
+            } else {
+                event.encode_unsealed()
+            };
             let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
-            NewEvent { payload, own_id, key, is_comment: event.is_comment() }
+            NewEvent { payload: Payload::Frame(frame), own_id, key, is_comment }
         })
     }
 
