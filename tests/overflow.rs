@@ -4,12 +4,13 @@ mod common;
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::writers::Kept;
 use common::{PATIENCE, Watchdog, ends, eventually, gets, gets_data, gets_nothing, parsed, seed};
 use fastrand::Rng;
 use server_sent_events::{BackgroundOptions, EndCause, Event, History, OpenError, Overflow, Publisher, Subscription};
@@ -327,21 +328,6 @@ fn a_closure_that_is_dropped_for_others_goes_at_once_and_without_the_lock() {
     gets_just(&mut subscription, ["x"]);
 }
 
-/// Keeps what is written.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn every_way_to_read_gets_the_gap_once_and_then_the_end() {
     let body = |read: &dyn Fn(Subscription) -> String| {
@@ -359,7 +345,7 @@ fn every_way_to_read_gets_the_gap_once_and_then_the_end() {
     let written = |subscription: Subscription| {
         let kept = Kept::default();
         subscription.write_to(kept.clone()).unwrap();
-        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+        kept.text()
     };
     assert_eq!(body(&written), whole);
     let handed_over = |subscription: Subscription| {
@@ -367,7 +353,7 @@ fn every_way_to_read_gets_the_gap_once_and_then_the_end() {
         let options = BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap());
         subscription.write_in_background_with_options(kept.clone(), options).unwrap();
         assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Closed));
-        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+        kept.text()
     };
     assert_eq!(body(&handed_over), whole);
 }

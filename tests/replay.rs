@@ -55,6 +55,19 @@ fn gets_numbers(subscription: &mut Subscription, numbers: impl Iterator<Item = u
     }
 }
 
+/// Gets the numbers after this one, up to a gap. Returns the last of them, and the gap's data.
+#[track_caller]
+fn gets_numbers_up_to_a_gap(subscription: &mut Subscription, mut last: u64) -> (u64, String) {
+    loop {
+        let data = next_data(subscription).unwrap();
+        if data.starts_with('{') {
+            return (last, data);
+        }
+        last += 1;
+        assert_eq!(data, last.to_string());
+    }
+}
+
 #[test]
 fn replay_meets_live_with_neither_a_gap_nor_a_duplicate_while_events_are_published() {
     let _watchdog = Watchdog::new("replay meets live", PATIENCE * 3);
@@ -181,15 +194,7 @@ fn a_client_that_drops_the_oldest_is_sent_a_gap_where_its_replay_was_evicted_and
     gets_numbers(&mut subscription, 1..=10);
     now.store(100, SeqCst);
     publish_up_to(&publisher, MANY + 3);
-    let mut last = 10;
-    let gap = loop {
-        let data = next_data(&mut subscription).unwrap();
-        if data.starts_with('{') {
-            break data;
-        }
-        last += 1;
-        assert_eq!(data, last.to_string());
-    };
+    let (last, gap) = gets_numbers_up_to_a_gap(&mut subscription, 10);
     assert!(gap.contains(&format!("-{last}\",\"to\":")) && gap.contains(&format!("-{MANY}\"}}")), "{gap}");
     gets_numbers(&mut subscription, MANY + 1..=MANY + 3);
     gets_nothing(&mut subscription);
@@ -218,15 +223,7 @@ fn an_eviction_in_any_of_the_channels_of_a_replay_is_reported() {
     assert!(next_data(&mut subscription).unwrap().starts_with('{'));
     gets_numbers(&mut subscription, 1..=100);
     now.store(16, SeqCst);
-    let mut last = 100;
-    let gap = loop {
-        let data = next_data(&mut subscription).unwrap();
-        if data.starts_with('{') {
-            break data;
-        }
-        last += 1;
-        assert_eq!(data, last.to_string());
-    };
+    let (last, gap) = gets_numbers_up_to_a_gap(&mut subscription, 100);
     assert!(last < 1_000 && gap.contains("-1000\"}"), "{last}, {gap}");
     gets_numbers(&mut subscription, (1_001..=3_000).chain(3_401..=6_400));
     gets_nothing(&mut subscription);

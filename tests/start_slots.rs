@@ -2,59 +2,12 @@
 
 mod common;
 
-use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use common::writers::Gate;
 use common::{PATIENCE, eventually};
 use server_sent_events::{BackgroundOptions, EndCause, Publisher, SubscriptionHandle};
-
-/// A writer that is blocked until it is opened, and keeps what is written.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<Written>, Condvar)>);
-
-#[derive(Default)]
-struct Written {
-    is_open: bool,
-    has_begun: bool,
-    bytes: Vec<u8>,
-}
-
-impl Gate {
-    fn open(&self) {
-        self.0.0.lock().unwrap().is_open = true;
-        self.0.1.notify_all();
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.0.lock().unwrap().has_begun
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.0.lock().unwrap().bytes.clone()).unwrap()
-    }
-
-    fn is_dropped_by_the_stream(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
-}
-
-impl Write for Gate {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = self.0.0.lock().unwrap();
-        written.has_begun = true;
-        while !written.is_open {
-            written = self.0.1.wait(written).unwrap();
-        }
-        written.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A publisher of which two streams may be blocked in their first write, and two that are.
 struct Full {

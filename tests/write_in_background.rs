@@ -5,40 +5,15 @@ mod common;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::writers::Kept;
 use common::{PATIENCE, Watchdog, eventually, seed};
 use fastrand::Rng;
 use server_sent_events::{BackgroundOptions, EndCause, Event, InvalidSetting, Publisher, Subscription};
-
-/// Keeps what is written, for the test to look at.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Kept {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    #[track_caller]
-    fn becomes(&self, text: &str) {
-        eventually(text, || self.text() == text);
-    }
-}
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Options that tell the end, and where it is told.
 fn told() -> (BackgroundOptions, Receiver<EndCause>) {
@@ -107,7 +82,7 @@ fn a_large_event_and_many_small_ones_are_written_unchanged() {
         publisher.publish(n.to_string());
         all += &format!("data: {n}\n\n");
     }
-    eventually("all was written", || kept.0.lock().unwrap().len() == all.len());
+    eventually("all was written", || kept.text().len() == all.len());
     assert!(kept.text() == all);
 }
 

@@ -276,8 +276,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`respond_busy`](Publisher::respond_busy), or the error of writing the response with
-    /// status 400.
+    /// Returns the errors of [`respond_busy`](Publisher::respond_busy).
     ///
     /// ```no_run
     /// use server_sent_events::{Publisher, adapter::tiny_http::Server};

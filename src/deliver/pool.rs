@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::FrameSource;
 use super::slow::SlowStreams;
-use super::start_slots::{Leaves, StartSlots};
+use super::start_slots::StartSlots;
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
@@ -100,6 +100,8 @@ pub(crate) struct WriterPool {
     pub(super) threads: Mutex<Threads>,
     pub(super) start_slots: Mutex<StartSlots>,
     pub(super) slow: Arc<SlowStreams>,
+    /// The limit of bytes that the slow streams alone keep in memory.
+    max_retained_bytes: usize,
     /// The number of streams that have not ended. Raised under the lock of `threads`.
     pub(super) streams: AtomicUsize,
     /// The number of jobs begun. It shows whether the run queue makes progress.
@@ -120,7 +122,12 @@ pub(crate) struct WriterPool {
 }
 
 impl WriterPool {
-    pub(crate) fn new(max_threads: usize, stack_size: usize, warnings: Arc<RateLimitedLog>) -> Arc<Self> {
+    pub(crate) fn new(
+        max_threads: usize,
+        stack_size: usize,
+        max_retained_bytes: usize,
+        warnings: Arc<RateLimitedLog>,
+    ) -> Arc<Self> {
         let (run_queue, jobs) = unbounded();
         Arc::new(Self {
             run_queue,
@@ -130,6 +137,7 @@ impl WriterPool {
             threads: Mutex::default(),
             start_slots: Mutex::new(StartSlots::new(max_threads)),
             slow: Arc::default(),
+            max_retained_bytes,
             streams: AtomicUsize::new(0),
             jobs_begun: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
@@ -202,7 +210,7 @@ impl WriterPool {
             frames.retain(|frame| Some(*frame) != newest);
             registry.remove_kept(frames);
         };
-        for subscriber in self.slow.to_disconnect(registry.max_retained_bytes(), remove_kept) {
+        for subscriber in self.slow.to_disconnect(self.max_retained_bytes, remove_kept) {
             registry.end(subscriber.id(), EndCause::QueueFull, true);
         }
     }
@@ -223,9 +231,7 @@ impl WriterPool {
     /// Releases the stream's start slot, so that the next stream can begin.
     pub(super) fn release_start_slot(&self, stream: &Arc<Stream>) {
         let granted = self.start_slots.lock().release(stream, self.now());
-        for stream in granted {
-            self.put(Job::PassAlone(stream));
-        }
+        self.begin_granted(granted);
     }
 
     /// Begins or ends streams that have waited for a start slot.
@@ -234,16 +240,14 @@ impl WriterPool {
         let now = self.now();
         let (left, granted) = (slots.stop_waiting(now), slots.grant(now));
         drop(slots);
-        for leaves in left {
+        for stream in left {
             // Put on the run queue, because ending a stream calls the application.
-            match leaves {
-                Leaves::Aborted(stream) => self.put(Job::End(stream)),
-                Leaves::TimedOut(stream) => {
-                    stream.timed_out.store(true, SeqCst);
-                    self.put(Job::End(stream));
-                }
-            }
+            self.put(Job::End(stream));
         }
+        self.begin_granted(granted);
+    }
+
+    fn begin_granted(&self, granted: Vec<Arc<Stream>>) {
         for stream in granted {
             self.put(Job::PassAlone(stream));
         }

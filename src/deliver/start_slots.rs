@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::stream::Stream;
@@ -34,12 +35,6 @@ struct Slot {
 struct Waiting {
     stream: Arc<Stream>,
     since: u64,
-}
-
-/// A stream that stops waiting, and the reason.
-pub(super) enum Leaves {
-    Aborted(Arc<Stream>),
-    TimedOut(Arc<Stream>),
 }
 
 impl StartSlots {
@@ -84,21 +79,21 @@ impl StartSlots {
         granted
     }
 
-    /// Removes and returns the streams that must no longer wait.
-    pub(super) fn stop_waiting(&mut self, now: u64) -> Vec<Leaves> {
+    /// Removes and returns the streams that must no longer wait. A stream that has not left by itself is marked as timed
+    /// out.
+    pub(super) fn stop_waiting(&mut self, now: u64) -> Vec<Arc<Stream>> {
         let are_all_blocked = self.are_all_blocked(now);
         let mut left = Vec::new();
         self.waiting.retain(|Waiting { stream, since }| {
             let waited = Duration::from_micros(now.saturating_sub(*since));
-            if stream.subscriber.is_aborted() {
-                left.push(Leaves::Aborted(Arc::clone(stream)));
-            } else if are_all_blocked && stream.can_refuse
-                || stream.write_timeout.is_some_and(|timeout| timeout <= waited)
-            {
-                left.push(Leaves::TimedOut(Arc::clone(stream)));
-            } else {
+            let times_out =
+                are_all_blocked && stream.can_refuse || stream.write_timeout.is_some_and(|timeout| timeout <= waited);
+            let is_aborted = stream.subscriber.is_aborted();
+            if !is_aborted && !times_out {
                 return true;
             }
+            stream.timed_out.store(!is_aborted, SeqCst);
+            left.push(Arc::clone(stream));
             false
         });
         left

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// The error of a setting that is zero.
 ///
@@ -14,12 +15,21 @@ use std::io;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InvalidSetting {
-    pub(crate) setting: &'static str,
+    setting: &'static str,
+    /// The setting takes an `Option`.
+    or_none: bool,
 }
 
 impl InvalidSetting {
-    pub(crate) fn new(setting: &'static str) -> Self {
-        Self { setting }
+    /// Returns an error that names the setting if it is zero.
+    pub(crate) fn check(setting: &'static str, is_zero: bool) -> Result<(), Self> {
+        if is_zero { Err(Self { setting, or_none: false }) } else { Ok(()) }
+    }
+
+    /// Checks a duration that may be absent.
+    pub(crate) fn check_option(setting: &'static str, duration: Option<Duration>) -> Result<(), Self> {
+        let is_zero = duration == Some(Duration::ZERO);
+        Self::check(setting, is_zero).map_err(|error| Self { or_none: true, ..error })
     }
 
     /// Returns the name of the setting.
@@ -30,12 +40,8 @@ impl InvalidSetting {
 
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` must be greater than 0", self.setting)?;
-        match self.setting {
-            // The settings that take an `Option`.
-            "heartbeat" | "max_lifetime" | "write_timeout" | "History::max_age" => f.write_str(", or None"),
-            _ => Ok(()),
-        }
+        let or_none = if self.or_none { ", or None" } else { "" };
+        write!(f, "`{}` must be greater than 0{or_none}", self.setting)
     }
 }
 

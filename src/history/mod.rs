@@ -132,15 +132,9 @@ impl History {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
-        let settings = [
-            ("History::max_events_per_channel", self.max_events_per_channel == 0),
-            ("History::max_age", self.max_age == Some(Duration::ZERO)),
-            ("History::max_bytes", self.max_bytes == 0),
-        ];
-        match settings.into_iter().find(|(_, zero)| *zero) {
-            Some((setting, _)) => Err(InvalidSetting::new(setting)),
-            None => Ok(()),
-        }
+        InvalidSetting::check("History::max_events_per_channel", self.max_events_per_channel == 0)?;
+        InvalidSetting::check_option("History::max_age", self.max_age)?;
+        InvalidSetting::check("History::max_bytes", self.max_bytes == 0)
     }
 }
 

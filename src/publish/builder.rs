@@ -24,14 +24,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Returns the name of each setting that must not be zero, and whether it is zero.
-    pub(super) fn are_zero(&self) -> [(&'static str, bool); 4] {
-        [
-            ("max_queued_events", self.queue.events == 0),
-            ("max_queued_bytes", self.queue.bytes == 0),
-            ("heartbeat", self.source.heartbeat == Some(Duration::ZERO)),
-            ("max_lifetime", self.source.lifetime == Some(Duration::ZERO)),
-        ]
+    /// Checks that no setting is zero.
+    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+        InvalidSetting::check("max_queued_events", self.queue.events == 0)?;
+        InvalidSetting::check("max_queued_bytes", self.queue.bytes == 0)?;
+        InvalidSetting::check_option("heartbeat", self.source.heartbeat)?;
+        InvalidSetting::check_option("max_lifetime", self.source.lifetime)
     }
 }
 
@@ -63,6 +61,7 @@ pub struct PublisherBuilder<P = ()> {
     on_open: Option<Box<OnOpen<P>>>,
     on_end: Option<Box<OnEnd<P>>>,
     history: Option<History>,
+    max_retained_bytes: usize,
     writer_threads: usize,
     writer_stack_size: usize,
     properties: PhantomData<fn(P) -> P>,
@@ -78,7 +77,6 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                 channel_name_len: 256,
                 per_channel: usize::MAX,
                 per_quota_key: usize::MAX,
-                retained_bytes: 64 * 1024 * 1024,
             },
             settings: Settings {
                 queue: Arc::new(QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect }),
@@ -91,6 +89,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             on_open: None,
             on_end: None,
             history: None,
+            max_retained_bytes: 64 * 1024 * 1024,
             writer_threads: 1_000,
             // The default of std's threads, unless address space is scarce.
             writer_stack_size: if cfg!(target_pointer_width = "64") { 2 * 1024 * 1024 } else { 256 * 1024 },
@@ -139,8 +138,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// With the default [`overflow`](Self::overflow) policy, one more event disconnects the subscriber, with
     /// [`EndCause::QueueFull`](crate::EndCause::QueueFull). Initial data does not count.
-    pub fn max_queued_events(mut self, frames: usize) -> Self {
-        Arc::make_mut(&mut self.settings.queue).events = frames;
+    pub fn max_queued_events(mut self, events: usize) -> Self {
+        Arc::make_mut(&mut self.settings.queue).events = events;
         self
     }
 
@@ -269,7 +268,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// streams [in the background](crate::Subscription::write_in_background) are being sent. What waits in a queue
     /// has its own limit, [`max_queued_bytes`](Self::max_queued_bytes).
     pub fn max_retained_bytes(mut self, bytes: usize) -> Self {
-        self.limits.retained_bytes = bytes;
+        self.max_retained_bytes = bytes;
         self
     }
 
@@ -308,26 +307,16 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// Returns an [`InvalidSetting`] that names a setting that is zero.
     pub fn build(self) -> Result<Publisher<P>, InvalidSetting> {
-        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key, retained_bytes } =
-            self.limits;
-        let [frames, bytes, heartbeat, lifetime] = self.settings.are_zero();
-        let settings = [
-            ("max_subscribers", subscribers == 0),
-            ("max_channels_per_subscriber", channels == 0),
-            ("max_channel_name_len", channel_name_len == 0),
-            ("max_subscribers_per_channel", per_channel == 0),
-            ("max_subscribers_per_quota_key", per_quota_key == 0),
-            ("max_retained_bytes", retained_bytes == 0),
-            frames,
-            bytes,
-            ("max_writer_threads", self.writer_threads == 0),
-            ("writer_stack_size", self.writer_stack_size == 0),
-            heartbeat,
-            lifetime,
-        ];
-        if let Some(&(setting, _)) = settings.iter().find(|(_, is_zero)| *is_zero) {
-            return Err(InvalidSetting::new(setting));
-        }
+        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key } = self.limits;
+        InvalidSetting::check("max_subscribers", subscribers == 0)?;
+        InvalidSetting::check("max_channels_per_subscriber", channels == 0)?;
+        InvalidSetting::check("max_channel_name_len", channel_name_len == 0)?;
+        InvalidSetting::check("max_subscribers_per_channel", per_channel == 0)?;
+        InvalidSetting::check("max_subscribers_per_quota_key", per_quota_key == 0)?;
+        InvalidSetting::check("max_retained_bytes", self.max_retained_bytes == 0)?;
+        InvalidSetting::check("max_writer_threads", self.writer_threads == 0)?;
+        InvalidSetting::check("writer_stack_size", self.writer_stack_size == 0)?;
+        self.settings.check()?;
         if let Some(history) = &self.history {
             history.check()?;
         }
@@ -339,7 +328,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
         let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&warnings));
         let registry = Arc::new(registry);
-        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, warnings);
+        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, self.max_retained_bytes, warnings);
         let core = Arc::new(Core { registry, counters, pool, settings: self.settings });
         let weak = Arc::downgrade(&core);
         let core = Arc::new(Handles(core));
@@ -358,6 +347,7 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
             .field("heartbeat", &self.settings.source.heartbeat)
             .field("max_lifetime", &self.settings.source.lifetime)
             .field("history", &self.history)
+            .field("max_retained_bytes", &self.max_retained_bytes)
             .field("max_writer_threads", &self.writer_threads)
             .field("writer_stack_size", &self.writer_stack_size)
             .finish()

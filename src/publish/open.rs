@@ -11,7 +11,7 @@ use super::{LastEventId, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::FrameSource;
 use crate::deliver::SourceSettings;
-use crate::error::{InvalidSetting, OpenError};
+use crate::error::OpenError;
 use crate::event::{Event, HeartbeatStyle};
 use crate::history::Resumption;
 use crate::queue::{Overflow, Payload, Properties, Subscriber};
@@ -25,16 +25,16 @@ pub struct SubscriptionBuilder<'p, P> {
     publisher: &'p Publisher<P>,
     properties: P,
     channels: Vec<Arc<str>>,
-    first: Vec<First<'p>>,
+    initial_data: Vec<InitialData<'p>>,
     last_event_id: Option<String>,
-    after: Option<String>,
+    start_after: Option<String>,
     replay_last: Option<usize>,
     settings: Settings,
-    key: Option<Arc<str>>,
+    quota_key: Option<Arc<str>>,
 }
 
 /// Makes initial data once the resumption is known.
-type First<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
+type InitialData<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Creates a builder with the publisher's settings.
@@ -43,12 +43,12 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             publisher,
             properties,
             channels: vec![DEFAULT_CHANNEL.into()],
-            first: Vec::new(),
+            initial_data: Vec::new(),
             last_event_id: None,
-            after: None,
+            start_after: None,
             replay_last: None,
             settings: publisher.core.settings.clone(),
-            key: None,
+            quota_key: None,
         }
     }
 
@@ -81,7 +81,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// ```
     pub fn initial_data<E: Into<Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
         let events: Vec<Event> = events.into_iter().map(Into::into).collect();
-        self.first.push(Box::new(|_| events));
+        self.initial_data.push(Box::new(|_| events));
         self
     }
 
@@ -113,7 +113,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     where
         I: IntoIterator<Item: Into<Event>>,
     {
-        self.first.push(Box::new(|resumption| make(resumption).into_iter().map(Into::into).collect()));
+        self.initial_data.push(Box::new(|resumption| make(resumption).into_iter().map(Into::into).collect()));
         self
     }
 
@@ -157,7 +157,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn start_after(mut self, id: impl LastEventId) -> Self {
-        self.after = id.into_id();
+        self.start_after = id.into_id();
         self
     }
 
@@ -187,8 +187,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
 
     /// Sets how many events may be queued for it. Defaults to the
     /// [publisher's](crate::PublisherBuilder::max_queued_events).
-    pub fn max_queued_events(mut self, frames: usize) -> Self {
-        Arc::make_mut(&mut self.settings.queue).events = frames;
+    pub fn max_queued_events(mut self, events: usize) -> Self {
+        Arc::make_mut(&mut self.settings.queue).events = events;
         self
     }
 
@@ -216,7 +216,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Sets the key that the subscription also counts for, such as an address or a user. See
     /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key).
     pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.key = Some(key.into());
+        self.quota_key = Some(key.into());
         self
     }
 
@@ -227,18 +227,16 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Returns an [`OpenError`] if a limit is reached, the publisher is shutting down, or a setting is invalid. Nothing
     /// is registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
-        let Self { publisher, properties, channels, first, last_event_id, after, replay_last, .. } = self;
-        let Self { settings, key, .. } = self;
-        if let Some((setting, _)) = settings.are_zero().into_iter().find(|(_, is_zero)| *is_zero) {
-            return Err(OpenError::InvalidSetting(InvalidSetting::new(setting)));
-        }
+        let Self { publisher, properties, channels, initial_data, last_event_id, start_after, replay_last, .. } = self;
+        let Self { settings, quota_key, .. } = self;
+        settings.check().map_err(OpenError::InvalidSetting)?;
         let core = &publisher.core;
         let registry = &core.registry;
         let Settings { queue, source } = settings;
         let (bell, rings) = bounded(1);
         let id = registry.next_subscriber_id();
-        let subscriber = Subscriber::new(id, Properties::new(properties), key, queue, bell);
-        let replay_from = match (last_event_id.or(after), replay_last) {
+        let subscriber = Subscriber::new(id, Properties::new(properties), quota_key, queue, bell);
+        let replay_from = match (last_event_id.or(start_after), replay_last) {
             (Some(id), _) => ReplayFrom::Id(id),
             (None, Some(events)) => ReplayFrom::Last(events),
             (None, None) => ReplayFrom::Now,
@@ -255,7 +253,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         // From here on a panic of the application drops the source, which leaves the registry.
         let mut source = FrameSource::new(Arc::clone(&subscriber), rings, Arc::downgrade(registry), counters, source);
         registry.call_opened(&subscriber, &channels);
-        let initial_data: Vec<Event> = first.into_iter().flat_map(|make| make(resumption)).collect();
+        let initial_data: Vec<Event> = initial_data.into_iter().flat_map(|make| make(resumption)).collect();
         let sent = start.as_ref().map_or(0, |start| start.sequence);
         let frames = match start {
             Some(start) => start.frames(initial_data),
@@ -271,7 +269,7 @@ impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionBuilder")
             .field("channels", &self.channels)
-            .field("initial_data", &self.first.len())
+            .field("initial_data", &self.initial_data.len())
             .field("heartbeat", &self.settings.source.heartbeat)
             .finish_non_exhaustive()
     }

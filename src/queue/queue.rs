@@ -79,12 +79,12 @@ enum Listener {
 /// | guarded by the lock | changed by |
 /// |---|---|
 /// | the entries, their bytes, the losses | publishers, under the ordering lock; the reader |
-/// | the end | the caller that removes the subscriber from the registry |
+/// | the end | the caller that removes the subscriber from the registry; a stream or a shutdown that aborts it later |
 /// | the listener | the subscription, and the stream that it becomes |
 /// | whether a publisher waits for room | publishers, under the ordering lock |
 ///
-/// The lock is held for a few steps only, and never while a thread waits. Pushing and ending happen under the ordering
-/// lock, so that lock is taken first.
+/// The lock is held for a few steps only, and never while a thread waits. Publishers push under the ordering lock, so
+/// that lock is taken first.
 pub(super) struct Queue {
     buffer: Mutex<Buffer>,
     /// Shared, since most subscribers of a publisher have equal limits.

@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::replay::Replay;
-use super::{Limits, Registry, State};
+use super::{Deferred, Limits, Registry, State};
 use crate::error::OpenError;
 use crate::queue::{Properties, Subscriber, SubscriberId};
-use crate::registry::Deferred;
 use crate::stats::EndCause;
 
 /// One subscriber's entry in the registry.
@@ -257,7 +255,7 @@ impl State {
     pub(super) fn end_replays(&mut self) {
         let Some(log) = &self.log else { return };
         for replay in self.replays.values_mut() {
-            Replay::end_at(replay, log.sequence());
+            replay.end_at(log.sequence());
         }
     }
 }

@@ -39,12 +39,12 @@ mod membership;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::OpenError;
 use crate::event::FrameId;
 use crate::history::{self, EventLog, History};
 use crate::log::RateLimitedLog;
@@ -83,7 +83,6 @@ pub(crate) struct Limits {
     pub(crate) channel_name_len: usize,
     pub(crate) per_channel: usize,
     pub(crate) per_quota_key: usize,
-    pub(crate) retained_bytes: usize,
 }
 
 /// The state that the ordering lock guards.
@@ -109,7 +108,7 @@ struct State {
 
 /// An event to publish.
 pub(crate) struct NewEvent {
-    /// Not sealed yet, if there is a history.
+    /// Sealed, unless a history keeps the event.
     pub(crate) payload: Payload,
     pub(crate) own_id: Option<Arc<str>>,
     pub(crate) key: Option<Arc<str>>,
@@ -169,16 +168,15 @@ impl Registry {
     }
 
     /// Counts and logs a refused subscription.
-    pub(crate) fn count_refused(&self, error: &OpenError) {
+    pub(crate) fn count_refused(&self, reason: &dyn Display) {
         self.counters.count_refused();
-        self.warnings.refused(error);
+        self.warnings.refused(reason);
     }
 
     /// Counts and logs a subscription that was refused because its stream cannot begin.
     #[cfg(feature = "tiny_http")]
     pub(crate) fn count_cannot_begin(&self) {
-        self.counters.count_refused();
-        self.warnings.refused(&"half of the writer threads are blocked in first writes");
+        self.count_refused(&"half of the writer threads are blocked in first writes");
     }
 
     /// Returns the ID of the newest event, if there is a history. Takes no lock.
@@ -215,7 +213,7 @@ impl Registry {
     pub(crate) fn publish(
         &self,
         channels: &[&str],
-        new_event: NewEvent,
+        mut new_event: NewEvent,
         ticket: Option<Ticket>,
     ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
         let mut deferred = self.deferred();
@@ -231,10 +229,10 @@ impl Registry {
             Admit::Beyond(subscribers) => subscribers,
             Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
         };
-        let key = new_event.key.clone();
-        let (payload, id) = self.seal_and_keep(&mut state, channels, new_event, &mut deferred);
+        let key = new_event.key.take();
+        let (payload, id) = state.seal_and_keep(channels, new_event, &mut deferred.payloads);
         let newest_large = payload.large_frame();
-        // Only then slow streams alone may keep more than before.
+        // Slow streams alone keep more than before only after such a frame was published or evicted.
         let may_retain =
             newest_large.is_some() || deferred.payloads.iter().any(|payload| payload.large_frame().is_some());
         let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
@@ -245,36 +243,6 @@ impl Registry {
         // Without the lock, since it may be the last reference.
         drop(payload);
         Ok((Published { subscribers, id, newest_large, may_retain }, deferred))
-    }
-
-    /// Gives the event its ID and its place in the history, and appends it there. Without a history, only the frame is
-    /// counted. Returns the payload to queue, and the event's ID.
-    fn seal_and_keep(
-        &self,
-        state: &mut State,
-        channels: &[&str],
-        new_event: NewEvent,
-        deferred: &mut Deferred,
-    ) -> (Payload, Option<String>) {
-        let NewEvent { mut payload, own_id, is_comment, .. } = new_event;
-        let Some(log) = &mut state.log else {
-            return (payload, None);
-        };
-        if is_comment {
-            // It has no ID line, and needs no blank line.
-            return (payload, None);
-        }
-        let sequence = log.sequence() + 1;
-        let generated = log.id(sequence);
-        payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
-        let id = own_id.as_deref().map_or(generated, str::to_owned);
-        log.append(channels, payload.clone(), payload.size(), own_id, &mut deferred.payloads);
-        (payload, Some(id))
-    }
-
-    /// Returns the limit of bytes that only slow streams keep in memory.
-    pub(crate) fn max_retained_bytes(&self) -> usize {
-        self.limits.retained_bytes
     }
 
     /// Removes the frames that the history holds.
@@ -346,7 +314,7 @@ impl Registry {
         ChannelStats { subscribers: members.map_or(0, BTreeMap::len), queued, history_events }
     }
 
-    /// Returns the counters and the current numbers, all of one moment.
+    /// Returns the counters and the current numbers. Those that change under the ordering lock are of one moment.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state.lock();
         let (events, bytes, channels) = state.log.as_ref().map(EventLog::size).unwrap_or_default();
@@ -355,6 +323,24 @@ impl Registry {
 }
 
 impl State {
+    /// If the history keeps the event, gives it its ID and its place there, and appends it. Moves what the history evicts
+    /// into `evicted`. Returns the payload to queue, and the event's ID.
+    fn seal_and_keep(
+        &mut self,
+        channels: &[&str],
+        new_event: NewEvent,
+        evicted: &mut Vec<Payload>,
+    ) -> (Payload, Option<String>) {
+        let NewEvent { mut payload, own_id, is_comment, .. } = new_event;
+        let Some(log) = self.log.as_mut().filter(|_| !is_comment) else { return (payload, None) };
+        let sequence = log.sequence() + 1;
+        let generated = log.id(sequence);
+        payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
+        let id = own_id.as_deref().map_or(generated, str::to_owned);
+        log.append(channels, payload.clone(), payload.size(), own_id, evicted);
+        (payload, Some(id))
+    }
+
     /// Returns how many bytes the history adds to an event: the lines with its ID and its end.
     fn id_line_len(&self, new_event: &NewEvent) -> usize {
         let Some(log) = self.log.as_ref().filter(|_| !new_event.is_comment) else { return 0 };

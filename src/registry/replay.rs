@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::{Registry, State};
+use super::{Deferred, Registry, State};
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
 use crate::history::{EventLog, Resumption, Span};
 use crate::queue::{Payload, Subscriber};
-use crate::registry::Deferred;
 use crate::stats::EndCause;
 
 /// The past events that a subscription asks for.

@@ -10,6 +10,7 @@ use crossbeam_channel::unbounded;
 use super::notifier::Notifier;
 use super::policy::PolicySettings;
 use super::{Config, EventServer, event_loop};
+use crate::error::InvalidSetting;
 use crate::sockets::{self, Options};
 
 /// The settings of an [`EventServer`]; from [`EventServer::builder`].
@@ -171,7 +172,10 @@ impl EventServerBuilder {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let config = Config {
-            policy: self.policy.build(local_addr).map_err(invalid)?,
+            policy: self
+                .policy
+                .build(local_addr)
+                .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?,
             max_streams: self.max_streams.unwrap_or_else(default_max_streams),
             max_streams_per_ip: self.max_streams_per_ip,
             handler_threads: self.handler_threads,
@@ -185,25 +189,14 @@ impl EventServerBuilder {
         Ok(EventServer { listener, local_addr, poll, config, notifier, inbox })
     }
 
-    /// Checks that no setting is 0.
-    fn check(&self) -> io::Result<()> {
-        for (setting, is_zero) in [
-            ("max_streams", self.max_streams == Some(0)),
-            ("max_streams_per_ip", self.max_streams_per_ip == 0),
-            ("handler_threads", self.handler_threads == 0),
-            ("write_timeout", self.write_timeout.is_zero()),
-            ("header_read_timeout", self.header_read_timeout.is_zero()),
-        ] {
-            if is_zero {
-                return Err(invalid(format!("`{setting}` must be greater than 0")));
-            }
-        }
-        Ok(())
+    /// Checks that no setting is zero.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        InvalidSetting::check("max_streams", self.max_streams == Some(0))?;
+        InvalidSetting::check("max_streams_per_ip", self.max_streams_per_ip == 0)?;
+        InvalidSetting::check("handler_threads", self.handler_threads == 0)?;
+        InvalidSetting::check("write_timeout", self.write_timeout.is_zero())?;
+        InvalidSetting::check("header_read_timeout", self.header_read_timeout.is_zero())
     }
-}
-
-fn invalid(reason: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
 /// Returns a limit that leaves some descriptors for everything but streams.

@@ -63,9 +63,7 @@ impl Subscription {
         options: BackgroundOptions,
     ) -> io::Result<()> {
         let BackgroundOptions { write_timeout, on_end } = options;
-        if write_timeout == Some(Duration::ZERO) {
-            return Err(InvalidSetting::new("write_timeout").into());
-        }
+        InvalidSetting::check_option("write_timeout", write_timeout)?;
         let writer = Writer::new(writer);
         self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, can_refuse: false, on_end })
     }

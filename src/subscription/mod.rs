@@ -10,7 +10,7 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::deliver::{Batch, Drained, FrameSource, NoFrame, Wait, WriterPool};
+use crate::deliver::{Batch, Drained, FrameSource, NoFrame, Sink, Wait, WriterPool};
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::event::Frame;
 use crate::history::Resumption;
@@ -224,7 +224,7 @@ impl Subscription {
             batch.begin(b"", false);
             // The loop blocks here until there is a frame, and in the writer.
             if let Ok(frame) = self.source.wait_for(Wait::Forever) {
-                crate::deliver::Sink::append(&mut batch, &frame);
+                batch.append(&frame);
             }
             let drained = self.source.fill(&mut batch, true);
             let write = batch.seal(drained == Drained::Ended);

@@ -9,6 +9,7 @@ pub mod example;
 pub mod http;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod writers;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;

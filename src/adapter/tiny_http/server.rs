@@ -114,9 +114,7 @@ impl Server {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn serve(&self, threads: usize, handler: impl Fn(Request) -> io::Result<()> + Sync) -> io::Result<()> {
-        if threads == 0 {
-            return Err(InvalidSetting::new("threads").into());
-        }
+        InvalidSetting::check("threads", threads == 0)?;
         if self.is_stopped.load(Relaxed) {
             return Ok(());
         }
