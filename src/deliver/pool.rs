@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
 use crate::log::RateLimitedLog;
-use crate::queue::race_window;
+use crate::queue::{Wake, race_window};
 use crate::registry::Registry;
 use crate::stats::EndCause;
 
@@ -26,6 +27,8 @@ pub(super) enum Job {
     Pass(Arc<Stream>),
     /// A pass of a stream whose writer may block, or that calls the application.
     PassAlone(Arc<Stream>),
+    /// Streams to wake, at most [a group](WriterPool::GROUP), each followed by its pass.
+    Wake(Vec<Waker>),
     /// The end of a stream: calls the application's hook, and drops what belongs to the application.
     End(Arc<Stream>),
     /// A stream that has ended, of which nothing else is left.
@@ -260,6 +263,26 @@ impl WriterPool {
     /// Returns the time in microseconds since the pool's start; never 0.
     pub(super) fn at(&self, time: Instant) -> u64 {
         time.saturating_duration_since(self.start).as_micros() as u64 + 1
+    }
+
+    /// Wakes readers. Many streams are woken by the writer threads, in groups, so that the caller touches none of them.
+    pub(crate) fn wake_all(&self, readers: Vec<Wake>) {
+        let mut streams = Vec::new();
+        let are_few = readers.len() <= Self::GROUP;
+        for reader in readers {
+            match reader {
+                Wake::Stream(stream) if !are_few => {
+                    streams.push(stream);
+                    if streams.len() == Self::GROUP {
+                        self.put(Job::Wake(std::mem::take(&mut streams)));
+                    }
+                }
+                reader => reader.wake(),
+            }
+        }
+        if !streams.is_empty() {
+            self.put(Job::Wake(streams));
+        }
     }
 
     pub(super) fn put(&self, job: Job) {

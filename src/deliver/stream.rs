@@ -1,10 +1,11 @@
 //! One stream in the background.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -122,12 +123,35 @@ impl StreamState {
     }
 }
 
+thread_local! {
+    /// The streams that this writer thread has woken and passes itself. `None` while it does not wake a group.
+    static WOKEN: RefCell<Option<Vec<Arc<Stream>>>> = const { RefCell::new(None) };
+}
+
+/// Wakes a group of streams. Returns them, for their passes on this thread.
+pub(super) fn wake_group(streams: Vec<Waker>) -> Vec<Arc<Stream>> {
+    WOKEN.set(Some(Vec::with_capacity(streams.len())));
+    for stream in streams {
+        stream.wake();
+    }
+    WOKEN.take().expect("BUG: a group was woken within a group")
+}
+
 impl Wake for Stream {
-    /// Puts the stream on the run queue. The caller has found it idle or parked.
+    /// Puts the stream on the run queue, or gives it to the thread that wakes its group. The caller has found it idle
+    /// or parked.
     fn wake(self: Arc<Self>) {
-        let run_queue = self.run_queue.clone();
-        // An error means that the pool has ended. The pool outlives every stream, so there is none.
-        let _ = run_queue.send(Job::Pass(self));
+        let mut stream = Some(self);
+        WOKEN.with_borrow_mut(|woken| {
+            if let Some(group) = woken {
+                group.extend(stream.take());
+            }
+        });
+        if let Some(stream) = stream {
+            let run_queue = stream.run_queue.clone();
+            // An error means that the pool has ended. The pool outlives every stream, so there is none.
+            let _ = run_queue.send(Job::Pass(stream));
+        }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::FrameSource;
 use super::batch::{Batch, Sink};
 use super::pass::{BeginOutcome, Pass};
 use super::pool::{Job, WorkerStatus, WriterPool};
-use super::stream::Stream;
+use super::stream::{Stream, wake_group};
 use crate::queue::race_window;
 
 impl WriterPool {
     /// The maximum number of streams whose passes run together. Between system calls a stream needs little work. Most
     /// of its time goes into loading code and data that the kernel has evicted from the processor's caches. A group
     /// loads them once.
-    const GROUP: usize = 16;
+    pub(super) const GROUP: usize = 16;
 
     /// Runs jobs from the run queue until the thread must leave.
     ///
@@ -26,7 +27,7 @@ impl WriterPool {
         let mut next = None;
         while let Ok(job) = next.take().map_or_else(|| self.jobs.recv(), Ok) {
             self.jobs_begun.fetch_add(1, Relaxed);
-            let may_take_long = !matches!(job, Job::Pass(_));
+            let may_take_long = !matches!(job, Job::Pass(_) | Job::Wake(_));
             status.since.store(self.now() << 1, SeqCst);
             if (may_take_long || !self.has_threads.load(Relaxed))
                 && self.asleep.load(SeqCst)
@@ -36,6 +37,7 @@ impl WriterPool {
             }
             match job {
                 Job::Pass(stream) => next = self.collect_group(stream, &mut group, &mut batch),
+                Job::Wake(streams) => self.pass_woken(streams, &mut group, &mut batch, status),
                 Job::PassAlone(stream) => match self.begin(stream, true, &mut batch) {
                     BeginOutcome::Pass(pass) => group.push(pass),
                     BeginOutcome::WaitsForSlot => {}
@@ -73,6 +75,20 @@ impl WriterPool {
             match self.jobs.try_recv() {
                 Ok(Job::Pass(next)) => stream = next,
                 other => return other.ok(),
+            }
+        }
+    }
+
+    /// Wakes a group of streams, and begins the passes of those that cannot block.
+    fn pass_woken(&self, streams: Vec<Waker>, group: &mut Vec<Pass>, batch: &mut Batch, status: &WorkerStatus) {
+        for stream in wake_group(streams) {
+            match self.begin(stream, false, batch) {
+                BeginOutcome::Pass(pass) => group.push(pass),
+                BeginOutcome::WaitsForSlot => {}
+                BeginOutcome::NeedsToBeAlone(stream) => self.put(Job::PassAlone(stream)),
+            }
+            if batch.len() >= FrameSource::BATCH {
+                self.write_group(group, batch, status);
             }
         }
     }

@@ -258,7 +258,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             let mut next = (new_event(), None);
             loop {
                 match registry.publish(names, next.0, next.1) {
-                    Ok((Published { subscribers, id, newest_large, may_retain }, deferred)) => {
+                    Ok((Published { subscribers, id, newest_large, may_retain }, mut deferred)) => {
+                        self.core.pool.wake_all(deferred.take_wake());
                         deferred.finish();
                         if may_retain {
                             self.core.pool.disconnect_slowest(registry, newest_large);

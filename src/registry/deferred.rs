@@ -44,6 +44,11 @@ thread_local! {
 }
 
 impl Deferred {
+    /// Takes the readers to wake, which the caller must then wake.
+    pub(crate) fn take_wake(&mut self) -> Vec<Wake> {
+        std::mem::take(&mut self.wake)
+    }
+
     /// Wakes streams, and runs application code: hooks, and the `Drop` of properties and closures.
     ///
     /// That code may publish, which may end further subscribers, whose hooks may publish again. So the outermost call
