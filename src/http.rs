@@ -76,10 +76,7 @@ impl ResponseHeaders {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(HeaderError::Name { name: name.into() });
         }
-        let allowed = |character: char| character.is_ascii_graphic() || matches!(character, ' ' | '\t');
-        if let Some(character) = value.chars().find(|&character| !allowed(character)) {
-            return Err(HeaderError::Value { name: name.into(), character });
-        }
+        Self::check(name, value)?;
         if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
             return Err(HeaderError::Reserved { name: name.into() });
         }
@@ -87,8 +84,17 @@ impl ResponseHeaders {
         Ok(self)
     }
 
+    /// Checks that the value can be a header's.
+    pub(crate) fn check(name: &str, value: &str) -> Result<(), HeaderError> {
+        let allowed = |character: char| character.is_ascii_graphic() || matches!(character, ' ' | '\t');
+        match value.chars().find(|&character| !allowed(character)) {
+            Some(character) => Err(HeaderError::Value { name: name.into(), character }),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the application's headers alone, for a response that is not a stream.
-    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+    #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
     pub(crate) fn own(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }

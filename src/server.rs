@@ -7,8 +7,8 @@
 //! let publisher = Publisher::new();
 //! let streams = publisher.clone();
 //! let server = EventServer::bind("127.0.0.1:5000")?.spawn(move |request| match request.path() {
-//!     "/news" => streams.subscription(()).last_event_id(request.last_event_id()).open().into(),
-//!     _ => Response::status(404, "only /news is here"),
+//!     "/news" => Ok(streams.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+//!     _ => Response::status(404),
 //! })?;
 //! publisher.publish("hello");
 //! server.stop()?;
@@ -61,20 +61,27 @@
 //! connection that carries no stream. So incomplete requests cannot keep other clients out.
 
 mod acceptor;
+mod body;
+mod body_budget;
 mod builder;
 mod connection;
 mod deadlines;
+mod encode;
 mod event_loop;
+mod handler_error;
 mod handlers;
+mod head;
 mod notifier;
 mod policy;
 mod quota;
+mod rejection;
 mod request;
 mod response;
+mod transfer;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -83,10 +90,12 @@ use crossbeam_channel::Receiver;
 
 pub use builder::EventServerBuilder;
 use event_loop::EventLoop;
+pub use handler_error::HandlerError;
 use handlers::Handlers;
 use notifier::{Message, Notifier};
 use policy::Policy;
-pub use request::Request;
+use quota::Quota;
+pub use request::{Request, RequestBuilder};
 pub use response::Response;
 
 /// The checked settings of a server.
@@ -96,8 +105,14 @@ struct Config {
     max_streams: usize,
     max_streams_per_ip: usize,
     handler_threads: usize,
+    max_body: usize,
+    max_body_memory: usize,
+    max_requests_per_connection: usize,
     write_timeout: Duration,
     header_read_timeout: Duration,
+    body_read_timeout: Duration,
+    keep_alive_timeout: Duration,
+    trusted_proxies: Vec<IpAddr>,
 }
 
 /// A server of event streams and nothing else; see the [module](self).
@@ -182,8 +197,9 @@ impl EventServer {
         R: Into<Response>,
     {
         let Self { listener, poll, config, notifier, inbox, .. } = self;
-        let handlers =
-            Handlers::start(config.handler_threads, Arc::new(move |request: &Request| handler(request).into()))?;
+        let quota = Quota::new(config.max_streams, config.max_streams_per_ip);
+        let handler = Arc::new(move |request: &Request| handler(request).into());
+        let handlers = Handlers::start(config.handler_threads, handler, &quota)?;
         EventLoop::new(poll, listener, config, notifier, inbox, handlers)
     }
 }

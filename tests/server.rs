@@ -123,8 +123,8 @@ fn head_gets_no_body_whatever_is_answered() {
     for answer in [
         || Response::retry_later(),
         || Response::do_not_reconnect(),
-        || Response::status(404, "nothing here"),
-        || Response::status(42, ""),
+        || Response::status(404).into(),
+        || Response::status(42).into(),
         || panic!("as it should"),
     ] as [fn() -> Response; 5]
     {
@@ -156,20 +156,21 @@ fn do_not_reconnect_is_204() {
 
 #[test]
 fn a_status_comes_with_its_text() {
-    let said = answered(|| Response::status(404, "there is /news: \u{e4}"));
-    assert_eq!((said.status, &*said.body), (404, "there is /news: \u{e4}\n"));
+    let said = answered(|| Response::text("there is /news: \u{e4}").with_status(404).into());
+    assert_eq!((said.status, &*said.body), (404, "there is /news: \u{e4}"));
     assert_eq!(said.header("Content-Type"), Some("text/plain; charset=utf-8"));
 }
 
 #[test]
 fn unusual_statuses_are_well_formed() {
     for status in [200, 204, 205, 304, 418, 451, 599] {
-        assert_eq!(answered(move || Response::status(status, "text")).status, status);
+        assert_eq!(answered(move || Response::text("text").with_status(status).into()).status, status);
     }
     for none in [0, 99, 100, 101, 199, 600, 1_000, u16::MAX] {
-        assert_eq!(answered(move || Response::status(none, "text")).status, 500, "{none}");
+        assert_eq!(Response::status(none).unwrap_err().status(), 500);
+        assert_eq!(answered(move || Response::status(none).into()).status, 500, "{none}");
     }
-    assert_eq!(answered(|| Response::status(404, "")).body, "");
+    assert_eq!(answered(|| Response::status(404).into()).body, "Not Found\n");
 }
 
 #[test]
@@ -208,7 +209,8 @@ fn a_reached_limit_is_answered_with_a_retry_time_and_a_bad_channel_with_400() {
 #[test]
 fn the_path_and_the_query_are_decoded() {
     let look = |request: &Request| {
-        let query: Vec<(String, String)> = request.query().collect();
+        let query: Vec<(String, String)> =
+            request.query().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         (request.path().to_owned(), query, request.query_value("b"), request.query_value("c"))
     };
     let (path, query, second, none) = seen(&get("/a%20b/%C3%A4?a=1%202&b=x+y&b=z&d"), look);

@@ -1,7 +1,7 @@
 //! The settings of an `EventServer`, checked before it is bound.
 
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,12 @@ pub struct EventServerBuilder {
     handler_threads: usize,
     write_timeout: Duration,
     header_read_timeout: Duration,
+    body_read_timeout: Duration,
+    keep_alive_timeout: Duration,
+    max_requests_per_connection: usize,
+    max_body: usize,
+    max_body_memory: Option<usize>,
+    trusted_proxies: Vec<IpAddr>,
     sockets: Options,
 }
 
@@ -35,6 +41,12 @@ impl EventServerBuilder {
             handler_threads: 4,
             write_timeout: Duration::from_secs(30),
             header_read_timeout: Duration::from_secs(10),
+            body_read_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(30),
+            max_requests_per_connection: 100_000,
+            max_body: 0,
+            max_body_memory: None,
+            trusted_proxies: Vec::new(),
             // The event loop has a timeout of its own, which any progress restarts.
             sockets: Options { user_timeout: None, ..Options::default() },
         }
@@ -132,9 +144,75 @@ impl EventServerBuilder {
         self
     }
 
-    /// Sets how long a client may take to send its request, from the start of its connection. Defaults to 10 s.
+    /// Sets how long a client may take to send the head of a request. Defaults to 10 s.
+    ///
+    /// The time begins with the connection, and for later requests with their first byte. Afterwards the request is
+    /// answered with 408.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
+        self
+    }
+
+    /// Accepts requests with a body of at most this many bytes, and with it all methods. Defaults to 0: only `GET` and
+    /// `HEAD` reach the handler.
+    ///
+    /// The handler gets a body only if it is whole. A larger one is answered with 413.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    /// use server_sent_events::server::{EventServer, Response};
+    ///
+    /// let publisher = Publisher::new();
+    /// let server = EventServer::builder().max_body(64 * 1024).bind("127.0.0.1:0")?.spawn(move |request| {
+    ///     publisher.publish(request.body_text()?);
+    ///     Response::status(204)
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Sets how many bytes the bodies of all requests may have together, from their arrival until the handler has
+    /// responded. Defaults to 16 MiB, or to eight times [`max_body`](Self::max_body) if that is more.
+    ///
+    /// If the limit is reached, the slowest body that is still incomplete is answered with 408; if there is no other
+    /// one, the request itself with 503.
+    pub fn max_body_memory(mut self, bytes: usize) -> Self {
+        self.max_body_memory = Some(bytes);
+        self
+    }
+
+    /// Sets how long a client may take to send a body. Each 4 KiB that arrive extend the time by a second. Defaults to
+    /// 10 s. Afterwards the request is answered with 408.
+    pub fn body_read_timeout(mut self, timeout: Duration) -> Self {
+        self.body_read_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a connection stays open after a response, to wait for the next request. Defaults to 30 s.
+    ///
+    /// The server closes such connections earlier if it needs their place for others.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sets the limit of requests per connection. The response to the last one closes the connection. Defaults to
+    /// 100,000.
+    pub fn max_requests_per_connection(mut self, requests: usize) -> Self {
+        self.max_requests_per_connection = requests;
+        self
+    }
+
+    /// Takes the clients' addresses from the header `X-Forwarded-For` if the request comes from one of these proxies.
+    /// Defaults to no proxy: anybody could forge the header.
+    ///
+    /// [`Request::client_ip`](super::Request::client_ip) and [`max_streams_per_ip`](Self::max_streams_per_ip) use these
+    /// addresses. The client is the last address in the header that does not belong to one of these proxies.
+    pub fn trust_forwarded_for(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.trusted_proxies.extend(proxies.into_iter().map(|proxy| proxy.to_canonical()));
         self
     }
 
@@ -174,13 +252,19 @@ impl EventServerBuilder {
         let config = Config {
             policy: self
                 .policy
-                .build(local_addr)
+                .build(local_addr, self.max_body > 0)
                 .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?,
             max_streams: self.max_streams.unwrap_or_else(default_max_streams),
             max_streams_per_ip: self.max_streams_per_ip,
             handler_threads: self.handler_threads,
             write_timeout: self.write_timeout,
             header_read_timeout: self.header_read_timeout,
+            body_read_timeout: self.body_read_timeout,
+            keep_alive_timeout: self.keep_alive_timeout,
+            max_requests_per_connection: self.max_requests_per_connection,
+            max_body: self.max_body,
+            max_body_memory: self.max_body_memory.unwrap_or_else(|| default_body_memory(self.max_body)),
+            trusted_proxies: self.trusted_proxies,
         };
         let poll = mio::Poll::new()?;
         let (messages, inbox) = unbounded();
@@ -195,8 +279,16 @@ impl EventServerBuilder {
         InvalidSetting::check("max_streams_per_ip", self.max_streams_per_ip == 0)?;
         InvalidSetting::check("handler_threads", self.handler_threads == 0)?;
         InvalidSetting::check("write_timeout", self.write_timeout.is_zero())?;
-        InvalidSetting::check("header_read_timeout", self.header_read_timeout.is_zero())
+        InvalidSetting::check("header_read_timeout", self.header_read_timeout.is_zero())?;
+        InvalidSetting::check("body_read_timeout", self.body_read_timeout.is_zero())?;
+        InvalidSetting::check("keep_alive_timeout", self.keep_alive_timeout.is_zero())?;
+        InvalidSetting::check("max_requests_per_connection", self.max_requests_per_connection == 0)?;
+        InvalidSetting::check("max_body_memory", self.max_body_memory == Some(0))
     }
+}
+
+fn default_body_memory(max_body: usize) -> usize {
+    max_body.saturating_mul(8).max(16 * 1024 * 1024)
 }
 
 /// Returns a limit that leaves some descriptors for everything but streams.

@@ -1,34 +1,75 @@
 //! One connection as a state machine without a socket: bytes and deadlines in, actions out.
 
 //  state        waits for                                             next
-//  ReadingHead  the rest of the request's head                        Handling, Responding
+//  Reading      the next request's head                               Admitting
+//  Admitting    the server's decision whether it takes the request    ReadingBody, Handling, Responding
+//  ReadingBody  the rest of the request's body                        Handling, Responding
 //  Handling     the handler's response                                Streaming, Responding
 //  Streaming    the end of the stream, which a writer thread writes   Lingering
-//  Responding   room in the socket for the rest of a short response   Lingering
+//  Responding   room in the socket for the rest of a response         Reading, Lingering
 //  Lingering    the client's end of the connection. The client's bytes are discarded: if the socket were closed with
 //               unread bytes, the kernel would reset the connection, and the client could lose the response
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::Request;
+use super::body::{BodyReader, Framing};
+use super::body_budget::{BodyBudget, BodyBytes};
+use super::encode::Outgoing;
 use super::handlers::{CallId, StreamEnd};
+use super::head::{self, Parsed};
 use super::quota::StreamSlot;
-use super::request::{self, Parsed};
+use super::rejection::Rejection;
+use super::request::Request;
 use crate::subscription::SubscriptionHandle;
 
 /// One connection.
 pub(super) struct Connection {
     peer_addr: SocketAddr,
+    /// Bytes that are not part of a request yet.
+    input: Vec<u8>,
+    /// The number of requests so far.
+    requests: usize,
+    /// The client sends nothing more. It may still wait for a response.
+    input_ended: bool,
     state: State,
 }
 
 enum State {
-    ReadingHead(Vec<u8>),
-    Handling { call: CallId, slot: StreamSlot },
+    Reading,
+    Admitting,
+    ReadingBody { incoming: Box<Incoming>, reader: BodyReader, bytes: BodyBytes },
+    Handling { call: CallId, may_stream: bool },
     Streaming { stream: SubscriptionHandle, is_ending: bool, _slot: StreamSlot },
-    Responding { bytes: Vec<u8>, written: usize },
+    Responding { outgoing: Outgoing, written: usize },
     Lingering,
+}
+
+/// The phases of a connection, by what its deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No request has begun since the last response.
+    Idle,
+    Head,
+    Body,
+    /// The handler or a stream has the connection, without a deadline.
+    Busy,
+    Responding,
+    Lingering,
+}
+
+/// A request that the server has taken.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) request: Request,
+    /// Header lines for the response.
+    pub(super) headers: String,
+    pub(super) keep_alive: bool,
+    /// More bytes arrived with the request, so it cannot be answered with a stream.
+    pub(super) is_followed: bool,
+    /// The memory of its body, counted until the handler has responded.
+    pub(super) body_bytes: Option<BodyBytes>,
 }
 
 /// The next step of the event loop for a connection.
@@ -36,12 +77,19 @@ enum State {
 pub(super) enum Action {
     /// Do nothing until the next event.
     Wait,
-    /// Check the request, and have it answered.
-    Dispatch(Request),
+    /// Read again from the socket, since bytes may be left there.
+    Read,
+    /// Decide whether the server takes the request, whose body is announced so.
+    Admit(Request, Framing),
+    /// Ask the client to send the body (`Expect: 100-continue`).
+    Continue,
+    /// The memory for bodies is exhausted. Make room, then [resume](Connection::resume).
+    MakeRoom,
+    /// Have the request answered.
+    Dispatch(Box<Incoming>),
     /// Answer invalid input with an error.
     Reject {
-        status: u16,
-        reason: &'static str,
+        rejection: Rejection,
         with_body: bool,
     },
     /// Write the unwritten bytes, as far as the socket takes them.
@@ -56,78 +104,181 @@ pub(super) enum Action {
 }
 
 impl Connection {
+    /// The number of bytes that are read ahead of the current request.
+    const MAX_READ_AHEAD: usize = 16 * 1024;
+
     pub(super) fn new(peer_addr: SocketAddr) -> Self {
-        Self { peer_addr, state: State::ReadingHead(Vec::new()) }
+        Self { peer_addr, input: Vec::new(), requests: 0, input_ended: false, state: State::Reading }
     }
 
-    pub(super) fn peer_addr(&self) -> SocketAddr {
-        self.peer_addr
+    pub(super) fn phase(&self) -> Phase {
+        match &self.state {
+            State::Reading if self.requests > 0 && self.input.is_empty() => Phase::Idle,
+            State::Reading => Phase::Head,
+            State::ReadingBody { .. } => Phase::Body,
+            State::Admitting | State::Handling { .. } | State::Streaming { .. } => Phase::Busy,
+            State::Responding { .. } => Phase::Responding,
+            State::Lingering => Phase::Lingering,
+        }
+    }
+
+    /// Returns the number of requests so far.
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// Returns how many bytes of the current body have been received.
+    pub(super) fn body_received(&self) -> usize {
+        if let State::ReadingBody { reader, .. } = &self.state { reader.received() } else { 0 }
+    }
+
+    /// Returns whether the socket should be read. If not, it is read again after the response.
+    pub(super) fn wants_input(&self) -> bool {
+        match &self.state {
+            State::Handling { .. } | State::Responding { .. } => self.input.len() < Self::MAX_READ_AHEAD,
+            _ => true,
+        }
     }
 
     /// Handles bytes from the client.
     pub(super) fn received(&mut self, bytes: &[u8]) -> Action {
-        let head = match &mut self.state {
-            State::ReadingHead(head) => head,
+        match &self.state {
             // Bytes after a request end its stream: none may follow, and their meaning is unknown.
-            State::Handling { .. } | State::Streaming { .. } => return self.lost(io::ErrorKind::InvalidData),
-            State::Responding { .. } | State::Lingering => return Action::Wait,
-        };
-        head.extend_from_slice(bytes);
-        match request::parse(head, self.peer_addr) {
+            State::Streaming { .. } => return self.lost(io::ErrorKind::InvalidData),
+            State::Responding { outgoing, .. } if !outgoing.keep_alive => return Action::Wait,
+            State::Lingering => return Action::Wait,
+            _ => {}
+        }
+        self.input.extend_from_slice(bytes);
+        self.resume()
+    }
+
+    /// Continues with the bytes that have been received.
+    pub(super) fn resume(&mut self) -> Action {
+        match &mut self.state {
+            State::Reading => self.read_head(),
+            State::ReadingBody { .. } => self.read_body(),
+            _ => Action::Wait,
+        }
+    }
+
+    fn read_head(&mut self) -> Action {
+        match head::parse(&self.input, self.peer_addr) {
             Parsed::Incomplete => Action::Wait,
-            Parsed::Invalid(status, reason) => self.reject(status, reason),
-            Parsed::Complete(request, length) if length < head.len() && request::is_supported(request.method()) => {
-                self.reject(400, "unexpected data after the request")
+            Parsed::Invalid(rejection) => self.reject(rejection),
+            Parsed::Complete(request, framing, length) => {
+                self.consume(length);
+                if framing == Framing::None && matches!(head::parse(&self.input, self.peer_addr), Parsed::Invalid(_)) {
+                    return self.reject(Rejection::bad("unexpected data after the request"));
+                }
+                self.requests += 1;
+                self.state = State::Admitting;
+                Action::Admit(request, framing)
             }
-            Parsed::Complete(request, _) => Action::Dispatch(request),
+        }
+    }
+
+    /// Handles that the server takes the request, with the headers for its response.
+    pub(super) fn admitted(&mut self, incoming: Box<Incoming>, reader: BodyReader, budget: &Arc<BodyBudget>) -> Action {
+        if reader.is_complete() {
+            return self.dispatch(incoming);
+        }
+        let expects = incoming.request.expects_continue() && self.input.is_empty();
+        self.state = State::ReadingBody { incoming, reader, bytes: budget.reserve_none() };
+        if expects { Action::Continue } else { self.read_body() }
+    }
+
+    fn read_body(&mut self) -> Action {
+        let State::ReadingBody { reader, bytes, .. } = &mut self.state else { return Action::Wait };
+        // Counted before they are copied, so that no body grows beyond the budget.
+        if !bytes.grow_to(reader.received() + self.input.len()) {
+            return Action::MakeRoom;
+        }
+        match reader.read(&self.input) {
+            Err(rejection) => self.reject(rejection),
+            Ok(count) => {
+                let is_complete = reader.is_complete();
+                self.consume(count);
+                if is_complete { self.dispatch_body() } else { Action::Wait }
+            }
+        }
+    }
+
+    fn dispatch_body(&mut self) -> Action {
+        let State::ReadingBody { mut incoming, reader, bytes } = std::mem::replace(&mut self.state, State::Admitting)
+        else {
+            unreachable!("BUG: no body is being read");
+        };
+        incoming.request.set_body(reader.into_body());
+        incoming.body_bytes = Some(bytes);
+        self.dispatch(incoming)
+    }
+
+    fn dispatch(&self, mut incoming: Box<Incoming>) -> Action {
+        incoming.keep_alive &= !self.input_ended;
+        incoming.is_followed = !self.input.is_empty();
+        Action::Dispatch(incoming)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.drain(..count);
+        if self.input.is_empty() {
+            // Most connections will carry a stream, which needs no buffer.
+            self.input = Vec::new();
         }
     }
 
     /// Handles the end of the client's bytes, or an error of the socket.
     pub(super) fn input_ended(&mut self, error: io::ErrorKind) -> Action {
+        let is_end = error == io::ErrorKind::UnexpectedEof;
         match &self.state {
+            State::Handling { may_stream: false, .. } | State::Responding { .. } if is_end => {
+                self.input_ended = true;
+                Action::Wait
+            }
             State::Handling { .. } | State::Streaming { .. } => self.lost(error),
-            State::ReadingHead(_) | State::Responding { .. } | State::Lingering => Action::Close,
+            State::ReadingBody { .. } if is_end => {
+                self.reject(Rejection::bad("the body ended before its announced end"))
+            }
+            _ => Action::Close,
         }
     }
 
     /// Handles the connection's deadline.
     pub(super) fn deadline_passed(&mut self) -> Action {
-        match &self.state {
-            State::ReadingHead(_) => self.reject(408, "the request did not arrive in time"),
-            State::Responding { .. } | State::Lingering => Action::Close,
-            // These states have no deadline.
-            State::Handling { .. } | State::Streaming { .. } => Action::Wait,
+        match self.phase() {
+            Phase::Head => self.reject(Rejection::new(408, "the request did not arrive in time")),
+            Phase::Body => self.reject(Rejection::new(408, "the body did not arrive in time")),
+            Phase::Idle | Phase::Responding | Phase::Lingering => Action::Close,
+            Phase::Busy => Action::Wait,
         }
     }
 
     /// Handles that the request was given to the handler.
-    pub(super) fn dispatched(&mut self, call: CallId, slot: StreamSlot) {
-        self.state = State::Handling { call, slot };
+    pub(super) fn dispatched(&mut self, call: CallId, may_stream: bool) {
+        self.state = State::Handling { call, may_stream };
     }
 
-    /// Handles a short response. It is not a stream, so its slot is released.
-    pub(super) fn respond(&mut self, bytes: Vec<u8>) -> Action {
+    /// Handles a response that is not a stream.
+    pub(super) fn respond(&mut self, outgoing: Outgoing) -> Action {
         match &self.state {
-            State::ReadingHead(_) | State::Handling { .. } => {
-                self.state = State::Responding { bytes, written: 0 };
+            State::Streaming { .. } | State::Responding { .. } | State::Lingering => Action::Wait,
+            _ => {
+                self.state = State::Responding { outgoing, written: 0 };
                 Action::Write
             }
-            State::Streaming { .. } | State::Responding { .. } | State::Lingering => Action::Wait,
         }
     }
 
     /// Handles that the handler answered with a stream.
-    pub(super) fn stream_started(&mut self, stream: SubscriptionHandle) -> Action {
-        match std::mem::replace(&mut self.state, State::Lingering) {
-            State::Handling { slot, .. } => {
+    pub(super) fn stream_started(&mut self, stream: SubscriptionHandle, slot: StreamSlot) -> Action {
+        let aborted = |stream| Action::EndStream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted));
+        match &self.state {
+            State::Handling { .. } => {
                 self.state = State::Streaming { stream, is_ending: false, _slot: slot };
-                Action::Wait
+                if self.input.is_empty() { Action::Wait } else { self.lost(io::ErrorKind::InvalidData) }
             }
-            other => {
-                self.state = other;
-                Action::EndStream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted))
-            }
+            _ => aborted(stream),
         }
     }
 
@@ -138,34 +289,57 @@ impl Connection {
         if took_all { Action::Linger } else { Action::Close }
     }
 
-    /// Returns the unwritten bytes of a short response.
-    pub(super) fn unwritten(&self) -> Option<&[u8]> {
-        match &self.state {
-            State::Responding { bytes, written } => Some(&bytes[*written..]),
-            _ => None,
+    /// Writes the rest of a response with this function, once. Returns `None` if there is nothing to write.
+    pub(super) fn write(
+        &mut self,
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Option<io::Result<Action>> {
+        let State::Responding { outgoing, written } = &mut self.state else { return None };
+        let (head, body) = (&outgoing.head[..], outgoing.body());
+        let slices = match written.checked_sub(head.len()) {
+            Some(written) => [IoSlice::new(&body[written..]), IoSlice::new(&[])],
+            None => [IoSlice::new(&head[*written..]), IoSlice::new(body)],
+        };
+        let count = match write(&slices) {
+            Ok(count) => count,
+            Err(error) => return Some(Err(error)),
+        };
+        *written += count;
+        if *written < head.len() + body.len() {
+            return Some(Ok(Action::Write));
         }
+        Some(Ok(self.responded()))
     }
 
-    /// Handles that the socket took this many of those bytes.
-    pub(super) fn wrote(&mut self, count: usize) -> Action {
-        let State::Responding { bytes, written } = &mut self.state else { return Action::Wait };
-        *written += count;
-        if *written < bytes.len() {
-            return Action::Wait;
+    /// Handles that a response is written.
+    fn responded(&mut self) -> Action {
+        let State::Responding { outgoing, .. } = std::mem::replace(&mut self.state, State::Lingering) else {
+            unreachable!("BUG: no response is being written");
+        };
+        if !outgoing.keep_alive || self.input_ended {
+            self.input = Vec::new();
+            return Action::Linger;
         }
-        self.state = State::Lingering;
-        Action::Linger
+        self.state = State::Reading;
+        match self.resume() {
+            Action::Wait => Action::Read,
+            action => action,
+        }
     }
 
     /// Handles the stop of the server. Requests that are under way are still answered.
     pub(super) fn stop(&mut self) -> Action {
         match &mut self.state {
-            State::ReadingHead(_) => Action::Close,
+            State::Reading | State::ReadingBody { .. } => Action::Close,
             State::Streaming { stream, is_ending, .. } if !*is_ending => {
                 *is_ending = true;
                 Action::EndStream(stream.clone(), StreamEnd::Close)
             }
-            _ => Action::Wait,
+            _ => {
+                // Closes after the response.
+                self.input_ended = true;
+                Action::Wait
+            }
         }
     }
 
@@ -190,166 +364,10 @@ impl Connection {
         }
     }
 
-    fn reject(&self, status: u16, reason: &'static str) -> Action {
-        let with_body = !matches!(&self.state, State::ReadingHead(head) if head.starts_with(b"HEAD "));
-        Action::Reject { status, reason, with_body }
+    fn reject(&self, rejection: Rejection) -> Action {
+        Action::Reject { rejection, with_body: !self.input.starts_with(b"HEAD ") }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::Publisher;
-    use crate::server::quota::Quota;
-
-    const GET: &[u8] = b"GET /news HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    const CLIENT: [u8; 4] = [127, 0, 0, 1];
-
-    /// A connection, the quota from which it takes its only slot, and a publisher for its stream.
-    struct Setup {
-        connection: Connection,
-        quota: Arc<Quota>,
-        publisher: Publisher,
-    }
-
-    impl Setup {
-        fn reading() -> Self {
-            let connection = Connection::new((CLIENT, 1).into());
-            Self { connection, quota: Quota::new(1, 1), publisher: Publisher::new() }
-        }
-
-        fn handling() -> Self {
-            let mut setup = Self::reading();
-            assert!(matches!(setup.connection.received(GET), Action::Dispatch(_)));
-            let slot = setup.quota.try_acquire(CLIENT.into()).unwrap();
-            setup.connection.dispatched(CallId(7), slot);
-            setup
-        }
-
-        fn streaming() -> Self {
-            let mut setup = Self::handling();
-            let stream = setup.stream();
-            assert!(matches!(setup.connection.stream_started(stream), Action::Wait));
-            setup
-        }
-
-        fn responding(bytes: &[u8]) -> Self {
-            let mut setup = Self::handling();
-            assert!(matches!(setup.connection.respond(bytes.to_vec()), Action::Write));
-            setup
-        }
-
-        /// Returns a handle. Its subscription is dropped, since no test here needs it.
-        fn stream(&self) -> SubscriptionHandle {
-            self.publisher.subscribe().unwrap().handle()
-        }
-
-        fn slot_is_free(&self) -> bool {
-            self.quota.try_acquire(IpAddr::from(CLIENT)).is_some()
-        }
-    }
-
-    #[track_caller]
-    fn is_rejected(action: &Action, status: u16) {
-        assert!(matches!(action, Action::Reject { status: rejected, .. } if *rejected == status), "{action:?}");
-    }
-
-    #[test]
-    fn a_request_is_dispatched_with_its_last_byte() {
-        let mut setup = Setup::reading();
-        let (last, first) = GET.split_last().unwrap();
-        for byte in first {
-            assert!(matches!(setup.connection.received(&[*byte]), Action::Wait));
-        }
-        let Action::Dispatch(request) = setup.connection.received(&[*last]) else { panic!("not dispatched") };
-        assert_eq!((request.method(), request.path()), ("GET", "/news"));
-    }
-
-    #[test]
-    fn bytes_that_are_no_request_are_rejected() {
-        is_rejected(&Setup::reading().connection.received(b"\x16\x03\x01"), 400);
-        is_rejected(&Setup::reading().connection.received(&[GET, b"x"].concat()), 400);
-        is_rejected(&Setup::reading().connection.deadline_passed(), 408);
-        let mut setup = Setup::reading();
-        setup.connection.received(b"HEAD / HT");
-        assert!(matches!(setup.connection.deadline_passed(), Action::Reject { with_body: false, .. }));
-    }
-
-    #[test]
-    fn a_client_that_leaves_while_the_handler_runs_has_its_call_withdrawn() {
-        for (lose, error) in [
-            (|connection| connection.input_ended(io::ErrorKind::ConnectionReset), io::ErrorKind::ConnectionReset),
-            (|connection| connection.received(b"x"), io::ErrorKind::InvalidData),
-        ] as [(fn(&mut Connection) -> Action, io::ErrorKind); 2]
-        {
-            let mut setup = Setup::handling();
-            let action = lose(&mut setup.connection);
-            assert!(matches!(action, Action::Withdraw(CallId(7), lost) if lost == error), "{action:?}");
-            drop(setup.connection.close());
-            let quota = setup.quota;
-            assert!(quota.try_acquire(CLIENT.into()).is_some());
-        }
-    }
-
-    #[test]
-    fn a_stream_ends_once_however_often_its_client_is_lost() {
-        let mut setup = Setup::streaming();
-        assert!(setup.connection.may_stream());
-        let action = setup.connection.received(b"x");
-        let lost = StreamEnd::Lost(io::ErrorKind::InvalidData);
-        assert!(matches!(action, Action::EndStream(_, end) if end == lost));
-        assert!(matches!(setup.connection.received(b"y"), Action::Wait));
-        assert!(matches!(setup.connection.input_ended(io::ErrorKind::ConnectionReset), Action::Wait));
-        // A writer thread may still hold the socket.
-        assert!(!setup.slot_is_free());
-        assert!(matches!(setup.connection.stream_finished(false), Action::Close));
-        assert!(setup.slot_is_free());
-    }
-
-    #[test]
-    fn a_stream_that_was_written_to_its_end_lingers_and_frees_its_slot() {
-        let mut setup = Setup::streaming();
-        assert!(!setup.slot_is_free());
-        assert!(matches!(setup.connection.stream_finished(true), Action::Linger));
-        assert!(setup.slot_is_free());
-        assert!(matches!(setup.connection.received(b"x"), Action::Wait));
-        assert!(matches!(setup.connection.input_ended(io::ErrorKind::UnexpectedEof), Action::Close));
-    }
-
-    #[test]
-    fn a_short_response_is_written_in_parts_and_frees_the_slot_at_once() {
-        let mut setup = Setup::responding(b"hello");
-        assert!(setup.slot_is_free());
-        assert!(matches!(setup.connection.wrote(2), Action::Wait));
-        assert_eq!(setup.connection.unwritten(), Some(&b"llo"[..]));
-        assert!(matches!(setup.connection.wrote(3), Action::Linger));
-        assert_eq!(setup.connection.unwritten(), None);
-        assert!(matches!(setup.connection.deadline_passed(), Action::Close));
-        assert!(matches!(Setup::responding(b"hello").connection.deadline_passed(), Action::Close));
-    }
-
-    #[test]
-    fn a_stream_that_comes_too_late_is_ended() {
-        let mut setup = Setup::responding(b"hello");
-        let stream = setup.stream();
-        let lost = StreamEnd::Lost(io::ErrorKind::ConnectionAborted);
-        assert!(matches!(setup.connection.stream_started(stream), Action::EndStream(_, end) if end == lost));
-        assert_eq!(setup.connection.unwritten(), Some(&b"hello"[..]));
-    }
-
-    #[test]
-    fn a_stop_closes_connections_without_a_request_and_lets_the_rest_finish() {
-        assert!(matches!(Setup::reading().connection.stop(), Action::Close));
-        assert!(matches!(Setup::handling().connection.stop(), Action::Wait));
-        assert!(matches!(Setup::responding(b"hello").connection.stop(), Action::Wait));
-        let mut setup = Setup::streaming();
-        assert!(matches!(setup.connection.stop(), Action::EndStream(_, StreamEnd::Close)));
-        assert!(matches!(setup.connection.stop(), Action::Wait));
-        assert!(matches!(setup.connection.close(), Action::Wait));
-        let closed = Setup::streaming().connection.close();
-        assert!(matches!(closed, Action::EndStream(_, StreamEnd::Lost(io::ErrorKind::ConnectionAborted))));
-    }
-}
+mod tests;

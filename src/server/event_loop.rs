@@ -4,8 +4,8 @@
 // before its first write. Tokens are never reused, so a late event or message finds no connection.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::acceptor::{Accepted, Acceptor};
-use super::connection::{Action, Connection};
-use super::deadlines::{Deadlines, after};
-use super::handlers::{Call, Handlers, StreamEnd};
+use super::body_budget::BodyBudget;
+use super::connection::{Action, Connection, Phase};
+use super::deadlines::{Timers, after};
+use super::handlers::{Handlers, StreamEnd};
 use super::notifier::{Message, Notifier, SharedSocket};
-use super::policy::Verdict;
-use super::quota::Quota;
-use super::{Config, Request, response};
+use super::{Config, encode};
 use crate::log;
 use crate::queue::drop_caught;
 
@@ -50,34 +49,37 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 /// The number of connections that are accepted before other events are handled.
 const MAX_ACCEPTS: usize = 256;
 
-/// The number of reads of a connection per event. A connection with more bytes is closed: its head is complete or too
-/// long by then, and nothing may follow it.
-const MAX_READS: usize = 64;
+/// The rate in bytes per second below which a body is too slow, after the first
+/// [`body_read_timeout`](super::EventServerBuilder::body_read_timeout).
+const SLOWEST_BODY: u64 = 4 * 1024;
 
 /// The state of the event loop's thread.
 pub(super) struct EventLoop {
     poll: Poll,
-    acceptor: Acceptor,
-    config: Config,
+    pub(super) acceptor: Acceptor,
+    pub(super) config: Config,
     notifier: Arc<Notifier>,
     inbox: Receiver<Message>,
-    handlers: Handlers,
-    quota: Arc<Quota>,
-    connections: HashMap<usize, Entry>,
+    pub(super) handlers: Handlers,
+    pub(super) body_budget: Arc<BodyBudget>,
+    pub(super) connections: HashMap<usize, Entry>,
     next_token: usize,
-    /// The deadline of each connection's head.
-    head_deadlines: Deadlines,
-    /// The deadline of each connection with a short response: its write timeout, or the end of lingering.
-    linger_deadlines: Deadlines,
+    pub(super) timers: Timers,
+    /// The connections that may have bytes although their last event has passed.
+    pub(super) unread: Vec<usize>,
     last_sweep: Instant,
     /// `Some` once the server stops.
-    stop_deadline: Option<Instant>,
-    scratch: Vec<u8>,
+    pub(super) stop_deadline: Option<Instant>,
+    pub(super) scratch: Vec<u8>,
 }
 
-struct Entry {
-    connection: Connection,
-    socket: Arc<SharedSocket>,
+pub(super) struct Entry {
+    pub(super) connection: Connection,
+    pub(super) socket: Arc<SharedSocket>,
+    /// The phase that its deadline is for, and the request that it belongs to.
+    pub(super) timed: (Phase, usize),
+    /// When that phase began, or last progressed.
+    pub(super) since: Instant,
 }
 
 impl EventLoop {
@@ -90,7 +92,7 @@ impl EventLoop {
         handlers: Handlers,
     ) -> io::Result<Self> {
         let acceptor = Acceptor::new(listener, poll.registry(), LISTENER)?;
-        let quota = Quota::new(config.max_streams, config.max_streams_per_ip);
+        let body_budget = BodyBudget::new(config.max_body_memory);
         Ok(Self {
             poll,
             acceptor,
@@ -98,11 +100,11 @@ impl EventLoop {
             notifier,
             inbox,
             handlers,
-            quota,
+            body_budget,
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
-            head_deadlines: Deadlines::default(),
-            linger_deadlines: Deadlines::default(),
+            timers: Timers::default(),
+            unread: Vec::new(),
             last_sweep: Instant::now(),
             stop_deadline: None,
             scratch: vec![0; 16 * 1024],
@@ -136,8 +138,9 @@ impl EventLoop {
             for event in &events {
                 self.handle_event(event);
             }
-            while let Ok(message) = self.inbox.try_recv() {
-                self.receive(message);
+            self.receive_all();
+            for token in std::mem::take(&mut self.unread) {
+                self.read(token);
             }
             let now = Instant::now();
             self.run_timers(now);
@@ -162,11 +165,18 @@ impl EventLoop {
         }
     }
 
+    fn receive_all(&mut self) {
+        let inbox = self.inbox.clone();
+        for message in self.notifier.take(&inbox) {
+            self.receive(message);
+        }
+    }
+
     fn receive(&mut self, message: Message) {
         match message {
-            Message::StreamStarted(token, stream) => match self.connections.get_mut(&token) {
+            Message::StreamStarted(token, stream, slot) => match self.connections.get_mut(&token) {
                 Some(entry) => {
-                    let action = entry.connection.stream_started(stream);
+                    let action = entry.connection.stream_started(stream, slot);
                     self.apply(token, action);
                     if self.stop_deadline.is_some() {
                         self.stop_connection(token);
@@ -174,7 +184,10 @@ impl EventLoop {
                 }
                 None => self.handlers.end_stream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted)),
             },
-            Message::Respond(token, bytes) => self.respond(token, bytes),
+            Message::Respond(token, outgoing) => {
+                let action = self.respond(token, outgoing);
+                self.apply(token, action);
+            }
             Message::StreamFinished(token, took_all) => {
                 if let Some(entry) = self.connections.get_mut(&token) {
                     let action = entry.connection.stream_finished(took_all);
@@ -185,24 +198,60 @@ impl EventLoop {
         }
     }
 
-    /// Performs the action of a connection.
-    fn apply(&mut self, token: usize, action: Action) {
-        match action {
-            Action::Wait => {}
-            Action::Dispatch(request) => self.dispatch(token, request),
-            Action::Reject { status, reason, with_body } => {
-                let bytes = response::message(status, self.config.policy.vary(), reason, with_body);
-                self.respond(token, bytes);
+    /// Performs the actions of a connection, until it waits for the next event.
+    pub(super) fn apply(&mut self, token: usize, mut action: Action) {
+        loop {
+            action = match action {
+                Action::Wait => break,
+                Action::Read => {
+                    self.unread.push(token);
+                    break;
+                }
+                Action::Admit(request, framing) => self.admit(token, request, framing),
+                Action::Continue => self.ask_for_body(token),
+                Action::MakeRoom => self.make_room_for_body(token),
+                Action::Dispatch(incoming) => self.dispatch(token, incoming),
+                Action::Reject { rejection, with_body } => {
+                    let outgoing = encode::rejection(rejection, self.config.policy.vary(), with_body);
+                    self.respond(token, outgoing)
+                }
+                Action::Write => self.write(token),
+                Action::Linger => self.linger(token),
+                Action::EndStream(stream, end) => {
+                    self.handlers.end_stream(stream, end);
+                    break;
+                }
+                Action::Withdraw(call, error) => {
+                    self.handlers.withdraw(call, error);
+                    Action::Close
+                }
+                Action::Close => return self.close(token),
             }
-            Action::Write => self.continue_write(token),
-            Action::Linger => self.linger(token),
-            Action::EndStream(stream, end) => self.handlers.end_stream(stream, end),
-            Action::Withdraw(call, error) => {
-                self.handlers.withdraw(call, error);
-                self.close(token);
-            }
-            Action::Close => self.close(token),
         }
+        self.set_deadline(token);
+    }
+
+    /// Sets the deadline of the connection's phase.
+    fn set_deadline(&mut self, token: usize) {
+        let Some(entry) = self.connections.get_mut(&token) else { return };
+        let phase = entry.connection.phase();
+        let timed = (phase, entry.connection.requests());
+        if timed != entry.timed {
+            self.timers.clear(entry.timed.0, token);
+            (entry.timed, entry.since) = (timed, Instant::now());
+        }
+        let timeout = match phase {
+            Phase::Busy => return,
+            Phase::Idle => self.config.keep_alive_timeout,
+            Phase::Head => self.config.header_read_timeout,
+            Phase::Body => {
+                let received = entry.connection.body_received() as u64;
+                self.config.body_read_timeout.saturating_add(Duration::from_millis(received * 1_000 / SLOWEST_BODY))
+            }
+            Phase::Responding => self.config.write_timeout,
+            Phase::Lingering => LINGER,
+        };
+        self.timers.set(phase, token, after(entry.since, timeout));
     }
 
     fn accept(&mut self) {
@@ -222,11 +271,10 @@ impl EventLoop {
         self.acceptor.resume_soon();
     }
 
-    /// Closes one connection without a stream: one that has its response, or else the one whose head has been
-    /// incomplete the longest. Returns whether there was one. Most heads arrive in one piece, so an old incomplete head
-    /// is most likely to keep others out.
+    /// Closes one connection that neither the handler nor a stream has. Returns whether there was one.
     fn evict_oldest(&mut self) -> bool {
-        let oldest = self.linger_deadlines.pop_first().or_else(|| self.head_deadlines.pop_first());
+        let since = |token| self.connections.get(&token).map(|entry: &Entry| entry.since);
+        let oldest = self.timers.to_evict(since);
         if let Some(token) = oldest {
             self.close(token);
         }
@@ -240,134 +288,28 @@ impl EventLoop {
             return;
         }
         let socket = SharedSocket::new(token, socket, &self.notifier);
-        self.connections.insert(token, Entry { connection: Connection::new(peer_addr), socket });
-        self.head_deadlines.set(token, after(Instant::now(), self.config.header_read_timeout));
+        let connection = Connection::new(peer_addr);
+        let timed = (Phase::Busy, 0);
+        self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now() });
+        self.set_deadline(token);
         // Most clients have sent their request by now.
         self.read(token);
     }
 
-    /// Reads until the socket would block.
-    fn read(&mut self, token: usize) {
-        for _ in 0..MAX_READS {
-            let Some(Entry { connection, socket }) = self.connections.get_mut(&token) else { return };
-            let action = match (&socket.socket).read(&mut self.scratch) {
-                Ok(0) => {
-                    let action = connection.input_ended(io::ErrorKind::UnexpectedEof);
-                    return self.apply(token, action);
-                }
-                Ok(count) => connection.received(&self.scratch[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    let action = connection.input_ended(error.kind());
-                    return self.apply(token, action);
-                }
-            };
-            self.apply(token, action);
-        }
-        self.close(token);
-    }
-
-    /// Answers a request by the policy or by a limit, or gives it to the handler.
-    fn dispatch(&mut self, token: usize, request: Request) {
-        let Some(Entry { connection, socket }) = self.connections.get_mut(&token) else { return };
-        let is_head = request.method() == "HEAD";
-        let headers = match self.config.policy.check(&request) {
-            Verdict::Allow { headers } => headers,
-            Verdict::Respond { status, headers, text } => {
-                return self.respond(token, response::message(status, &headers, text, !is_head));
-            }
-        };
-        let Some(slot) = self.quota.try_acquire(connection.peer_addr().ip()) else {
-            return self.respond(token, response::retry_later(&headers, is_head));
-        };
-        self.head_deadlines.clear(token);
-        let call = self.handlers.dispatch(Call { request, headers, socket: Arc::clone(socket) });
-        connection.dispatched(call, slot);
-    }
-
-    /// Starts a short response.
-    fn respond(&mut self, token: usize, bytes: Vec<u8>) {
-        let Some(entry) = self.connections.get_mut(&token) else { return };
-        let action = entry.connection.respond(bytes);
-        if matches!(action, Action::Write) {
-            self.head_deadlines.clear(token);
-            self.linger_deadlines.set(token, after(Instant::now(), self.config.write_timeout));
-        }
-        self.apply(token, action);
-    }
-
-    fn writable(&mut self, token: usize) {
-        let Some(Entry { connection, socket }) = self.connections.get(&token) else { return };
-        if connection.may_stream() {
-            socket.readiness.set_ready();
-        } else {
-            self.continue_write(token);
-        }
-    }
-
-    /// Writes the rest of a short response, as far as the socket takes it.
-    fn continue_write(&mut self, token: usize) {
-        let mut has_progressed = false;
-        loop {
-            let Some(Entry { connection, socket }) = self.connections.get_mut(&token) else { return };
-            let Some(bytes) = connection.unwritten() else { return };
-            match (&socket.socket).write(bytes) {
-                Ok(count) if count > 0 => {
-                    has_progressed = true;
-                    let action = connection.wrote(count);
-                    self.apply(token, action);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => return self.close(token),
-            }
-        }
-        if has_progressed {
-            self.linger_deadlines.set(token, after(Instant::now(), self.config.write_timeout));
-        }
-    }
-
-    /// Shuts down the sending side, then discards what the client still sends.
-    fn linger(&mut self, token: usize) {
-        let Some(entry) = self.connections.get(&token) else { return };
-        if entry.socket.socket.shutdown(Shutdown::Write).is_err() {
-            return self.close(token);
-        }
-        self.linger_deadlines.set(token, after(Instant::now(), LINGER));
-        // The event for bytes that arrived before has passed already.
-        self.read(token);
-    }
-
-    fn close(&mut self, token: usize) {
-        let Some(Entry { connection, socket }) = self.connections.remove(&token) else { return };
-        self.head_deadlines.clear(token);
-        self.linger_deadlines.clear(token);
-        match connection.close() {
-            Action::Withdraw(call, error) => self.handlers.withdraw(call, error),
-            Action::EndStream(stream, end) => self.handlers.end_stream(stream, end),
-            _ => {}
-        }
-        // A writer thread may hold the socket for a moment, and must send nothing more. The call fails if the client
-        // closed first.
-        let _ = socket.socket.shutdown(Shutdown::Both);
-        // A parked stream must not wait for room that is no longer reported. Its next write fails.
-        socket.readiness.set_ready();
-        // The pause ends later, since `accept` may be the caller.
-        self.acceptor.end_pause();
-    }
-
     fn next_timeout(&self) -> Option<Duration> {
+        if !self.unread.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let sweep = (!self.connections.is_empty()).then(|| self.last_sweep + SWEEP_INTERVAL);
-        let deadlines = [self.head_deadlines.next(), self.linger_deadlines.next(), self.acceptor.paused_until(), sweep];
-        let next = deadlines.into_iter().chain([self.stop_deadline]).flatten().min()?;
+        let deadlines = [self.timers.next(), self.acceptor.paused_until(), sweep, self.stop_deadline];
+        let next = deadlines.into_iter().flatten().min()?;
         let sleep = next.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
         // Waking slightly too early would cost a round without work.
         Some(sleep + Duration::from_millis(1))
     }
 
     fn run_timers(&mut self, now: Instant) {
-        while let Some(token) = self.head_deadlines.pop_due(now).or_else(|| self.linger_deadlines.pop_due(now)) {
+        while let Some(token) = self.timers.pop_due(now) {
             if let Some(entry) = self.connections.get_mut(&token) {
                 let action = entry.connection.deadline_passed();
                 self.apply(token, action);
@@ -418,7 +360,7 @@ impl EventLoop {
         self.handlers.join_handlers();
         // The last calls may have started streams whose sockets are no longer watched.
         for message in self.inbox.try_iter() {
-            if let Message::StreamStarted(_, stream) = message {
+            if let Message::StreamStarted(_, stream, _) = message {
                 self.handlers.end_stream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted));
             }
         }

@@ -11,8 +11,12 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
 
+use super::connection::Incoming;
+use super::encode;
 use super::notifier::{Message, SharedSocket};
-use super::response::{self, Kind};
+use super::quota::{Quota, StreamSlot};
+use super::rejection::Rejection;
+use super::response::Kind;
 use super::{Request, Response};
 use crate::deliver::{Output, Writer};
 use crate::queue::{NonBlockingWrite, drop_caught};
@@ -23,9 +27,7 @@ pub(super) type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
 /// A request for the handler.
 pub(super) struct Call {
-    pub(super) request: Request,
-    /// Header lines for the response.
-    pub(super) headers: String,
+    pub(super) incoming: Box<Incoming>,
     pub(super) socket: Arc<SharedSocket>,
 }
 
@@ -57,16 +59,16 @@ impl Handlers {
     /// # Errors
     ///
     /// Returns the operating system's error if a thread cannot be started. All started threads then end.
-    pub(super) fn start(threads: usize, handler: Arc<Handler>) -> io::Result<Self> {
+    pub(super) fn start(threads: usize, handler: Arc<Handler>, quota: &Arc<Quota>) -> io::Result<Self> {
         let (ends, to_end) = unbounded();
-        let calls = Arc::new(CallQueue::default());
+        let calls = Arc::new(CallQueue::new(threads));
         let mut handlers = Self { calls, handler_threads: Vec::new(), ends: Some(ends), end_thread: None };
         let end_thread = thread::Builder::new().name("sse ends".into());
         handlers.end_thread = Some(end_thread.spawn(move || end_streams(&to_end))?);
         for _ in 0..threads {
-            let (calls, handler) = (Arc::clone(&handlers.calls), Arc::clone(&handler));
+            let (calls, handler, quota) = (Arc::clone(&handlers.calls), Arc::clone(&handler), Arc::clone(quota));
             let thread = thread::Builder::new().name("sse handler".into());
-            handlers.handler_threads.push(thread.spawn(move || run(&calls, handler))?);
+            handlers.handler_threads.push(thread.spawn(move || run(&calls, handler, &quota))?);
         }
         Ok(handlers)
     }
@@ -109,41 +111,77 @@ impl Drop for Handlers {
 }
 
 /// The calls that wait for a thread, in order, and those that run.
-#[derive(Default)]
 struct CallQueue {
     calls: Mutex<Calls>,
     available: Condvar,
+    /// The limit of running calls with a body. One thread fewer than there are, so that streams and pages are answered
+    /// while the application is slow with what clients send.
+    max_with_body: usize,
 }
 
 #[derive(Default)]
 struct Calls {
     last_id: u64,
     waiting: BTreeMap<CallId, Call>,
-    /// The running calls, each with an error if its connection is lost.
-    running: HashMap<CallId, Option<io::ErrorKind>>,
+    waiting_with_body: BTreeMap<CallId, Call>,
+    running: HashMap<CallId, Running>,
+    running_with_body: usize,
     is_closed: bool,
 }
 
+struct Running {
+    has_body: bool,
+    /// The error if the call's connection is lost.
+    lost: Option<io::ErrorKind>,
+}
+
+impl Calls {
+    /// Takes the oldest call that may run.
+    fn take(&mut self, max_with_body: usize) -> Option<(CallId, Call)> {
+        let plain = self.waiting.first_key_value().map(|(id, _)| *id);
+        let with_body = self.waiting_with_body.first_key_value().map(|(id, _)| *id);
+        let with_body = with_body.filter(|_| self.running_with_body < max_with_body);
+        let has_body = match (plain, with_body) {
+            (None, None) => return None,
+            (plain, Some(with_body)) => plain.is_none_or(|plain| with_body < plain),
+            (Some(_), None) => false,
+        };
+        let waiting = if has_body { &mut self.waiting_with_body } else { &mut self.waiting };
+        let (id, call) = waiting.pop_first().expect("BUG: the first call has gone");
+        self.running_with_body += usize::from(has_body);
+        self.running.insert(id, Running { has_body, lost: None });
+        Some((id, call))
+    }
+
+    fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.waiting_with_body.is_empty()
+    }
+}
+
 impl CallQueue {
+    fn new(threads: usize) -> Self {
+        Self { calls: Mutex::default(), available: Condvar::new(), max_with_body: (threads - 1).max(1) }
+    }
+
     fn push(&self, call: Call) -> CallId {
         let mut calls = self.calls.lock();
         calls.last_id += 1;
         let id = CallId(calls.last_id);
-        calls.waiting.insert(id, call);
+        let has_body = !call.incoming.request.body().is_empty();
+        if has_body { &mut calls.waiting_with_body } else { &mut calls.waiting }.insert(id, call);
         drop(calls);
         self.available.notify_one();
         id
     }
 
-    /// Returns the oldest call, or `None` once the queue is closed and empty. Blocks until then.
+    /// Returns the oldest call that may run, or `None` once the queue is closed and empty. Blocks until then.
     fn next(&self) -> Option<(CallId, Call)> {
         let mut calls = self.calls.lock();
         loop {
-            if let Some((id, call)) = calls.waiting.pop_first() {
-                calls.running.insert(id, None);
-                return Some((id, call));
+            if let Some(call) = calls.take(self.max_with_body) {
+                return Some(call);
             }
-            if calls.is_closed {
+            if calls.is_closed && !calls.has_waiting() {
                 return None;
             }
             self.available.wait(&mut calls);
@@ -152,9 +190,9 @@ impl CallQueue {
 
     fn withdraw(&self, id: CallId, lost: io::ErrorKind) {
         let mut calls = self.calls.lock();
-        let waiting = calls.waiting.remove(&id);
+        let waiting = calls.waiting.remove(&id).or_else(|| calls.waiting_with_body.remove(&id));
         if let Some(running) = calls.running.get_mut(&id) {
-            running.get_or_insert(lost);
+            running.lost.get_or_insert(lost);
         }
         drop(calls);
         // Its socket may close here, without the lock.
@@ -163,7 +201,16 @@ impl CallQueue {
 
     /// Marks a call as finished. Returns the error if its connection is lost.
     fn finish(&self, id: CallId) -> Option<io::ErrorKind> {
-        self.calls.lock().running.remove(&id).expect("BUG: a finished call was not running")
+        let mut calls = self.calls.lock();
+        let Running { has_body, lost } = calls.running.remove(&id).expect("BUG: a finished call was not running");
+        calls.running_with_body -= usize::from(has_body);
+        // Another thread may wait because too many calls with a body ran.
+        let wakes = has_body && !calls.waiting_with_body.is_empty();
+        drop(calls);
+        if wakes {
+            self.available.notify_one();
+        }
+        lost
     }
 
     fn close(&self) {
@@ -173,14 +220,14 @@ impl CallQueue {
 }
 
 /// Runs a handler thread.
-fn run(calls: &CallQueue, handler: Arc<Handler>) {
+fn run(calls: &CallQueue, handler: Arc<Handler>, quota: &Arc<Quota>) {
     while let Some((id, call)) = calls.next() {
-        let response = catch_unwind(AssertUnwindSafe(|| handler(&call.request))).unwrap_or_else(|payload| {
+        let response = catch_unwind(AssertUnwindSafe(|| handler(&call.incoming.request))).unwrap_or_else(|payload| {
             drop_caught(payload);
-            Response::status(500, "the handler panicked")
+            Response::error(500, "the handler panicked")
         });
         match calls.finish(id) {
-            None => respond(call, response),
+            None => respond(call, response, quota),
             Some(lost) => discard(response, lost),
         }
     }
@@ -189,31 +236,52 @@ fn run(calls: &CallQueue, handler: Arc<Handler>) {
 }
 
 /// Sends a response, or starts its stream.
-fn respond(call: Call, response: Response) {
-    let Call { request, headers, socket } = call;
+fn respond(call: Call, response: Response, quota: &Arc<Quota>) {
+    let Call { incoming, socket } = call;
+    let Incoming { request, headers, keep_alive, is_followed, body_bytes } = *incoming;
     let is_head = request.method() == "HEAD";
-    let bytes = match response.0 {
+    let outgoing = match response.kind {
         Kind::Stream(subscription) if is_head => {
             drop_caught(subscription);
-            response::stream_head(&headers, false)
+            encode::stream_without_body(&response.headers, &headers)
         }
-        Kind::Stream(subscription) => return start_stream(*subscription, &request, &headers, &socket),
-        Kind::RetryLater => response::retry_later(&headers, is_head),
-        Kind::DoNotReconnect => response::message(204, &headers, "", true),
-        Kind::Status(status @ 200..=599, text) => response::message(status, &headers, &text, !is_head),
-        Kind::Status(..) => response::message(500, &headers, "the handler returned an invalid status code", !is_head),
+        Kind::Stream(subscription) if is_followed => {
+            drop_caught(subscription);
+            encode::rejection(Rejection::bad("unexpected data after the request of a stream"), &headers, true)
+        }
+        Kind::Stream(subscription) => match quota.try_acquire(request.client_ip()) {
+            Some(slot) => {
+                let head = encode::stream_head(&response.headers, &headers, !request.is_http_1_0());
+                return start_stream(*subscription, slot, head, !request.is_http_1_0(), &socket);
+            }
+            None => {
+                drop_caught(subscription);
+                encode::retry_later(&response.headers, &headers, false)
+            }
+        },
+        Kind::RetryLater => encode::retry_later(&response.headers, &headers, is_head),
+        Kind::Content { status, content_type, body } => {
+            let content = encode::Content { status, content_type: &content_type, body, own: &response.headers };
+            encode::content(content, &request, &headers, keep_alive)
+        }
     };
-    socket.notifier.send(Message::Respond(socket.token, bytes));
+    socket.notifier.send(Message::Respond(socket.token, outgoing));
+    // The memory is released only here: until now the handler could hold it.
+    drop((request, body_bytes));
 }
 
 /// Gives a subscription to its publisher's writer threads.
-fn start_stream(mut subscription: Subscription, request: &Request, headers: &str, socket: &Arc<SharedSocket>) {
+fn start_stream(
+    mut subscription: Subscription,
+    slot: StreamSlot,
+    head: Vec<u8>,
+    chunked: bool,
+    socket: &Arc<SharedSocket>,
+) {
     // Sent first, so that the event loop knows the stream before it ends.
-    socket.notifier.send(Message::StreamStarted(socket.token, subscription.handle()));
+    socket.notifier.send(Message::StreamStarted(socket.token, subscription.handle(), slot));
     subscription.begin_with_comment();
-    let chunked = !request.is_http_1_0();
     let writer = Writer::Parks(Arc::clone(socket) as Arc<dyn NonBlockingWrite>);
-    let head = response::stream_head(headers, chunked);
     let output = Output { writer, write_timeout: None, head, chunked, can_refuse: false, on_end: None };
     // After an error the subscription is dropped, and application code may panic in its `Drop`.
     let started = catch_unwind(AssertUnwindSafe(|| subscription.write(output)));
@@ -228,7 +296,7 @@ fn start_stream(mut subscription: Subscription, request: &Request, headers: &str
 /// Drops a response whose connection is lost.
 fn discard(response: Response, lost: io::ErrorKind) {
     let discarded = catch_unwind(AssertUnwindSafe(|| {
-        if let Kind::Stream(mut subscription) = response.0 {
+        if let Kind::Stream(mut subscription) = response.kind {
             subscription.leave(EndCause::ConnectionLost(lost));
         }
     }));

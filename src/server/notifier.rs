@@ -3,20 +3,23 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, TryIter};
 use mio::Waker;
 use mio::net::TcpStream;
 
+use super::encode::Outgoing;
+use super::quota::StreamSlot;
 use crate::queue::{NonBlockingWrite, Readiness};
 use crate::subscription::SubscriptionHandle;
 
 /// A message to the event loop. All but `Stop` name a connection by its token.
 pub(super) enum Message {
     /// The handler answered with a stream. A writer thread writes it from now on.
-    StreamStarted(usize, SubscriptionHandle),
-    /// The handler answered with these bytes.
-    Respond(usize, Vec<u8>),
+    StreamStarted(usize, SubscriptionHandle, StreamSlot),
+    /// The handler answered with content.
+    Respond(usize, Outgoing),
     /// The stream has ended and nothing more is written. The flag is set if the socket took every byte.
     StreamFinished(usize, bool),
     Stop,
@@ -26,18 +29,26 @@ pub(super) enum Message {
 pub(super) struct Notifier {
     messages: Sender<Message>,
     waker: Waker,
+    /// Set while the event loop is about to take the messages. It clears the flag before it takes them.
+    is_woken: AtomicBool,
 }
 
 impl Notifier {
     pub(super) fn new(messages: Sender<Message>, waker: Waker) -> Self {
-        Self { messages, waker }
+        Self { messages, waker, is_woken: AtomicBool::new(false) }
     }
 
     pub(super) fn send(&self, message: Message) {
         // An error means that the event loop has ended, and all its connections are closed.
-        if self.messages.send(message).is_ok() {
+        if self.messages.send(message).is_ok() && !self.is_woken.swap(true, SeqCst) {
             let _ = self.waker.wake();
         }
+    }
+
+    /// Returns the messages so far. Later ones wake the event loop again.
+    pub(super) fn take<'a>(&self, inbox: &'a Receiver<Message>) -> TryIter<'a, Message> {
+        self.is_woken.store(false, SeqCst);
+        inbox.try_iter()
     }
 }
 

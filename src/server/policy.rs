@@ -22,7 +22,7 @@ impl PolicySettings {
     ///
     /// Returns an error text for an origin that no browser sends, a header name that is not a token, and a host with a
     /// scheme, a port or a path.
-    pub(super) fn build(self, address: SocketAddr) -> Result<Policy, String> {
+    pub(super) fn build(self, address: SocketAddr, accepts_bodies: bool) -> Result<Policy, String> {
         let Self { mut origins, allow_null_origin, allow_credentials, headers, hosts, allow_any_host } = self;
         for origin in &origins {
             check_origin(origin)
@@ -50,7 +50,7 @@ impl PolicySettings {
         for name in headers {
             allowed_headers.extend([", ", &name]);
         }
-        Ok(Policy { hosts, origins, allow_credentials, allowed_headers })
+        Ok(Policy { hosts, origins, allow_credentials, allowed_headers, accepts_bodies })
     }
 }
 
@@ -64,6 +64,8 @@ pub(super) struct Policy {
     allow_credentials: bool,
     /// The value of `Access-Control-Allow-Headers`.
     allowed_headers: String,
+    /// Other methods than `GET` and `HEAD` reach the handler.
+    accepts_bodies: bool,
 }
 
 /// The policy's decision about a request.
@@ -93,6 +95,7 @@ impl Policy {
         match request.method() {
             "GET" | "HEAD" => Verdict::Allow { headers },
             "OPTIONS" if self.has_cors() => self.preflight(allowed.is_some(), &headers),
+            _ if self.accepts_bodies => Verdict::Allow { headers },
             _ => {
                 let headers = format!("{}{headers}", self.allow());
                 Verdict::Respond { status: 405, headers, text: "only GET and HEAD are supported" }

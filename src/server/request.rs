@@ -1,26 +1,56 @@
-//! One request, parsed strictly, so that no other parser can understand it differently.
+//! A request as the handler sees it.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use percent_encoding::percent_decode_str;
+use super::body::Framing;
+use super::handler_error::HandlerError;
+use super::head::{self, Parsed};
 
-use crate::http::{self, LAST_EVENT_ID};
-
-/// A request for an event stream, for the handler given to [`EventServer::serve`](super::EventServer::serve).
+/// A request, for the handler given to [`EventServer::serve`](super::EventServer::serve).
 #[derive(Clone, Debug)]
 pub struct Request {
-    method: String,
-    is_http_1_0: bool,
-    target: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    peer_addr: SocketAddr,
-    last_event_id: Option<String>,
+    pub(super) method: String,
+    pub(super) is_http_1_0: bool,
+    pub(super) target: String,
+    pub(super) path: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) peer_addr: SocketAddr,
+    pub(super) client_ip: IpAddr,
+    pub(super) last_event_id: Option<String>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Request {
-    /// Returns the method: `GET` or `HEAD`. The server answers other methods itself.
+    /// Returns a builder for a request, to test a handler without a server.
+    ///
+    /// ```
+    /// use server_sent_events::server::{HandlerError, Request, Response};
+    ///
+    /// fn answer(request: &Request) -> Result<Response, HandlerError> {
+    ///     match (request.method(), request.path()) {
+    ///         ("POST", "/greet") => Ok(Response::text(format!("hello, {}", request.body_text()?))),
+    ///         _ => Response::status(404),
+    ///     }
+    /// }
+    ///
+    /// let request = Request::builder("POST", "/greet").body("Ada").build()?;
+    /// assert_eq!(answer(&request)?.status_code(), 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(method: &str, target: &str) -> RequestBuilder {
+        RequestBuilder {
+            start: format!("{method} {target} HTTP/1.1\r\n"),
+            fields: String::new(),
+            has_host: false,
+            body: Vec::new(),
+            peer_addr: (Ipv4Addr::LOCALHOST, 50_000).into(),
+        }
+    }
+
+    /// Returns the method. It is `GET` or `HEAD` unless the server accepts
+    /// [bodies](super::EventServerBuilder::max_body).
     pub fn method(&self) -> &str {
         &self.method
     }
@@ -30,20 +60,20 @@ impl Request {
         &self.target
     }
 
-    /// Returns the path, percent-decoded, without the query.
+    /// Returns the path, percent-decoded, without the query. The segments `.` and `..` are resolved.
     pub fn path(&self) -> &str {
         &self.path
     }
 
     /// Returns the fields of the query, decoded and in order.
-    pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
+    pub fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
-        form_urlencoded::parse(query.as_bytes()).into_owned()
+        form_urlencoded::parse(query.as_bytes())
     }
 
     /// Returns the first field of this name in the query, decoded.
     pub fn query_value(&self, name: &str) -> Option<String> {
-        self.query().find(|(field, _)| field == name).map(|(_, value)| value)
+        self.query().find(|(field, _)| field == name).map(|(_, value)| value.into_owned())
     }
 
     /// Returns the first header of this name, ignoring case. Bytes that are not UTF-8 are replaced by `U+FFFD`.
@@ -56,9 +86,24 @@ impl Request {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Returns the client's address. Behind a proxy, this is the proxy's address.
+    /// Returns the value of the first cookie of this name, unchanged.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let fields = self.headers().filter(|(field, _)| field.eq_ignore_ascii_case("Cookie"));
+        let mut cookies = fields.flat_map(|(_, value)| value.split(';')).filter_map(|cookie| cookie.split_once('='));
+        cookies.find(|(cookie, _)| cookie.trim() == name).map(|(_, value)| value.trim())
+    }
+
+    /// Returns the address of the connection's other end. Behind a proxy, this is the proxy's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer_addr
+    }
+
+    /// Returns the client's IP address.
+    ///
+    /// It is the peer's address, unless that is a [trusted proxy](super::EventServerBuilder::trust_forwarded_for): then
+    /// it is the address that the proxy reports.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client_ip
     }
 
     /// Returns the ID of the last event that the client saw.
@@ -69,257 +114,142 @@ impl Request {
         self.last_event_id.as_deref()
     }
 
+    /// Returns the whole body; empty if there is none.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Returns the body as text.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with status 400 if the body is not UTF-8.
+    pub fn body_text(&self) -> Result<&str, HandlerError> {
+        std::str::from_utf8(&self.body)
+            .map_err(|error| HandlerError::new(400, format!("the body is not UTF-8: {error}")))
+    }
+
+    /// Returns the fields of an HTML form in the body (`application/x-www-form-urlencoded`), decoded and in order.
+    ///
+    /// The type of the body is not checked. Bytes that are not UTF-8 are replaced by `U+FFFD`.
+    pub fn form(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(&self.body)
+    }
+
     pub(super) fn is_http_1_0(&self) -> bool {
         self.is_http_1_0
     }
-}
 
-/// The result of parsing a client's bytes so far.
-#[derive(Debug)]
-pub(super) enum Parsed {
-    Incomplete,
-    /// Not a request, with the status and the reason to respond with.
-    Invalid(u16, &'static str),
-    /// A request, and the length of its head in bytes.
-    Complete(Request, usize),
-}
-
-/// The limit of a head's size, in bytes.
-const MAX_HEAD: usize = 8 * 1024;
-
-/// The limit of header fields in a head.
-const MAX_FIELDS: usize = 64;
-
-/// Parses the bytes that a client has sent so far.
-pub(super) fn parse(bytes: &[u8], peer_addr: SocketAddr) -> Parsed {
-    let bad = |reason| Parsed::Invalid(400, reason);
-    // A TLS hello begins with 0x16. A method begins with a letter; other tokens are valid (RFC 9110 9.1), but unused.
-    if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
-        return bad("the request does not begin with a method; use HTTP/1 without TLS");
+    /// Returns whether the connection can carry another request after this one (RFC 9112 9.3).
+    pub(super) fn keeps_alive(&self) -> bool {
+        !self.is_http_1_0 && !self.has_token("Connection", "close")
     }
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-    let head = &bytes[..end.unwrap_or(bytes.len())];
-    if has_bare_line_end(head) {
-        return bad("a line ends with a bare CR or LF");
+
+    /// Returns whether the client waits for permission to send the body (RFC 9110 10.1.1).
+    pub(super) fn expects_continue(&self) -> bool {
+        !self.is_http_1_0 && self.has_token("Expect", "100-continue")
     }
-    if head.len() > MAX_HEAD || (end.is_none() && bytes.len() >= MAX_HEAD) {
-        return Parsed::Invalid(431, "the head is longer than 8 KiB");
+
+    /// Returns whether the server can fulfill what the client expects.
+    pub(super) fn expects_only_continue(&self) -> bool {
+        self.tokens("Expect").all(|token| token.eq_ignore_ascii_case("100-continue"))
     }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match (parsed.parse(head), end) {
-        (Ok(httparse::Status::Complete(length)), Some(end)) if length == end => {}
-        (Ok(httparse::Status::Partial), None) => return Parsed::Incomplete,
-        (Ok(_), _) => return bad("the head does not end at its empty line"),
-        (Err(httparse::Error::TooManyHeaders), _) => return Parsed::Invalid(431, "the head has more than 64 fields"),
-        (Err(httparse::Error::Version), _) if has_version(head) => {
-            return Parsed::Invalid(505, "only HTTP/1.0 and HTTP/1.1 are supported");
+
+    /// Takes the client's address from `X-Forwarded-For`, if the peer is one of these proxies.
+    ///
+    /// Each proxy appends the address of its own peer. So the client is the last address that is not a trusted proxy's;
+    /// the client itself can forge everything before.
+    pub(super) fn trust_forwarded_for(&mut self, proxies: &[IpAddr]) {
+        if !proxies.contains(&self.client_ip) {
+            return;
         }
-        (Err(_), _) => return bad("the head is malformed"),
-    }
-    request(&parsed, peer_addr).map_or_else(bad, |request| Parsed::Complete(request, head.len()))
-}
-
-/// Returns whether a line end is one that parsers understand differently (RFC 9112 2.2).
-fn has_bare_line_end(head: &[u8]) -> bool {
-    let is_bare = |(at, byte): (usize, &u8)| match byte {
-        b'\n' => at == 0 || head[at - 1] != b'\r',
-        b'\r' => head.get(at + 1).is_some_and(|next| *next != b'\n'),
-        _ => false,
-    };
-    head.iter().enumerate().any(is_bare)
-}
-
-/// Returns whether the third part of the request line is a version of HTTP.
-fn has_version(head: &[u8]) -> bool {
-    head.splitn(3, |byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
-}
-
-/// Returns whether a request of this method can get another response than 405.
-pub(super) fn is_supported(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS")
-}
-
-/// Returns the request, if it has only one meaning.
-fn request(parsed: &httparse::Request<'_, '_>, peer_addr: SocketAddr) -> Result<Request, &'static str> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers: Vec<(String, String)> =
-        parsed.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
-    let method = parsed.method.unwrap_or_default().to_owned();
-    let is_http_1_0 = parsed.version == Some(0);
-    check_has_no_body(&headers, &method)?;
-    let host = host(&headers, is_http_1_0)?;
-    let target = origin_form(parsed.path.unwrap_or_default(), host)?;
-    let is_asterisk = target == "*" && method == "OPTIONS";
-    if !is_asterisk && !target.starts_with('/') {
-        return Err("the target does not begin with a slash");
-    }
-    if target.contains('#') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the target has a character that must be percent-encoded");
-    }
-    let path = target.split_once('?').map_or(&*target, |(path, _)| path);
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8")?.into_owned();
-    let header = values(&headers, LAST_EVENT_ID).first().copied();
-    let last_event_id = http::last_event_id(header, &target);
-    let target = target.into_owned();
-    Ok(Request { method, is_http_1_0, target, path, headers, peer_addr, last_event_id })
-}
-
-/// Returns the values of all headers of this name.
-fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
-    let fields = headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
-    fields.map(|(_, value)| &**value).collect()
-}
-
-/// Checks that the request has no body. Some parsers would take a body for the next request, others would ignore it
-/// (RFC 9112 11.2).
-fn check_has_no_body(headers: &[(String, String)], method: &str) -> Result<(), &'static str> {
-    // Other methods are answered with 405, with or without a body.
-    let is_supported = is_supported(method);
-    match (&*values(headers, "Transfer-Encoding"), &*values(headers, "Content-Length")) {
-        ([], [] | ["0"]) => Ok(()),
-        ([], [length]) if !is_supported && length.bytes().all(|digit| digit.is_ascii_digit()) => Ok(()),
-        (_, [_, _, ..]) => Err("the request has several Content-Length headers"),
-        ([], [_]) => Err("the Content-Length is not 0; the request must have no body"),
-        _ if !is_supported => Ok(()),
-        _ => Err("the request has a Transfer-Encoding; it must have no body"),
-    }
-}
-
-/// Returns the value of the `Host` header.
-fn host(headers: &[(String, String)], is_http_1_0: bool) -> Result<Option<&str>, &'static str> {
-    // The bytes of a host and a port (RFC 3986 3.2.2), except the comma, with which some proxies merge two headers.
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
-    match &*values(headers, "Host") {
-        [] if is_http_1_0 => Ok(None),
-        [host] if !host.is_empty() && host.bytes().all(is_host_byte) => Ok(Some(*host)),
-        _ => Err("the request needs exactly one valid Host header"),
-    }
-}
-
-/// Returns the path and the query of a target. The target may be a whole URL (RFC 9112 3.2.2).
-fn origin_form<'a>(target: &'a str, host: Option<&str>) -> Result<Cow<'a, str>, &'static str> {
-    let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| is_http(scheme)) else {
-        return Ok(Cow::Borrowed(target));
-    };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // Some servers use the target's host, others the header's.
-    if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
-        return Err("the target and the Host header name different hosts");
-    }
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(Cow::Owned(format!("{slash}{path}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    use super::*;
-
-    fn peer_addr() -> SocketAddr {
-        ([127, 0, 0, 1], 1).into()
-    }
-
-    /// Generates heads: valid and invalid parts put together, and then changed at random.
-    fn heads() -> impl Strategy<Value = Vec<u8>> {
-        let first = prop_oneof![
-            6 => Just("GET / HTTP/1.1".to_owned()),
-            2 => "(GET|HEAD|POST|OPTIONS|PRI|get) (/[a-z%?=&#]{0,10}|\\*|https?://[a-z:/?@]{1,9}) (HTTP|http)/[0-3]\\.[0-3]",
-            1 => "[ -~]{0,20}",
-        ];
-        let line = prop_oneof![
-            6 => Just("Host: x".to_owned()),
-            1 => "Host: [ -~]{0,5}",
-            1 => "Content-Length: ?[0-9a-f, +-]{0,3}",
-            1 => "(Transfer-Encoding|Last-Event-ID|Origin): ?[a-z0-9 -]{0,9}",
-            1 => "[a-zA-Z-]{1,10} ?: ?\\PC{0,10}",
-            1 => "[ -~]{0,10}",
-        ];
-        let lines = prop_oneof![
-            40 => prop::collection::vec(line, 0..5),
-            1 => (60_usize..70).prop_map(|fields| [vec!["Host: x".to_owned()], vec!["X: y".to_owned(); fields]].concat()),
-            1 => (8_100_usize..8_200).prop_map(|length| vec!["Host: x".to_owned(), format!("X: {}", "x".repeat(length))]),
-        ];
-        let byte = prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), Just(0), any::<u8>()];
-        let changes = prop::collection::vec((0..5_u8, any::<Index>(), byte), 0..4);
-        (first, lines, changes).prop_map(|(first, lines, changes)| {
-            let mut bytes =
-                format!("{first}\r\n{}\r\n", lines.iter().map(|line| format!("{line}\r\n")).collect::<String>())
-                    .into_bytes();
-            for (what, at, byte) in changes {
-                let at = at.index(bytes.len());
-                match what {
-                    0 => bytes.insert(at, byte),
-                    1 if bytes.len() > 1 => drop(bytes.remove(at)),
-                    2 => bytes.insert(at, bytes[at]),
-                    3 if at > 0 => bytes.truncate(at),
-                    _ => bytes[at] = byte,
-                }
-            }
-            bytes
-        })
-    }
-
-    /// Returns whether a head can be understood in only one way. It uses no parser.
-    fn is_strict(head: &[u8]) -> bool {
-        let Some(head) = head.strip_suffix(b"\r\n\r\n") else { return false };
-        let text: String = head.iter().map(|byte| char::from(*byte)).collect();
-        let mut lines = text.split("\r\n");
-        let first: Vec<&str> = lines.next().unwrap().split(' ').collect();
-        let fields: Vec<(&str, &str)> = lines.clone().filter_map(|line| line.split_once(':')).collect();
-        let named = |name: &str| fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).count();
-        let is_1_1 = first.last() == Some(&"HTTP/1.1");
-        let is_token =
-            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
-        first.len() == 3
-            && (is_1_1 || first.last() == Some(&"HTTP/1.0"))
-            && first[1].bytes().all(|byte| byte.is_ascii_graphic())
-            && fields.len() == lines.count()
-            && fields.len() <= MAX_FIELDS
-            && fields.iter().all(|(name, _)| is_token(name))
-            && text.chars().all(|character| !character.is_ascii_control() || matches!(character, '\r' | '\n' | '\t'))
-            && text.matches('\r').count() == text.matches("\r\n").count()
-            && text.matches('\n').count() == text.matches("\r\n").count()
-            && if is_1_1 { named("Host") == 1 } else { named("Host") <= 1 }
-            && head.len() + 4 <= MAX_HEAD
-            && named("Content-Length") <= 1
-            && (named("Transfer-Encoding") == 0 || !is_supported(first[0]))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000),
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
-
-        /// A head gets the same verdict whole or in parts, and an accepted head has only one meaning.
-        #[test]
-        fn whole_or_in_parts_a_head_is_read_alike(bytes in heads()) {
-            let whole = parse(&bytes, peer_addr());
-            // Long heads take larger steps, or a case would take too long.
-            let step = if bytes.len() < 256 { 1 } else { bytes.len() / 64 };
-            let mut parts = (1..bytes.len()).step_by(step).chain([bytes.len()]);
-            let first = parts.find_map(|length| match parse(&bytes[..length], peer_addr()) {
-                Parsed::Incomplete => None,
-                verdict => Some((length, verdict)),
-            });
-            match (whole, first) {
-                (Parsed::Incomplete, None) | (Parsed::Invalid(..), Some((_, Parsed::Invalid(..)))) => {}
-                (Parsed::Complete(request, length), Some((came, Parsed::Complete(same, same_length)))) => {
-                    prop_assert!(length == same_length && came >= length && came < length + step);
-                    prop_assert_eq!(format!("{request:?}"), format!("{same:?}"));
-                    prop_assert!(is_strict(&bytes[..length]), "{:?}", String::from_utf8_lossy(&bytes));
-                    prop_assert!(request.target.starts_with('/') || request.target == "*");
-                    prop_assert!(request.query().count() <= request.target.len());
-                }
-                (whole, first) => {
-                    prop_assert!(false, "{:?}: {whole:?}, but in parts {first:?}", String::from_utf8_lossy(&bytes));
-                }
+        let hops: Vec<&str> = self.tokens("X-Forwarded-For").collect();
+        let mut client = self.client_ip;
+        for hop in hops.into_iter().rev() {
+            let Some(ip) = address(hop) else { break };
+            client = ip;
+            if !proxies.contains(&ip) {
+                break;
             }
         }
+        self.client_ip = client;
+    }
+
+    pub(super) fn set_body(&mut self, body: Vec<u8>) {
+        self.body = body;
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name).any(|own| own.eq_ignore_ascii_case(token))
+    }
+
+    /// Returns the elements of the lists in all headers of this name.
+    fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = self.headers().filter(move |(field, _)| field.eq_ignore_ascii_case(name));
+        fields.flat_map(|(_, value)| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    }
+}
+
+/// Parses an address as proxies write it: with a port or without.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bracketed = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let ip = bracketed.parse().ok().or_else(|| hop.parse().ok().map(|address: SocketAddr| address.ip()));
+    ip.map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Builds a [`Request`] for a test; from [`Request::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RequestBuilder {
+    start: String,
+    fields: String,
+    has_host: bool,
+    body: Vec<u8>,
+    peer_addr: SocketAddr,
+}
+
+impl RequestBuilder {
+    /// Adds a header. Without a `Host`, the request gets `Host: localhost`.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.has_host |= name.eq_ignore_ascii_case("Host");
+        self.fields.extend([name, ": ", value, "\r\n"]);
+        self
+    }
+
+    /// Sets the body, and adds its `Content-Length`. Defaults to no body.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets the address of the connection's other end, which is also the client's. Defaults to an address of the
+    /// loopback.
+    pub fn peer_addr(mut self, peer_addr: SocketAddr) -> Self {
+        self.peer_addr = peer_addr;
+        self
+    }
+
+    /// Builds the request as the server would read it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with the server's reason if the server would reject such a
+    /// request.
+    pub fn build(self) -> io::Result<Request> {
+        let Self { start, fields, has_host, body, peer_addr } = self;
+        let host = if has_host { "" } else { "Host: localhost\r\n" };
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("{start}{host}{fields}{length}\r\n");
+        let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+        let (mut request, framing) = match head::parse(head.as_bytes(), peer_addr) {
+            Parsed::Complete(request, framing, length) if length == head.len() => (request, framing),
+            Parsed::Invalid(rejection) => return Err(invalid(rejection.reason)),
+            Parsed::Incomplete | Parsed::Complete(..) => return Err(invalid("the head is malformed")),
+        };
+        if framing == Framing::Chunked {
+            return Err(invalid("set the body without a Transfer-Encoding"));
+        }
+        request.body = body;
+        Ok(request)
     }
 }

@@ -1,43 +1,68 @@
-//! The handler's responses, and their bytes.
+//! The handler's responses.
 
-use std::time::{Duration, SystemTime};
+use std::borrow::Cow;
+use std::sync::Arc;
 
-use crate::error::OpenError;
-use crate::http::{self, ResponseHeaders};
+use super::handler_error::HandlerError;
+use crate::error::{HeaderError, OpenError};
+use crate::http::ResponseHeaders;
 use crate::subscription::Subscription;
 
 /// A response from the handler given to [`EventServer::serve`](super::EventServer::serve).
 ///
 /// ```
 /// use server_sent_events::Publisher;
-/// use server_sent_events::server::{Request, Response};
+/// use server_sent_events::server::{HandlerError, Request, Response};
 ///
-/// fn answer(publisher: &Publisher, request: &Request) -> Response {
+/// fn answer(publisher: &Publisher, request: &Request) -> Result<Response, HandlerError> {
 ///     match request.path() {
-///         "/news" => publisher.subscription(()).last_event_id(request.last_event_id()).open().into(),
-///         "/archive" => Response::do_not_reconnect(),
-///         _ => Response::status(404, "only /news is here"),
+///         "/" => Ok(Response::html("<h1>News</h1>").header("Content-Security-Policy", "default-src 'self'")?),
+///         "/news" => Ok(publisher.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+///         "/archive" => Ok(Response::do_not_reconnect()),
+///         _ => Response::status(404),
 ///     }
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Response(pub(super) Kind);
+pub struct Response {
+    pub(super) kind: Kind,
+    pub(super) headers: ResponseHeaders,
+}
 
 /// The kinds of responses.
 #[derive(Debug)]
 pub(super) enum Kind {
     Stream(Box<Subscription>),
     RetryLater,
-    DoNotReconnect,
-    Status(u16, String),
+    Content { status: u16, content_type: Cow<'static, str>, body: Body },
 }
+
+/// The body of a response that is not a stream.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Text(Cow<'static, str>),
+    Shared(Arc<[u8]>),
+}
+
+impl Body {
+    pub(super) const EMPTY: Self = Self::Text(Cow::Borrowed(""));
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Response {
     /// Creates a response that sends the event stream.
     ///
     /// A `HEAD` request gets the head alone, and the subscription ends.
     pub fn stream(subscription: Subscription) -> Self {
-        Self(Kind::Stream(Box::new(subscription)))
+        Self::of(Kind::Stream(Box::new(subscription)))
     }
 
     /// Creates a response that makes the client reconnect later.
@@ -45,19 +70,128 @@ impl Response {
     /// It has status 200 and a `retry:` field between 5 and 10 seconds, random per client, and its stream ends at once.
     /// A status such as 503 would make an `EventSource` give up for good.
     pub fn retry_later() -> Self {
-        Self(Kind::RetryLater)
+        Self::of(Kind::RetryLater)
     }
 
     /// Creates a response that makes an `EventSource` stop reconnecting: status 204.
     pub fn do_not_reconnect() -> Self {
-        Self(Kind::DoNotReconnect)
+        Self::content(204, TEXT, Body::EMPTY)
     }
 
-    /// Creates a response with this status, and a text for people. An `EventSource` does not reconnect after it.
+    /// Creates a response with this status, whose body is the status in words.
     ///
-    /// A status below 200 or above 599 is replaced by 500.
-    pub fn status(status: u16, text: impl Into<String>) -> Self {
-        Self(Kind::Status(status, text.into()))
+    /// # Errors
+    ///
+    /// Returns an error with status 500 if the status is below 200 or above 599.
+    pub fn status(status: u16) -> Result<Self, HandlerError> {
+        Self::error(status, super::encode::reason_phrase(status)).with_status(status)
+    }
+
+    /// Creates a response with a plain text.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::content(200, TEXT, Body::Text(text.into()))
+    }
+
+    /// Creates a response with a page.
+    ///
+    /// A text from [`include_str!`] is not copied. The page costs nothing the second time: the response has an `ETag`,
+    /// and a browser that still has the page gets status 304 (RFC 9110 13.1.2).
+    pub fn html(page: impl Into<Cow<'static, str>>) -> Self {
+        Self::content(200, "text/html; charset=utf-8", Body::Text(page.into()))
+    }
+
+    /// Creates a response with this value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with status 500 if the value cannot be serialized.
+    #[cfg(feature = "json")]
+    pub fn json(value: &impl serde::Serialize) -> Result<Self, HandlerError> {
+        let text = serde_json::to_string(value).map_err(|error| HandlerError::new(500, error.to_string()))?;
+        Ok(Self::content(200, "application/json", Body::Text(text.into())))
+    }
+
+    /// Creates a response with these bytes, which are shared, not copied.
+    ///
+    /// It has an `ETag` as [`html`](Self::html) does.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`HeaderError`] if the content type has a character that a header cannot have.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use server_sent_events::server::Response;
+    ///
+    /// let icon: Arc<[u8]> = Arc::from(*b"GIF89a");
+    /// let response = Response::bytes("image/gif", Arc::clone(&icon))?;
+    /// # Ok::<(), server_sent_events::HeaderError>(())
+    /// ```
+    pub fn bytes(content_type: &str, bytes: impl Into<Arc<[u8]>>) -> Result<Self, HeaderError> {
+        ResponseHeaders::check("Content-Type", content_type)?;
+        Ok(Self::content(200, content_type.to_owned(), Body::Shared(bytes.into())))
+    }
+
+    /// Creates a response that sends the client elsewhere with a `GET`: status 303.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`HeaderError`] if the location has a character that a header cannot have.
+    pub fn redirect(location: &str) -> Result<Self, HeaderError> {
+        Self::content(303, TEXT, Body::EMPTY).header("Location", location)
+    }
+
+    /// Sets the status of a text, a page, or bytes. A stream always has status 200.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with status 500 if the status is below 200 or above 599.
+    ///
+    /// ```
+    /// use server_sent_events::server::Response;
+    ///
+    /// assert_eq!(Response::text("no such channel").with_status(404)?.status_code(), 404);
+    /// assert_eq!(Response::status(42).unwrap_err().to_string(), "invalid status 42: expected 200 to 599");
+    /// # Ok::<(), server_sent_events::server::HandlerError>(())
+    /// ```
+    pub fn with_status(mut self, status: u16) -> Result<Self, HandlerError> {
+        if !(200..=599).contains(&status) {
+            return Err(HandlerError::new(500, format!("invalid status {status}: expected 200 to 599")));
+        }
+        if let Kind::Content { status: own, .. } = &mut self.kind {
+            *own = status;
+        }
+        Ok(self)
+    }
+
+    /// Adds a header, as [`ResponseHeaders::with`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`HeaderError`] for the headers that [`ResponseHeaders::with`] rejects.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
+        self.headers = self.headers.with(name, value)?;
+        Ok(self)
+    }
+
+    /// Returns the response's status.
+    pub fn status_code(&self) -> u16 {
+        if let Kind::Content { status, .. } = self.kind { status } else { 200 }
+    }
+
+    /// Creates a response with this status and a text for people. The status must be valid.
+    pub(super) fn error(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        let body = if text.is_empty() { Body::EMPTY } else { Body::Text(format!("{text}\n").into()) };
+        Self::content(status, TEXT, body)
+    }
+
+    fn content(status: u16, content_type: impl Into<Cow<'static, str>>, body: Body) -> Self {
+        Self::of(Kind::Content { status, content_type: content_type.into(), body })
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, headers: ResponseHeaders::new() }
     }
 }
 
@@ -68,70 +202,9 @@ impl From<Subscription> for Response {
     }
 }
 
-/// Converts a subscription into its stream. A [temporary](OpenError::is_temporary) error becomes
-/// [`retry_later`](Response::retry_later); any other becomes status 400 with the error's text.
+/// Converts a subscription into its stream, and an error into the response that it [becomes](HandlerError).
 impl From<Result<Subscription, OpenError>> for Response {
     fn from(opened: Result<Subscription, OpenError>) -> Self {
-        match opened {
-            Ok(subscription) => Self::stream(subscription),
-            Err(error) if error.is_temporary() => Self::retry_later(),
-            Err(error) => Self::status(400, error.to_string()),
-        }
-    }
-}
-
-/// Returns the head of a stream with these additional header lines.
-pub(super) fn stream_head(headers: &str, chunked: bool) -> Vec<u8> {
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    let head = http::head(chunked, false, &date, &ResponseHeaders::new());
-    let fields = head.strip_suffix("\r\n").expect("BUG: head does not end with an empty line");
-    format!("{fields}{headers}\r\n").into_bytes()
-}
-
-/// Returns a response whose stream ends at once and makes the client reconnect later.
-pub(super) fn retry_later(headers: &str, is_head: bool) -> Vec<u8> {
-    let mut bytes = stream_head(headers, false);
-    if !is_head {
-        bytes.extend_from_slice(http::busy(Duration::from_secs(5)).as_bytes());
-    }
-    bytes
-}
-
-/// Returns a short response with these additional header lines.
-pub(super) fn message(status: u16, headers: &str, text: &str, with_body: bool) -> Vec<u8> {
-    let reason = reason_phrase(status);
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    let has_body = !matches!(status, 204 | 304);
-    let length = text.len() + usize::from(!text.is_empty());
-    let body_headers = if has_body {
-        format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n")
-    } else {
-        String::new()
-    };
-    let mut response =
-        format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n{body_headers}{headers}Connection: close\r\n\r\n");
-    if has_body && with_body && !text.is_empty() {
-        response.extend([text, "\n"]);
-    }
-    response.into_bytes()
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        204 => "No Content",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        // The phrase may be empty, but not the space before it (RFC 9112 4).
-        _ => "",
+        opened.map_or_else(|error| HandlerError::from(error).into(), Self::stream)
     }
 }

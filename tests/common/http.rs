@@ -181,6 +181,14 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
+    /// The next bytes, so many of them.
+    #[track_caller]
+    pub fn reads_bytes(&mut self, count: usize) -> String {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
     /// The response's head, without the blank line.
     #[track_caller]
     pub fn reads_head(&mut self) -> Head {

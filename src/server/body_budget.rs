@@ -1,0 +1,67 @@
+//! The memory that the bodies of all requests may take together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// The limit of received bytes of all bodies, and their current number.
+#[derive(Debug)]
+pub(super) struct BodyBudget {
+    max: usize,
+    /// It guards no other data.
+    used: AtomicUsize,
+}
+
+impl BodyBudget {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, used: AtomicUsize::new(0) })
+    }
+
+    /// Returns a reservation of no bytes, to grow.
+    pub(super) fn reserve_none(self: &Arc<Self>) -> BodyBytes {
+        BodyBytes { budget: Arc::clone(self), bytes: 0 }
+    }
+}
+
+/// The memory that is reserved for one body, released on drop.
+#[derive(Debug)]
+pub(super) struct BodyBytes {
+    budget: Arc<BodyBudget>,
+    bytes: usize,
+}
+
+impl BodyBytes {
+    /// Reserves this many bytes in total. Returns `false` if the budget does not allow that; nothing changes then.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let reserve = |used: usize| used.checked_add(more).filter(|used| *used <= self.budget.max);
+        let reserved = self.budget.used.fetch_update(Relaxed, Relaxed, reserve).is_ok();
+        if reserved {
+            self.bytes += more;
+        }
+        reserved
+    }
+}
+
+impl Drop for BodyBytes {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bodies_together_stay_within_the_budget() {
+        let budget = BodyBudget::new(10);
+        let (mut first, mut second) = (budget.reserve_none(), budget.reserve_none());
+        assert!(first.grow_to(6) && first.grow_to(3));
+        assert!(!second.grow_to(5) && second.grow_to(4));
+        assert!(!first.grow_to(7) && first.grow_to(6));
+        drop(second);
+        assert!(first.grow_to(10) && !first.grow_to(usize::MAX));
+        drop(first);
+        assert_eq!(budget.used.load(Relaxed), 0);
+    }
+}
