@@ -42,7 +42,7 @@ enum State {
     ReadingBody { incoming: Box<Incoming>, reader: BodyReader, bytes: BodyBytes },
     Handling { call: CallId, may_stream: bool },
     Streaming { stream: SubscriptionHandle, is_ending: bool, _slot: StreamSlot },
-    Responding { outgoing: Outgoing, written: usize },
+    Responding(Outgoing),
     Lingering,
 }
 
@@ -79,6 +79,8 @@ pub(super) enum Action {
     Wait,
     /// Read again from the socket, since bytes may be left there.
     Read,
+    /// Have the handler's thread wake the event loop when it has responded, since another request follows.
+    AwaitHandler,
     /// Decide whether the server takes the request, whose body is announced so.
     Admit(Request, Framing),
     /// Ask the client to send the body (`Expect: 100-continue`).
@@ -117,7 +119,7 @@ impl Connection {
             State::Reading => Phase::Head,
             State::ReadingBody { .. } => Phase::Body,
             State::Admitting | State::Handling { .. } | State::Streaming { .. } => Phase::Busy,
-            State::Responding { .. } => Phase::Responding,
+            State::Responding(_) => Phase::Responding,
             State::Lingering => Phase::Lingering,
         }
     }
@@ -135,7 +137,7 @@ impl Connection {
     /// Returns whether the socket should be read. If not, it is read again after the response.
     pub(super) fn wants_input(&self) -> bool {
         match &self.state {
-            State::Handling { .. } | State::Responding { .. } => self.input.len() < Self::MAX_READ_AHEAD,
+            State::Handling { .. } | State::Responding(_) => self.input.len() < Self::MAX_READ_AHEAD,
             _ => true,
         }
     }
@@ -145,12 +147,12 @@ impl Connection {
         match &self.state {
             // Bytes after a request end its stream: none may follow, and their meaning is unknown.
             State::Streaming { .. } => return self.lost(io::ErrorKind::InvalidData),
-            State::Responding { outgoing, .. } if !outgoing.keep_alive => return Action::Wait,
+            State::Responding(outgoing) if !outgoing.keep_alive => return Action::Wait,
             State::Lingering => return Action::Wait,
             _ => {}
         }
         self.input.extend_from_slice(bytes);
-        self.resume()
+        if let State::Handling { .. } = self.state { Action::AwaitHandler } else { self.resume() }
     }
 
     /// Continues with the bytes that have been received.
@@ -232,7 +234,7 @@ impl Connection {
     pub(super) fn input_ended(&mut self, error: io::ErrorKind) -> Action {
         let is_end = error == io::ErrorKind::UnexpectedEof;
         match &self.state {
-            State::Handling { may_stream: false, .. } | State::Responding { .. } if is_end => {
+            State::Handling { may_stream: false, .. } | State::Responding(_) if is_end => {
                 self.input_ended = true;
                 Action::Wait
             }
@@ -262,9 +264,9 @@ impl Connection {
     /// Handles a response that is not a stream.
     pub(super) fn respond(&mut self, outgoing: Outgoing) -> Action {
         match &self.state {
-            State::Streaming { .. } | State::Responding { .. } | State::Lingering => Action::Wait,
+            State::Streaming { .. } | State::Responding(_) | State::Lingering => Action::Wait,
             _ => {
-                self.state = State::Responding { outgoing, written: 0 };
+                self.state = State::Responding(outgoing);
                 Action::Write
             }
         }
@@ -294,29 +296,26 @@ impl Connection {
         &mut self,
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Option<io::Result<Action>> {
-        let State::Responding { outgoing, written } = &mut self.state else { return None };
-        let (head, body) = (&outgoing.head[..], outgoing.body());
-        let slices = match written.checked_sub(head.len()) {
-            Some(written) => [IoSlice::new(&body[written..]), IoSlice::new(&[])],
-            None => [IoSlice::new(&head[*written..]), IoSlice::new(body)],
-        };
-        let count = match write(&slices) {
-            Ok(count) => count,
-            Err(error) => return Some(Err(error)),
-        };
-        *written += count;
-        if *written < head.len() + body.len() {
-            return Some(Ok(Action::Write));
-        }
-        Some(Ok(self.responded()))
+        let State::Responding(outgoing) = &mut self.state else { return None };
+        Some(match outgoing.write(write) {
+            Err(error) => Err(error),
+            Ok(false) => Ok(Action::Write),
+            Ok(true) => {
+                let keep_alive = outgoing.keep_alive;
+                Ok(self.responded(keep_alive))
+            }
+        })
+    }
+
+    /// Handles that the handler's thread has written the whole response, and that another request may follow.
+    pub(super) fn responded_by_handler(&mut self) -> Action {
+        if let State::Handling { .. } = self.state { self.responded(true) } else { Action::Wait }
     }
 
     /// Handles that a response is written.
-    fn responded(&mut self) -> Action {
-        let State::Responding { outgoing, .. } = std::mem::replace(&mut self.state, State::Lingering) else {
-            unreachable!("BUG: no response is being written");
-        };
-        if !outgoing.keep_alive || self.input_ended {
+    fn responded(&mut self, keep_alive: bool) -> Action {
+        if !keep_alive || self.input_ended {
+            self.state = State::Lingering;
             self.input = Vec::new();
             return Action::Linger;
         }

@@ -1,6 +1,7 @@
 //! The bytes of responses.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, IoSlice};
 use std::time::{Duration, SystemTime};
 
 use super::rejection::Rejection;
@@ -14,13 +15,31 @@ pub(super) struct Outgoing {
     pub(super) head: Vec<u8>,
     /// `None` if only the head is sent.
     body: Option<Body>,
+    /// The number of bytes that are written.
+    written: usize,
     /// The connection carries another request afterwards.
     pub(super) keep_alive: bool,
 }
 
 impl Outgoing {
+    fn new(head: Vec<u8>, body: Option<Body>, keep_alive: bool) -> Self {
+        Self { head, body, written: 0, keep_alive }
+    }
+
     pub(super) fn body(&self) -> &[u8] {
         self.body.as_ref().map_or(&[], Body::bytes)
+    }
+
+    /// Writes the rest with this function, once. Returns whether all is written.
+    pub(super) fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
+        let (head, body) = (&self.head[..], self.body());
+        let slices = match self.written.checked_sub(head.len()) {
+            Some(written) => [IoSlice::new(&body[written..]), IoSlice::new(&[])],
+            None => [IoSlice::new(&head[self.written..]), IoSlice::new(body)],
+        };
+        let length = head.len() + body.len();
+        self.written += write(&slices)?;
+        Ok(self.written >= length)
     }
 }
 
@@ -33,7 +52,7 @@ pub(super) fn stream_head(own: &ResponseHeaders, headers: &str, chunked: bool) -
 
 /// Returns the head of a stream that has no body.
 pub(super) fn stream_without_body(own: &ResponseHeaders, headers: &str) -> Outgoing {
-    Outgoing { head: stream_head(own, headers, false), body: None, keep_alive: false }
+    Outgoing::new(stream_head(own, headers, false), None, false)
 }
 
 /// Returns a response whose stream ends at once and makes the client reconnect later.
@@ -42,7 +61,7 @@ pub(super) fn retry_later(own: &ResponseHeaders, headers: &str, is_head: bool) -
     if !is_head {
         head.extend_from_slice(http::busy(Duration::from_secs(5)).as_bytes());
     }
-    Outgoing { head, body: None, keep_alive: false }
+    Outgoing::new(head, None, false)
 }
 
 /// Returns the response to invalid input, which closes the connection.
@@ -97,7 +116,7 @@ fn outgoing(status: u16, fields: &str, headers: &str, body: Body, with_body: boo
     let (reason, date) = (reason_phrase(status), date());
     let head = format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n{fields}{length}{headers}{connection}\r\n");
     let body = (has_body && with_body).then_some(body);
-    Outgoing { head: head.into_bytes(), body, keep_alive }
+    Outgoing::new(head.into_bytes(), body, keep_alive)
 }
 
 /// Returns the fields without the first, which is the type of a body.

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -58,7 +59,7 @@ pub(super) struct EventLoop {
     poll: Poll,
     pub(super) acceptor: Acceptor,
     pub(super) config: Config,
-    notifier: Arc<Notifier>,
+    pub(super) notifier: Arc<Notifier>,
     inbox: Receiver<Message>,
     pub(super) handlers: Handlers,
     pub(super) body_budget: Arc<BodyBudget>,
@@ -135,12 +136,14 @@ impl EventLoop {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
+            // Before the events: what arrives on a connection may follow a response.
+            self.receive_all();
             for event in &events {
                 self.handle_event(event);
             }
             self.receive_all();
             for token in std::mem::take(&mut self.unread) {
-                self.read(token);
+                self.read(token, true);
             }
             let now = Instant::now();
             self.run_timers(now);
@@ -161,11 +164,11 @@ impl EventLoop {
             self.writable(token);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(token);
+            self.read(token, event.is_read_closed() || event.is_error());
         }
     }
 
-    fn receive_all(&mut self) {
+    pub(super) fn receive_all(&mut self) {
         let inbox = self.inbox.clone();
         for message in self.notifier.take(&inbox) {
             self.receive(message);
@@ -188,6 +191,12 @@ impl EventLoop {
                 let action = self.respond(token, outgoing);
                 self.apply(token, action);
             }
+            Message::Responded(token) => {
+                if let Some(entry) = self.connections.get_mut(&token) {
+                    let action = entry.connection.responded_by_handler();
+                    self.apply(token, action);
+                }
+            }
             Message::StreamFinished(token, took_all) => {
                 if let Some(entry) = self.connections.get_mut(&token) {
                     let action = entry.connection.stream_finished(took_all);
@@ -208,6 +217,7 @@ impl EventLoop {
                     break;
                 }
                 Action::Admit(request, framing) => self.admit(token, request, framing),
+                Action::AwaitHandler => self.await_handler(token),
                 Action::Continue => self.ask_for_body(token),
                 Action::MakeRoom => self.make_room_for_body(token),
                 Action::Dispatch(incoming) => self.dispatch(token, incoming),
@@ -292,8 +302,8 @@ impl EventLoop {
         let timed = (Phase::Busy, 0);
         self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now() });
         self.set_deadline(token);
-        // Most clients have sent their request by now.
-        self.read(token);
+        // Most clients have sent their request by now. If they have sent more, an event tells.
+        self.read(token, false);
     }
 
     fn next_timeout(&self) -> Option<Duration> {
@@ -347,6 +357,10 @@ impl EventLoop {
 
     fn stop_connection(&mut self, token: usize) {
         if let Some(entry) = self.connections.get_mut(&token) {
+            // The connection closes as soon as the handler has responded.
+            entry.socket.awaits_response.store(true, SeqCst);
+            fence(SeqCst);
+            self.unread.push(token);
             let action = entry.connection.stop();
             self.apply(token, action);
         }

@@ -126,6 +126,10 @@ struct Calls {
     waiting_with_body: BTreeMap<CallId, Call>,
     running: HashMap<CallId, Running>,
     running_with_body: usize,
+    /// The number of threads that wait for a call.
+    idle: usize,
+    /// A thread has been woken and has not yet looked for a call. It wakes the next one if there are more.
+    is_waking: bool,
     is_closed: bool,
 }
 
@@ -156,6 +160,13 @@ impl Calls {
     fn has_waiting(&self) -> bool {
         !self.waiting.is_empty() || !self.waiting_with_body.is_empty()
     }
+
+    /// Returns whether the caller must wake a thread, since a call waits and no thread is about to look for one.
+    fn wakes_thread(&mut self) -> bool {
+        let wakes = self.has_waiting() && self.idle > 0 && !self.is_waking;
+        self.is_waking |= wakes;
+        wakes
+    }
 }
 
 impl CallQueue {
@@ -169,8 +180,11 @@ impl CallQueue {
         let id = CallId(calls.last_id);
         let has_body = !call.incoming.request.body().is_empty();
         if has_body { &mut calls.waiting_with_body } else { &mut calls.waiting }.insert(id, call);
+        let wakes = calls.wakes_thread();
         drop(calls);
-        self.available.notify_one();
+        if wakes {
+            self.available.notify_one();
+        }
         id
     }
 
@@ -179,12 +193,20 @@ impl CallQueue {
         let mut calls = self.calls.lock();
         loop {
             if let Some(call) = calls.take(self.max_with_body) {
+                let wakes = calls.wakes_thread();
+                drop(calls);
+                if wakes {
+                    self.available.notify_one();
+                }
                 return Some(call);
             }
             if calls.is_closed && !calls.has_waiting() {
                 return None;
             }
+            calls.idle += 1;
             self.available.wait(&mut calls);
+            calls.idle -= 1;
+            calls.is_waking = false;
         }
     }
 
@@ -204,12 +226,6 @@ impl CallQueue {
         let mut calls = self.calls.lock();
         let Running { has_body, lost } = calls.running.remove(&id).expect("BUG: a finished call was not running");
         calls.running_with_body -= usize::from(has_body);
-        // Another thread may wait because too many calls with a body ran.
-        let wakes = has_body && !calls.waiting_with_body.is_empty();
-        drop(calls);
-        if wakes {
-            self.available.notify_one();
-        }
         lost
     }
 
@@ -265,7 +281,7 @@ fn respond(call: Call, response: Response, quota: &Arc<Quota>) {
             encode::content(content, &request, &headers, keep_alive)
         }
     };
-    socket.notifier.send(Message::Respond(socket.token, outgoing));
+    socket.respond(outgoing);
     // The memory is released only here: until now the handler could hold it.
     drop((request, body_bytes));
 }

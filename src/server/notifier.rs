@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 
 use crossbeam_channel::{Receiver, Sender, TryIter};
 use mio::Waker;
@@ -18,8 +18,10 @@ use crate::subscription::SubscriptionHandle;
 pub(super) enum Message {
     /// The handler answered with a stream. A writer thread writes it from now on.
     StreamStarted(usize, SubscriptionHandle, StreamSlot),
-    /// The handler answered with content.
+    /// The handler answered with content, of which the rest is to be written.
     Respond(usize, Outgoing),
+    /// The handler's thread has written the whole response, and another request may follow.
+    Responded(usize),
     /// The stream has ended and nothing more is written. The flag is set if the socket took every byte.
     StreamFinished(usize, bool),
     Stop,
@@ -45,6 +47,15 @@ impl Notifier {
         }
     }
 
+    /// Sends a message that the event loop may take at its next event.
+    pub(super) fn send_lazily(&self, message: Message) {
+        let _ = self.messages.send(message);
+    }
+
+    pub(super) fn wake(&self) {
+        let _ = self.waker.wake();
+    }
+
     /// Returns the messages so far. Later ones wake the event loop again.
     pub(super) fn take<'a>(&self, inbox: &'a Receiver<Message>) -> TryIter<'a, Message> {
         self.is_woken.store(false, SeqCst);
@@ -66,11 +77,32 @@ pub(super) struct SharedSocket {
     pub(super) socket: TcpStream,
     pub(super) readiness: Readiness,
     pub(super) notifier: Arc<Notifier>,
+    /// Set by the event loop while another request waits for the response, before it looks for the message that the
+    /// response is written. The handler's thread reads it after it has sent that message.
+    pub(super) awaits_response: AtomicBool,
 }
 
 impl SharedSocket {
     pub(super) fn new(token: usize, socket: TcpStream, notifier: &Arc<Notifier>) -> Arc<Self> {
-        Arc::new(Self { token, socket, readiness: Readiness::new(), notifier: Arc::clone(notifier) })
+        let (readiness, notifier) = (Readiness::new(), Arc::clone(notifier));
+        Arc::new(Self { token, socket, readiness, notifier, awaits_response: AtomicBool::new(false) })
+    }
+
+    /// Writes a response, as far as the socket takes it, and leaves the rest to the event loop.
+    ///
+    /// Most responses are written whole. Then the event loop need not be woken: it learns of the response when the next
+    /// request arrives.
+    pub(super) fn respond(&self, mut outgoing: Outgoing) {
+        // After an error the event loop writes again, and meets the error too.
+        let written = outgoing.write(|slices| (&self.socket).write_vectored(slices)).unwrap_or(false);
+        if !written || !outgoing.keep_alive {
+            return self.notifier.send(Message::Respond(self.token, outgoing));
+        }
+        self.notifier.send_lazily(Message::Responded(self.token));
+        fence(SeqCst);
+        if self.awaits_response.load(SeqCst) {
+            self.notifier.wake();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::time::Instant;
 
 use super::body::{BodyReader, Framing};
@@ -19,7 +20,10 @@ const MAX_READS: usize = 16;
 
 impl EventLoop {
     /// Reads until the socket would block, or the connection takes no more for now.
-    pub(super) fn read(&mut self, token: usize) {
+    ///
+    /// On Linux, a read that does not fill the buffer has taken all bytes (epoll(7), question 9), and an event tells of
+    /// later ones. It does not show the end of the bytes: that is read only if the caller knows of it.
+    pub(super) fn read(&mut self, token: usize, to_end: bool) {
         for _ in 0..MAX_READS {
             let Some(Entry { connection, socket, .. }) = self.connections.get_mut(&token) else { return };
             if !connection.wants_input() {
@@ -30,7 +34,14 @@ impl EventLoop {
                     let action = connection.input_ended(io::ErrorKind::UnexpectedEof);
                     return self.apply(token, action);
                 }
-                Ok(count) => connection.received(&self.scratch[..count]),
+                Ok(count) => {
+                    let action = connection.received(&self.scratch[..count]);
+                    let is_last = cfg!(any(target_os = "linux", target_os = "android")) && !to_end;
+                    if is_last && count < self.scratch.len() {
+                        return self.apply(token, action);
+                    }
+                    action
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -97,10 +108,20 @@ impl EventLoop {
         self.connections.get_mut(&token).map_or(Action::Wait, |entry| entry.connection.resume())
     }
 
+    /// Makes the handler's thread wake the event loop after the response, unless it has responded already.
+    pub(super) fn await_handler(&mut self, token: usize) -> Action {
+        let Some(Entry { socket, .. }) = self.connections.get(&token) else { return Action::Wait };
+        socket.awaits_response.store(true, SeqCst);
+        fence(SeqCst);
+        // If the thread has responded before it could see the flag, its message is taken in the next round.
+        Action::Read
+    }
+
     /// Gives a whole request to the handler.
     pub(super) fn dispatch(&mut self, token: usize, incoming: Box<Incoming>) -> Action {
         let Some(Entry { connection, socket, .. }) = self.connections.get_mut(&token) else { return Action::Wait };
         let is_read = matches!(incoming.request.method(), "GET" | "HEAD");
+        socket.awaits_response.store(incoming.is_followed, SeqCst);
         let call = self.handlers.dispatch(Call { incoming, socket: Arc::clone(socket) });
         connection.dispatched(call, is_read);
         Action::Wait
