@@ -275,7 +275,7 @@ impl EventLoop {
         let headers = match self.config.policy.check(&request) {
             Verdict::Allow { headers } => headers,
             Verdict::Respond { status, headers, text } => {
-                return self.respond(token, response::message(status, &headers, text, !is_head));
+                return self.respond(token, response::message(status, &headers, &text, !is_head));
             }
         };
         let Some(slot) = self.quota.try_acquire(connection.peer_addr().ip()) else {
