@@ -181,6 +181,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A page of any website can send requests to a server on the same machine or network. `OriginPolicy` keeps such pages
+//! from publishing: `EventServer` applies it, and the adapters' documentation shows it for tiny_http and rouille.
+//!
 //! # Every stream ends, and wakes the thread that waits for it
 //!
 //! * After the queued events: [`close`](Publisher::close) ends all streams,
@@ -246,6 +249,8 @@ mod history;
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 mod http;
 mod log;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+mod origin;
 mod publish;
 mod queue;
 mod registry;
@@ -263,9 +268,13 @@ pub use error::BodyError;
 pub use error::{
     EventError, EventField, HeaderError, InvalidSetting, OpenError, ParseOverflowError, RecvTimeoutError, TryRecvError,
 };
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+pub use error::{OriginPolicyError, OriginRefused};
 pub use event::{Event, Frame, HeartbeatStyle};
 pub use history::{History, Resumption};
 pub use http::ResponseHeaders;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+pub use origin::{OriginPolicy, OriginPolicyBuilder};
 pub use publish::{
     Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder,
     WeakPublisher,

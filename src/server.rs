@@ -36,7 +36,9 @@
 //! }
 //! ```
 //!
-//! Without a proxy the page's origin is another one, and the server must [allow](EventServerBuilder::allow_origin) it.
+//! Behind these lines, `Host` is not the host of the server's own pages: name that with
+//! [`public_host`](EventServerBuilder::public_host). Without a proxy the page's origin is another one, and the server
+//! must [allow](EventServerBuilder::allow_origin) it.
 //!
 //! # Threads
 //!

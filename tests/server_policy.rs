@@ -87,6 +87,82 @@ fn a_preflight_names_the_headers_that_are_allowed() {
     }
 }
 
+/// A page anywhere could otherwise publish to a server on this machine.
+#[test]
+fn a_post_of_a_foreign_page_is_refused_even_if_no_origin_is_allowed() {
+    let server = running(EventServer::builder().public_host("example.org"));
+    let own = format!("localhost:{}", server.local_addr().port());
+    // 405: the server has no use for a body.
+    for (method, host, origin, status) in [
+        ("POST", &*own, "https://example.com", 403),
+        ("PUT", &own, "https://example.com", 403),
+        ("DELETE", &own, "https://example.com", 403),
+        ("POST", &own, "tauri://localhost", 403),
+        ("POST", &own, "null", 403),
+        ("POST", &own, &format!("http://{own}"), 405),
+        ("POST", "localhost", "https://example.org", 405),
+        ("POST", "example.org", "https://example.org", 405),
+        ("POST", "localhost", "https://example.org:8443", 403),
+        ("OPTIONS", &own, "https://example.com", 405),
+        ("HEAD", &own, "https://example.com", 200),
+        ("HEAD", &own, "tauri://localhost", 200),
+        ("HEAD", &own, "null", 200),
+    ] {
+        let said = said(server.local_addr(), of_origin(method, host, origin));
+        assert_eq!((said.status, said.header("Vary")), (status, None), "{method} of {origin} at {host}");
+    }
+    let refused = said(server.local_addr(), of_origin("POST", &own, "null"));
+    let text = format!("foreign origin \"null\": only pages of {own} and example.org are allowed");
+    assert_eq!(refused.body.trim_end(), text);
+    let no_page = "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(said(server.local_addr(), no_page).status, 405);
+}
+
+#[test]
+fn two_origins_are_malformed() {
+    let request = "HEAD / HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nOrigin: null\r\n\r\n";
+    assert_eq!(said_by(EventServer::builder().allow_null_origin(), request).status, 400);
+}
+
+/// Behind a proxy that sends `Host: localhost`, no page of the server has that origin.
+#[test]
+fn pages_of_the_public_host_are_the_servers_own() {
+    let server = running(EventServer::builder().public_host("example.org").allow_origin("https://example.com"));
+    for (origin, expected) in [
+        ("https://example.org", (200, None)),
+        ("https://example.com", (200, Some("https://example.com"))),
+        ("https://example.net", (403, None)),
+        ("tauri://localhost", (403, None)),
+        ("null", (403, None)),
+    ] {
+        let said = said(server.local_addr(), of_origin("HEAD", "localhost", origin));
+        assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), expected, "{origin}");
+    }
+    let text = "invalid public host \"a/b\": expected a name, an IPv4 address or an IPv6 address in brackets, and optionally a port";
+    assert_eq!(refusal(EventServer::builder().public_host("a/b")), text);
+}
+
+/// A page of the internet may ask for a server on the loopback only if this is answered.
+#[test]
+fn a_preflight_for_a_private_network_is_answered_for_an_allowed_origin() {
+    let server = running(EventServer::builder().allow_origin("https://example.org"));
+    let preflight = |origin: &str, asks: &str| {
+        let head = of_origin("OPTIONS", "localhost", origin);
+        let asks = format!("Access-Control-Request-Private-Network: {asks}\r\n\r\n");
+        said(server.local_addr(), head.replace("\r\n\r\n", &format!("\r\n{asks}")))
+    };
+    let own = "http://localhost";
+    for (origin, asks, status, allows) in [
+        ("https://example.org", "true", 204, Some("true")),
+        ("https://example.org", "false", 204, None),
+        (own, "true", 204, None),
+        ("https://example.com", "true", 403, None),
+    ] {
+        let said = preflight(origin, asks);
+        assert_eq!((said.status, said.header("Access-Control-Allow-Private-Network")), (status, allows), "{origin}");
+    }
+}
+
 /// A cache that keeps a response without `Vary` gives it to every origin.
 #[test]
 fn every_response_varies_by_origin_once_one_is_allowed() {

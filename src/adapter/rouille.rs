@@ -40,6 +40,30 @@
 //! rouille's own functions that read a body (`rouille::input`) use it. `read_body` rejects chunked bodies with status
 //! 411.
 //!
+//! # Foreign pages
+//!
+//! A page of any website can send requests to a server on the same machine or in the same network, and can publish if a
+//! `POST` does. Build an [`OriginPolicy`], and call [`check_origin`] before anything else:
+//!
+//! ```no_run
+//! use rouille::Response;
+//! use server_sent_events::adapter::rouille::{check_origin, server};
+//! use server_sent_events::{OriginPolicy, Publisher};
+//! use std::net::SocketAddr;
+//!
+//! let publisher = Publisher::new();
+//! let address: SocketAddr = ([127, 0, 0, 1], 5000).into();
+//! let policy = OriginPolicy::builder().build(address)?;
+//! let server = server(address, move |request| match check_origin(request, &policy) {
+//!     Ok(()) => publisher.subscription(()).respond_to(request),
+//!     Err(refused) => Response::text(refused.to_string()).with_status_code(refused.status()),
+//! })?;
+//! server.run();
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Behind a proxy, name the [public host](crate::OriginPolicyBuilder::public_host).
+//!
 //! # Limits of this adapter
 //!
 //! rouille is built on `tiny_http`, and shares its weaknesses against an announced body or half a request. The
@@ -68,8 +92,9 @@ use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
 use crate::adapter::body;
 use crate::adapter::nudge::Nudger;
-use crate::error::BodyError;
+use crate::error::{BodyError, OriginRefused};
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
+use crate::origin::OriginPolicy;
 use crate::publish::SubscriptionBuilder;
 use crate::subscription::{Reader, Subscription};
 
@@ -336,6 +361,29 @@ pub fn read_body(request: &Request, max_bytes: usize) -> Result<Vec<u8>, BodyErr
         0 => Ok(Vec::new()),
         length => body::read(request.data().ok_or(BodyError::AlreadyTaken)?, length),
     }
+}
+
+/// Checks whether the policy allows the request, by its method, `Host` and `Origin`.
+///
+/// # Errors
+///
+/// Returns the errors of [`OriginPolicy::check`], which have a status and a text for the response.
+///
+/// ```
+/// use rouille::Request;
+/// use server_sent_events::{OriginPolicy, adapter::rouille::check_origin};
+///
+/// let policy = OriginPolicy::builder().build(([127, 0, 0, 1], 5000))?;
+/// let post = |origin: &str| {
+///     let headers = vec![("Host".into(), "localhost:5000".into()), ("Origin".into(), origin.to_owned().into())];
+///     Request::fake_http("POST", "/", headers, vec![])
+/// };
+/// assert!(check_origin(&post("http://localhost:5000"), &policy).is_ok());
+/// assert_eq!(check_origin(&post("https://evil.example"), &policy).unwrap_err().status(), 403);
+/// # Ok::<(), server_sent_events::OriginPolicyError>(())
+/// ```
+pub fn check_origin(request: &Request, policy: &OriginPolicy) -> Result<(), OriginRefused> {
+    policy.check(request.method(), request.headers())
 }
 
 /// Returns a response with the headers of an event stream.

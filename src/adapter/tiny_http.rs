@@ -47,6 +47,32 @@
 //! truncated body as if it were whole. If the client offers an upgrade, that reader ends only with the connection.
 //! `read_body` rejects chunked bodies with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
 //!
+//! # Foreign pages
+//!
+//! A page of any website can send requests to a server on the same machine or in the same network, and can publish if a
+//! `POST` does. Build an [`OriginPolicy`](crate::OriginPolicy), and call [`check_origin`] before anything else:
+//!
+//! ```no_run
+//! use server_sent_events::adapter::tiny_http::{Server, check_origin};
+//! use server_sent_events::{OriginPolicy, Publisher};
+//! use tiny_http::Response;
+//!
+//! let publisher = Publisher::new();
+//! let server = Server::bind("127.0.0.1:5000")?;
+//! let policy = OriginPolicy::builder().build(server.local_addr())?;
+//! for request in server.incoming_requests() {
+//!     match check_origin(&request, &policy) {
+//!         Ok(()) => publisher.respond(request)?,
+//!         Err(refused) => {
+//!             request.respond(Response::from_string(refused.to_string()).with_status_code(refused.status()))?;
+//!         }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Behind a proxy, name the [public host](crate::OriginPolicyBuilder::public_host).
+//!
 //! # What it cannot promise
 //!
 //! `tiny_http` 0.12 is a server for a trusted network, and this crate cannot change some of that from outside. On the
@@ -81,10 +107,8 @@ use std::time::{Duration, SystemTime};
 
 use tiny_http::{Header, Method, Request, Response};
 
-use crate::adapter::body;
 use crate::deliver::{Output, Writer};
-use crate::error::BodyError;
-use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
+use crate::http::{self, ResponseHeaders};
 use crate::publish::{Publisher, SubscriptionBuilder};
 use crate::subscription::Subscription;
 
@@ -92,8 +116,10 @@ use lazy_writer::LazyWriter;
 
 mod lazy_writer;
 mod refusal;
+mod request;
 mod server;
 
+pub use request::{check_origin, last_event_id, read_body};
 pub use server::{IncomingRequests, Server, StopHandle};
 
 /// The shortest time after which a refused client reconnects.
@@ -352,66 +378,5 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
     /// ```
     pub fn last_event_id_from(self, request: &Request) -> Self {
         self.last_event_id(last_event_id(request))
-    }
-}
-
-/// Returns the ID of the last event that the client saw, if the request has one.
-///
-/// The ID comes from the header `Last-Event-ID`, else from `lastEventId` in the query, for clients that cannot set a
-/// header. The client may send any text of any length. An empty ID counts as none.
-///
-/// ```
-/// use server_sent_events::adapter::tiny_http::last_event_id;
-///
-/// let request: tiny_http::Request = tiny_http::TestRequest::new().with_path("/news?lastEventId=a%2D7").into();
-/// assert_eq!(last_event_id(&request).as_deref(), Some("a-7"));
-/// ```
-pub fn last_event_id(request: &Request) -> Option<String> {
-    let header = request.headers().iter().find(|header| header.field.equiv(LAST_EVENT_ID));
-    http::last_event_id(header.map(|header| header.value.as_str()), request.url())
-}
-
-/// Reads the whole body of the request, or rejects it. Blocks until the body has arrived or the connection has ended.
-///
-/// It reads exactly as many bytes as `Content-Length` announces. [`Request::as_reader`](tiny_http::Request::as_reader)
-/// alone has two faults. If the client offers an upgrade, the body never ends (`curl --http2` and Java's `HttpClient`
-/// offer HTTP/2 on each plain request). And a truncated body looks whole.
-///
-/// A request without `Content-Length` has an empty body. A client that waits for `100 Continue` is sent it, unless the
-/// body is rejected.
-///
-/// # Errors
-///
-/// Returns a [`BodyError`], which has a status for the response:
-///
-/// * 400 for a body that ends early, for a length that is not one number, and for an encoding other than chunked.
-/// * 411 for a chunked body, because `tiny_http` does not report whether it is whole.
-/// * 413 for a body larger than `max_bytes`.
-///
-/// A body is rejected with 411 or 413 before any of it is read.
-///
-/// ```no_run
-/// use server_sent_events::{Publisher, adapter::tiny_http::{Server, read_body}};
-/// use tiny_http::Response;
-///
-/// let publisher = Publisher::new();
-/// for mut request in Server::bind("127.0.0.1:5000")?.incoming_requests() {
-///     match read_body(&mut request, 64 * 1024) {
-///         Ok(body) => {
-///             publisher.publish(String::from_utf8_lossy(&body));
-///             request.respond(Response::empty(204))?;
-///         }
-///         Err(error) => {
-///             request.respond(Response::from_string(error.to_string()).with_status_code(error.status()))?;
-///         }
-///     }
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn read_body(request: &mut Request, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
-    let headers = request.headers().iter().map(|header| (header.field.as_str().as_str(), header.value.as_str()));
-    match body::length(headers, max_bytes)? {
-        0 => Ok(Vec::new()),
-        length => body::read(request.as_reader(), length),
     }
 }

@@ -3,6 +3,8 @@
 mod event;
 mod http;
 mod open;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+mod origin;
 mod receive;
 mod setting;
 
@@ -11,5 +13,7 @@ pub use event::{EventError, EventField};
 pub use http::BodyError;
 pub use http::HeaderError;
 pub use open::OpenError;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+pub use origin::{OriginPolicyError, OriginRefused};
 pub use receive::{RecvTimeoutError, TryRecvError};
 pub use setting::{InvalidSetting, ParseOverflowError};

@@ -56,15 +56,17 @@ impl EventServerBuilder {
     ///
     /// The origin is what the browser sends: `scheme://host[:port]`, such as `https://example.org`, `tauri://localhost`
     /// or `chrome-extension://ID`. Once an origin is allowed, requests of other origins are answered with 403. The
-    /// server's own origin remains allowed: the one whose host and port are those of the `Host` header.
+    /// server's own origin remains allowed: the one whose host and port are those of the `Host` header. Until then, `GET`
+    /// and `HEAD` of a foreign page are answered, and the browser keeps the response from the page;
+    /// [`OriginPolicy`](crate::OriginPolicy) has all rules.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.policy.origins.push(origin.into());
+        self.policy.origins = self.policy.origins.allow_origin(origin);
         self
     }
 
     /// Allows the origin `null`: pages from files, `data:` URLs and sandboxed frames of any site.
     pub fn allow_null_origin(mut self) -> Self {
-        self.policy.allow_null_origin = true;
+        self.policy.origins = self.policy.origins.allow_null_origin();
         self
     }
 
@@ -100,13 +102,29 @@ impl EventServerBuilder {
     /// and `[::1]` are allowed too. A host with a scheme, a port or a path is an error of `bind`. Defaults to these on
     /// the loopback, and to any host elsewhere.
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
-        self.policy.hosts.push(host.into());
+        self.policy.origins = self.policy.origins.allow_host(host);
         self
     }
 
     /// Allows requests to any host, even on the loopback.
     pub fn allow_any_host(mut self) -> Self {
-        self.policy.allow_any_host = true;
+        self.policy.origins = self.policy.origins.allow_any_host();
+        self
+    }
+
+    /// Names the server as browsers know it, if a proxy in front of it sends another `Host`. Call it once per name.
+    ///
+    /// The name is `host[:port]`; [`OriginPolicyBuilder::public_host`](crate::OriginPolicyBuilder::public_host) has the
+    /// details. Pages of this host are the server's own.
+    ///
+    /// ```
+    /// use server_sent_events::server::EventServer;
+    ///
+    /// let server = EventServer::builder().public_host("events.example.org").bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn public_host(mut self, host: impl Into<String>) -> Self {
+        self.policy.origins = self.policy.origins.public_host(host);
         self
     }
 
@@ -243,17 +261,14 @@ impl EventServerBuilder {
     ///
     /// Returns the operating system's error for the last address. Returns
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that is 0 and for a header name that is not a token.
-    /// Also returns it for an origin that no browser sends, such as `*`.
+    /// Also returns it for an [invalid](crate::OriginPolicyError) origin or host, such as the origin `*`.
     pub fn bind(self, address: impl ToSocketAddrs) -> io::Result<EventServer> {
         self.check()?;
         let listener = sockets::listen_on(address, self.sockets)?;
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let config = Config {
-            policy: self
-                .policy
-                .build(local_addr, self.max_body > 0)
-                .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?,
+            policy: self.policy.build(local_addr, self.max_body > 0)?,
             max_streams: self.max_streams.unwrap_or_else(default_max_streams),
             max_streams_per_ip: self.max_streams_per_ip,
             handler_threads: self.handler_threads,

@@ -1,5 +1,6 @@
 //! The bytes of responses.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, IoSlice};
 use std::time::{Duration, SystemTime};
@@ -70,7 +71,13 @@ pub(super) fn rejection(rejection: Rejection, headers: &str, with_body: bool) ->
 }
 
 /// Returns a response with a text for people.
-pub(super) fn message(status: u16, text: &'static str, headers: &str, with_body: bool, keep_alive: bool) -> Outgoing {
+pub(super) fn message(
+    status: u16,
+    text: impl Into<Cow<'static, str>>,
+    headers: &str,
+    with_body: bool,
+    keep_alive: bool,
+) -> Outgoing {
     let Response { kind, .. } = Response::error(status, text);
     let super::response::Kind::Content { content_type, body, .. } = kind else { unreachable!("BUG: not a text") };
     let fields = format!("Content-Type: {content_type}\r\n");
