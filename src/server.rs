@@ -1,51 +1,48 @@
-//! EventServer: a strict server for event streams and nothing else.
+//! EventServer: a strict server for event streams, and for the pages and posts that go with them.
+//!
+//! A page, a post and a stream on one port:
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
-//! use server_sent_events::server::{EventServer, Response};
+//! use server_sent_events::server::{EventServer, Request, Response};
+//!
+//! const PAGE: &str = r#"<form method="post" action="/news"><input name="text" autofocus></form><pre id="news"></pre>
+//! <script>new EventSource("/news").onmessage = event => news.append(event.data + "\n")</script>"#;
 //!
 //! let publisher = Publisher::new();
-//! let streams = publisher.clone();
-//! let server = EventServer::bind("127.0.0.1:5000")?.spawn(move |request| match request.path() {
-//!     "/news" => Ok(streams.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+//! let server = EventServer::builder().max_body(64 * 1024).bind("127.0.0.1:5000")?;
+//! server.serve(move |request: &Request| match (request.method(), request.path()) {
+//!     ("GET", "/") => Ok(Response::html(PAGE)),
+//!     ("GET", "/news") => Ok(publisher.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+//!     ("POST", "/news") => {
+//!         for (_, text) in request.form() {
+//!             publisher.publish(text);
+//!         }
+//!         Ok(Response::redirect("/")?)
+//!     }
 //!     _ => Response::status(404),
 //! })?;
-//! publisher.publish("hello");
-//! server.stop()?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! # When to use which server
 //!
-//! * **tiny_http or rouille** for few streams in a trusted network. The page and the stream come from one port, and one
-//!   loop answers all requests.
-//! * **This server** for many streams, or for the open internet. It answers `GET` with event streams and short texts,
-//!   and nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies
-//!   one descriptor and no thread, even if its client does not read.
+//! * **This server** for one port in the open, or for many streams. It answers with event streams and with whole
+//!   responses: pages, texts, JSON, bytes. A stream occupies one descriptor and no thread, even if its client does not
+//!   read.
+//! * **tiny_http or rouille** for few streams in a trusted network, or in a program that uses them already.
 //!
-//! For one public port, let a proxy send the streams' paths here. The lines for nginx, among those of
-//! `docs/deployment.md`, which define `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
-//!
-//! ```nginx
-//! location /streams/ {
-//!     proxy_pass http://127.0.0.1:5001/; # with the last slash /streams/news is /news there
-//!     proxy_http_version 1.1;
-//!     proxy_set_header Host localhost;   # what a server on the loopback answers to
-//!     proxy_read_timeout 60s;            # longer than the heartbeat, which is 15 s
-//!     error_page 502 504 = @away;
-//! }
-//! ```
-//!
-//! Behind these lines, `Host` is not the host of the server's own pages: name that with
-//! [`public_host`](EventServerBuilder::public_host). Without a proxy the page's origin is another one, and the server
-//! must [allow](EventServerBuilder::allow_origin) it.
+//! It has no TLS, no HTTP/2, no compression and no routes. For these, put a proxy in front of it; `docs/deployment.md`
+//! has the lines for nginx and others.
 //!
 //! # Threads
 //!
 //! One thread is the event loop: it accepts connections, reads requests, notices lost connections, and wakes streams
 //! whose socket has room again. It never waits for a client and runs no code of the application.
-//! [Four](EventServerBuilder::handler_threads) threads call the handler. One more ends the streams of lost connections,
-//! and with it runs `on_end` hooks. The publisher's writer threads write. Several publishers can share one server.
+//! [Four](EventServerBuilder::handler_threads) threads call the handler; requests with a body occupy at most three of
+//! them, so that streams and pages are answered while posts are slow. One more thread ends the streams of lost
+//! connections, and with it runs `on_end` hooks. The publisher's writer threads write the streams. Several publishers
+//! can share one server.
 //!
 //! The server notices at once if a client closes its connection. A client that takes no data is disconnected after the
 //! [write timeout](EventServerBuilder::write_timeout), which any progress restarts. A client that vanishes from the
@@ -53,14 +50,31 @@
 //!
 //! # What it accepts
 //!
-//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within
-//! 10 s, have at most 8 KiB and 64 fields, and be understood in one way only. Everything else is answered with a status
-//! and the connection's end: 400 for a malformed request or one with a body, 403 for a `Host` or an `Origin` that is
-//! not allowed, 405 for another method, 408 for a head that does not arrive in time, 431 for one that is too long, 505
-//! for another version. A byte after the request, or the end of the client's side of the connection, ends the stream.
+//! HTTP/1.1 and HTTP/1.0. `GET` and `HEAD` have no body; other methods reach the handler once
+//! [`max_body`](EventServerBuilder::max_body) is set. A body has a `Content-Length` or is chunked, and the handler gets
+//! it whole or not at all. A connection stays open for further requests, except after a stream; requests that follow
+//! each other are answered in order. An offered upgrade is ignored.
 //!
-//! If the limit of connections or of open files is reached and another client connects, the server closes the oldest
-//! connection that carries no stream. So incomplete requests cannot keep other clients out.
+//! Whatever parsers could understand differently is rejected, and the connection closed:
+//!
+//! | status | reason |
+//! |---|---|
+//! | 400 | a malformed request; one whose length is announced twice; a body that ends early; bytes after the request of a stream |
+//! | 403 | a `Host` or an `Origin` that is [not allowed](crate::OriginPolicy) |
+//! | 405 | another method than `GET` and `HEAD`, without `max_body` |
+//! | 408 | a head or a body that does not arrive [in](EventServerBuilder::header_read_timeout) [time](EventServerBuilder::body_read_timeout) |
+//! | 411 | an HTTP/1.0 request with a body of unknown length |
+//! | 413 | a body longer than `max_body` |
+//! | 417 | an expectation other than `100-continue` |
+//! | 431 | a head longer than 8 KiB, or of more than 64 fields |
+//! | 503 | a body for which the [memory of all bodies](EventServerBuilder::max_body_memory) has no room |
+//! | 505 | another version |
+//!
+//! After the request of a stream, any byte and the end of the client's side of the connection end the stream.
+//!
+//! If the limit of connections or of open files is reached and another client connects, the server closes a connection
+//! that neither the handler nor a stream has: one that waits for its next request, else the one with the least
+//! progress. So incomplete requests cannot keep other clients out.
 
 mod acceptor;
 mod body;
@@ -117,7 +131,7 @@ struct Config {
     trusted_proxies: Vec<IpAddr>,
 }
 
-/// A server of event streams and nothing else; see the [module](self).
+/// A server of event streams, pages and posts; see the [module](self).
 pub struct EventServer {
     listener: mio::net::TcpListener,
     local_addr: SocketAddr,
