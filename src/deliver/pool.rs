@@ -19,7 +19,7 @@ use super::supervisor::Supervisor;
 use crate::event::FrameId;
 use crate::log::RateLimitedLog;
 use crate::queue::{Wake, race_window};
-use crate::registry::Registry;
+use crate::registry::{NewEvent, Published, Recipients, Registry};
 use crate::stats::EndCause;
 
 /// A job on the run queue.
@@ -208,7 +208,7 @@ impl WriterPool {
     /// Disconnects the streams that have been slow for longest, until the slow streams alone keep at most as many bytes
     /// in memory as the limit allows. Their clients resume. The newest large frame does not count: it was just
     /// published.
-    pub(crate) fn disconnect_slowest(&self, registry: &Registry, newest: Option<FrameId>) {
+    fn disconnect_slowest(&self, registry: &Registry, newest: Option<FrameId>) {
         let remove_kept = |frames: &mut Vec<FrameId>| {
             frames.retain(|frame| Some(*frame) != newest);
             registry.remove_kept(frames);
@@ -265,8 +265,30 @@ impl WriterPool {
         time.saturating_duration_since(self.start).as_micros() as u64 + 1
     }
 
+    /// Publishes an event, and waits for room as its subscribers demand.
+    pub(crate) fn publish(&self, registry: &Registry, recipients: Recipients<'_>, event: NewEvent) -> Published {
+        let mut next = (event, None);
+        loop {
+            match registry.publish(recipients, next.0, next.1) {
+                Ok((published, mut deferred)) => {
+                    self.wake_all(deferred.take_wake());
+                    deferred.finish();
+                    if published.may_retain {
+                        self.disconnect_slowest(registry, published.newest_large);
+                    }
+                    return published;
+                }
+                Err(waits) => {
+                    let (event, ticket) = *waits;
+                    ticket.wait();
+                    next = (event, Some(ticket));
+                }
+            }
+        }
+    }
+
     /// Wakes readers. Many streams are woken by the writer threads, in groups, so that the caller touches none of them.
-    pub(crate) fn wake_all(&self, readers: Vec<Wake>) {
+    fn wake_all(&self, readers: Vec<Wake>) {
         let mut streams = Vec::new();
         let are_few = readers.len() <= Self::GROUP;
         for reader in readers {

@@ -35,6 +35,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let settings = SourceSettings { heartbeat: None, lifetime: None, ..settings.source };
         let mut source = FrameSource::new(subscriber, rings, nobody, counters, settings);
         source.begin([Payload::Frame(frame)].into(), 0, None);
-        Subscription::new(source, Arc::clone(&self.core.pool), Resumption::NotRequested)
+        Subscription::new(source, Arc::clone(&self.core.pool), Resumption::NotRequested, None)
     }
 }

@@ -23,7 +23,7 @@ use crate::deliver::WriterPool;
 use crate::error::OpenError;
 use crate::event::Event;
 use crate::queue::{Payload, Render};
-use crate::registry::{NewEvent, Published, Registry};
+use crate::registry::{NewEvent, Published, Recipients, Registry};
 use crate::stats::{ChannelStats, Counters, Stats};
 use crate::subscription::Subscription;
 
@@ -161,20 +161,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     pub fn publish_to<By>(&self, channels: impl Channels<By>, event: impl Into<Event>) -> Receipt {
         let has_history = self.core.registry.has_history();
-        self.send(channels, || {
-            let event = event.into();
-            let is_comment = event.is_comment();
-            let frame = if !has_history {
-                event.encode()
-            } else if is_comment {
-                // The history does not keep it, so it has no ID there.
-                event.encode_with_id(None)
-            } else {
-                event.encode_unsealed()
-            };
-            let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
-            NewEvent { payload: Payload::Frame(frame), own_id, key, is_comment }
-        })
+        self.send(channels, || NewEvent::new(&event.into(), has_history))
     }
 
     /// Publishes to each subscriber of these channels the event that the closure makes from its properties. `None`
@@ -255,25 +242,46 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             if !registry.has_history() && registry.count_unreached(names) {
                 return Receipt { subscribers: 0, id: None };
             }
-            let mut next = (new_event(), None);
-            loop {
-                match registry.publish(names, next.0, next.1) {
-                    Ok((Published { subscribers, id, newest_large, may_retain }, mut deferred)) => {
-                        self.core.pool.wake_all(deferred.take_wake());
-                        deferred.finish();
-                        if may_retain {
-                            self.core.pool.disconnect_slowest(registry, newest_large);
-                        }
-                        return Receipt { subscribers, id };
-                    }
-                    Err(waits) => {
-                        let (new_event, ticket) = *waits;
-                        ticket.wait();
-                        next = (new_event, Some(ticket));
-                    }
-                }
-            }
+            let recipients = Recipients::Channels(names);
+            let Published { subscribers, id, .. } = self.core.pool.publish(registry, recipients, new_event());
+            Receipt { subscribers, id }
         })
+    }
+
+    /// Subscribes to no channel, with default properties: the subscriber gets what is
+    /// [sent](crate::SubscriptionHandle::send) to it alone.
+    ///
+    /// Use it for a stream that belongs to one request, such as the answer of a language model. It counts, ends and is
+    /// written as any other.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if a limit is reached, or the publisher is shutting down.
+    ///
+    /// ```
+    /// use server_sent_events::Publisher;
+    /// use std::thread;
+    ///
+    /// let publisher = Publisher::new();
+    /// let subscription = publisher.subscribe_alone()?;
+    /// let client = subscription.handle();
+    /// thread::spawn(move || {
+    ///     for token in ["All", "is", "well"] {
+    ///         if !client.send(token) {
+    ///             return; // the client has left: the rest need not be computed
+    ///         }
+    ///     }
+    ///     client.close();
+    /// });
+    /// // A server writes the subscription into its response.
+    /// assert_eq!(subscription.collect::<String>(), "data: All\n\ndata: is\n\ndata: well\n\n");
+    /// # Ok::<(), server_sent_events::OpenError>(())
+    /// ```
+    pub fn subscribe_alone(&self) -> Result<Subscription, OpenError>
+    where
+        P: Default,
+    {
+        self.subscription(P::default()).no_channels().open()
     }
 
     /// Subscribes to [`DEFAULT_CHANNEL`] with default properties.

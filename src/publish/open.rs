@@ -25,6 +25,7 @@ pub struct SubscriptionBuilder<'p, P> {
     publisher: &'p Publisher<P>,
     properties: P,
     channels: Vec<Arc<str>>,
+    is_alone: bool,
     initial_data: Vec<InitialData<'p>>,
     last_event_id: Option<String>,
     start_after: Option<String>,
@@ -43,6 +44,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             publisher,
             properties,
             channels: vec![DEFAULT_CHANNEL.into()],
+            is_alone: false,
             initial_data: Vec::new(),
             last_event_id: None,
             start_after: None,
@@ -60,6 +62,15 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Sets the channels. Defaults to [`DEFAULT_CHANNEL`]. Setting them again replaces them.
     pub fn channels<By>(mut self, channels: impl Channels<By>) -> Self {
         self.channels = channels.with_names(|names| names.iter().map(|&name| name.into()).collect());
+        self.is_alone = false;
+        self
+    }
+
+    /// Sets that the subscriber is in no channel, as with [`Publisher::subscribe_alone`]. It gets what is
+    /// [sent](crate::SubscriptionHandle::send) to it alone, and may join channels later.
+    pub fn no_channels(mut self) -> Self {
+        self.channels.clear();
+        self.is_alone = true;
         self
     }
 
@@ -228,14 +239,18 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// is registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, initial_data, last_event_id, start_after, replay_last, .. } = self;
-        let Self { settings, quota_key, .. } = self;
+        let Self { settings, quota_key, is_alone, .. } = self;
         settings.check().map_err(OpenError::InvalidSetting)?;
+        if channels.is_empty() && !is_alone {
+            return Err(OpenError::NoChannels);
+        }
         let core = &publisher.core;
         let registry = &core.registry;
         let Settings { queue, source } = settings;
         let (bell, rings) = bounded(1);
         let id = registry.next_subscriber_id();
         let subscriber = Subscriber::new(id, Properties::new(properties), quota_key, queue, bell);
+        let client_id = last_event_id.clone().map(Arc::from);
         let replay_from = match (last_event_id.or(start_after), replay_last) {
             (Some(id), _) => ReplayFrom::Id(id),
             (None, Some(events)) => ReplayFrom::Last(events),
@@ -261,7 +276,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         };
         let replay = is_replaying.then(|| Arc::clone(registry));
         source.begin(frames.into_iter().map(Payload::Frame).chain(first_slice).collect(), sent, replay);
-        Ok(Subscription::new(source, Arc::clone(&core.pool), resumption))
+        Ok(Subscription::new(source, Arc::clone(&core.pool), resumption, client_id))
     }
 }
 

@@ -228,6 +228,10 @@ impl Queue {
         buffer.has_room(size, &self.limits)
     }
 
+    pub(super) fn limits(&self) -> &Arc<QueueLimits> {
+        &self.limits
+    }
+
     pub(super) fn drops_oldest(&self) -> bool {
         self.limits.overflow == Overflow::DropOldest
     }

@@ -70,6 +70,10 @@ impl Subscriber {
         &self.properties
     }
 
+    pub(crate) fn limits(&self) -> &Arc<QueueLimits> {
+        self.queue.limits()
+    }
+
     pub(crate) fn quota_key(&self) -> Option<&Arc<str>> {
         self.quota_key.as_ref()
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::State;
 use super::membership::Membership;
+use super::{Recipients, State};
 use crate::queue::{SubscriberId, race_window};
 
 /// The ticket of a publisher that waits for room.
@@ -47,7 +47,7 @@ pub(super) enum Admit {
 }
 
 impl State {
-    /// Decides whether an event of this size may be queued for the subscribers of these channels.
+    /// Decides whether an event of this size may be queued for these subscribers.
     ///
     /// Publishers that wait for the same subscriber are admitted in the order of their tickets. A publisher waits only
     /// for subscribers that have no room. So publishers to other subscribers continue, and the publisher with the
@@ -57,10 +57,10 @@ impl State {
     /// have had room at one check, but not when all others had, or may have joined meanwhile. It is not disconnected
     /// after the timeout, but gets the event beyond its limits. That is at most one event per publisher since it had
     /// room.
-    pub(super) fn admit(&mut self, channels: &[&str], size: usize, ticket: Option<Ticket>) -> Admit {
+    pub(super) fn admit(&mut self, recipients: Recipients<'_>, size: usize, ticket: Option<Ticket>) -> Admit {
         let now = Instant::now();
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
-        let (places, deadline) = self.find_without_room(channels, size, number, began);
+        let (places, deadline) = self.find_without_room(recipients, size, number, began);
         if deadline <= now {
             // No subscriber is left to wait for.
             let Some(mut ticket) = ticket else { return Admit::Now };
@@ -80,19 +80,24 @@ impl State {
         Admit::Wait(ticket)
     }
 
-    /// Returns the blocking subscribers of these channels that have no room for the publisher with this number, sorted,
+    /// Returns the blocking ones of these subscribers that have no room for the publisher with this number, sorted,
     /// and the end of the longest timeout among them.
     fn find_without_room(
         &self,
-        channels: &[&str],
+        recipients: Recipients<'_>,
         size: usize,
         number: u64,
         began: Instant,
     ) -> (Vec<SubscriberId>, Instant) {
-        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flatten();
+        let (channels, one) = match recipients {
+            Recipients::Channels(channels) => (channels, None),
+            Recipients::Subscriber(id) => (&[][..], self.members.get(&id)),
+        };
+        let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flat_map(BTreeMap::values);
         let blocking: BTreeMap<SubscriberId, Duration> = members
-            .filter(|(_, subscriber)| !subscriber.is_replaying())
-            .filter_map(|(id, subscriber)| Some((*id, subscriber.block_timeout()?)))
+            .chain(one.map(|member| &member.subscriber))
+            .filter(|subscriber| !subscriber.is_replaying())
+            .filter_map(|subscriber| Some((subscriber.id(), subscriber.block_timeout()?)))
             .collect();
         let mut without_room = Vec::new();
         let mut deadline = began;

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::membership::Membership;
@@ -18,6 +19,9 @@ pub(crate) trait Hooks: Send + Sync {
     fn opened(&self, properties: &Properties, channels: &[Arc<str>]);
     fn ended(&self, properties: &Properties, channels: &[Arc<str>], cause: EndCause);
 }
+
+/// A closure that is called with the cause when a subscriber leaves.
+pub(crate) type OnLeave = Box<dyn FnOnce(EndCause) + Send>;
 
 /// Work that must be done without the ordering lock.
 #[must_use = "`finish` wakes streams, and drops what is the application's"]
@@ -92,7 +96,13 @@ impl Deferred {
             warnings.slow(self.left.iter().filter(is_slow).count());
         }
         // Each guard is dropped after its hook was called.
-        for Membership { subscriber, channels, guard, .. } in self.left {
+        for Membership { subscriber, channels, on_leave, guard, .. } in self.left {
+            for closure in on_leave {
+                let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| closure(cause))) {
+                    drop_caught(payload);
+                }
+            }
             if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left(&channels)) {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 hooks.ended(subscriber.properties(), &channels, cause);

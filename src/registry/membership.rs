@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::{Deferred, Limits, Registry, State};
+use super::{Deferred, Limits, OnLeave, Registry, State};
 use crate::error::OpenError;
 use crate::queue::{Properties, Subscriber, SubscriberId};
 use crate::stats::EndCause;
@@ -19,6 +19,8 @@ pub(super) struct Membership {
     /// Publishers that wait for its room, by their tickets. The publisher that has waited longest comes first
     /// everywhere, so that no two wait for each other.
     pub(super) waiting_publishers: BTreeMap<u64, Sender<()>>,
+    /// The closures to call at its end.
+    pub(super) on_leave: Vec<OnLeave>,
     /// Keeps the hooks' publisher alive until the hook of the end was called.
     pub(super) guard: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -50,6 +52,22 @@ impl Registry {
             left += usize::from(self.leave_channels(&mut state, &channels, id, &mut deferred) > 0);
         }
         (left, deferred)
+    }
+
+    /// Returns whether the subscriber has not left.
+    pub(crate) fn contains(&self, id: SubscriberId) -> bool {
+        self.state.lock().members.contains_key(&id)
+    }
+
+    /// Calls the closure when the subscriber leaves. Returns the closure if it has left.
+    pub(crate) fn on_leave(&self, id: SubscriberId, closure: OnLeave) -> Result<(), OnLeave> {
+        match self.state.lock().members.get_mut(&id) {
+            Some(member) => {
+                member.on_leave.push(closure);
+                Ok(())
+            }
+            None => Err(closure),
+        }
     }
 
     /// Adds the subscriber to these channels, which must be distinct. Returns how many of them are new to it; 0 if it
@@ -202,6 +220,7 @@ impl State {
             subscriber: Arc::clone(subscriber),
             channels: Vec::new(),
             waiting_publishers: BTreeMap::new(),
+            on_leave: Vec::new(),
             guard: None,
         };
         self.members.insert(id, member);

@@ -45,7 +45,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::event::FrameId;
+use crate::event::{Event, FrameId};
 use crate::history::{self, EventLog, History};
 use crate::log::RateLimitedLog;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
@@ -53,7 +53,7 @@ use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 
 use backpressure::Admit;
 pub(crate) use backpressure::Ticket;
-pub(crate) use deferred::{Deferred, Hooks};
+pub(crate) use deferred::{Deferred, Hooks, OnLeave};
 use membership::Membership;
 use replay::Replay;
 pub(crate) use replay::{Opening, ReplayFrom, Slice};
@@ -116,6 +116,39 @@ pub(crate) struct NewEvent {
     pub(crate) is_comment: bool,
 }
 
+impl NewEvent {
+    /// Creates an event for everyone alike. With a history, it is completed under the ordering lock.
+    pub(crate) fn new(event: &Event, has_history: bool) -> Self {
+        let is_comment = event.is_comment();
+        let frame = if !has_history {
+            event.encode()
+        } else if is_comment {
+            // The history does not keep it, so it has no ID there.
+            event.encode_with_id(None)
+        } else {
+            event.encode_unsealed()
+        };
+        let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
+        Self { payload: Payload::Frame(frame), own_id, key, is_comment }
+    }
+
+    /// Creates an event for one subscriber. A history does not keep it, so it has no ID there.
+    pub(crate) fn for_one(event: &Event, has_history: bool) -> Self {
+        let frame = if has_history { event.encode_with_id(None) } else { event.encode() };
+        let (key, is_comment) = (event.own_key().cloned(), event.is_comment());
+        Self { payload: Payload::Frame(frame), own_id: None, key, is_comment }
+    }
+}
+
+/// The subscribers that an event is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Recipients<'a> {
+    /// Those of these channels, which must be distinct. A subscriber of several channels gets the event once.
+    Channels(&'a [&'a str]),
+    /// This one alone. The history does not keep the event.
+    Subscriber(SubscriberId),
+}
+
 /// The result of publishing an event.
 pub(crate) struct Published {
     pub(crate) subscribers: usize,
@@ -163,6 +196,11 @@ impl Registry {
         }
     }
 
+    /// Counts and logs that a field of an event was not sent.
+    pub(crate) fn count_unusable_field(&self) {
+        self.counters.count_unusable_field();
+    }
+
     pub(crate) fn has_history(&self) -> bool {
         self.epoch.is_some()
     }
@@ -205,22 +243,22 @@ impl Registry {
         is_unreached
     }
 
-    /// Assigns the event its ID, keeps it, and queues it for every subscriber of these channels. Channels must be
-    /// distinct; a subscriber of several channels gets the event once. A subscriber whose queue is full is
+    /// Assigns the event its ID, keeps it, and queues it for these subscribers. A subscriber whose queue is full is
     /// disconnected.
     ///
     /// If the publisher must wait for room, nothing happens. The event is returned with a ticket for the next attempt.
     pub(crate) fn publish(
         &self,
-        channels: &[&str],
+        recipients: Recipients<'_>,
         mut new_event: NewEvent,
         ticket: Option<Ticket>,
     ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
         let mut deferred = self.deferred();
         let mut state = self.state.lock();
         let admit = if state.blocking > 0 || ticket.is_some() {
-            let size = new_event.payload.size() + state.id_line_len(&new_event);
-            state.admit(channels, size, ticket)
+            let is_kept = matches!(recipients, Recipients::Channels(_));
+            let size = new_event.payload.size() + if is_kept { state.id_line_len(&new_event) } else { 0 };
+            state.admit(recipients, size, ticket)
         } else {
             Admit::Now
         };
@@ -230,12 +268,15 @@ impl Registry {
             Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
         };
         let key = new_event.key.take();
-        let (payload, id) = state.seal_and_keep(channels, new_event, &mut deferred.payloads);
+        let (payload, id) = match recipients {
+            Recipients::Channels(channels) => state.seal_and_keep(channels, new_event, &mut deferred.payloads),
+            Recipients::Subscriber(_) => (new_event.payload, None),
+        };
         let newest_large = payload.large_frame();
         // Slow streams alone keep more than before only after such a frame was published or evicted.
         let may_retain =
             newest_large.is_some() || deferred.payloads.iter().any(|payload| payload.large_frame().is_some());
-        let subscribers = self.queue_for_all(&mut state, channels, &payload, key.as_ref(), &beyond, &mut deferred);
+        let subscribers = self.queue_for_all(&mut state, recipients, &payload, key.as_ref(), &beyond, &mut deferred);
         if let Some(log) = &state.log {
             self.committed.store(log.sequence(), SeqCst);
         }
@@ -253,43 +294,39 @@ impl Registry {
         }
     }
 
-    /// Queues the payload for every subscriber of these channels. Returns how many subscribers get it.
+    /// Queues the payload for these subscribers. Returns how many of them get it.
     fn queue_for_all(
         &self,
         state: &mut State,
-        channels: &[&str],
+        recipients: Recipients<'_>,
         payload: &Payload,
         key: Option<&Arc<str>>,
         beyond: &BTreeSet<SubscriberId>,
         deferred: &mut Deferred,
     ) -> usize {
-        let (mut queued, mut replaying) = (0, 0);
-        let mut full = Vec::new();
         let dropped_before = deferred.payloads.len();
-        let mut reached = HashSet::new();
-        for &channel in channels {
-            for (&id, subscriber) in state.channels.get(channel).into_iter().flatten() {
-                if channels.len() > 1 && !reached.insert(id) {
-                    continue;
-                }
-                if subscriber.is_replaying() {
-                    // A comment is not in the history, so a replay does not deliver it.
-                    replaying += usize::from(payload.sequence() > 0);
-                    continue;
-                }
-                match subscriber.push(payload, key, &mut deferred.payloads) {
-                    Ok(wake) => {
-                        deferred.wake.extend(wake);
-                        queued += 1;
+        let mut fanout = Fanout { payload, key, beyond, queued: 0, replaying: 0, full: Vec::new(), deferred };
+        match recipients {
+            Recipients::Channels(channels) => {
+                let mut reached = HashSet::new();
+                for &channel in channels {
+                    for (&id, subscriber) in state.channels.get(channel).into_iter().flatten() {
+                        if channels.len() == 1 || reached.insert(id) {
+                            fanout.queue(id, subscriber);
+                        }
                     }
-                    Err(Full) if beyond.contains(&id) => {
-                        deferred.wake.extend(subscriber.push_beyond_limits(payload.clone()));
-                        queued += 1;
-                    }
-                    Err(Full) => full.push(id),
                 }
             }
+            Recipients::Subscriber(id) => match (state.members.get(&id), state.replays.get_mut(&id)) {
+                (Some(_), Some(replay)) => {
+                    let sequence = state.log.as_ref().map_or(0, EventLog::sequence);
+                    fanout.send_behind(id, replay, sequence);
+                }
+                (Some(member), None) => fanout.queue(id, &member.subscriber),
+                (None, _) => {}
+            },
         }
+        let Fanout { queued, replaying, full, deferred, .. } = fanout;
         self.counters.count_published(queued, deferred.payloads.len() - dropped_before);
         for id in full {
             let member = state.remove(id).expect("BUG: a channel names a subscriber that is not registered");
@@ -319,6 +356,45 @@ impl Registry {
         let state = self.state.lock();
         let (events, bytes, channels) = state.log.as_ref().map(EventLog::size).unwrap_or_default();
         self.counters.snapshot(state.members.len(), state.channels.len(), HistoryStats::new(events, bytes, channels))
+    }
+}
+
+/// One event on its way to the queues of its subscribers.
+struct Fanout<'a> {
+    payload: &'a Payload,
+    key: Option<&'a Arc<str>>,
+    /// The subscribers that get the event regardless of their limits.
+    beyond: &'a BTreeSet<SubscriberId>,
+    queued: usize,
+    replaying: usize,
+    /// The subscribers that have no room, and are to be disconnected.
+    full: Vec<SubscriberId>,
+    deferred: &'a mut Deferred,
+}
+
+impl Fanout<'_> {
+    fn queue(&mut self, id: SubscriberId, subscriber: &Subscriber) {
+        if subscriber.is_replaying() {
+            // A comment is not in the history, so a replay does not deliver it.
+            self.replaying += usize::from(self.payload.sequence() > 0);
+            return;
+        }
+        match subscriber.push(self.payload, self.key, &mut self.deferred.payloads) {
+            Ok(wake) => self.deferred.wake.extend(wake),
+            Err(Full) if self.beyond.contains(&id) => {
+                self.deferred.wake.extend(subscriber.push_beyond_limits(self.payload.clone()));
+            }
+            Err(Full) => return self.full.push(id),
+        }
+        self.queued += 1;
+    }
+
+    /// Puts the event behind the events of a replay that are published so far.
+    fn send_behind(&mut self, id: SubscriberId, replay: &mut Replay, sequence: u64) {
+        match replay.send(self.payload, sequence) {
+            Ok(()) => self.queued += 1,
+            Err(Full) => self.full.push(id),
+        }
     }
 }
 

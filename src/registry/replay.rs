@@ -1,5 +1,6 @@
 //! Where in the history a subscription begins, and how it proceeds from there to the live events.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -8,7 +9,7 @@ use super::{Deferred, Registry, State};
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
 use crate::history::{EventLog, Resumption, Span};
-use crate::queue::{Payload, Subscriber};
+use crate::queue::{Full, Payload, QueueLimits, Subscriber};
 use crate::stats::EndCause;
 
 /// The past events that a subscription asks for.
@@ -76,9 +77,26 @@ pub(super) struct Replay {
     spans: Vec<Span>,
     /// The sequence up to which it has taken everything.
     cursor: u64,
+    /// Events that were sent to this subscriber alone, each with the sequence of the event before it.
+    sent: VecDeque<(u64, Payload)>,
+    sent_bytes: usize,
+    /// The limits of these events.
+    limits: Arc<QueueLimits>,
 }
 
 impl Replay {
+    /// Puts an event behind those up to this sequence, within the limits of the subscriber's queue.
+    pub(super) fn send(&mut self, payload: &Payload, sequence: u64) -> Result<(), Full> {
+        let bytes = self.sent_bytes + payload.size();
+        let is_full = self.sent.len() >= self.limits.events || bytes > self.limits.bytes;
+        if is_full && !self.sent.is_empty() {
+            return Err(Full);
+        }
+        self.sent_bytes = bytes;
+        self.sent.push_back((sequence, payload.clone()));
+        Ok(())
+    }
+
     /// Adds channels that the subscriber joins during the replay, from this sequence on.
     pub(super) fn join(&mut self, channels: &[Arc<str>], sequence: u64) {
         self.spans.extend(channels.iter().map(|channel| Span::new(channel, sequence)));
@@ -129,9 +147,6 @@ impl Registry {
         replay_from: &ReplayFrom,
     ) -> Result<Opening, OpenError> {
         // Checks that need no lock come before it.
-        if channels.is_empty() {
-            return Err(OpenError::NoChannels);
-        }
         if channels.len() > self.limits.channels {
             return Err(OpenError::TooManyChannels { given: channels.len(), limit: self.limits.channels });
         }
@@ -167,7 +182,9 @@ impl Registry {
         let start = StartId { id, sequence: cursor, gap, announces_ids: self.announces_ids };
         // The opening reports what each channel has evicted so far.
         let span = |channel| Span::new(channel, log.floor(channel).max(cursor));
-        let mut replay = Replay { spans: channels.iter().map(span).collect(), cursor };
+        let spans = channels.iter().map(span).collect();
+        let mut replay =
+            Replay { spans, cursor, sent: VecDeque::new(), sent_bytes: 0, limits: Arc::clone(subscriber.limits()) };
         let (first_slice, is_last) = replay.take_slice(log);
         state.add(subscriber, channels);
         if !is_last {
@@ -236,7 +253,23 @@ impl Replay {
     fn take_slice(&mut self, log: &EventLog<Payload>) -> (Vec<Payload>, bool) {
         let (events, is_last) = log.slice(&self.spans, self.cursor);
         self.cursor = events.last().map_or(self.cursor, |(sequence, _)| *sequence);
-        (events.into_iter().map(|(_, payload)| payload).collect(), is_last)
+        let mut payloads = Vec::with_capacity(events.len());
+        for (sequence, payload) in events {
+            self.take_sent(&mut payloads, sequence);
+            payloads.push(payload);
+        }
+        if is_last {
+            self.take_sent(&mut payloads, u64::MAX);
+        }
+        (payloads, is_last)
+    }
+
+    /// Moves the events that were sent before the event with this sequence.
+    fn take_sent(&mut self, payloads: &mut Vec<Payload>, sequence: u64) {
+        while let Some((_, payload)) = self.sent.pop_front_if(|(after, _)| *after < sequence) {
+            self.sent_bytes -= payload.size();
+            payloads.push(payload);
+        }
     }
 
     /// Skips what the channels have evicted. Returns the gap that reports it.

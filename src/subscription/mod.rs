@@ -46,11 +46,18 @@ pub struct Subscription {
     source: FrameSource,
     pool: Arc<WriterPool>,
     resumption: Resumption,
+    /// The last event ID that the client sent.
+    last_event_id: Option<Arc<str>>,
 }
 
 impl Subscription {
-    pub(crate) fn new(source: FrameSource, pool: Arc<WriterPool>, resumption: Resumption) -> Self {
-        Self { source, pool, resumption }
+    pub(crate) fn new(
+        source: FrameSource,
+        pool: Arc<WriterPool>,
+        resumption: Resumption,
+        last_event_id: Option<Arc<str>>,
+    ) -> Self {
+        Self { source, pool, resumption, last_event_id }
     }
 
     /// Returns the next frame without copying its text, or `None` when the stream has ended. Blocks as the iterator
@@ -139,7 +146,8 @@ impl Subscription {
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn handle(&self) -> SubscriptionHandle {
-        SubscriptionHandle::new(self.source.registry(), self.source.subscriber().id())
+        let (registry, id) = (self.source.registry().clone(), self.source.subscriber().id());
+        SubscriptionHandle::new(registry, Arc::downgrade(&self.pool), id, self.last_event_id.clone())
     }
 
     /// Returns whether the history still had every past event that the subscription asked for.
