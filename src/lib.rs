@@ -276,8 +276,8 @@ pub use http::ResponseHeaders;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub use origin::{OriginPolicy, OriginPolicyBuilder};
 pub use publish::{
-    Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, SubscriptionBuilder,
-    WeakPublisher,
+    Ended, LastEventId, Opened, PublishOptions, Publisher, PublisherBuilder, Receipt, Shutdown, Snapshot,
+    SubscriptionBuilder, WeakPublisher,
 };
 pub use queue::Overflow;
 pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};

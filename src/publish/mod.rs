@@ -8,6 +8,7 @@ mod last_event_id;
 mod open;
 mod options;
 mod shutdown;
+mod snapshot;
 mod subscribers;
 mod weak;
 
@@ -34,6 +35,7 @@ pub use last_event_id::LastEventId;
 pub use open::SubscriptionBuilder;
 pub use options::PublishOptions;
 pub use shutdown::Shutdown;
+pub use snapshot::Snapshot;
 pub use weak::WeakPublisher;
 
 /// Publishes events to all subscribers.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use super::builder::Settings;
+use super::snapshot::{self, MakeSnapshot, Snapshot};
 use super::{LastEventId, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::FrameSource;
@@ -30,12 +31,13 @@ pub struct SubscriptionBuilder<'p, P> {
     last_event_id: Option<String>,
     start_after: Option<String>,
     replay_last: Option<usize>,
+    snapshot: Option<MakeSnapshot<'p>>,
     settings: Settings,
     quota_key: Option<Arc<str>>,
 }
 
 /// Makes initial data once the resumption is known.
-type InitialData<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
+pub(super) type InitialData<'p> = Box<dyn FnOnce(Resumption) -> Vec<Event> + 'p>;
 
 impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Creates a builder with the publisher's settings.
@@ -49,6 +51,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             last_event_id: None,
             start_after: None,
             replay_last: None,
+            snapshot: None,
             settings: publisher.core.settings.clone(),
             quota_key: None,
         }
@@ -125,6 +128,51 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         I: IntoIterator<Item: Into<Event>>,
     {
         self.initial_data.push(Box::new(|resumption| make(resumption).into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Sets the closure that makes a snapshot of the application's state, for a client without a last event ID and for
+    /// one that missed events which the history has evicted.
+    ///
+    /// The snapshot comes after the other initial data. Then comes everything newer than
+    /// [`Snapshot::after`](crate::Snapshot::after). So a page starts from the state and applies each later event once,
+    /// whether it is new or was away for too long. A client that resumes with every event gets no snapshot.
+    ///
+    /// This is exact if the application changes its state and publishes the change under one lock of its own, and makes
+    /// the snapshot under the same lock. If the history evicts the events after a snapshot before the subscription is
+    /// open, another one is made. After three attempts the client is sent a `gap` event too. Without a history, or
+    /// without an `after`, an event that is published meanwhile may be in the snapshot and come again.
+    ///
+    /// The closure must not publish to a subscriber that [blocks](crate::Overflow::Block).
+    /// [`replay_last`](Self::replay_last) has no effect.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, History, Publisher, Snapshot};
+    /// use std::sync::Mutex;
+    ///
+    /// let publisher = Publisher::builder().history(History::new().max_events_per_channel(100)).build()?;
+    /// let votes = Mutex::new(0);
+    /// let vote = || {
+    ///     let mut votes = votes.lock().unwrap();
+    ///     *votes += 1;
+    ///     publisher.publish(Event::new("1").event("vote").unwrap());
+    /// };
+    /// let snapshot = || {
+    ///     let votes = votes.lock().unwrap();
+    ///     let event = Event::new(votes.to_string()).event("votes").unwrap();
+    ///     Snapshot { after: publisher.last_event_id(), events: vec![event] }
+    /// };
+    ///
+    /// vote();
+    /// vote();
+    /// let mut subscription = publisher.subscription(()).snapshot_with(snapshot).open()?;
+    /// vote();
+    /// assert!(subscription.next().unwrap().starts_with("event: votes\ndata: 2\n"));
+    /// assert!(subscription.next().unwrap().starts_with("event: vote\ndata: 1\n"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn snapshot_with(mut self, make: impl FnMut() -> Snapshot + 'p) -> Self {
+        self.snapshot = Some(Box::new(make));
         self
     }
 
@@ -238,8 +286,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Returns an [`OpenError`] if a limit is reached, the publisher is shutting down, or a setting is invalid. Nothing
     /// is registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
-        let Self { publisher, properties, channels, initial_data, last_event_id, start_after, replay_last, .. } = self;
-        let Self { settings, quota_key, is_alone, .. } = self;
+        let Self { publisher, properties, channels, mut initial_data, last_event_id, start_after, .. } = self;
+        let Self { settings, quota_key, is_alone, replay_last, snapshot, .. } = self;
         settings.check().map_err(OpenError::InvalidSetting)?;
         if channels.is_empty() && !is_alone {
             return Err(OpenError::NoChannels);
@@ -256,9 +304,13 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             (None, Some(events)) => ReplayFrom::Last(events),
             (None, None) => ReplayFrom::Now,
         };
-        let opened = registry.open(&subscriber, &channels, &replay_from);
-        let Opening { resumption, start, first_slice, is_replaying } =
-            opened.inspect_err(|error| registry.count_refused(error))?;
+        let opened = match snapshot {
+            Some(make) => snapshot::open(registry, &subscriber, &channels, &replay_from, make),
+            None => registry.open(&subscriber, &channels, &replay_from).map(|opening| (opening, None)),
+        };
+        let (opening, snapshot) = opened.inspect_err(|error| registry.count_refused(error))?;
+        let Opening { resumption, start, first_slice, is_replaying } = opening;
+        initial_data.extend(snapshot);
         // After a restart all clients open streams at once. Their streams should not all end at once.
         let share = 0.8 + 0.2 * spread::random_share();
         let longest = Duration::from_secs(u64::from(u32::MAX));

@@ -146,6 +146,28 @@ impl Registry {
         channels: &[Arc<str>],
         replay_from: &ReplayFrom,
     ) -> Result<Opening, OpenError> {
+        let opened = self.open_if(subscriber, channels, replay_from, true)?;
+        Ok(opened.expect("BUG: a subscription was not opened because of a gap"))
+    }
+
+    /// Adds a subscriber as [`open`](Self::open) does, unless some of the events that it asks for are evicted. Returns
+    /// `None` then.
+    pub(crate) fn open_without_gap(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        channels: &[Arc<str>],
+        replay_from: &ReplayFrom,
+    ) -> Result<Option<Opening>, OpenError> {
+        self.open_if(subscriber, channels, replay_from, false)
+    }
+
+    fn open_if(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        channels: &[Arc<str>],
+        replay_from: &ReplayFrom,
+        allow_gap: bool,
+    ) -> Result<Option<Opening>, OpenError> {
         // Checks that need no lock come before it.
         if channels.len() > self.limits.channels {
             return Err(OpenError::TooManyChannels { given: channels.len(), limit: self.limits.channels });
@@ -153,7 +175,9 @@ impl Registry {
         self.check_names(channels)?;
 
         let mut deferred = Deferred::default();
-        let opened = self.open_locked(&mut self.state.lock(), subscriber, channels, replay_from, &mut deferred);
+        let mut state = self.state.lock();
+        let opened = self.open_locked(&mut state, subscriber, channels, replay_from, allow_gap, &mut deferred);
+        drop(state);
         deferred.finish();
         opened
     }
@@ -164,16 +188,20 @@ impl Registry {
         subscriber: &Arc<Subscriber>,
         channels: &[Arc<str>],
         replay_from: &ReplayFrom,
+        allow_gap: bool,
         deferred: &mut Deferred,
-    ) -> Result<Opening, OpenError> {
+    ) -> Result<Option<Opening>, OpenError> {
         state.check_limits(channels, subscriber.quota_key(), &self.limits)?;
         let Some(log) = &mut state.log else {
             state.add(subscriber, channels);
             let resumption = Resumption::NotRequested;
-            return Ok(Opening { resumption, start: None, first_slice: Vec::new(), is_replaying: false });
+            return Ok(Some(Opening { resumption, start: None, first_slice: Vec::new(), is_replaying: false }));
         };
         log.expire(&mut deferred.payloads);
         let (cursor, is_gap) = find_start(log, channels, replay_from);
+        if is_gap && !allow_gap {
+            return Ok(None);
+        }
         let id = match replay_from {
             ReplayFrom::Id(id) if !is_gap => id.clone(),
             _ => log.id(cursor),
@@ -196,7 +224,7 @@ impl Registry {
             ReplayFrom::Now => Resumption::NotRequested,
             ReplayFrom::Id(_) | ReplayFrom::Last(_) => Resumption::Complete,
         };
-        Ok(Opening { resumption, start: Some(start), first_slice, is_replaying: !is_last })
+        Ok(Some(Opening { resumption, start: Some(start), first_slice, is_replaying: !is_last }))
     }
 
     /// Takes the next part of the subscriber's replay.
@@ -266,7 +294,8 @@ impl Replay {
 
     /// Moves the events that were sent before the event with this sequence.
     fn take_sent(&mut self, payloads: &mut Vec<Payload>, sequence: u64) {
-        while let Some((_, payload)) = self.sent.pop_front_if(|(after, _)| *after < sequence) {
+        while self.sent.front().is_some_and(|(after, _)| *after < sequence) {
+            let (_, payload) = self.sent.pop_front().expect("BUG: the first sent event has gone");
             self.sent_bytes -= payload.size();
             payloads.push(payload);
         }
