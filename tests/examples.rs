@@ -167,7 +167,7 @@ fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     let mut browser = chat.0.connect();
     let newer = &bob.last_event_id;
     chat.says("Ada", "missed too");
-    browser.send(&format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: x\r\n"));
+    browser.send(&format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: localhost\r\n"));
     browser.send(&format!("Last-Event-ID: {newer}\r\n\r\n"));
     let replay = browser.reads_until("missed too");
     assert!(replay.contains(&format!("id: {newer}\n")), "{replay}");
@@ -574,9 +574,40 @@ const POSTS: [(&str, &str, &str, &str, &str); 3] = [
 /// A connection that has read the head and the beginning of a stream.
 fn watches(example: &Example, path: &str) -> Client {
     let mut watcher = example.connect();
-    watcher.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    watcher.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     watcher.reads_until(":\nid: ");
     watcher
+}
+
+/// Returns the status and the text of the response to a post with these headers.
+fn post_from(example: &Example, path: &str, body: &str, host: &str, origin: &str) -> (u16, String) {
+    let request = agent().post(format!("{}{path}", example.url)).header("Host", host).header("Origin", origin);
+    answer(request.send(body))
+}
+
+#[test]
+fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
+    for (name, stream, path, body, seen) in POSTS.into_iter().filter(|(name, ..)| *name != "hub") {
+        let mut command = Command::new(built_examples().join(name));
+        command.args(["127.0.0.1:0", "events.example.org"]);
+        let example = Example::run_as_it_is(command);
+        let mut watcher = watches(&example, stream);
+        let own = example.url.strip_prefix("http://").unwrap().to_owned();
+        for origin in ["https://evil.example", "http://127.0.0.1:1", "tauri://localhost", "null"] {
+            let allowed = format!("only pages of {own} and events.example.org are allowed");
+            let refused = (403, format!("foreign origin {origin:?}: {allowed}\n"));
+            assert_eq!(post_from(&example, path, &body.replace("hello", "evil"), &own, origin), refused, "{name}");
+        }
+        // By DNS rebinding, this page has the origin of `Host`.
+        let rebound = post_from(&example, path, &body.replace("hello", "evil"), "evil.example", "http://evil.example");
+        assert_eq!(rebound.0, 403, "{name}: {}", rebound.1);
+
+        for (host, origin) in [(&*own, &*example.url), ("localhost", "https://events.example.org")] {
+            assert!(matches!(post_from(&example, path, body, host, origin).0, 201 | 204), "{name}: {origin} at {host}");
+            let stream = watcher.reads_until(seen);
+            assert!(!stream.contains("evil"), "{name}: {stream}");
+        }
+    }
 }
 
 /// What curl and Java's HttpClient send if they may use HTTP/2. The body must not last as long as the connection.
@@ -588,7 +619,7 @@ fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
         // As many as there are threads that answer, and one more.
         let mut clients: Vec<Client> = (0..5).map(|_| example.connect()).collect();
         for client in &mut clients {
-            client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"));
+            client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"));
             client.send("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n");
             client.send(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         }
@@ -640,7 +671,7 @@ fn half_a_body_is_not_published() {
         ] {
             let mut client = example.connect();
             let chunk = if head.starts_with("Transfer") { "1388\r\n" } else { "" };
-            client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n{chunk}{half}"));
+            client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n{chunk}{half}"));
             client.says_no_more();
             let response = String::from_utf8(client.reads_all_there_is()).unwrap();
             let status = if head.starts_with("Transfer") { "HTTP/1.1 411 " } else { "HTTP/1.1 400 " };
@@ -692,7 +723,7 @@ fn examples_serve_whatever_becomes_of_their_output() {
         for path in ["/publish", "/jobs"].repeat(5) {
             for text in ["Transfer-Encoding: chunked\r\n\r\nzz", "Content-Length: 5000\r\n\r\nnot all of it"] {
                 let mut client = Client::connect(address);
-                client.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\n{text}"));
+                client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{text}"));
                 client.says_no_more();
                 client.reads_all_there_is();
             }

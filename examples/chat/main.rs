@@ -1,4 +1,4 @@
-//! A chat for everybody who opens the page: `cargo run --release --example chat [ADDRESS]`.
+//! A chat for everybody who opens the page: `cargo run --release --example chat [ADDRESS [PUBLIC_HOST]]`.
 //!
 //! | request | response |
 //! |---|---|
@@ -8,6 +8,8 @@
 //!
 //! A tab that loses its connection reconnects, sends its last event ID, and gets the events it missed. A new tab gets
 //! the messages that are sent from then on.
+//!
+//! Pages of other websites are refused. Behind a proxy, `PUBLIC_HOST` is the host in the browser's address bar.
 //!
 //! At SIGINT (Ctrl+C) or SIGTERM the program ends all streams, gives each tab its own reconnection delay, and ends
 //! within some seconds. At a second signal it ends at once.
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, History, Publisher, Shutdown};
+use server_sent_events::{Event, History, OriginPolicy, Publisher, Shutdown};
 use signals::EndSignals;
 use tiny_http::{Header, Method, Request, Response};
 
@@ -61,6 +63,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
+    let public_host = std::env::args().nth(2);
+    let policy = public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
+    let policy = policy.build(server.local_addr())?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // A hook runs on the thread that opens or ends a stream, so it only sends a message.
@@ -86,12 +91,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_handle.stop();
     });
     server.serve(4, |request| {
-        answer(&chat, request).inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
+        answer(&chat, &policy, request)
+            .inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
     })?;
     Ok(())
 }
 
-fn answer(chat: &Publisher<User>, mut request: Request) -> io::Result<()> {
+fn answer(chat: &Publisher<User>, policy: &OriginPolicy, mut request: Request) -> io::Result<()> {
+    if let Err(refused) = sse::check_origin(&request, policy) {
+        return refuse(request, refused.status(), &refused.to_string());
+    }
     let url = request.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
     match (request.method(), path) {

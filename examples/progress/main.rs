@@ -1,4 +1,4 @@
-//! Jobs on worker threads, whose progress every page sees: `cargo run --release --example progress [ADDRESS]`.
+//! Jobs on worker threads, whose progress every page sees: `cargo run --release --example progress [ADDRESS [PUBLIC_HOST]]`.
 //!
 //! | request | answer |
 //! |---|---|
@@ -8,6 +8,8 @@
 //!
 //! Each event says all that there is to say about its job. So the newest events, which the history keeps, are how
 //! things stand: a page that comes late or comes back gets them, and nothing else remembers a job that is over.
+//!
+//! Pages of other websites are refused. Behind a proxy, `PUBLIC_HOST` is the host in the browser's address bar.
 //!
 //! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it ends all streams, so that their pages come back, each after a time of
 //! its own, and ends within some seconds; jobs are not waited for. Told again, it ends at once.
@@ -27,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{History, Publisher, Shutdown};
+use server_sent_events::{History, OriginPolicy, Publisher, Shutdown};
 use signals::EndSignals;
 use tiny_http::{Header, Method, Request, Response};
 
@@ -132,6 +134,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
+    let public_host = std::env::args().nth(2);
+    let policy = public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
+    let policy = policy.build(server.local_addr())?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
@@ -147,12 +152,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop_handle.stop();
     });
     server.serve(4, |request| {
-        answer(&jobs, request).inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
+        answer(&jobs, &policy, request)
+            .inspect_err(|error| output::log(format_args!("a request got no answer: {error}")))
     })?;
     Ok(())
 }
 
-fn answer(jobs: &Jobs, mut request: Request) -> io::Result<()> {
+fn answer(jobs: &Jobs, policy: &OriginPolicy, mut request: Request) -> io::Result<()> {
+    if let Err(refused) = sse::check_origin(&request, policy) {
+        return refuse(request, refused.status(), &refused.to_string());
+    }
     let url = request.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
     match (request.method(), path) {
