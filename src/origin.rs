@@ -108,9 +108,7 @@ impl OriginPolicy {
         if self.is_own(origin, host) || (only_reads && !self.allows_foreign_origins()) {
             return Ok(None);
         }
-        let own = host.into_iter().map(str::to_owned);
-        let allowed = own.chain(self.public_hosts.iter().chain(&self.origins).cloned()).collect();
-        Err(OriginRefused::Origin { origin: origin.into(), allowed })
+        Err(OriginRefused::Origin { origin: origin.into(), allowed: self.pages(host) })
     }
 
     /// Returns whether pages of some foreign origin are allowed.
@@ -125,6 +123,12 @@ impl OriginPolicy {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Returns the hosts and origins whose pages are allowed.
+    fn pages(&self, host: Option<&str>) -> Vec<String> {
+        let host = host.filter(|host| !self.public_hosts.iter().any(|public| public == host));
+        host.into_iter().map(str::to_owned).chain(self.public_hosts.iter().chain(&self.origins).cloned()).collect()
     }
 
     /// Returns whether a page of this origin comes from this server.

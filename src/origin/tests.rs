@@ -198,7 +198,7 @@ fn a_refusal_says_what_was_refused_and_what_is_allowed() {
     let any = policy("0.0.0.0", settings());
     let foreign =
         on_loopback(settings().public_host("a.example").allow_origin("https://b.example").allow_null_origin());
-    let all: [(&OriginPolicy, Headers, &str); 8] = [
+    let all: [(&OriginPolicy, Headers, &str); 9] = [
         (&local, &[("Host", "evil.example")], "host \"evil.example\" not allowed: use localhost, 127.0.0.1 or [::1]"),
         (&bound, &[], "host header missing: use localhost, 127.0.0.1, [::1] or 127.0.0.2"),
         (&named, &[("Host", "x")], "host \"x\" not allowed: use example.org or 192.0.2.1"),
@@ -214,6 +214,11 @@ fn a_refusal_says_what_was_refused_and_what_is_allowed() {
             &foreign,
             &[("Host", "localhost"), ("Origin", "https://x")],
             "foreign origin \"https://x\": only pages of localhost, a.example, https://b.example and null are allowed",
+        ),
+        (
+            &foreign,
+            &[("Host", "a.example"), ("Origin", "https://x")],
+            "foreign origin \"https://x\": only pages of a.example, https://b.example and null are allowed",
         ),
     ];
     for (policy, headers, text) in all {
