@@ -162,11 +162,11 @@ fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
     for (name, stream, post) in [("chat", "/subscribe?username=Bob", "/publish"), ("progress", "/events", "/jobs")] {
         let Some((mut example, process_1)) = as_process_1(name) else { return };
         let mut watcher = example.connect();
-        watcher.send(&format!("GET {stream} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        watcher.send(&format!("GET {stream} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         watcher.reads_until(":\nid: ");
         // Its body keeps the program for a second more than its streams do.
         let mut sends_for_ever = example.connect();
-        sends_for_ever.send(&format!("POST {post} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx"));
+        sends_for_ever.send(&format!("POST {post} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx"));
         signals(process_1, "-TERM");
         watcher.reads_until("\r\n0\r\n\r\n");
         signals(process_1, "-TERM");

@@ -23,7 +23,7 @@ fn chat() -> Example {
 
 fn connect(chat: &Example, name: &str) -> Client {
     let mut client = chat.connect();
-    client.send(&format!("GET /subscribe?username={name} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client.send(&format!("GET /subscribe?username={name} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     client
 }
 
@@ -34,7 +34,7 @@ fn who_never_reads(chat: &Example, name: &str) -> TcpStream {
     let address: SocketAddr = chat.url.strip_prefix("http://").unwrap().parse().unwrap();
     socket.connect(&address.into()).unwrap();
     let mut client = TcpStream::from(socket);
-    write!(client, "GET /subscribe?username={name} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(client, "GET /subscribe?username={name} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     client
 }
 
