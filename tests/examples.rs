@@ -39,7 +39,12 @@ fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
 
 #[test]
 fn visits_shows_each_visit_to_every_viewer() {
-    let visits = Example::start("visits");
+    for name in ["visits"].into_iter().chain(cfg!(feature = "server").then_some("visits_event_server")) {
+        shows_each_visit_to_every_viewer(&Example::start(name));
+    }
+}
+
+fn shows_each_visit_to_every_viewer(visits: &Example) {
     assert!(get(&visits.url).1.contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| visits.events("/visits"));
     for viewer in &mut viewers {
