@@ -1,42 +1,37 @@
-//! EventServer: a strict server for event streams and nothing else.
+//! EventServer: one port for pages, posts and event streams, in the open.
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
 //! use server_sent_events::server::{EventServer, Response};
 //!
+//! const PAGE: &str = "<body><script>new EventSource('/news').onmessage = e => document.body.append(e.data)</script>";
+//!
 //! let publisher = Publisher::new();
-//! let streams = publisher.clone();
-//! let server = EventServer::bind("127.0.0.1:5000")?.spawn(move |request| match request.path() {
-//!     "/news" => Ok(streams.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+//! let server = EventServer::builder().max_body(64 * 1024).bind("127.0.0.1:5000")?;
+//! server.serve(move |request| match (request.method(), request.path()) {
+//!     ("GET", "/") => Ok(Response::html(PAGE)),
+//!     ("GET", "/news") => Ok(publisher.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
+//!     ("POST", "/news") => {
+//!         publisher.publish(request.body_text()?);
+//!         Response::status(204)
+//!     }
 //!     _ => Response::status(404),
 //! })?;
-//! publisher.publish("hello");
-//! server.stop()?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! `curl -d hello http://127.0.0.1:5000/news` then shows `hello` in each open page.
+//!
 //! # When to use which server
 //!
-//! * **tiny_http or rouille** for few streams in a trusted network. The page and the stream come from one port, and one
-//!   loop answers all requests.
-//! * **This server** for many streams, or for the open internet. It answers `GET` with event streams and short texts,
-//!   and nothing else. Pages and posts need another server, on another port or behind the same proxy. A stream occupies
-//!   one descriptor and no thread, even if its client does not read.
+//! * **tiny_http or rouille** for few streams in a trusted network, or in a program that uses them already.
+//! * **This server** for many streams, or for the open internet. A stream occupies one descriptor and no thread, even
+//!   if its client does not read. The example `hub` is a program on this server alone.
 //!
-//! For one public port, let a proxy send the streams' paths here. The lines for nginx, among those of
-//! `docs/deployment.md`, which define `@away` (`examples/nginx-streams.conf`, tested with `hub` behind it):
-//!
-//! ```nginx
-//! location /streams/ {
-//!     proxy_pass http://127.0.0.1:5001/; # with the last slash /streams/news is /news there
-//!     proxy_http_version 1.1;
-//!     proxy_set_header Host localhost;   # what a server on the loopback answers to
-//!     proxy_read_timeout 60s;            # longer than the heartbeat, which is 15 s
-//!     error_page 502 504 = @away;
-//! }
-//! ```
-//!
-//! Without a proxy the page's origin is another one, and the server must [allow](EventServerBuilder::allow_origin) it.
+//! It speaks HTTP/1.1 without TLS. For HTTPS, put a proxy in front: `docs/deployment.md` has tested lines for nginx,
+//! HAProxy and Caddy. They pass the client's `Host` through, so a server on the loopback must
+//! [allow](EventServerBuilder::allow_host) the public host. The lines also report the client's address, which
+//! [`trust_forwarded_for`](EventServerBuilder::trust_forwarded_for) uses.
 //!
 //! # Threads
 //!
@@ -51,11 +46,16 @@
 //!
 //! # What it accepts
 //!
-//! `GET` and `HEAD` of HTTP/1.1 and HTTP/1.0, one request per connection, without a body. The head must arrive within
-//! 10 s, have at most 8 KiB and 64 fields, and be understood in one way only. Everything else is answered with a status
-//! and the connection's end: 400 for a malformed request or one with a body, 403 for a `Host` or an `Origin` that is
-//! not allowed, 405 for another method, 408 for a head that does not arrive in time, 431 for one that is too long, 505
-//! for another version. A byte after the request, or the end of the client's side of the connection, ends the stream.
+//! HTTP/1.1 and HTTP/1.0: `GET` and `HEAD`, and all other methods once [`max_body`](EventServerBuilder::max_body) is
+//! set. The head must arrive within 10 s, have at most 8 KiB and 64 fields, and be understood in one way only. A body
+//! has a `Content-Length` or is chunked, and the handler gets it whole or not at all. A connection serves many
+//! requests, but none after a stream: a byte after its request, or the end of the client's side of the connection, ends
+//! the stream.
+//!
+//! The server rejects everything else without calling the handler: with 400 a malformed request, with 403 a `Host` or
+//! an `Origin` that is not allowed, with 405 another method, with 408 a head or a body that does not arrive in time,
+//! with 411 a body of unknown length, with 413 one above the limit, with 431 a head that is too long, with 505 another
+//! version.
 //!
 //! If the limit of connections or of open files is reached and another client connects, the server closes the oldest
 //! connection that carries no stream. So incomplete requests cannot keep other clients out.
@@ -115,7 +115,7 @@ struct Config {
     trusted_proxies: Vec<IpAddr>,
 }
 
-/// A server of event streams and nothing else; see the [module](self).
+/// A server for pages, posts and event streams; see the [module](self).
 pub struct EventServer {
     listener: mio::net::TcpListener,
     local_addr: SocketAddr,
