@@ -226,7 +226,7 @@
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
-//! | `server` | no | `server::EventServer`, a server of event streams and nothing else |
+//! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`] and [`HistoryStats`] |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; at most one per kind and second |

@@ -1,6 +1,4 @@
-//! EventServer: a strict server for event streams, and for the pages and posts that go with them.
-//!
-//! A page, a post and a stream on one port:
+//! EventServer: one port for pages, posts and event streams, in the open.
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
@@ -25,15 +23,19 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! `curl -d text=hello http://127.0.0.1:5000/news` then shows `hello` in each open page.
+//!
 //! # When to use which server
 //!
 //! * **This server** for one port in the open, or for many streams. It answers with event streams and with whole
 //!   responses: pages, texts, JSON, bytes. A stream occupies one descriptor and no thread, even if its client does not
-//!   read.
+//!   read. The example `hub` is a program on this server alone.
 //! * **tiny_http or rouille** for few streams in a trusted network, or in a program that uses them already.
 //!
-//! It has no TLS, no HTTP/2, no compression and no routes. For these, put a proxy in front of it; `docs/deployment.md`
-//! has the lines for nginx and others.
+//! It has no TLS, no HTTP/2, no compression and no routes. For HTTPS, put a proxy in front: `docs/deployment.md` has
+//! tested lines for nginx, HAProxy and Caddy. They pass the client's `Host` through, so a server on the loopback must
+//! [allow](EventServerBuilder::allow_host) the public host. The lines also report the client's address, which
+//! [`trust_forwarded_for`](EventServerBuilder::trust_forwarded_for) uses.
 //!
 //! # Threads
 //!

@@ -39,7 +39,12 @@ fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
 
 #[test]
 fn visits_shows_each_visit_to_every_viewer() {
-    let visits = Example::start("visits");
+    for name in ["visits"].into_iter().chain(cfg!(feature = "server").then_some("visits_event_server")) {
+        shows_each_visit_to_every_viewer(&Example::start(name));
+    }
+}
+
+fn shows_each_visit_to_every_viewer(visits: &Example) {
     assert!(get(&visits.url).1.contains("<!doctype html>"));
     let mut viewers = [(); 2].map(|()| visits.events("/visits"));
     for viewer in &mut viewers {
@@ -290,7 +295,7 @@ fn progress_rejects_a_bad_request_with_the_reason() {
 /// A page in which text of others could become HTML has one of these. Seen in many chat demos: HTML in a name or a text runs.
 #[test]
 fn no_page_turns_text_into_html() {
-    for page in ["visits", "chat", "progress", "hub"] {
+    for page in ["visits", "chat", "progress"].into_iter().chain(cfg!(feature = "server").then_some("hub")) {
         let example = Example::start(page);
         let (_, html) = get(&example.url);
         assert!(html.contains("textContent"), "{page}");
@@ -300,6 +305,7 @@ fn no_page_turns_text_into_html() {
     }
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn hub_publishes_to_channels() {
     let hub = Example::start("hub");
@@ -323,6 +329,7 @@ fn hub_publishes_to_channels() {
     comma.gets("data: to the one with a comma\n\n");
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     let hub = Example::start("hub");
@@ -338,9 +345,7 @@ fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
         400,
         "the body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0",
     );
-    refused(post(&url("/c"), &mebibyte[..]), 413, "body too large: at most 1048576 bytes are allowed");
-    let chunked = post(&url("/c"), ureq::SendBody::from_reader(&mut &b"x"[..]));
-    refused(chunked, 411, "chunked body: send a content-length instead");
+    refused(post(&url("/c"), &mebibyte[..]), 413, "the body is larger than this server allows");
     let text = "invalid character '\\n' at byte 1 of the event type: remove CR, LF and NUL";
     refused(post(&url("/c?event=a%0Adata:b"), "x"), 400, text);
     refused(post(&url("/c?retry=soon"), "x"), 400, "retry=soon is not a number of ms");
@@ -351,7 +356,7 @@ fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     refused(post(&url("/c,"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
     let many = format!("/{}", vec!["c"; 65].join(","));
     refused(post(&url(&many), "x"), 400, "the path names 65 channels: at most 64 are allowed");
-    refused(post(&url("/%ff"), "x"), 400, "the channel's name is not UTF-8");
+    refused(post(&url("/%ff"), "x"), 400, "the path is not UTF-8");
     let long = "x".repeat(257);
     let text = "a channel's name is 257 bytes long: at most 256 are allowed";
     refused(post(&url(&format!("/{long}")), "x"), 400, text);
@@ -359,7 +364,7 @@ fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let text = "the path names 65 channels: at most 64 are allowed";
     refused(get(&url(&format!("/{many}"))), 400, text);
-    let text = "no channel can have the name `stats`: GET /stats has the statistics";
+    let text = "no channel can have the name `stats`: the hub itself answers GET /stats";
     refused(post(&url("/stats"), "x"), 400, text);
     for path in ["/c,stats", "/%73tats", "/stats,"] {
         refused(get(&url(path)), 400, text);
@@ -372,6 +377,7 @@ fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     assert_eq!(watcher.next_event().len(), "data: \n\n".len() + exactly.len());
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn hub_reports_its_statistics_to_prometheus() {
     let hub = Example::start("hub");
@@ -432,12 +438,13 @@ fn hub_reports_its_statistics_to_prometheus() {
     });
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn hub_serves_300_streams_that_open_at_once() {
     let hub = Example::start("hub");
     let mut clients: Vec<Client> = (0..300).map(|_| hub.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        client.send(&format!("GET /all,{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.send(&format!("GET /all,{n} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     }
     for client in &mut clients {
         client.reads_head();
@@ -450,8 +457,8 @@ fn hub_serves_300_streams_that_open_at_once() {
 }
 
 /// How many threads of ours and descriptors the process has, how many watch the channel, and how many threads there
-/// are in all, in steps of 32: tiny_http's come and go.
-#[cfg(target_os = "linux")]
+/// are in all, in steps of 32.
+#[cfg(all(feature = "server", target_os = "linux"))]
 fn held(hub: &Example, channel: &str) -> [usize; 4] {
     let of = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", hub.process.id())).unwrap();
     let names = of("task").filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -461,13 +468,10 @@ fn held(hub: &Example, channel: &str) -> [usize; 4] {
     [ours, of("fd").count(), watchers, of("task").count() / 32]
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "server", target_os = "linux"))]
 #[test]
 fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
-    let mut command = Command::new(built_examples().join("hub"));
-    // tiny_http's threads panic, one by one, over connections that were reset before they were read.
-    command.stderr(std::process::Stdio::null());
-    let hub = Example::run(command);
+    let hub = Example::start("hub");
     drop(hub.events("/c"));
     eventually("the first watcher has gone", || held(&hub, "c")[2] == 0);
     let before = held(&hub, "c");
@@ -477,7 +481,7 @@ fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
             threads.spawn(move || {
                 for n in 0..500 {
                     let mut client = hub.connect();
-                    client.send("GET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+                    client.send("GET /c HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     if (thread + n) % 2 == 0 {
                         client.reads_head();
                     }
@@ -486,9 +490,9 @@ fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
             });
         }
     });
-    // At most one more thread of ours: there is one for each processor when all are needed.
+    // There is a writer thread for each processor when all are needed.
     let processors = thread::available_parallelism().unwrap().get();
-    let before = [before[0].max(1 + processors), before[1] + 4, before[2], before[3]];
+    let before = [before[0] + processors, before[1] + 4, before[2], before[3]];
     eventually("threads, descriptors and watchers are where they were", || {
         let now = held(&hub, "c");
         println!("ours, descriptors, watchers, threads / 32: {now:?}, and {before:?} before");
@@ -497,22 +501,6 @@ fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
 }
 
 #[cfg(feature = "server")]
-#[test]
-fn hub_serves_its_streams_on_a_second_address_too() {
-    let mut command = Command::new(built_examples().join("hub"));
-    command.args(["127.0.0.1:0", "127.0.0.1:0"]);
-    let mut hub = Example::run_as_it_is(command);
-    let streams = hub.says("streams on ");
-    assert!(get(&hub.url).1.contains(&format!("streamsPort = '{}'", streams.rsplit(':').next().unwrap())));
-    let mut events = Events::get(&format!("{streams}/a%2Cb,c"));
-    events.gets(":\n");
-    let start = events.next_frame().unwrap();
-    assert!(start.starts_with("id: "), "{start}");
-    assert_eq!(post(&format!("{}/a%2Cb", hub.url), "through the other door").0, 204);
-    assert!(events.next_frame().unwrap().starts_with("data: through the other door\nid: "));
-    assert_eq!(get(&format!("{streams}/{}", "x".repeat(300))).0, 400);
-}
-
 #[test]
 fn hub_reports_a_gap_once_after_a_restart() {
     let mut before = Example::start("hub");
@@ -546,6 +534,7 @@ fn hub_reports_a_gap_once_after_a_restart() {
     assert!(client.next_frame().unwrap().starts_with("data: three\n"));
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn hub_serves_many_publishers_at_once() {
     let hub = Example::start("hub");
@@ -565,7 +554,8 @@ fn hub_serves_many_publishers_at_once() {
 }
 
 /// For hub, chat and progress: where to watch, where to post, and a body with the text that watchers then see.
-const POSTS: [(&str, &str, &str, &str, &str); 3] = [
+const POSTS: &[(&str, &str, &str, &str, &str)] = &[
+    #[cfg(feature = "server")]
     ("hub", "/c", "/c", "hello", "data: hello\n"),
     ("chat", "/subscribe?username=Bob", "/publish", "username=Ada&message=hello", "\"message\":\"hello\""),
     ("progress", "/events", "/jobs", "name=hello", "\"name\":\"hello\",\"percent\":0,\"state\":\"queued\""),
@@ -613,7 +603,7 @@ fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
 /// What curl and Java's HttpClient send if they may use HTTP/2. The body must not last as long as the connection.
 #[test]
 fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
-    for (name, stream, path, body, seen) in POSTS {
+    for (name, stream, path, body, seen) in POSTS.iter().copied() {
         let example = Example::start(name);
         let mut watcher = watches(&example, stream);
         // As many as there are threads that answer, and one more.
@@ -646,7 +636,7 @@ fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
     if Command::new("curl").arg("--version").output().is_err() {
         return println!("skipped: there is no curl");
     }
-    for (name, stream, path, body, seen) in POSTS {
+    for (name, stream, path, body, seen) in POSTS.iter().copied() {
         let example = Example::start(name);
         let mut watcher = watches(&example, stream);
         let mut curl = Command::new("curl");
@@ -659,7 +649,7 @@ fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
 
 #[test]
 fn half_a_body_is_not_published() {
-    for (name, stream, path, body, seen) in POSTS {
+    for (name, stream, path, body, seen) in POSTS.iter().copied() {
         let example = Example::start(name);
         let mut watcher = watches(&example, stream);
         let half = format!("{}{}", body.replace("hello", "half"), "+".repeat(2_000));
@@ -674,7 +664,9 @@ fn half_a_body_is_not_published() {
             client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n{chunk}{half}"));
             client.says_no_more();
             let response = String::from_utf8(client.reads_all_there_is()).unwrap();
-            let status = if head.starts_with("Transfer") { "HTTP/1.1 411 " } else { "HTTP/1.1 400 " };
+            // tiny_http does not report whether a chunked body is whole.
+            let is_unknown = head.starts_with("Transfer") && name != "hub";
+            let status = if is_unknown { "HTTP/1.1 411 " } else { "HTTP/1.1 400 " };
             assert!(response.contains(status), "{name}, {head:?}: {response}");
         }
         assert!(matches!(post(&format!("{}{path}", example.url), body).0, 201 | 204), "{name}");
@@ -708,7 +700,9 @@ fn examples_use_no_macro_that_panics_when_output_fails() {
 #[cfg(target_os = "linux")]
 #[test]
 fn examples_serve_whatever_becomes_of_their_output() {
-    let names = ["visits", "chat", "progress", "hub"].into_iter().chain(cfg!(feature = "rouille").then_some("rouille"));
+    let on_event_server = cfg!(feature = "server").then_some(["hub", "visits_event_server"]).into_iter().flatten();
+    let on_rouille = cfg!(feature = "rouille").then_some("rouille");
+    let names = ["visits", "chat", "progress"].into_iter().chain(on_event_server).chain(on_rouille);
     for name in names {
         // Nobody can read where it listens.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

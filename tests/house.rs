@@ -162,12 +162,14 @@ fn every_link_of_a_document_leads_somewhere() {
 
 /// So that what people copy is what the tests run.
 #[test]
-fn the_documents_show_the_nginx_lines_that_are_tested() {
-    fn blocks(text: &str) -> Vec<&str> {
-        text.split("```nginx\n").skip(1).map(|rest| rest.split("```").next().unwrap().trim()).collect()
-    }
+fn the_documents_show_the_lines_for_proxies_that_are_tested() {
     let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
-    let (site, streams) = (read("examples/nginx.conf"), read("examples/nginx-streams.conf"));
-    assert_eq!(blocks(&read("docs/deployment.md")), [site.trim(), streams.trim()]);
-    assert_eq!(blocks(&read("src/server.rs").replace("//! ", "")), [streams.trim()]);
+    let document = read("docs/deployment.md");
+    for (language, file) in
+        [("nginx", "examples/nginx.conf"), ("haproxy", "examples/haproxy.cfg"), ("caddy", "examples/Caddyfile")]
+    {
+        let blocks: Vec<&str> = document.split(&format!("```{language}\n")).skip(1).collect();
+        let blocks = blocks.iter().map(|rest| rest.split("```").next().unwrap().trim());
+        assert_eq!(blocks.collect::<Vec<_>>(), [read(file).trim()], "{file}");
+    }
 }

@@ -2,7 +2,7 @@
 //! nothing out of order.
 //!
 //! `RESUME_SECONDS` says how long; 2 unless set.
-#![cfg(feature = "tiny_http")]
+#![cfg(all(feature = "tiny_http", feature = "server"))]
 
 mod common;
 

@@ -81,6 +81,7 @@ impl Browser {
         ];
         let capabilities = json!({
             "acceptInsecureCerts": true,
+            "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "args": arguments },
             // A page whose stream has no connection left would load forever.
             "pageLoadStrategy": "none",
@@ -177,6 +178,20 @@ impl Tab {
         runtime.block_on(element.send_keys(&format!("{text}\u{E007}"))).unwrap();
     }
 
+    /// From now on, the page sees that this color scheme is wanted, "light" or "dark".
+    pub fn prefers(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let command = DevTools(json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } }));
+        self.session.runtime.block_on(self.client().issue_cmd(command)).unwrap();
+    }
+
+    /// What the browser's console shows that it has not shown here before: errors, warnings, all else.
+    pub fn console(&self) -> Vec<String> {
+        let entries = self.session.runtime.block_on(self.client().issue_cmd(ConsoleLog)).unwrap();
+        let entries = entries.as_array().expect("a list of log entries");
+        entries.iter().map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// From now on, the page is so wide and high, in CSS pixels.
     pub fn is_sized(&self, width: u32, height: u32) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
@@ -201,5 +216,19 @@ impl WebDriverCompatibleCommand for DevTools {
 
     fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
         (http::Method::POST, Some(self.0.to_string()))
+    }
+}
+
+/// Asks for the entries of the console since the last time.
+#[derive(Debug)]
+struct ConsoleLog;
+
+impl WebDriverCompatibleCommand for ConsoleLog {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(json!({ "type": "browser" }).to_string()))
     }
 }

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod client;
 #[path = "../../common/mod.rs"]
 pub mod common;
+pub mod curl;
 pub mod installed;
-pub mod nginx;
+pub mod proxy;
 pub mod relay;

@@ -8,7 +8,7 @@ use real_parts::browser::{Browser, Tab};
 use real_parts::common::eventually;
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Running;
-use real_parts::nginx::{Site, Way};
+use real_parts::proxy::{Site, Way};
 use real_parts::relay::Relay;
 use server_sent_events::{Event, Publisher};
 

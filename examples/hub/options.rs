@@ -1,0 +1,114 @@
+//! The command line.
+
+use std::fmt::Display;
+use std::io;
+use std::net::IpAddr;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+const AFTER_HELP: &str = "\
+Requests:
+  GET /                 A page: live figures, watching channels, sending to them
+  GET /CHANNEL          The event stream of a channel; /A,B is both in one stream
+  POST /CHANNEL         Publishes the body (UTF-8, at most 1 MiB), with ?event=TYPE and ?retry=MS
+                        if wanted. The header X-Watchers counts the streams that get the event
+  GET /stats            Statistics, for Prometheus
+  GET /healthz          200, for health checks
+
+Examples:
+  hub                                       # on http://127.0.0.1:5000, for this machine
+  HUB_PUBLISH_TOKEN=secret hub 0.0.0.0:80   # for others: all can watch, only some can publish
+
+  curl -N http://127.0.0.1:5000/builds
+  curl -d 'all green' http://127.0.0.1:5000/builds
+  curl -d 'version 2' 'http://127.0.0.1:5000/builds,news?event=release&retry=1000'
+  printf 'two\\nlines' | curl --data-binary @- http://127.0.0.1:5000/builds
+  curl -H 'Authorization: Bearer secret' -d 'with a token' http://127.0.0.1:5000/builds
+  curl http://127.0.0.1:5000/stats
+  curl http://127.0.0.1:5000/healthz
+
+Memory:
+  2 to 3 KiB per stream, and the kernel's buffers. At most 64 MiB for the events that all channels
+  keep, 64 MiB for larger ones that only slow streams still need, and 16 MiB for bodies that arrive.
+  Events below 16 KiB that wait for a slow stream are extra: at most 4 MiB, shared by the streams of
+  a channel. A stream is disconnected if it is 1,024 events or 4 MiB behind, or if it takes nothing
+  for 30 s. Its client reconnects, and gets what it missed.";
+
+/// Channels that anything can publish to and anything can watch: server-sent events over HTTP
+#[derive(Parser)]
+#[command(name = "hub", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Options {
+    /// The address to listen on
+    #[arg(default_value = "127.0.0.1:5000", value_parser = address)]
+    pub address: String,
+
+    /// Accepts only posts with the header `Authorization: Bearer TOKEN`. Other users of this machine can read the
+    /// command line, but not the environment
+    #[arg(long, value_name = "TOKEN", env = "HUB_PUBLISH_TOKEN", hide_env_values = true)]
+    pub publish_token: Option<String>,
+
+    /// Lets pages of this origin, such as https://example.org, watch and publish. Repeatable
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub allowed_origins: Vec<String>,
+
+    /// A name of the hub behind a proxy, such as events.example.org. Repeatable. A hub on the loopback
+    /// refuses requests to names that it does not know
+    #[arg(long = "public-host", value_name = "NAME")]
+    pub public_hosts: Vec<String>,
+
+    /// A proxy whose header X-Forwarded-For names the clients, for --max-streams-per-ip. Repeatable
+    #[arg(long = "trusted-proxy", value_name = "IP")]
+    pub trusted_proxies: Vec<IpAddr>,
+
+    /// The limit of open streams. Above it, clients are made to reconnect later [default: 10000, or as many as the
+    /// limit of open files allows]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_streams: Option<usize>,
+
+    /// The limit of open streams per client address [default: no limit]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_streams_per_ip: Option<usize>,
+
+    /// The number of events that each channel keeps for clients that reconnect
+    #[arg(long, value_name = "N", default_value = "8192", value_parser = positive)]
+    pub history_events: usize,
+}
+
+impl Options {
+    /// Parses the command line. Ends the program with the exit code 2 if it is invalid.
+    pub fn from_command_line() -> Self {
+        let options = Self::parse();
+        // Not by clap: it would print the token.
+        if let Some(token) = &options.publish_token
+            && (token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            reject("the publish token must be visible ASCII characters without spaces, at least one");
+        }
+        options
+    }
+}
+
+/// Ends the program with this message, a hint to `--help`, and the exit code 2.
+fn reject(message: impl Display) -> ! {
+    Options::command().error(ErrorKind::ValueValidation, message).exit()
+}
+
+/// Returns the text of an error of `bind`. Ends the program if an option caused it.
+pub fn bind_error(address: &str, error: io::Error) -> String {
+    if error.kind() == io::ErrorKind::InvalidInput {
+        reject(error);
+    }
+    format!("cannot listen on {address}: {error}")
+}
+
+fn address(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("expected HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000"),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|number| *number > 0).ok_or("expected a whole number above 0")
+}
