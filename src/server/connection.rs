@@ -169,7 +169,8 @@ impl Connection {
             Parsed::Complete(request, framing, length) => {
                 self.consume(length);
                 if framing == Framing::None && matches!(head::parse(&self.input, self.peer_addr), Parsed::Invalid(_)) {
-                    return self.reject(Rejection::bad("unexpected data after the request"));
+                    let rejection = Rejection::bad("unexpected data after the request");
+                    return Action::Reject { rejection, with_body: request.method() != "HEAD" };
                 }
                 self.requests += 1;
                 self.state = State::Admitting;
@@ -365,7 +366,8 @@ impl Connection {
     }
 
     fn reject(&self, rejection: Rejection) -> Action {
-        Action::Reject { rejection, with_body: !self.input.starts_with(b"HEAD ") }
+        let is_head = matches!(self.state, State::Reading) && self.input.starts_with(b"HEAD ");
+        Action::Reject { rejection, with_body: !is_head }
     }
 }
 
