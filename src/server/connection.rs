@@ -31,8 +31,10 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The number of requests so far.
     requests: usize,
-    /// The client sends nothing more. It may still wait for a response.
+    /// The client sends nothing more. It may still wait for responses.
     input_ended: bool,
+    /// The server stops, so no further request is read.
+    is_stopping: bool,
     state: State,
 }
 
@@ -72,6 +74,8 @@ pub(super) struct Incoming {
     pub(super) body_bytes: Option<BodyBytes>,
 }
 
+const BODY_ENDED: Rejection = Rejection::bad("the body ended before its announced end");
+
 /// The next step of the event loop for a connection.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -104,11 +108,19 @@ pub(super) enum Action {
 }
 
 impl Connection {
-    /// The number of bytes that are read ahead of the current request.
-    const MAX_READ_AHEAD: usize = 16 * 1024;
+    /// The number of bytes that are read ahead of the current request. They do not count as a body's, and a slow handler
+    /// may have many connections waiting.
+    const MAX_READ_AHEAD: usize = 4 * 1024;
 
     pub(super) fn new(peer_addr: SocketAddr) -> Self {
-        Self { peer_addr, input: Vec::new(), requests: 0, input_ended: false, state: State::Reading }
+        Self {
+            peer_addr,
+            input: Vec::new(),
+            requests: 0,
+            input_ended: false,
+            is_stopping: false,
+            state: State::Reading,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -132,11 +144,11 @@ impl Connection {
         if let State::ReadingBody { reader, .. } = &self.state { reader.received() } else { 0 }
     }
 
-    /// Returns whether the socket should be read. If not, it is read again after the response.
-    pub(super) fn wants_input(&self) -> bool {
+    /// Returns how many bytes may be read from the socket now. If there are none, it is read again after the response.
+    pub(super) fn read_limit(&self) -> usize {
         match &self.state {
-            State::Handling { .. } | State::Responding { .. } => self.input.len() < Self::MAX_READ_AHEAD,
-            _ => true,
+            State::Handling { .. } | State::Responding { .. } => Self::MAX_READ_AHEAD.saturating_sub(self.input.len()),
+            _ => usize::MAX,
         }
     }
 
@@ -200,7 +212,13 @@ impl Connection {
             Ok(count) => {
                 let is_complete = reader.is_complete();
                 self.consume(count);
-                if is_complete { self.dispatch_body() } else { Action::Wait }
+                if is_complete {
+                    self.dispatch_body()
+                } else if self.input_ended {
+                    self.reject(BODY_ENDED)
+                } else {
+                    Action::Wait
+                }
             }
         }
     }
@@ -216,7 +234,7 @@ impl Connection {
     }
 
     fn dispatch(&self, mut incoming: Box<Incoming>) -> Action {
-        incoming.keep_alive &= !self.input_ended;
+        incoming.keep_alive &= !(self.input_ended && self.input.is_empty());
         incoming.is_followed = !self.input.is_empty();
         Action::Dispatch(incoming)
     }
@@ -238,9 +256,7 @@ impl Connection {
                 Action::Wait
             }
             State::Handling { .. } | State::Streaming { .. } => self.lost(error),
-            State::ReadingBody { .. } if is_end => {
-                self.reject(Rejection::bad("the body ended before its announced end"))
-            }
+            State::ReadingBody { .. } if is_end => self.reject(BODY_ENDED),
             _ => Action::Close,
         }
     }
@@ -275,9 +291,17 @@ impl Connection {
     pub(super) fn stream_started(&mut self, stream: SubscriptionHandle, slot: StreamSlot) -> Action {
         let aborted = |stream| Action::EndStream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted));
         match &self.state {
-            State::Handling { .. } => {
+            State::Handling { may_stream, .. } => {
+                // The client may have closed the connection while an earlier request was handled.
+                let is_closed = *may_stream && self.input_ended;
                 self.state = State::Streaming { stream, is_ending: false, _slot: slot };
-                if self.input.is_empty() { Action::Wait } else { self.lost(io::ErrorKind::InvalidData) }
+                if !self.input.is_empty() {
+                    self.lost(io::ErrorKind::InvalidData)
+                } else if is_closed {
+                    self.lost(io::ErrorKind::UnexpectedEof)
+                } else {
+                    Action::Wait
+                }
             }
             _ => aborted(stream),
         }
@@ -317,15 +341,18 @@ impl Connection {
         let State::Responding { outgoing, .. } = std::mem::replace(&mut self.state, State::Lingering) else {
             unreachable!("BUG: no response is being written");
         };
-        if !outgoing.keep_alive || self.input_ended {
+        let action = if outgoing.keep_alive && !self.is_stopping {
+            self.state = State::Reading;
+            self.resume()
+        } else {
+            Action::Linger
+        };
+        if matches!(action, Action::Linger) || (matches!(action, Action::Wait) && self.input_ended) {
+            self.state = State::Lingering;
             self.input = Vec::new();
             return Action::Linger;
         }
-        self.state = State::Reading;
-        match self.resume() {
-            Action::Wait => Action::Read,
-            action => action,
-        }
+        action
     }
 
     /// Handles the stop of the server. Requests that are under way are still answered.
@@ -338,7 +365,7 @@ impl Connection {
             }
             _ => {
                 // Closes after the response.
-                self.input_ended = true;
+                self.is_stopping = true;
                 Action::Wait
             }
         }

@@ -80,6 +80,8 @@ pub(super) struct Entry {
     pub(super) timed: (Phase, usize),
     /// When that phase began, or last progressed.
     pub(super) since: Instant,
+    /// The socket may hold bytes that are not read before the response is written.
+    pub(super) has_unread: bool,
 }
 
 impl EventLoop {
@@ -290,7 +292,7 @@ impl EventLoop {
         let socket = SharedSocket::new(token, socket, &self.notifier);
         let connection = Connection::new(peer_addr);
         let timed = (Phase::Busy, 0);
-        self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now() });
+        self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now(), has_unread: false });
         self.set_deadline(token);
         // Most clients have sent their request by now.
         self.read(token);

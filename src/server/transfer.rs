@@ -21,11 +21,13 @@ impl EventLoop {
     /// Reads until the socket would block, or the connection takes no more for now.
     pub(super) fn read(&mut self, token: usize) {
         for _ in 0..MAX_READS {
-            let Some(Entry { connection, socket, .. }) = self.connections.get_mut(&token) else { return };
-            if !connection.wants_input() {
+            let Some(Entry { connection, socket, has_unread, .. }) = self.connections.get_mut(&token) else { return };
+            let limit = connection.read_limit().min(self.scratch.len());
+            if limit == 0 {
+                *has_unread = true;
                 return;
             }
-            let action = match (&socket.socket).read(&mut self.scratch) {
+            let action = match (&socket.socket).read(&mut self.scratch[..limit]) {
                 Ok(0) => {
                     let action = connection.input_ended(io::ErrorKind::UnexpectedEof);
                     return self.apply(token, action);
@@ -122,7 +124,7 @@ impl EventLoop {
 
     /// Writes once to the socket, if a response has unwritten bytes.
     pub(super) fn write(&mut self, token: usize) -> Action {
-        let Some(Entry { connection, socket, since, .. }) = self.connections.get_mut(&token) else {
+        let Some(Entry { connection, socket, since, has_unread, .. }) = self.connections.get_mut(&token) else {
             return Action::Wait;
         };
         let written = connection.write(|slices| match (&socket.socket).write_vectored(slices) {
@@ -133,6 +135,11 @@ impl EventLoop {
             None => Action::Wait,
             Some(Ok(action)) => {
                 *since = Instant::now();
+                // The event for these bytes has passed.
+                if *has_unread && connection.read_limit() > 0 {
+                    *has_unread = false;
+                    self.unread.push(token);
+                }
                 action
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Action::Wait,
