@@ -158,14 +158,17 @@ pub fn leaves_nothing<T>(settings: EventServerBuilder, test: impl FnOnce(&Echo) 
     let server = Echo::serve(settings);
     let descriptors = held().1;
     let result = test(&server);
-    // The event loop, four handlers, the thread that ends streams, the supervisor, and a writer thread per processor.
-    let threads = 1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get();
-    eventually("threads and descriptors are where they were", || held().0 <= threads && held().1 <= descriptors);
+    eventually("threads and descriptors are where they were", || held().0 <= most_threads() && held().1 <= descriptors);
     eventually("nobody is subscribed", || server.publisher.stats().subscribers == 0);
     responds(&mut server.send(get("/alive")), 200, "");
     drop(server);
     eventually("the server has left nothing behind", || is_back_at(before));
     result
+}
+
+/// The event loop, four handlers, the thread that ends streams, the supervisor, and a writer thread per processor.
+pub fn most_threads() -> usize {
+    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
 }
 
 /// A server with the default settings that accepts bodies up to this size.
