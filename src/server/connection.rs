@@ -31,8 +31,10 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The number of requests so far.
     requests: usize,
-    /// The client sends nothing more. It may still wait for a response.
+    /// The client sends nothing more. It may still wait for responses.
     input_ended: bool,
+    /// The server stops, so no further request is read.
+    is_stopping: bool,
     state: State,
 }
 
@@ -72,6 +74,8 @@ pub(super) struct Incoming {
     pub(super) body_bytes: Option<BodyBytes>,
 }
 
+const BODY_ENDED: Rejection = Rejection::bad("the body ended before its announced end");
+
 /// The next step of the event loop for a connection.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -79,7 +83,7 @@ pub(super) enum Action {
     Wait,
     /// Read again from the socket, since bytes may be left there.
     Read,
-    /// Have the handler's thread wake the event loop when it has responded, since another request follows.
+    /// Have the handler's thread wake the event loop when it has responded, since there is something to do then.
     AwaitHandler,
     /// Decide whether the server takes the request, whose body is announced so.
     Admit(Request, Framing),
@@ -106,11 +110,19 @@ pub(super) enum Action {
 }
 
 impl Connection {
-    /// The number of bytes that are read ahead of the current request.
-    const MAX_READ_AHEAD: usize = 16 * 1024;
+    /// The number of bytes that are read ahead of the current request. They do not count as a body's, and a slow handler
+    /// may have many connections waiting.
+    const MAX_READ_AHEAD: usize = 4 * 1024;
 
     pub(super) fn new(peer_addr: SocketAddr) -> Self {
-        Self { peer_addr, input: Vec::new(), requests: 0, input_ended: false, state: State::Reading }
+        Self {
+            peer_addr,
+            input: Vec::new(),
+            requests: 0,
+            input_ended: false,
+            is_stopping: false,
+            state: State::Reading,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -134,11 +146,11 @@ impl Connection {
         if let State::ReadingBody { reader, .. } = &self.state { reader.received() } else { 0 }
     }
 
-    /// Returns whether the socket should be read. If not, it is read again after the response.
-    pub(super) fn wants_input(&self) -> bool {
+    /// Returns how many bytes may be read from the socket now. If there are none, it is read again after the response.
+    pub(super) fn read_limit(&self) -> usize {
         match &self.state {
-            State::Handling { .. } | State::Responding(_) => self.input.len() < Self::MAX_READ_AHEAD,
-            _ => true,
+            State::Handling { .. } | State::Responding(_) => Self::MAX_READ_AHEAD.saturating_sub(self.input.len()),
+            _ => usize::MAX,
         }
     }
 
@@ -171,7 +183,8 @@ impl Connection {
             Parsed::Complete(request, framing, length) => {
                 self.consume(length);
                 if framing == Framing::None && matches!(head::parse(&self.input, self.peer_addr), Parsed::Invalid(_)) {
-                    return self.reject(Rejection::bad("unexpected data after the request"));
+                    let rejection = Rejection::bad("unexpected data after the request");
+                    return Action::Reject { rejection, with_body: request.method() != "HEAD" };
                 }
                 self.requests += 1;
                 self.state = State::Admitting;
@@ -201,7 +214,13 @@ impl Connection {
             Ok(count) => {
                 let is_complete = reader.is_complete();
                 self.consume(count);
-                if is_complete { self.dispatch_body() } else { Action::Wait }
+                if is_complete {
+                    self.dispatch_body()
+                } else if self.input_ended {
+                    self.reject(BODY_ENDED)
+                } else {
+                    Action::Wait
+                }
             }
         }
     }
@@ -217,7 +236,7 @@ impl Connection {
     }
 
     fn dispatch(&self, mut incoming: Box<Incoming>) -> Action {
-        incoming.keep_alive &= !self.input_ended;
+        incoming.keep_alive &= !(self.input_ended && self.input.is_empty());
         incoming.is_followed = !self.input.is_empty();
         Action::Dispatch(incoming)
     }
@@ -234,14 +253,16 @@ impl Connection {
     pub(super) fn input_ended(&mut self, error: io::ErrorKind) -> Action {
         let is_end = error == io::ErrorKind::UnexpectedEof;
         match &self.state {
+            State::Handling { may_stream: false, .. } if is_end && !self.input_ended => {
+                self.input_ended = true;
+                Action::AwaitHandler
+            }
             State::Handling { may_stream: false, .. } | State::Responding(_) if is_end => {
                 self.input_ended = true;
                 Action::Wait
             }
             State::Handling { .. } | State::Streaming { .. } => self.lost(error),
-            State::ReadingBody { .. } if is_end => {
-                self.reject(Rejection::bad("the body ended before its announced end"))
-            }
+            State::ReadingBody { .. } if is_end => self.reject(BODY_ENDED),
             _ => Action::Close,
         }
     }
@@ -276,9 +297,17 @@ impl Connection {
     pub(super) fn stream_started(&mut self, stream: SubscriptionHandle, slot: StreamSlot) -> Action {
         let aborted = |stream| Action::EndStream(stream, StreamEnd::Lost(io::ErrorKind::ConnectionAborted));
         match &self.state {
-            State::Handling { .. } => {
+            State::Handling { may_stream, .. } => {
+                // The client may have closed the connection while an earlier request was handled.
+                let is_closed = *may_stream && self.input_ended;
                 self.state = State::Streaming { stream, is_ending: false, _slot: slot };
-                if self.input.is_empty() { Action::Wait } else { self.lost(io::ErrorKind::InvalidData) }
+                if !self.input.is_empty() {
+                    self.lost(io::ErrorKind::InvalidData)
+                } else if is_closed {
+                    self.lost(io::ErrorKind::UnexpectedEof)
+                } else {
+                    Action::Wait
+                }
             }
             _ => aborted(stream),
         }
@@ -314,16 +343,18 @@ impl Connection {
 
     /// Handles that a response is written.
     fn responded(&mut self, keep_alive: bool) -> Action {
-        if !keep_alive || self.input_ended {
+        let action = if keep_alive && !self.is_stopping {
+            self.state = State::Reading;
+            self.resume()
+        } else {
+            Action::Linger
+        };
+        if matches!(action, Action::Linger) || (matches!(action, Action::Wait) && self.input_ended) {
             self.state = State::Lingering;
             self.input = Vec::new();
             return Action::Linger;
         }
-        self.state = State::Reading;
-        match self.resume() {
-            Action::Wait => Action::Read,
-            action => action,
-        }
+        action
     }
 
     /// Handles the stop of the server. Requests that are under way are still answered.
@@ -336,7 +367,7 @@ impl Connection {
             }
             _ => {
                 // Closes after the response.
-                self.input_ended = true;
+                self.is_stopping = true;
                 Action::Wait
             }
         }
@@ -364,7 +395,8 @@ impl Connection {
     }
 
     fn reject(&self, rejection: Rejection) -> Action {
-        Action::Reject { rejection, with_body: !self.input.starts_with(b"HEAD ") }
+        let is_head = matches!(self.state, State::Reading) && self.input.starts_with(b"HEAD ");
+        Action::Reject { rejection, with_body: !is_head }
     }
 }
 

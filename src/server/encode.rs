@@ -105,7 +105,8 @@ pub(super) fn content(content: Content<'_>, request: &Request, headers: &str, ke
         if !has(own, "Cache-Control") {
             fields.push_str("Cache-Control: no-cache\r\n");
         }
-        if request.header("If-None-Match").is_some_and(|tags| matches(tags, &tag)) {
+        let mut conditions = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("If-None-Match"));
+        if conditions.any(|(_, tags)| matches(tags, &tag)) {
             status = 304;
         }
     }

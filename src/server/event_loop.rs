@@ -81,6 +81,8 @@ pub(super) struct Entry {
     pub(super) timed: (Phase, usize),
     /// When that phase began, or last progressed.
     pub(super) since: Instant,
+    /// The socket may hold bytes that are not read before the response is written.
+    pub(super) has_unread: bool,
 }
 
 impl EventLoop {
@@ -239,6 +241,12 @@ impl EventLoop {
             }
         }
         self.set_deadline(token);
+        let Some(entry) = self.connections.get_mut(&token) else { return };
+        if entry.has_unread && entry.connection.read_limit() > 0 {
+            // The event for these bytes has passed.
+            entry.has_unread = false;
+            self.unread.push(token);
+        }
     }
 
     /// Sets the deadline of the connection's phase.
@@ -300,7 +308,7 @@ impl EventLoop {
         let socket = SharedSocket::new(token, socket, &self.notifier);
         let connection = Connection::new(peer_addr);
         let timed = (Phase::Busy, 0);
-        self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now() });
+        self.connections.insert(token, Entry { connection, socket, timed, since: Instant::now(), has_unread: false });
         self.set_deadline(token);
         // Most clients have sent their request by now. If they have sent more, an event tells.
         self.read(token, false);
@@ -349,6 +357,8 @@ impl EventLoop {
         }
         self.stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
         self.acceptor.close(self.poll.registry());
+        // Connections that have their response are idle, and close at once.
+        self.receive_all();
         let tokens: Vec<usize> = self.connections.keys().copied().collect();
         for token in tokens {
             self.stop_connection(token);

@@ -281,9 +281,9 @@ fn respond(call: Call, response: Response, quota: &Arc<Quota>) {
             encode::content(content, &request, &headers, keep_alive)
         }
     };
-    socket.respond(outgoing);
-    // The memory is released only here: until now the handler could hold it.
+    // Until now the handler needed the body. A client that has the response finds its memory free.
     drop((request, body_bytes));
+    socket.respond(outgoing);
 }
 
 /// Gives a subscription to its publisher's writer threads.

@@ -79,7 +79,7 @@ fn has_version(head: &[u8]) -> bool {
 /// Returns whether a request of this method must have no body. Some servers would ignore a body, others would take it
 /// for the next request.
 fn has_no_body(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "CONNECT")
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
 }
 
 /// Returns the request, if it has only one meaning.
@@ -89,6 +89,10 @@ fn request(parsed: &httparse::Request<'_, '_>, peer_addr: SocketAddr) -> Result<
         parsed.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
     let method = parsed.method.unwrap_or_default().to_owned();
     let is_http_1_0 = parsed.version == Some(0);
+    // A proxy in between would take a handler's 2xx response for the begin of a tunnel (RFC 9110 9.3.6).
+    if method == "CONNECT" {
+        return Err(Rejection::bad("CONNECT is for proxies only"));
+    }
     let framing = Framing::of(&headers, is_http_1_0)?;
     if framing != Framing::None && has_no_body(&method) {
         return Err(Rejection::bad("a request of this method must have no body"));

@@ -77,8 +77,8 @@ pub(super) struct SharedSocket {
     pub(super) socket: TcpStream,
     pub(super) readiness: Readiness,
     pub(super) notifier: Arc<Notifier>,
-    /// Set by the event loop while another request waits for the response, before it looks for the message that the
-    /// response is written. The handler's thread reads it after it has sent that message.
+    /// Set by the event loop while there is something to do after the response, before it looks for the message that
+    /// the response is written. The handler's thread reads it after it has sent that message.
     pub(super) awaits_response: AtomicBool,
 }
 

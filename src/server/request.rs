@@ -43,6 +43,7 @@ impl Request {
         RequestBuilder {
             start: format!("{method} {target} HTTP/1.1\r\n"),
             fields: String::new(),
+            field_count: 0,
             has_host: false,
             body: Vec::new(),
             peer_addr: (Ipv4Addr::LOCALHOST, 50_000).into(),
@@ -203,6 +204,7 @@ fn address(hop: &str) -> Option<IpAddr> {
 pub struct RequestBuilder {
     start: String,
     fields: String,
+    field_count: usize,
     has_host: bool,
     body: Vec<u8>,
     peer_addr: SocketAddr,
@@ -213,6 +215,7 @@ impl RequestBuilder {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.has_host |= name.eq_ignore_ascii_case("Host");
         self.fields.extend([name, ": ", value, "\r\n"]);
+        self.field_count += 1;
         self
     }
 
@@ -236,7 +239,7 @@ impl RequestBuilder {
     /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) with the server's reason if the server would reject such a
     /// request.
     pub fn build(self) -> io::Result<Request> {
-        let Self { start, fields, has_host, body, peer_addr } = self;
+        let Self { start, fields, field_count, has_host, body, peer_addr } = self;
         let host = if has_host { "" } else { "Host: localhost\r\n" };
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let head = format!("{start}{host}{fields}{length}\r\n");
@@ -248,6 +251,9 @@ impl RequestBuilder {
         };
         if framing == Framing::Chunked {
             return Err(invalid("set the body without a Transfer-Encoding"));
+        }
+        if request.headers.len() != field_count + usize::from(!has_host) + usize::from(!body.is_empty()) {
+            return Err(invalid("a header or the target contains a line end"));
         }
         request.body = body;
         Ok(request)

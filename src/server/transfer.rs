@@ -25,11 +25,13 @@ impl EventLoop {
     /// later ones. It does not show the end of the bytes: that is read only if the caller knows of it.
     pub(super) fn read(&mut self, token: usize, to_end: bool) {
         for _ in 0..MAX_READS {
-            let Some(Entry { connection, socket, .. }) = self.connections.get_mut(&token) else { return };
-            if !connection.wants_input() {
+            let Some(Entry { connection, socket, has_unread, .. }) = self.connections.get_mut(&token) else { return };
+            let limit = connection.read_limit().min(self.scratch.len());
+            if limit == 0 {
+                *has_unread = true;
                 return;
             }
-            let action = match (&socket.socket).read(&mut self.scratch) {
+            let action = match (&socket.socket).read(&mut self.scratch[..limit]) {
                 Ok(0) => {
                     let action = connection.input_ended(io::ErrorKind::UnexpectedEof);
                     return self.apply(token, action);
@@ -37,7 +39,7 @@ impl EventLoop {
                 Ok(count) => {
                     let action = connection.received(&self.scratch[..count]);
                     let is_last = cfg!(any(target_os = "linux", target_os = "android")) && !to_end;
-                    if is_last && count < self.scratch.len() {
+                    if is_last && count < limit {
                         return self.apply(token, action);
                     }
                     action

@@ -131,6 +131,15 @@ impl Client {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
 
+    pub fn socket(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    /// The connection with the bytes that are buffered.
+    pub fn into_reader(self) -> impl Read {
+        self.0
+    }
+
     pub fn into_socket(self) -> TcpStream {
         self.0.into_inner()
     }

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "tiny_http")]
 pub mod bodies;
+#[cfg(feature = "server")]
+pub mod echo;
 #[cfg(feature = "tiny_http")]
 pub mod example;
 #[cfg(any(feature = "tiny_http", feature = "server"))]
