@@ -5,6 +5,7 @@
 //! every day.
 
 #[cfg(all(feature = "server", target_os = "linux"))]
+#[allow(dead_code)] // it uses some of them
 mod common;
 
 #[cfg(not(all(feature = "server", target_os = "linux")))]

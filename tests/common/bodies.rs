@@ -1,5 +1,4 @@
 //! Bodies of requests on the wire, for a server that sends back each body it reads: whole, or rejected with a status.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use super::http::Client;
 

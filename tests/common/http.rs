@@ -1,5 +1,4 @@
 //! Raw HTTP over a socket, to see each byte, and a real client for all else.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,4 @@
 //! One-line helpers, so that each test reads as a row of a table.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 #[cfg(feature = "tiny_http")]
 pub mod bodies;
@@ -7,6 +6,8 @@ pub mod bodies;
 pub mod example;
 #[cfg(any(feature = "tiny_http", feature = "server"))]
 pub mod http;
+#[cfg(target_os = "linux")]
+pub mod process;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod writers;
