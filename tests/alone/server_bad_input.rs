@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::eventually;
-use crate::common::http::Client;
+use crate::common::http::{Client, FIRST_CHUNK, GET};
 use crate::common::process::descriptors;
-use crate::common::server::{FIRST_CHUNK, GET, Said, opened, said, send, serve, well_formed};
+use crate::common::server::{Said, opened, said, send, serve, well_formed};
 use crate::no_harm::does_no_harm;
 use proptest::prelude::*;
 use server_sent_events::server::{EventServer, EventServerBuilder};

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::http::Client;
+use crate::common::http::{Client, GET};
 use crate::common::process::{self, held, is_back_at};
-use crate::common::server::{GET, opened, send, serve, stalled};
+use crate::common::server::{opened, send, serve, stalled};
 use crate::common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;

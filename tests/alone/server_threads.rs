@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::eventually;
-use crate::common::http::Client;
+use crate::common::http::{Client, FIRST_CHUNK, GET};
 use crate::common::process::{alone, held, is_back_at};
-use crate::common::server::{FIRST_CHUNK, GET, opened, said, send, serve};
+use crate::common::server::{opened, said, send, serve};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
 

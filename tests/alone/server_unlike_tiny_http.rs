@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::common::eventually;
-use crate::common::http::Client;
+use crate::common::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK};
 use crate::common::process::held;
-use crate::common::server::{FIRST_CHUNK, GET, LAST_CHUNK, opened, said, send, serve, stalled, streams};
+use crate::common::server::{opened, said, send, serve, stalled, streams};
 use crate::no_harm::{does_no_harm, patient};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use server_sent_events::Publisher;

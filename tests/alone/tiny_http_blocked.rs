@@ -3,14 +3,10 @@
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use crate::common::http::{Client, Running};
+use crate::common::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK, Running};
 use crate::common::process::{self, descriptors, threads};
 use crate::common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::{OpenError, Publisher, PublisherBuilder};
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
-const LAST_CHUNK: &str = "0\r\n\r\n";
 
 /// How many clients block a response.
 const MANY: usize = 250;

@@ -88,6 +88,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),
             (cfg!(feature = "rouille"), "rouille"),
+            (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),
         ] {
             if on {

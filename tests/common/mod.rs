@@ -1,10 +1,8 @@
 //! One-line helpers, so that each test reads as a row of a table.
 
 #[cfg(feature = "tiny_http")]
-pub mod bodies;
-#[cfg(feature = "tiny_http")]
 pub mod example;
-#[cfg(any(feature = "tiny_http", feature = "server"))]
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod process;
@@ -63,10 +61,12 @@ pub fn ends(subscription: &mut Subscription, cause: EndCause) {
 /// Waits until the condition holds, and fails when it does not within a generous time.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, mut pause) = (Instant::now(), Duration::from_micros(50));
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(pause);
+        // Most conditions hold soon. The others must not cost a processor.
+        pause = (2 * pause).min(Duration::from_millis(1));
     }
 }
 

@@ -7,11 +7,7 @@ use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 
 use super::PATIENCE;
-use super::http::Client;
-
-pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-pub const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
-pub const LAST_CHUNK: &str = "0\r\n\r\n";
+use super::http::{Client, FIRST_CHUNK, GET};
 
 /// A server with these settings that answers every request with a stream of the default channel.
 #[track_caller]

@@ -43,6 +43,8 @@ mod resume_over_sockets;
 
 // --- servers ---
 mod adapter;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+mod contract;
 #[cfg(feature = "server")]
 mod server;
 

@@ -4,6 +4,8 @@
 mod hub_ends;
 #[cfg(unix)] // signals
 mod online;
+#[cfg(feature = "rouille")]
+mod rouille;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

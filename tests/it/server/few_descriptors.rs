@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::eventually;
-use crate::common::http::Client;
+use crate::common::http::{Client, GET};
 use crate::common::process::descriptors;
-use crate::common::server::{GET, opened, send, serve, streams};
+use crate::common::server::{opened, send, serve, streams};
 use rlimit::Resource;
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;

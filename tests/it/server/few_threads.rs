@@ -6,8 +6,9 @@ use std::io;
 use std::process::Command;
 
 use crate::common::eventually;
+use crate::common::http::GET;
 use crate::common::process::threads;
-use crate::common::server::{GET, said};
+use crate::common::server::said;
 use rlimit::Resource;
 use server_sent_events::server::{EventServer, Response};
 

@@ -7,18 +7,17 @@ mod few_descriptors;
 mod few_threads;
 mod policy;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::http::{Client, Events};
-use crate::common::server::{FIRST_CHUNK, GET, LAST_CHUNK, Said, opened, said, send, serve, streams};
+use crate::common::http::{Client, FIRST_CHUNK, GET, HELLO_CHUNK, LAST_CHUNK};
+use crate::common::server::{Said, opened, said, send, serve, streams};
 use crate::common::{PATIENCE, eventually};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
-use server_sent_events::{Event, History, Publisher, Shutdown};
+use server_sent_events::{Event, Publisher, Shutdown};
 
 /// A server whose closure this is.
 #[track_caller]
@@ -49,77 +48,18 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-fn head_of_a_stream(request: &str) -> crate::common::http::Head {
-    send(streams(&Publisher::new()).local_addr(), request).reads_head()
-}
-
-#[test]
-fn the_head_is_that_of_an_event_stream() {
-    let head = head_of_a_stream(GET);
-    assert_eq!(head.status(), "HTTP/1.1 200 OK");
-    for (name, value) in [
-        ("Content-Type", "text/event-stream; charset=utf-8"),
-        ("Cache-Control", "no-cache, no-transform"),
-        ("X-Accel-Buffering", "no"),
-        ("Transfer-Encoding", "chunked"),
-        ("Connection", "close"),
-    ] {
-        assert_eq!(head.values(name), [value], "{name}");
-    }
-    assert!(head.values("Content-Length").is_empty());
-    assert!(httpdate::parse_http_date(head.values("Date")[0]).is_ok());
-}
-
-#[test]
-fn a_first_comment_comes_at_once_and_then_each_event_in_a_chunk_of_its_own() {
-    let publisher = Publisher::new();
-    let server = streams(&publisher);
-    let mut client = opened(server.local_addr());
-    for _ in 0..20 {
-        publisher.publish("hello");
-        client.reads("0000000d\r\ndata: hello\n\n\r\n");
-    }
-}
-
 #[test]
 fn the_end_sends_the_final_chunk_and_closes_the_connection() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
-    let mut client = opened(server.local_addr());
+    let mut client = send(server.local_addr(), GET);
+    assert_eq!(client.reads_head().values("Connection"), ["close"]);
+    client.reads(FIRST_CHUNK);
     publisher.publish("bye");
     client.reads("0000000b\r\ndata: bye\n\n\r\n");
     publisher.close();
     client.reads(LAST_CHUNK);
     client.reads_the_end();
-}
-
-#[test]
-fn a_real_client_reads_it_and_a_megabyte_too() {
-    let publisher = Publisher::new();
-    let server = streams(&publisher);
-    let mut events = Events::get(&format!("http://{}/", server.local_addr()));
-    events.gets(":\n");
-    let large = "x".repeat(1_000_000);
-    publisher.publish(&large);
-    events.gets(&format!("data: {large}\n\n"));
-    for n in 0..500 {
-        publisher.publish(format!("{n} {}", "y".repeat(1_000)));
-    }
-    for n in 0..500 {
-        events.gets(&format!("data: {n} {}\n\n", "y".repeat(1_000)));
-    }
-    publisher.close();
-    events.ends();
-}
-
-#[test]
-fn head_gets_the_head_alone_and_its_subscription_ends() {
-    let publisher = Publisher::new();
-    let streams = publisher.clone();
-    let server = answers(move |_| streams.subscription(()).initial_data(["secret"]).open().into());
-    let said = said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
-    eventually("its subscription is gone", || publisher.stats().subscribers == 0);
 }
 
 #[test]
@@ -137,20 +77,6 @@ fn head_gets_no_body_whatever_is_answered() {
     }
     let server = answers(|_| Response::do_not_reconnect());
     assert_eq!(said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n").status, 403);
-}
-
-#[test]
-fn retry_later_gives_clients_different_times() {
-    let server = answers(|_| Response::retry_later());
-    let retry = || {
-        let said = said(server.local_addr(), GET);
-        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
-        let retry = said.body.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n"));
-        retry.expect(&said.body).parse::<u32>().unwrap()
-    };
-    let retries: BTreeSet<u32> = (0..20).map(|_| retry()).collect();
-    assert!(retries.iter().all(|retry| (5_000..=10_000).contains(retry)), "{retries:?}");
-    assert!(retries.len() > 10, "{retries:?}");
 }
 
 #[test]
@@ -190,23 +116,8 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
         assert_eq!(said(server.local_addr(), get("/panic")).status, 500);
     }
     publisher.publish("hello");
-    healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+    healthy.reads(HELLO_CHUNK);
     opened(server.local_addr());
-}
-
-#[test]
-fn a_reached_limit_is_answered_with_a_retry_time_and_a_bad_channel_with_400() {
-    let publisher = Publisher::builder().max_subscribers(1).max_channel_name_len(5).build().unwrap();
-    let streams = publisher.clone();
-    let server =
-        answers(move |request| streams.subscription(()).channels([request.path().trim_matches('/')]).open().into());
-    let mut inside = send(server.local_addr(), get("/a"));
-    inside.reads_until(FIRST_CHUNK);
-    let busy = said(server.local_addr(), get("/a"));
-    assert_eq!((busy.status, busy.body.starts_with(": busy\nretry: ")), (200, true));
-    let long = said(server.local_addr(), get("/too-long"));
-    let text = "channel name too long (8 bytes): use at most 5\n";
-    assert_eq!((long.status, &*long.body), (400, text));
 }
 
 #[test]
@@ -287,40 +198,6 @@ fn a_request_has_its_method() {
 }
 
 #[test]
-fn the_last_event_id_is_found_in_the_header_or_in_the_query() {
-    let id = |target: &str, header: &str| {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
-        seen(&request, |request| request.last_event_id().map(str::to_owned))
-    };
-    let query = "/?a=b&lastEventId=from%20query+x";
-    assert_eq!(id("/", ""), None);
-    assert_eq!(id("/", "last-event-id: 7-1\r\n").as_deref(), Some("7-1"));
-    assert_eq!(id("/", "Last-Event-ID:\r\n"), None);
-    assert_eq!(id(query, "").as_deref(), Some("from query x"));
-    assert_eq!(id(query, "Last-Event-ID: 7-1\r\n").as_deref(), Some("7-1"), "the header is the newer one");
-    assert_eq!(id(query, "Last-Event-ID:\r\n").as_deref(), Some("from query x"));
-}
-
-#[test]
-fn a_client_that_reconnects_resumes() {
-    let publisher = Publisher::builder().history(History::new()).build().unwrap();
-    let server = streams(&publisher);
-    let url = format!("http://{}/", server.local_addr());
-    let mut before = Events::get(&url);
-    before.gets(":\n");
-    before.next_frame().unwrap();
-    publisher.publish("one");
-    let frame = before.next_frame().unwrap();
-    let id = frame.strip_prefix("data: one\nid: ").unwrap().trim();
-    drop(before);
-    publisher.publish("two");
-    let mut after = Events::get(&format!("{url}?lastEventId={id}"));
-    after.gets(":\n");
-    after.gets(&format!("id: {id}\n\n"));
-    assert!(after.next_frame().unwrap().starts_with("data: two\n"));
-}
-
-#[test]
 fn closures_that_block_hold_up_no_stream() {
     let publisher = Publisher::new();
     let (streams, open) = (publisher.clone(), Arc::new(AtomicBool::new(false)));
@@ -335,7 +212,7 @@ fn closures_that_block_hold_up_no_stream() {
     let mut slow: Vec<Client> = (0..8).map(|_| send(server.local_addr(), get("/slow"))).collect();
     for _ in 0..20 {
         publisher.publish("hello");
-        healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+        healthy.reads(HELLO_CHUNK);
     }
     // What needs no closure is answered all the same.
     assert_eq!(said(server.local_addr(), "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
@@ -367,7 +244,7 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
             Some(Event::new(round.to_string()))
         });
         for client in &mut others {
-            client.reads("0000000d\r\ndata: hello\n\n\r\n");
+            client.reads(HELLO_CHUNK);
         }
         opens.send(()).unwrap();
         slow.reads_until(&format!("data: {round}\n\n\r\n"));
@@ -602,7 +479,7 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     let (mut first, mut second) = (opened(one.local_addr()), opened(other.local_addr()));
     publisher.publish("hello");
     for client in [&mut first, &mut second] {
-        client.reads("0000000d\r\ndata: hello\n\n\r\n");
+        client.reads(HELLO_CHUNK);
     }
     let ends = thread::spawn(move || {
         first.reads(LAST_CHUNK);
@@ -611,5 +488,5 @@ fn two_servers_share_no_port_but_may_share_a_publisher() {
     drop(one);
     ends.join().unwrap();
     publisher.publish("hello");
-    second.reads("0000000d\r\ndata: hello\n\n\r\n");
+    second.reads(HELLO_CHUNK);
 }

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::common::http::Client;
-use crate::common::server::{FIRST_CHUNK, GET, Said, said, send, serve};
+use crate::common::http::{Client, FIRST_CHUNK, GET};
+use crate::common::server::{Said, said, send, serve};
 use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, RunningServer};
 
