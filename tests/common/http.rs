@@ -34,6 +34,8 @@ pub struct Running {
 #[cfg(feature = "tiny_http")]
 impl Running {
     pub fn new(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
+        // Tests with hundreds of clients run side by side, and both ends of each connection are here.
+        super::raise_open_files();
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
         let address = server.local_addr();
         let requests = Arc::clone(&server);

@@ -1,6 +1,8 @@
 //! One-line helpers, so that each test reads as a row of a table.
 
 #[cfg(feature = "tiny_http")]
+pub mod blocked;
+#[cfg(feature = "tiny_http")]
 pub mod example;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub mod http;
@@ -68,6 +70,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         // Most conditions hold soon. The others must not cost a processor.
         pause = (2 * pause).min(Duration::from_millis(1));
     }
+}
+
+/// Allows as many open files as the system does.
+pub fn raise_open_files() {
+    #[cfg(unix)]
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
 }
 
 /// What a parser that is not ours makes of an event stream.

@@ -119,7 +119,7 @@ impl Client {
 
 #[test]
 fn every_subscriber_gets_all_events_of_its_channels_or_a_gap() {
-    let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(100_000);
+    let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(50_000);
     let seed = seed("resume model");
     let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"), Duration::from_secs(120));
     let mut rng = Rng::with_seed(seed);

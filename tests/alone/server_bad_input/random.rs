@@ -4,6 +4,7 @@ use super::*;
 use crate::common::http::Client;
 use crate::common::server::well_formed;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 /// Heads, right and wrong, put together from what heads are made of.
 fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
@@ -44,17 +45,14 @@ fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 10,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    /// Whatever comes gets one well-formed answer, and the connection's end.
-    #[test]
-    fn random_heads_get_one_well_formed_answer_each(heads in prop::collection::vec(mutated_head(), 1..10)) {
-        leaves_nothing(|address| {
+/// Whatever comes gets one well-formed answer, and the connection's end.
+#[test]
+fn random_heads_get_one_well_formed_answer_each() {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 10;
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    leaves_nothing(|address| {
+        let heads = prop::collection::vec(mutated_head(), 1..10);
+        let result = TestRunner::new(config).run(&heads, |heads| {
             let mut clients: Vec<(Client, &Vec<u8>)> = heads.iter().map(|head| (send(address, head), head)).collect();
             for (client, head) in &mut clients {
                 // Those that are not complete are not waited for.
@@ -67,6 +65,7 @@ proptest! {
                 }
             }
             Ok(())
-        })?;
-    }
+        });
+        result.unwrap();
+    });
 }

@@ -1,6 +1,7 @@
 //! A refused client reconnects later if that can help, and not at all if its request is at fault.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::servers::{RETRY, Site, Start};
 use crate::common::http::Events;
@@ -18,11 +19,11 @@ promises! {
 
 /// Reads a refusal to its end, and returns the retry time.
 #[track_caller]
-fn retry(mut refusal: Events) -> u32 {
+fn retry(mut refusal: Events) -> Duration {
     let frame = refusal.next_event().unwrap();
     refusal.ends();
     let retry = frame.strip_prefix(": busy\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).expect(&frame);
-    retry.parse().unwrap()
+    Duration::from_millis(retry.parse().unwrap())
 }
 
 fn a_refusal_is_an_event_stream_that_ends(start: Start) {
@@ -47,7 +48,7 @@ fn head_gets_no_body_of_a_refusal(start: Start) {
 /// Seen in many servers: all clients reconnect in the same instant.
 fn refused_clients_reconnect_at_different_times(start: Start) {
     let server = start(Site::new());
-    let retries: BTreeSet<u32> = (0..20).map(|_| retry(server.events("/busy"))).collect();
+    let retries: BTreeSet<Duration> = (0..20).map(|_| retry(server.events("/busy"))).collect();
     assert!(retries.iter().all(|retry| (RETRY..=2 * RETRY).contains(retry)), "{retries:?}");
     assert!(retries.len() > 10, "{retries:?}");
 }

@@ -11,10 +11,11 @@ use server_sent_events::{Publisher, PublisherBuilder, ResponseHeaders};
 pub const ORIGIN: &str = "https://example.org";
 
 /// The most bytes of a body that the site reads.
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub const MAX_BODY: usize = 3_000;
 
-/// The shortest time after which a refused client reconnects, in ms. The longest is twice that.
-pub const RETRY: u32 = 5_000;
+/// The shortest time after which a refused client reconnects. The longest is twice that.
+pub const RETRY: Duration = Duration::from_secs(5);
 
 /// What a server under test serves:
 ///
@@ -118,10 +119,7 @@ pub fn tiny_http(site: Site) -> UnderTest {
     let server = crate::common::http::Running::new(move |mut request| {
         let path = request.url().split('?').next().unwrap().to_owned();
         match &*path {
-            "/busy" => {
-                let retry = Duration::from_millis(RETRY.into());
-                answers.respond_busy_with_headers(request, retry, &headers).unwrap();
-            }
+            "/busy" => answers.respond_busy_with_headers(request, RETRY, &headers).unwrap(),
             "/last-event-id" => {
                 let id = last_event_id(&request);
                 request.respond(Response::from_string(format!("{id:?}"))).unwrap();
@@ -147,7 +145,7 @@ pub fn rouille(site: Site) -> UnderTest {
     let Site { publisher, headers, .. } = site;
     let answers = publisher.clone();
     let server = crate::adapter::rouille::Running::new(move |request| match &*request.url() {
-        "/busy" => respond_busy_with_headers(Duration::from_millis(RETRY.into()), &headers),
+        "/busy" => respond_busy_with_headers(RETRY, &headers),
         "/last-event-id" => Response::text(format!("{:?}", last_event_id(request))),
         "/echo" => match read_body(request, MAX_BODY) {
             Ok(body) => Response::text(String::from_utf8(body).unwrap()),

@@ -1,5 +1,8 @@
 //! What is particular to the tiny_http adapter: connections that go on, and streams that hold up nobody.
 
+// Its sockets are blocked as on Linux.
+#[cfg(target_os = "linux")]
+mod blocked;
 mod serving;
 
 use std::path::Path;

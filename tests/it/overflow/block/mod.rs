@@ -34,16 +34,17 @@ impl Publishing {
     /// It sleeps, and goes on doing so: what it waits for is not a lock that is held for a few steps.
     #[track_caller]
     fn waits(&self) {
-        let mut before = None;
+        let (mut before, mut since) = (None, Instant::now());
         eventually("the publisher waits", || {
             assert!(!self.thread.is_finished(), "it did not wait");
             let status = std::fs::read_to_string(&self.task).unwrap_or_default();
             let line = |name: &str| status.lines().find(|line| line.starts_with(name)).map(str::to_owned);
             let now = (line("State"), line("voluntary_ctxt_switches"));
             let sleeps = !cfg!(target_os = "linux") || now.0.as_ref().is_some_and(|state| state.contains('S'));
-            let still = before.as_ref() == Some(&now);
-            before = Some(now);
-            sleeps && still
+            if before.as_ref() != Some(&now) {
+                (before, since) = (Some(now), Instant::now());
+            }
+            sleeps && since.elapsed() > Duration::from_millis(2)
         });
     }
 
