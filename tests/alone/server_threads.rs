@@ -239,6 +239,8 @@ fn the_handler_is_not_called_for_clients_that_have_gone() {
     let (gate, publisher) = (Gate::default(), Publisher::new());
     let (server, mut clients, calls) = busy_server(&gate, &publisher);
     let _opens = OpensAtEnd(gate.clone());
+    // The event loop, the handlers, and the thread that ends streams: each has its name only once it runs.
+    eventually("all threads of the server run", || held().0 == 1 + 4 + 1);
     let before = held();
     for round in 0..10 {
         let mut gone = send(server.local_addr(), GET);
