@@ -1,6 +1,7 @@
 //! What an operator must know is logged: each kind at once, few lines, and nothing of any event.
 #![cfg(feature = "log")]
 
+#[allow(dead_code)] // it uses some of them
 mod common;
 
 use std::io;

@@ -3,6 +3,7 @@
 //! One test: it takes the address space away from the whole process.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+#[allow(dead_code)] // it uses some of them
 mod common;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! Bodies of many clients at once: their memory has a limit over all, and they leave threads for others.
 #![cfg(all(feature = "server", target_os = "linux"))]
 
+#[allow(dead_code)] // some of it is for other tests
 mod common;
 
 use std::alloc::System;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::echo::{get, leaves_nothing, most_threads, post, post_whole, rejects, responds, with_bodies};
 use common::eventually;
-use common::http::Client;
-use common::server::{FIRST_CHUNK, alone, held, send};
+use common::http::{Client, FIRST_CHUNK};
+use common::process::{alone, held};
+use common::server::send;
 use server_sent_events::server::{EventServerBuilder, Response};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 

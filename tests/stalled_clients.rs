@@ -4,6 +4,7 @@
 //! is for every day.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code)] // it uses some of them
 mod common;
 
 use std::io::{BufRead, BufReader};

@@ -17,7 +17,7 @@
 //  5. No application code runs under the lock, except the history's clock: no filter, no closure, no iterator of
 //     channel names, and no `Clone` or `Drop` of properties, closures or dropped payloads. Methods return what must be
 //     dropped, woken and called as `Deferred`, which the caller finishes without the lock. A frame is text, so it may
-//     be dropped anywhere. `tests/reentrancy.rs` calls back from each of those places.
+//     be dropped anywhere. `tests/it/reentrancy.rs` calls back from each of those places.
 //  6. A `publish_with` closure is queued and kept unrendered. It runs on the thread that takes it out of the queue or
 //     the replay. If it panics for a subscriber, that subscriber is sent a `gap` event instead, and the panic is
 //     counted.

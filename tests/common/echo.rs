@@ -1,5 +1,4 @@
 //! An EventServer that accepts bodies, sends each one back, and records what its handler got.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, HandlerError, Request, Response, RunningServer};
 
 use super::http::Client;
-use super::server::{Said, reads_response};
 #[cfg(target_os = "linux")]
-use super::server::{alone, held, is_back_at};
+use super::process::{alone, held, is_back_at};
+use super::server::{Said, reads_response};
 use super::{PATIENCE, eventually};
 
 /// A `POST` of this path, with these header lines and this body.

@@ -1,5 +1,4 @@
 //! The examples as processes of their own.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -71,7 +70,7 @@ pub fn broken_pipe() -> ChildStdin {
     writer
 }
 
-/// The folder of the examples, as they stand now: `cargo test --test examples` alone would not build them.
+/// The folder of the examples, as they stand now: `cargo test --test it` alone would not build them.
 pub fn built_examples() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let test = std::env::current_exe().unwrap();
@@ -89,6 +88,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),
             (cfg!(feature = "rouille"), "rouille"),
+            (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),
         ] {
             if on {

@@ -1,5 +1,4 @@
 //! Raw HTTP over a socket, to see each byte, and a real client for all else.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,6 +15,14 @@ use tiny_http::Request;
 
 use super::PATIENCE;
 
+/// Asks for a stream of the default channel.
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// The chunks of the servers whose chunks are ours: the first of a stream, an event "hello", the last.
+pub const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
+pub const HELLO_CHUNK: &str = "0000000d\r\ndata: hello\n\n\r\n";
+pub const LAST_CHUNK: &str = "0\r\n\r\n";
+
 /// A server whose requests are answered on one thread by this function.
 #[cfg(feature = "tiny_http")]
 pub struct Running {
@@ -27,6 +34,8 @@ pub struct Running {
 #[cfg(feature = "tiny_http")]
 impl Running {
     pub fn new(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
+        // Tests with hundreds of clients run side by side, and both ends of each connection are here.
+        super::raise_open_files();
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
         let address = server.local_addr();
         let requests = Arc::clone(&server);
@@ -265,6 +274,21 @@ impl Events {
     #[track_caller]
     pub fn gets(&mut self, frame: &str) {
         assert_eq!(self.next_frame().as_deref(), Some(frame));
+    }
+
+    /// The next frame that is more than an empty comment or an empty line: rouille's streams are padded with those.
+    pub fn next_event(&mut self) -> Option<String> {
+        loop {
+            let frame = self.next_frame()?;
+            if !["", ":"].contains(&frame.trim()) {
+                return Some(frame.trim_start_matches('\n').to_owned());
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn gets_event(&mut self, frame: &str) {
+        assert_eq!(self.next_event().as_deref(), Some(frame));
     }
 
     /// The stream has ended.

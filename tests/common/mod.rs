@@ -1,14 +1,15 @@
 //! One-line helpers, so that each test reads as a row of a table.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 #[cfg(feature = "tiny_http")]
-pub mod bodies;
+pub mod blocked;
 #[cfg(feature = "server")]
 pub mod echo;
 #[cfg(feature = "tiny_http")]
 pub mod example;
-#[cfg(any(feature = "tiny_http", feature = "server"))]
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub mod http;
+#[cfg(target_os = "linux")]
+pub mod process;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod writers;
@@ -64,11 +65,19 @@ pub fn ends(subscription: &mut Subscription, cause: EndCause) {
 /// Waits until the condition holds, and fails when it does not within a generous time.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, mut pause) = (Instant::now(), Duration::from_micros(50));
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(pause);
+        // Most conditions hold soon. The others must not cost a processor.
+        pause = (2 * pause).min(Duration::from_millis(1));
     }
+}
+
+/// Allows as many open files as the system does.
+pub fn raise_open_files() {
+    #[cfg(unix)]
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
 }
 
 /// What a parser that is not ours makes of an event stream.

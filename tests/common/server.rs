@@ -1,5 +1,4 @@
 //! Our server, what it holds, and its answers as a parser that is not ours reads them.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -8,11 +7,7 @@ use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 
 use super::PATIENCE;
-use super::http::Client;
-
-pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-pub const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
-pub const LAST_CHUNK: &str = "0\r\n\r\n";
+use super::http::{Client, FIRST_CHUNK, GET};
 
 /// A server with these settings that answers every request with a stream of the default channel.
 #[track_caller]
@@ -115,29 +110,4 @@ pub fn well_formed(text: &str, is_head: bool) -> Said {
     assert!(matches!(said.header("Connection"), None | Some("close")), "{text:?}");
     assert!(httpdate::parse_http_date(said.header("Date").expect("a date")).is_ok(), "{text:?}");
     said
-}
-
-/// Lets one test of the process run at a time, for those that count its threads and descriptors.
-#[cfg(target_os = "linux")]
-#[track_caller]
-pub fn alone() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    super::eventually("no thread is left of the test before", || held().0 == 0);
-    alone
-}
-
-/// How many threads of ours this process has, and how many descriptors.
-#[cfg(target_os = "linux")]
-pub fn held() -> (usize, usize) {
-    let of = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap();
-    let names = of("task").filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    (names.filter(|name| name.starts_with("sse ")).count(), of("fd").count())
-}
-
-/// No more than then. There may be less: a first count has been seen to hold a descriptor that soon was gone.
-#[cfg(target_os = "linux")]
-pub fn is_back_at(before: (usize, usize)) -> bool {
-    let now = held();
-    now.0 <= before.0 && now.1 <= before.1
 }

@@ -1,5 +1,4 @@
 //! Writers that stand in for connections.
-#![allow(dead_code)] // each test file is a crate of its own and uses some of them
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,0 +1,44 @@
+//! What a test does to a server disturbs no other stream of it, and leaves nothing behind.
+
+use std::net::SocketAddr;
+
+use crate::common::eventually;
+use crate::common::process::{alone, held};
+use crate::common::server::{opened, serve};
+use server_sent_events::Publisher;
+use server_sent_events::server::EventServerBuilder;
+
+/// Returns a publisher whose queues take whatever the tests publish.
+pub fn patient() -> Publisher {
+    let publisher = Publisher::builder().heartbeat(None).max_queued_events(1_000_000).max_queued_bytes(1 << 30);
+    publisher.build().unwrap()
+}
+
+/// Returns how many threads of ours there may be: the event loop, the handlers, the thread that ends streams, the supervisor,
+/// and a writer thread per processor. They may be fewer at first, since a thread has its name only once it runs.
+pub fn threads_without_blocked_writes() -> usize {
+    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
+}
+
+/// Runs this alone with a server of these settings, and checks that a stream beside it goes on, and that nothing is left.
+#[track_caller]
+pub fn does_no_harm<T>(settings: EventServerBuilder, test: impl FnOnce(SocketAddr, &Publisher) -> T) -> T {
+    let _alone = alone();
+    let none = held().1;
+    let publisher = patient();
+    let server = serve(settings, &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    let result = test(server.local_addr(), &publisher);
+    eventually("nobody else is subscribed", || publisher.stats().subscribers == 1);
+    eventually("threads and descriptors are where they were", || {
+        let now = held();
+        now.0 <= threads_without_blocked_writes() && now.1 <= before
+    });
+    publisher.publish("still here");
+    healthy.reads_until("data: still here\n\n\r\n");
+    drop((healthy, publisher));
+    server.stop().unwrap();
+    eventually("no thread and no descriptor is left", || held().0 == 0 && held().1 <= none);
+    result
+}

@@ -1,0 +1,304 @@
+//! EventServer and clients that do not read: they cost no thread, lose nothing when they read on, and go when their time
+//! is over.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::common::http::Client;
+use crate::common::process::{alone, held, is_back_at};
+use crate::common::server::{opened, serve, stalled};
+use crate::common::{eventually, seed};
+use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
+use server_sent_events::{Publisher, PublisherBuilder};
+
+/// The kernel takes as little as it can.
+fn small() -> EventServerBuilder {
+    EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096)
+}
+
+fn patient() -> PublisherBuilder<()> {
+    Publisher::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
+}
+
+/// So much that no kernel takes it for a client who does not read.
+fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
+    let mut text = String::new();
+    for n in 0..megabytes * 1_000 {
+        let event = format!("{n} {}", char::from(b'a' + (n % 26) as u8).to_string().repeat(990));
+        text += &format!("data: {event}\n\n");
+        publisher.publish(event);
+    }
+    text
+}
+
+/// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
+/// more, since on a busy machine a thread that does not run looks like one that is blocked.
+fn most_threads_there_may_be() -> usize {
+    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get() + 4
+}
+
+/// What the chunks hold, up to the last.
+fn unchunked(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let (mut body, mut rest) = (String::new(), text.split_once("\r\n\r\n").unwrap().1);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        body.push_str(&after[..size]);
+        rest = after[size..].strip_prefix("\r\n").expect("a chunk's end");
+        if size == 0 {
+            break;
+        }
+    }
+    assert_eq!(rest, "", "something follows the last chunk");
+    body
+}
+
+#[test]
+fn a_client_that_reads_on_after_a_while_misses_no_byte() {
+    let _alone = alone();
+    let mut random = fastrand::Rng::with_seed(seed("a_client_that_reads_on_after_a_while_misses_no_byte"));
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut client = stalled(server.local_addr());
+    let mut fast = opened(server.local_addr());
+    eventually("both are subscribed", || publisher.stats().subscribers == 2);
+    let published = publish_megabytes(&publisher, 4);
+    publisher.close();
+    // Whoever reads gets it all meanwhile.
+    fast.reads_until("\r\n0\r\n\r\n");
+    assert!(held().0 <= most_threads_there_may_be(), "{:?}", held());
+
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        // Now a few bytes, now many: the kernel's room begins anywhere within a chunk.
+        let most = if random.bool() { random.usize(1..200) } else { random.usize(1..buffer.len()) };
+        let read = client.read(&mut buffer[..most]).unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+    let body = unchunked(&bytes);
+    let body = body.strip_prefix(":\n").unwrap();
+    assert!(body == published, "{} bytes came, {} were published", body.len(), published.len());
+}
+
+#[test]
+fn stalled_clients_hold_no_thread() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let clients: Vec<TcpStream> = (0..100).map(|_| stalled(server.local_addr())).collect();
+    eventually("all are subscribed", || publisher.stats().subscribers == 100);
+    let mut healthy = opened(server.local_addr());
+    publish_megabytes(&publisher, 1);
+    healthy.reads_until(&format!("999 {}\n\n\r\n", "l".repeat(990)));
+    assert!(held().0 <= most_threads_there_may_be(), "{:?}", held());
+    drop(clients);
+    eventually("they are gone", || publisher.stats().subscribers == 1);
+    publisher.publish("hello");
+    healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
+}
+
+#[test]
+fn a_full_queue_closes_the_socket_at_once() {
+    let _alone = alone();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 2);
+    let start = Instant::now();
+    for n in 0.. {
+        publisher.publish(format!("{n} {}", "x".repeat(1_000)));
+        healthy.reads_until("\n\n\r\n");
+        if publisher.stats().ended.queue_full == 1 {
+            println!("ended after {n} events, {:?}", start.elapsed());
+            break;
+        }
+    }
+    let start = Instant::now();
+    eventually("only the client's own descriptor is left", || held().1 <= before + 1);
+    println!("its descriptor was back after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(client);
+}
+
+#[test]
+fn a_stalled_stream_ends_as_timed_out_after_its_write_timeout() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let timeout = Duration::from_millis(500);
+    let server = serve(small().write_timeout(timeout), &publisher);
+    let quiet = opened(server.local_addr());
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 2);
+    drop(quiet);
+    eventually("one is left", || publisher.stats().subscribers == 1);
+    let start = Instant::now();
+    publish_megabytes(&publisher, 1);
+    eventually("it has timed out", || publisher.stats().ended.write_timed_out == 1);
+    println!("timed out after {:?}", start.elapsed());
+    assert!(start.elapsed() > timeout.mul_f32(0.9), "{:?}", start.elapsed());
+    assert_eq!(publisher.stats().subscribers, 0);
+    eventually("only the client's own descriptor is left", || held().1 < before);
+    drop(client);
+}
+
+#[test]
+fn a_quiet_stream_is_not_timed_out() {
+    let _alone = alone();
+    let publisher = Publisher::builder().heartbeat(None).build().unwrap();
+    let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
+    let mut quiet = opened(server.local_addr());
+    // As long as it takes to time another one out.
+    let other = stalled(server.local_addr());
+    eventually("it has timed out", || {
+        publisher.publish("x".repeat(1_000));
+        quiet.reads_until("\n\n\r\n");
+        publisher.stats().ended.write_timed_out + publisher.stats().ended.queue_full == 1
+    });
+    publisher.publish("hello");
+    quiet.reads("0000000d\r\ndata: hello\n\n\r\n");
+    drop(other);
+}
+
+#[test]
+fn a_stalled_client_that_leaves_is_gone_at_once() {
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let mut healthy = opened(server.local_addr());
+    let before = held().1;
+    let (resets, closes) = (stalled(server.local_addr()), stalled(server.local_addr()));
+    eventually("both are subscribed", || publisher.stats().subscribers == 3);
+    publish_megabytes(&publisher, 1);
+    healthy.reads_until(&format!("999 {}\n\n\r\n", "l".repeat(990)));
+    let start = Instant::now();
+    socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
+    drop((resets, closes));
+    eventually("both are gone", || publisher.stats().subscribers == 1);
+    eventually("their descriptors are back", || held().1 <= before);
+    println!("gone after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_server_that_stops_disconnects_stalled_clients_and_leaves_nothing_behind() {
+    let _alone = alone();
+    let before = held();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 1);
+    let start = Instant::now();
+    server.stop().unwrap();
+    println!("stopped after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(client);
+    drop(publisher);
+    eventually("threads and descriptors are where they were", || is_back_at(before));
+}
+
+#[test]
+fn a_publisher_that_shuts_down_disconnects_stalled_clients() {
+    let _alone = alone();
+    let before = held();
+    let publisher = patient().build().unwrap();
+    let server = serve(small(), &publisher);
+    let client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 1);
+    assert_eq!(publisher.shutdown(Duration::from_millis(100)), 1);
+    drop(publisher);
+    let start = Instant::now();
+    server.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(client);
+    eventually("threads and descriptors are where they were", || is_back_at(before));
+}
+
+#[test]
+fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
+    let _alone = alone();
+    let before = held();
+    for _ in 0..3 {
+        let publisher = Publisher::new();
+        let server = serve(EventServer::builder(), &publisher);
+        let mut clients: Vec<Client> = (0..20).map(|_| opened(server.local_addr())).collect();
+        let half = Client::connect(server.local_addr());
+        publisher.publish("bye");
+        let stops = std::thread::spawn(move || server.stop());
+        for client in &mut clients {
+            client.reads_until("data: bye\n\n\r\n0\r\n\r\n");
+        }
+        drop((clients, half));
+        stops.join().unwrap().unwrap();
+        drop(publisher);
+        eventually("threads and descriptors are where they were", || is_back_at(before));
+    }
+    drop(EventServer::bind("127.0.0.1:0").unwrap());
+    assert!(is_back_at(before));
+}
+
+/// A server that answers with a text of this many bytes.
+fn text_of(bytes: usize, settings: EventServerBuilder) -> RunningServer {
+    settings.bind("127.0.0.1:0").unwrap().spawn(move |_| Response::text("x".repeat(bytes))).unwrap()
+}
+
+#[test]
+fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
+    let _alone = alone();
+    let timeout = Duration::from_millis(400);
+    let server = text_of(150_000, small().write_timeout(timeout));
+    let mut client = stalled(server.local_addr());
+    let (start, mut read, mut buffer) = (Instant::now(), 0, vec![0; 5_000]);
+    while read < 150_000 {
+        let count = client.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "cut after {read} bytes");
+        read += count;
+        // A slow reader; three times as long as the server waits without progress.
+        std::thread::sleep(Duration::from_micros(10 * count as u64));
+    }
+    println!("{read} bytes in {:?}", start.elapsed());
+    assert!(start.elapsed() > 3 * timeout, "{read} bytes in {:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_text_is_disconnected_in_time() {
+    let _alone = alone();
+    let server = text_of(3_000_000, small().write_timeout(Duration::from_millis(500)));
+    let before = held().1;
+    let client = stalled(server.local_addr());
+    eventually("it is connected", || held().1 == before + 2);
+    let start = Instant::now();
+    eventually("only the client's own descriptor is left", || held().1 == before + 1);
+    assert!((250..2_500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    drop(client);
+}
+
+/// With `TCP_USER_TIMEOUT` the kernel resets it after 30 s, so this takes longer and runs with `HOSTILE=1` only.
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_never_disconnected() {
+    if std::env::var_os("HOSTILE").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let publisher = patient().build().unwrap();
+    let server = serve(EventServer::builder(), &publisher);
+    let mut client = stalled(server.local_addr());
+    eventually("it is subscribed", || publisher.stats().subscribers == 1);
+    publish_megabytes(&publisher, 4);
+    let (start, mut buffer) = (Instant::now(), vec![0; 1_000]);
+    while start.elapsed() < Duration::from_secs(75) {
+        let count = client.read(&mut buffer).unwrap();
+        assert!(count > 0, "disconnected after {:?}", start.elapsed());
+        // 20 KB/s.
+        std::thread::sleep(Duration::from_micros(50 * count as u64));
+    }
+    assert_eq!(publisher.stats().subscribers, 1);
+}

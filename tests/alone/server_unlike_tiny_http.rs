@@ -1,0 +1,318 @@
+//! What goes wrong in tiny_http 0.12 does not in EventServer, and no thread and no descriptor is left behind. In the comments,
+//! "there" is tiny_http. For a process without a free descriptor, see `tests/it/server/few_descriptors.rs`: that limit is a process's.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::common::eventually;
+use crate::common::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK};
+use crate::common::process::held;
+use crate::common::server::{opened, said, send, serve, stalled, streams};
+use crate::no_harm::{does_no_harm, patient, threads_without_blocked_writes};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use server_sent_events::Publisher;
+use server_sent_events::server::{EventServer, EventServerBuilder};
+use socket2::SockRef;
+
+const HELLO: &str = "0000000d\r\ndata: hello\n\n\r\n";
+
+#[track_caller]
+fn holds(test: impl FnOnce(SocketAddr, &Publisher)) {
+    does_no_harm(EventServer::builder().header_read_timeout(Duration::from_millis(500)), test);
+}
+
+/// So much that no kernel takes it for a client who does not read.
+fn publish_megabytes(publisher: &Publisher, megabytes: usize) {
+    for _ in 0..megabytes * 1_000 {
+        publisher.publish("x".repeat(992));
+    }
+}
+
+/// There an event waits in a buffer until that is full, for over a minute.
+#[test]
+fn an_event_comes_at_once() {
+    holds(|address, publisher| {
+        let mut client = opened(address);
+        for _ in 0..20 {
+            publisher.publish("hello");
+            client.reads(HELLO);
+        }
+    });
+}
+
+/// There the stream of a client that knows no chunks is collected to its end, which never comes.
+#[test]
+fn http_1_0_gets_no_chunks_and_ends_by_close() {
+    holds(|address, _| {
+        let publisher = Publisher::new();
+        let server = streams(&publisher);
+        let mut client = send(server.local_addr(), "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        let head = client.reads_head();
+        assert_eq!((head.values("Transfer-Encoding"), head.values("Connection")), (vec![], vec!["close"]));
+        client.reads(":\n");
+        publisher.publish("hello");
+        client.reads("data: hello\n\n");
+        publisher.close();
+        client.reads_the_end();
+
+        let mut client = send(address, "GET / HTTP/1.1\r\nHost: localhost\r\nTE: identity\r\n\r\n");
+        assert_eq!(client.reads_head().values("Transfer-Encoding"), ["chunked"]);
+        client.reads(FIRST_CHUNK);
+    });
+}
+
+/// There a body follows the head.
+#[test]
+fn head_gets_the_head_alone_and_its_subscription_ends() {
+    holds(|address, _| {
+        let said = said(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
+    });
+}
+
+/// There 64 GiB are asked for, and the program aborts; from 1,025 bytes on, a thread waits for them.
+#[test]
+fn an_announced_body_is_rejected_and_not_waited_for() {
+    holds(|address, _| {
+        for length in ["68719476736", "1025"] {
+            for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405), ("DELETE", 405)] {
+                let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+                assert_eq!(said(address, request).status, status, "{method} {length}");
+            }
+        }
+    });
+}
+
+/// There whoever answers a second request on a stream's connection waits for the stream's end.
+#[test]
+fn a_second_request_ends_the_stream_and_holds_up_nobody() {
+    holds(|address, _| {
+        let mut clients: Vec<Client> = (0..20).map(|_| opened(address)).collect();
+        for client in &mut clients {
+            client.send(GET);
+        }
+        drop(opened(address));
+        for client in &mut clients {
+            client.reads_all_there_is();
+        }
+        // In one piece with the first, too.
+        assert_eq!(said(address, GET.repeat(2)).status, 400);
+    });
+}
+
+/// There each of them costs a thread and two descriptors for ever.
+#[test]
+fn a_request_for_http_2_is_rejected_and_leaves_nothing_behind() {
+    holds(|address, _| {
+        for _ in 0..50 {
+            assert_eq!(said(address, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n").status, 505);
+        }
+    });
+}
+
+/// There up to a fifth of the streams that are opened together never get a byte.
+#[test]
+fn of_streams_that_open_at_once_none_starves() {
+    holds(|address, publisher| {
+        for round in 0..3 {
+            let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
+            for client in &mut clients {
+                client.send(GET);
+            }
+            for client in &mut clients {
+                client.reads_until(FIRST_CHUNK);
+            }
+            assert_eq!(publisher.publish("hello").subscribers(), 301, "round {round}");
+            for client in &mut clients {
+                client.reads(HELLO);
+            }
+            drop(clients);
+            eventually("they have left", || publisher.stats().subscribers == 1);
+        }
+    });
+}
+
+/// There half a request holds a thread for as long as it likes.
+#[test]
+fn half_requests_occupy_no_thread_and_are_disconnected() {
+    holds(|address, _| {
+        let mut half: Vec<Client> = (0..300).map(|_| send(address, "GET / HTTP/1.1\r\n")).collect();
+        drop(opened(address));
+        assert!(held().0 <= threads_without_blocked_writes(), "{} threads", held().0);
+        for client in &mut half {
+            assert!(client.reads_all_there_is().starts_with(b"HTTP/1.1 408 "));
+        }
+    });
+}
+
+/// There no option of a socket can be set.
+#[test]
+fn sockets_have_the_options_that_event_streams_need() {
+    does_no_harm(EventServer::builder().send_buffer_size(20_000).notsent_lowat(5_000), |address, _| {
+        let client = opened(address);
+        let socket = others_end(client.address());
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        // It would reset a client that reads slowly through a small window.
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 5_000);
+        assert_eq!(socket.send_buffer_size().unwrap(), 40_000, "Linux doubles it");
+    });
+}
+
+/// Our own end of the connection from there, again.
+fn others_end(peer: SocketAddr) -> OwnedFd {
+    let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    let sockets = numbers
+        .filter_map(|number| pidfd_getfd(&ourselves, number.to_str()?.parse().ok()?, PidfdGetfdFlags::empty()).ok());
+    let mut ours = sockets
+        .filter(|socket| SockRef::from(socket).peer_addr().is_ok_and(|address| address.as_socket() == Some(peer)));
+    ours.next().expect("the server's end of the connection")
+}
+
+/// There, with a time-out of the socket's, a client that reads slowly is cut, and one that does not read hangs on for
+/// up to six times as long.
+#[test]
+fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_in_time() {
+    let deadline = Duration::from_millis(500);
+    let settings = EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096).write_timeout(deadline);
+    holds(|_, _| {
+        let publisher = patient();
+        let server = serve(settings, &publisher);
+        let (mut slow, stalled) = (stalled(server.local_addr()), stalled(server.local_addr()));
+        eventually("both are subscribed", || publisher.stats().subscribers == 2);
+        publish_megabytes(&publisher, 1);
+        let start = Instant::now();
+        let mut timed_out = None;
+        // Some kilobytes twenty times in each deadline, for several deadlines.
+        while start.elapsed() < 3 * deadline {
+            slow.read_exact(&mut [0; 2_000]).unwrap();
+            if timed_out.is_none() && publisher.stats().ended.write_timed_out == 1 {
+                timed_out = Some(start.elapsed());
+            }
+            std::thread::park_timeout(deadline / 20);
+        }
+        println!("the one that does not read was gone after {timed_out:?}");
+        assert!(timed_out.is_some_and(|after| after < 3 * deadline), "{timed_out:?}");
+        assert_eq!((publisher.stats().subscribers, publisher.stats().ended.write_timed_out), (1, 1));
+        drop((slow, stalled));
+    });
+}
+
+/// There the kernel takes four megabytes for a client that does not read, and so old is what that reads then.
+#[test]
+fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
+    let taken = |settings: EventServerBuilder| {
+        let mut taken = 0;
+        holds(|_, _| {
+            let publisher = patient();
+            let server = serve(settings, &publisher);
+            let stalled = send(server.local_addr(), GET);
+            eventually("it is subscribed", || publisher.stats().subscribers == 1);
+            publish_megabytes(&publisher, 8);
+            let waiting = || publisher.channel_stats("default channel").queued;
+            let mut before = 0;
+            eventually("no more is taken", || {
+                std::thread::park_timeout(Duration::from_millis(200));
+                waiting() == std::mem::replace(&mut before, waiting())
+            });
+            taken = 8_000 - waiting();
+            drop(stalled);
+        });
+        taken
+    };
+    let (little, much) = (taken(EventServer::builder()), taken(EventServer::builder().notsent_lowat(u32::MAX)));
+    println!("{little} KB by default, {much} KB without the option");
+    assert!(little < 1_000 && little * 2 < much, "{little} KB by default, {much} KB without the option");
+}
+
+/// There nobody hears of a client that hangs up before two writes to it have failed.
+#[test]
+fn a_client_that_closes_is_gone_before_anything_is_written() {
+    holds(|address, publisher| {
+        let (closes, resets) = (opened(address), opened(address));
+        drop(closes);
+        eventually("it is out of the registry", || publisher.stats().subscribers == 2);
+        resets.resets();
+        eventually("it is out of the registry", || publisher.stats().subscribers == 1);
+        assert_eq!(publisher.stats().ended.connection_lost, 2);
+    });
+}
+
+/// There the connection stays open behind an answer, and who reads to its end waits for ever.
+#[test]
+fn the_end_of_an_answer_is_the_end_of_its_connection() {
+    holds(|address, _| {
+        // To its end.
+        assert_eq!(said(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+        let publisher = Publisher::new();
+        let server = streams(&publisher);
+        let mut client = opened(server.local_addr());
+        publisher.close();
+        client.reads(LAST_CHUNK);
+        client.reads_the_end();
+    });
+}
+
+/// There a header may hold line ends, and so forge others.
+#[test]
+fn no_setting_and_no_request_forges_a_header() {
+    let bind = |origin: &str| EventServer::builder().allow_origin(origin).bind("127.0.0.1:0");
+    for origin in ["https://example.org\r\nX: y", "https://example.org\n", "https://exa\0mple.org"] {
+        assert_eq!(bind(origin).unwrap_err().kind(), std::io::ErrorKind::InvalidInput, "{origin:?}");
+    }
+    does_no_harm(EventServer::builder().allow_origin("https://example.org"), |address, _| {
+        for (origin, status) in [("https://example.org\rX: y", 400), ("https://example.org\nX: y", 400), ("x", 403)] {
+            let said = said(address, format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
+            assert_eq!(
+                (said.status, said.header("X"), said.header("Access-Control-Allow-Origin")),
+                (status, None, None)
+            );
+        }
+    });
+}
+
+/// There a header that is not ASCII closes the connection without an answer.
+#[test]
+fn a_header_that_is_not_ascii_is_read() {
+    holds(|address, _| {
+        for value in ["Last-Event-ID: \u{e4}".as_bytes(), b"X: \xff"] {
+            let request = [b"GET / HTTP/1.1\r\nHost: localhost\r\n", value, b"\r\n\r\n"].concat();
+            send(address, request).reads_until(FIRST_CHUNK);
+        }
+    });
+}
+
+/// There a chunk of more than 65,535 bytes is a panic.
+#[test]
+fn an_event_of_any_size_is_one_chunk() {
+    holds(|address, publisher| {
+        let mut client = opened(address);
+        for size in [65_535, 65_536, 1_000_000] {
+            let data = "x".repeat(size);
+            publisher.publish(&data);
+            client.reads(&format!("{:08x}\r\ndata: {data}\n\n\r\n", size + "data: \n\n".len()));
+        }
+    });
+}
+
+/// There, and with the standard library, 128 connections may wait to be accepted.
+#[test]
+fn a_thousand_connections_may_wait_to_be_accepted() {
+    holds(|_, publisher| {
+        let server = EventServer::bind("127.0.0.1:0").unwrap();
+        let mut clients: Vec<Client> = (0..300).map(|_| send(server.local_addr(), GET)).collect();
+        let streams = publisher.clone();
+        let server = server.spawn(move |_| streams.subscribe()).unwrap();
+        for client in &mut clients {
+            client.reads_until(FIRST_CHUNK);
+        }
+        drop(clients);
+        eventually("they have left", || publisher.stats().subscribers == 1);
+        server.stop().unwrap();
+    });
+}

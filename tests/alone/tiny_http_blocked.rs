@@ -1,0 +1,51 @@
+//! tiny_http: connections whose first response cannot be written leave nothing behind.
+
+use std::sync::MutexGuard;
+
+use crate::common::blocked::{Attacked, BEHIND_ANOTHER, BODY_MISSING, small};
+use crate::common::http::{Client, FIRST_CHUNK, GET};
+use crate::common::process::{self, descriptors, threads};
+use crate::common::{PATIENCE, Watchdog, eventually};
+
+fn alone() -> (MutexGuard<'static, ()>, Watchdog) {
+    (process::alone(), Watchdog::new("blocked responses", PATIENCE * 8))
+}
+
+#[test]
+fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
+    for request in [BODY_MISSING, BEHIND_ANOTHER] {
+        let _alone = alone();
+        let attacked = Attacked::by(request, small());
+        let early: Vec<Client> = (0..20).map(|_| attacked.server.send(GET)).collect();
+        drop(early);
+        eventually("all others are refused", || attacked.is_full(request));
+        attacked.refused(GET);
+        let before = descriptors();
+        for left in [GET, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", BODY_MISSING, BEHIND_ANOTHER, &GET.repeat(50)] {
+            for _ in 0..20 {
+                drop(attacked.server.send(left));
+            }
+            attacked.refused(GET);
+            eventually("their subscribers are gone", || attacked.is_full(request));
+            eventually("their descriptors are closed", || descriptors() <= before);
+        }
+    }
+}
+
+#[test]
+fn blocked_clients_leave_nothing_behind() {
+    for request in [BODY_MISSING, BEHIND_ANOTHER] {
+        let _alone = alone();
+        let (descriptors_before, threads_before) = (descriptors(), threads("sse "));
+        let mut attacked = Attacked::by(request, small());
+        eventually("all others are refused", || attacked.is_full(request));
+        attacked.clients.clear();
+        eventually("their subscribers are gone", || attacked.publisher.stats().subscribers == 0);
+        let mut client = attacked.server.send(GET);
+        client.reads_head();
+        client.reads(FIRST_CHUNK);
+        drop((client, attacked));
+        eventually("their threads are gone", || threads("sse ") <= threads_before);
+        eventually("their descriptors are closed", || descriptors() <= descriptors_before);
+    }
+}

@@ -1,0 +1,111 @@
+//! The example progress: the state of all jobs, also for who comes late.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn start_job(progress: &Example, name: &str) -> (u16, String) {
+    answer(agent().post(format!("{}/jobs", progress.url)).send_form([("name", name)]))
+}
+
+/// What an event of a job says: number, name, state, percent, step.
+type Told = (u64, String, String, u64, String);
+
+fn next_told(watcher: &mut Watcher) -> Told {
+    let event = watcher.next_event();
+    let told: serde_json::Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
+    assert!(told["time"].is_u64(), "{event}");
+    let [name, state, step] = ["name", "state", "step"].map(|field| told[field].as_str().unwrap().to_owned());
+    (told["job"].as_u64().unwrap(), name, state, told["percent"].as_u64().unwrap(), step)
+}
+
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[test]
+fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
+    let progress = Example::start("progress");
+    let name = "<b>fail</b> & ü";
+    assert_eq!(start_job(&progress, &format!(" {name} ")), (201, "{\"job\":3}".into()));
+
+    // Live until the third has failed, with all that the others do meanwhile.
+    let mut live = Watcher::new(&progress, "/events");
+    let mut all: Vec<Told> = Vec::new();
+    while !all.last().is_some_and(|(job, _, state, ..)| *job == 3 && state == "failed") {
+        all.push(next_told(&mut live));
+    }
+    let jobs: BTreeSet<u64> = all.iter().map(|(job, ..)| *job).collect();
+    assert_eq!(jobs, BTreeSet::from([1, 2, 3]));
+    let third: Vec<Told> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
+    let of_third = |state: &str, percent, step: &str| (3, name.into(), state.into(), percent, step.into());
+    assert_eq!(third[0], of_third("queued", 0, "waiting for a free worker"));
+    for (n, step) in ["reading"; 10].into_iter().chain(["checking"; 10]).chain(["converting"; 5]).enumerate() {
+        assert_eq!(third[1 + n], of_third("running", 2 * n as u64, step));
+    }
+    assert_eq!(third[26..], [of_third("failed", 50, "converting was not possible")]);
+
+    // Late, and the same; the stream of one job has what is its own.
+    let mut late = Watcher::new(&progress, "/events");
+    for told in &all {
+        assert_eq!(next_told(&mut late), *told);
+    }
+    assert_eq!(late.last_event_id, live.last_event_id);
+    let mut alone = Watcher::new(&progress, "/events?job=3");
+    for told in &third {
+        assert_eq!(next_told(&mut alone), *told);
+    }
+    assert_eq!(alone.last_event_id, live.last_event_id);
+
+    // One that comes back goes on there.
+    let mut back = Watcher::new(&progress, &format!("/events?lastEventId={}", live.last_event_id));
+    for _ in 0..3 {
+        assert_eq!(next_told(&mut back), next_told(&mut live));
+    }
+}
+
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[test]
+fn progress_queues_at_most_20_jobs() {
+    let progress = Example::start("progress");
+    let mut answers = (0..30).map(|n| start_job(&progress, &format!("number {n}")));
+    let started = answers.by_ref().take_while(|(status, _)| *status == 201).count() as u64;
+    assert_eq!(answers.next().unwrap(), (503, "20 jobs are waiting already: try again later\n".into()));
+    // One of them runs, for two others did before; more, if it takes very long to start them.
+    assert!((20..30).contains(&started), "{started}");
+    let newest = started + 2;
+    let mut waiting = Watcher::new(&progress, &format!("/events?job={newest}"));
+    let name = format!("number {}", started - 1);
+    assert_eq!(next_told(&mut waiting), (newest, name, "queued".into(), 0, "waiting for a free worker".into()));
+}
+
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[cfg(feature = "server")]
+#[test]
+fn progress_rejects_a_bad_request_with_the_reason() {
+    let progress = Example::start("progress");
+    let url = |path: &str| format!("{}{path}", progress.url);
+    assert_eq!(post(&url("/jobs"), ""), (400, "the field `name` is missing\n".into()));
+    assert_eq!(start_job(&progress, " \n"), (400, "the field `name` is missing\n".into()));
+    let long = "the name has 61 characters: at most 60 are allowed\n";
+    assert_eq!(start_job(&progress, &"ü".repeat(61)), (400, long.into()));
+    let large = (413, "body too large: at most 65536 bytes are allowed\n".into());
+    assert_eq!(start_job(&progress, &"x".repeat(64 * 1024)), large);
+    for path in ["/events?job=x", "/?job=x"] {
+        assert_eq!(get(&url(path)), (400, "job=x is not a job's number\n".into()));
+    }
+    for (path, allowed) in [("/", "GET, HEAD"), ("/events", "GET, HEAD"), ("/jobs", "POST")] {
+        let response = agent().put(url(path)).send("x").unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &allowed.parse().unwrap()));
+    }
+    assert_eq!(get(&url("/nothing")), (404, "there are /, /events and /jobs\n".into()));
+    assert_eq!(start_job(&progress, "the first that was right"), (201, "{\"job\":3}".into()));
+}

@@ -1,0 +1,55 @@
+//! The integration tests, in one crate: one link, and tests that wait do so side by side.
+//!
+//! Apart are the tests that count or limit their whole process. `tests/alone` counts its threads and descriptors, one test
+//! at a time. A file each has what changes the process for good: its allocator, its peak of memory, its limits, its logger.
+
+#[allow(dead_code)] // some of it is for `tests/alone`
+#[path = "../common/mod.rs"]
+mod common;
+
+// --- the sources and the documents ---
+mod api;
+mod bad_input;
+mod house;
+mod parts;
+
+// --- events, subscriptions, and how they end ---
+mod ending;
+mod fan_out;
+mod heartbeat;
+mod hooks;
+mod initial_data;
+mod leading;
+mod limits;
+mod ordering;
+mod overflow;
+mod personal_events;
+mod reader;
+mod reentrancy;
+mod send;
+mod shutdown;
+mod stress;
+mod wire_format;
+
+// --- streams that are written in the background ---
+mod start_slots;
+mod write_in_background;
+
+// --- history and resume ---
+mod history;
+mod replay;
+mod resume_model;
+#[cfg(all(feature = "tiny_http", feature = "server"))] // the example hub
+mod resume_over_sockets;
+mod snapshot;
+
+// --- servers ---
+mod adapter;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+mod contract;
+#[cfg(feature = "server")]
+mod server;
+
+// --- the examples ---
+#[cfg(feature = "tiny_http")]
+mod examples;

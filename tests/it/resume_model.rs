@@ -1,0 +1,175 @@
+//! A random program of publish, subscribe, disconnect at any byte, resume and evict, held against a simple list.
+
+use std::time::Duration;
+
+use crate::common::{Watchdog, seed};
+use fastrand::Rng;
+use server_sent_events::{History, Publisher, Resumption, Subscription};
+
+const CHANNELS: [&str; 3] = ["a", "b", "c"];
+/// Events that each channel keeps.
+const KEPT: usize = 8;
+
+/// What was published, in order: the sequence is the position, from 1.
+#[derive(Default)]
+struct Model {
+    /// For each event, in which of the channels it is.
+    events: Vec<[bool; 3]>,
+}
+
+impl Model {
+    /// The sequences in this channel.
+    fn of(&self, channel: usize) -> Vec<u64> {
+        let events = self.events.iter().enumerate().filter(|(_, channels)| channels[channel]);
+        events.map(|(n, _)| n as u64 + 1).collect()
+    }
+
+    /// The highest sequence that this channel has lost.
+    fn floor(&self, channel: usize) -> u64 {
+        let all = self.of(channel);
+        all.len().checked_sub(KEPT + 1).map_or(0, |lost| all[lost])
+    }
+
+    /// What of these channels is still there, newer than this.
+    fn newer(&self, channels: &[usize], after: u64) -> Vec<u64> {
+        let kept = |channel: &usize| self.of(*channel).into_iter().rev().take(KEPT).collect::<Vec<_>>();
+        let mut newer: Vec<u64> = channels.iter().flat_map(kept).filter(|sequence| *sequence > after).collect();
+        newer.sort_unstable();
+        newer.dedup();
+        newer
+    }
+}
+
+/// A client, which knows what it was sent, and what an `EventSource` remembers.
+struct Client {
+    channels: Vec<usize>,
+    subscription: Option<Subscription>,
+    /// What has come over this connection, complete or not.
+    wire: String,
+    /// What will come over it, if nothing breaks: the model's word.
+    expected: Vec<u64>,
+    gap_expected: bool,
+    /// Its last event id.
+    id: Option<String>,
+}
+
+fn sequence(id: &str) -> u64 {
+    id.rsplit_once('-').unwrap().1.parse().unwrap()
+}
+
+impl Client {
+    fn connect(&mut self, publisher: &Publisher, model: &Model) {
+        let names: Vec<&str> = self.channels.iter().map(|channel| CHANNELS[*channel]).collect();
+        let builder = publisher.subscription(()).channels(names).last_event_id(self.id.clone());
+        let subscription = builder.open().unwrap();
+        let newest = model.events.len() as u64;
+        let held = self.id.as_deref().map_or(newest, sequence);
+        self.gap_expected = self.channels.iter().any(|channel| model.floor(*channel) > held);
+        self.expected = model.newer(&self.channels, held);
+        let resumed = match (&self.id, self.gap_expected) {
+            (None, _) => Resumption::NotRequested,
+            (_, false) => Resumption::Complete,
+            (_, true) => Resumption::Gap,
+        };
+        assert_eq!(subscription.resumption(), resumed);
+        self.subscription = Some(subscription);
+        self.wire.clear();
+    }
+
+    /// Takes some of what waits.
+    fn read(&mut self, frames: usize) {
+        let Some(subscription) = &mut self.subscription else { return };
+        for _ in 0..frames {
+            let Ok(frame) = subscription.try_recv() else { break };
+            self.wire.push_str(&frame);
+        }
+    }
+
+    /// The connection breaks behind this byte of what was read; checks what the client has then.
+    fn break_at(&mut self, byte: usize) {
+        self.subscription = None;
+        let whole = self.wire[..byte].rfind("\n\n").map_or("", |end| &self.wire[..end + 2]);
+        let mut expected = self.expected.iter();
+        let mut gaps = 0;
+        for block in whole.split_terminator("\n\n") {
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+            if let Some(id) = field("id: ") {
+                self.id = Some(id.to_owned());
+            }
+            match (field("event: "), field("data: ")) {
+                (Some("gap"), _) => gaps += 1,
+                (None, Some(data)) => {
+                    let next = expected.next().expect("an event that the model does not know");
+                    assert_eq!(data.parse::<u64>().unwrap(), *next, "out of order, lost, or twice");
+                    assert_eq!(sequence(self.id.as_deref().unwrap()), *next, "an event with another's id");
+                }
+                (None, None) => {}
+                other => panic!("what is {other:?}"),
+            }
+        }
+        let blocks = whole.matches("\n\n").count();
+        // The gap comes with the start id, so no break can leave the client with the one and without the other.
+        assert_eq!(gaps, usize::from(self.gap_expected && blocks >= 1));
+        // From the id that it holds nothing is missed: all that did not come is newer.
+        if let Some(id) = &self.id {
+            assert!(expected.all(|missing| *missing > sequence(id) || (self.gap_expected && blocks < 1)));
+        }
+    }
+}
+
+#[test]
+fn every_subscriber_gets_all_events_of_its_channels_or_a_gap() {
+    let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(50_000);
+    let seed = seed("resume model");
+    let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"), Duration::from_secs(120));
+    let mut rng = Rng::with_seed(seed);
+    let (mut breaks, mut gaps, mut replays) = (0, 0, 0);
+    for _ in 0..steps / 500 {
+        let publisher =
+            Publisher::builder().history(History::new().max_events_per_channel(KEPT)).heartbeat(None).build().unwrap();
+        let mut model = Model::default();
+        let mut clients: Vec<Client> = (0..4)
+            .map(|_| {
+                let channels = loop {
+                    let channels: Vec<usize> = (0..3).filter(|_| rng.bool()).collect();
+                    if !channels.is_empty() {
+                        break channels;
+                    }
+                };
+                let (subscription, wire, expected) = (None, String::new(), Vec::new());
+                Client { channels, subscription, wire, expected, gap_expected: false, id: None }
+            })
+            .collect();
+        for _ in 0..500 {
+            let client = &mut clients[rng.usize(..4)];
+            match rng.u32(..10) {
+                0..5 => {
+                    let channels: Vec<usize> = (0..3).filter(|_| rng.u32(..3) == 0).collect();
+                    let names = channels.iter().map(|channel| CHANNELS[*channel]);
+                    model.events.push([0, 1, 2].map(|channel| channels.contains(&channel)));
+                    let sequence = model.events.len() as u64;
+                    publisher.publish_to(names, sequence.to_string());
+                    for client in clients.iter_mut().filter(|client| client.subscription.is_some()) {
+                        if client.channels.iter().any(|channel| channels.contains(channel)) {
+                            client.expected.push(sequence);
+                        }
+                    }
+                }
+                5..7 => client.read(rng.usize(..6)),
+                7 if client.subscription.is_some() => {
+                    let byte = rng.usize(..=client.wire.len());
+                    client.break_at(byte);
+                    breaks += 1;
+                }
+                _ if client.subscription.is_none() => {
+                    client.connect(&publisher, &model);
+                    gaps += usize::from(client.gap_expected);
+                    replays += usize::from(client.expected.len() > 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    println!("{steps} steps, {breaks} connections broken, {gaps} gaps, {replays} replays");
+    assert!(gaps > steps / 1_000 && replays > steps / 1_000, "hardly anything happened");
+}

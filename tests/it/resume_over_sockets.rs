@@ -1,0 +1,161 @@
+//! Clients of `hub` that disconnect and resume at random while others publish: nothing lost untold, nothing twice,
+//! nothing out of order.
+//!
+//! `RESUME_SECONDS` says how long; 2 unless set.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::example::Example;
+use crate::common::{Watchdog, seed};
+use fastrand::Rng;
+
+const CLIENTS: usize = 200;
+
+#[derive(Default)]
+struct Counts {
+    events: AtomicUsize,
+    connections: AtomicUsize,
+    gaps: AtomicUsize,
+}
+
+/// What a client knows: the sequence of its last event, and whether it was told that some are missing.
+#[derive(Default)]
+struct Client {
+    id: Option<String>,
+    last: Option<u64>,
+    told: bool,
+}
+
+fn sequence(id: &str) -> u64 {
+    id.rsplit_once('-').unwrap().1.parse().unwrap()
+}
+
+impl Client {
+    /// Takes one whole block; `true` if it was the last event of all.
+    fn takes(&mut self, block: &str, counts: &Counts) -> bool {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+        if let Some(id) = field("id: ") {
+            self.id = Some(id.to_owned());
+            // Who has seen nothing yet misses nothing from its first id on, which comes alone.
+            if field("data: ").is_none() {
+                self.last.get_or_insert_with(|| sequence(id));
+            }
+        }
+        if field("event: ") == Some("gap") {
+            counts.gaps.fetch_add(1, SeqCst);
+            self.told = true;
+            return false;
+        }
+        let Some(data) = field("data: ") else { return false };
+        let id = self.id.as_deref().expect("an event without an id");
+        let sequence = sequence(id);
+        let last = self.last.replace(sequence).expect("an event before the first id");
+        assert!(sequence > last, "{sequence} came after {last}");
+        assert!(sequence == last + 1 || self.told, "{sequence} came after {last}, and nothing was told");
+        self.told = false;
+        counts.events.fetch_add(1, SeqCst);
+        data == "the end"
+    }
+
+    /// Connects, and takes what comes until so many bytes have come, or the stream ends.
+    fn connects(&mut self, url: &str, mut bytes: usize, counts: &Counts) -> bool {
+        counts.connections.fetch_add(1, SeqCst);
+        let mut request = ureq::get(url);
+        if let Some(id) = &self.id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let mut body = request.call().unwrap().into_body().into_reader();
+        let (mut wire, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+        while bytes > 0 {
+            let most = bytes.min(buffer.len());
+            let Ok(read @ 1..) = body.read(&mut buffer[..most]) else { break };
+            bytes -= read;
+            wire.extend_from_slice(&buffer[..read]);
+            let mut whole = 0;
+            while let Some(end) = wire[whole..].windows(2).position(|two| two == b"\n\n") {
+                let block = std::str::from_utf8(&wire[whole..whole + end]).unwrap();
+                whole += end + 2;
+                if self.takes(block, counts) {
+                    return true;
+                }
+            }
+            wire.drain(..whole);
+        }
+        false
+    }
+}
+
+/// Lets 200 clients come and go while `publish` publishes from two threads, then until each has seen the end.
+fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
+    let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(2);
+    let seed = seed(test);
+    let _watchdog = Watchdog::new(&format!("{test} with SEED={seed}"), Duration::from_secs(seconds + 100));
+    let hub = Example::start("hub");
+    let url = format!("{}/c", hub.url);
+    let (counts, over) = (Counts::default(), AtomicBool::new(false));
+    thread::scope(|threads| {
+        let clients: Vec<_> = (0..CLIENTS as u64)
+            .map(|number| {
+                let (url, counts, over) = (&url, &counts, &over);
+                threads.spawn(move || {
+                    let mut rng = Rng::with_seed(seed ^ number);
+                    let mut client = Client::default();
+                    // The first connection says where it starts: it has no id yet.
+                    while !over.load(SeqCst) {
+                        client.connects(url, rng.usize(1..200_000), counts);
+                    }
+                    while !client.connects(url, usize::MAX, counts) {}
+                })
+            })
+            .collect();
+        let publishers = [(); 2].map(|()| threads.spawn(|| publish(&url, &over)));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(seconds) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        over.store(true, SeqCst);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        while !clients.iter().all(|client| client.is_finished()) {
+            // Again and again: who has just connected without an id begins with what comes next.
+            ureq::post(&url).send("the end").unwrap();
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    println!("{test}: {counts:?}", counts = [&counts.events, &counts.connections, &counts.gaps]);
+    counts
+}
+
+#[test]
+fn at_full_speed_every_loss_is_reported_as_a_gap() {
+    let counts = run("full speed", |url, over| {
+        let agent = ureq::Agent::new_with_defaults();
+        while !over.load(SeqCst) {
+            agent.post(url).send("x").unwrap();
+        }
+    });
+    assert!(counts.connections.load(SeqCst) > CLIENTS);
+    assert!(counts.events.load(SeqCst) > 1_000);
+}
+
+#[test]
+fn at_1000_events_a_second_nothing_is_lost_at_all() {
+    let counts = run("1,000 a second", |url, over| {
+        let agent = ureq::Agent::new_with_defaults();
+        let start = Instant::now();
+        // Each of two threads 500 a second.
+        for n in 0.. {
+            let due = start + Duration::from_millis(2) * n;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if over.load(SeqCst) {
+                break;
+            }
+            agent.post(url).send("x").unwrap();
+        }
+    });
+    assert_eq!(counts.gaps.load(SeqCst), 0, "somebody missed something");
+}

@@ -1,0 +1,59 @@
+//! How many streams a server lets in.
+
+use super::*;
+use crate::common::eventually;
+use crate::common::http::{Client, FIRST_CHUNK, LAST_CHUNK};
+use crate::common::server::{opened, send, serve};
+use server_sent_events::Publisher;
+
+/// The streams that this server lets in, of five that ask.
+fn let_in(server: &RunningServer) -> usize {
+    let asked: Vec<(Client, String)> = (0..5)
+        .map(|_| {
+            let mut client = send(server.local_addr(), GET);
+            client.reads_head();
+            let first = client.reads_until("\n");
+            (client, first)
+        })
+        .collect();
+    asked.iter().filter(|(_, first)| !first.starts_with(": busy")).count()
+}
+
+#[test]
+fn above_max_streams_clients_are_sent_a_retry_time() {
+    let publisher = Publisher::new();
+    let server = serve(EventServer::builder().max_streams(3), &publisher);
+    assert_eq!(let_in(&server), 3);
+    eventually("they have left", || publisher.stats().subscribers == 0);
+    eventually("there is room again", || let_in(&server) == 3);
+}
+
+#[test]
+fn above_max_streams_per_ip_that_client_is_sent_a_retry_time() {
+    let publisher = Publisher::new();
+    let server = serve(EventServer::builder().max_streams_per_ip(2), &publisher);
+    let _first = opened(server.local_addr());
+    assert_eq!(let_in(&server), 1);
+    // Another address of the loopback has room of its own.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    socket.connect(&server.local_addr().into()).unwrap();
+    let mut other = Client::on(socket.into());
+    other.send(GET);
+    other.reads_until(FIRST_CHUNK);
+}
+
+#[test]
+fn a_stream_that_has_ended_occupies_no_slot() {
+    let publisher = Publisher::new();
+    let server = serve(EventServer::builder().max_streams(1), &publisher);
+    let clients = [(); 3].map(|()| {
+        let mut client = opened(server.local_addr());
+        publisher.close();
+        client.reads(LAST_CHUNK);
+        client.reads_the_end();
+        client
+    });
+    // They closed only now, not when their streams ended.
+    drop(clients);
+}
