@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+#[cfg(feature = "server")]
 use std::thread;
 #[cfg(target_os = "linux")]
 use std::{
