@@ -96,7 +96,7 @@ fn settings(options: &Options) -> EventServerBuilder {
         server = server.allow_origin(origin);
     }
     for host in &options.public_hosts {
-        server = server.allow_host(host);
+        server = server.public_host(host);
     }
     if let Some(streams) = options.max_streams_per_ip {
         server = server.max_streams_per_ip(streams);

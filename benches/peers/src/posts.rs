@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn serve_event_server() -> Result<(), Box<dyn Error>> {
     let publisher = Publisher::new();
-    let server = EventServer::builder().max_body(64 * 1024).max_requests_per_connection(usize::MAX).bind("127.0.0.1:0")?;
+    let server =
+        EventServer::builder().max_body(64 * 1024).max_requests_per_connection(usize::MAX).bind("127.0.0.1:0")?;
     println!("{}", server.local_addr());
     server.serve(move |request: &Request| -> Result<Response, HandlerError> {
         match (request.method(), request.path()) {
@@ -191,7 +192,8 @@ fn compare() -> Result<(), Box<dyn Error>> {
                 costs[which].push(cost);
             }
         }
-        let ratio = |[own, other]: &[Vec<f64>; 2]| median(own.iter().zip(other).map(|(own, other)| own / other).collect());
+        let ratio =
+            |[own, other]: &[Vec<f64>; 2]| median(own.iter().zip(other).map(|(own, other)| own / other).collect());
         let (rate, cost) = (ratio(&rates), ratio(&costs));
         for (which, name) in ["EventServer", "axum"].into_iter().enumerate() {
             let ratios = if which == 0 { format!("{rate:.2} (0.8) | {cost:.2}") } else { "| ".into() };
