@@ -399,4 +399,6 @@ impl Connection {
 }
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;
