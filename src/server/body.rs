@@ -224,11 +224,12 @@ mod tests {
 
     const LIMIT: usize = 20;
 
-    type Read = Option<(Vec<u8>, Vec<u8>)>;
+    /// A body, and the bytes after it.
+    type BodyAndRest = (Vec<u8>, Vec<u8>);
 
     /// Reads a chunked body in pieces of this size. Returns the body and the bytes after it, `None` if it is incomplete,
     /// or the rejection's status.
-    fn chunked(bytes: &[u8], step: usize) -> Result<Read, u16> {
+    fn chunked(bytes: &[u8], step: usize) -> Result<Option<BodyAndRest>, u16> {
         let mut reader = BodyReader::new(Framing::Chunked, LIMIT).unwrap();
         let mut input = Vec::new();
         for piece in bytes.chunks(step) {

@@ -401,4 +401,6 @@ impl Connection {
 }
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

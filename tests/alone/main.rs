@@ -23,6 +23,8 @@ mod server_hostile;
 #[cfg(feature = "server")]
 mod server_keep_alive;
 #[cfg(feature = "server")]
+mod server_random_requests;
+#[cfg(feature = "server")]
 mod server_stalled;
 #[cfg(feature = "server")]
 mod server_threads;

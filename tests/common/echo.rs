@@ -1,9 +1,8 @@
 //! An EventServer that accepts bodies, sends each one back, and records what its handler got.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
-use parking_lot::{Condvar, Mutex};
 use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, HandlerError, Request, Response, RunningServer};
 
@@ -52,17 +51,18 @@ struct Gate {
 
 impl Shared {
     fn wait(&self) {
-        let mut gate = self.gate.lock();
+        let mut gate = self.gate.lock().unwrap();
         gate.waiting += 1;
-        while !gate.is_open {
-            assert!(!self.changed.wait_for(&mut gate, PATIENCE).timed_out(), "the gate stayed closed");
-        }
+        let (mut gate, _) = self.changed.wait_timeout_while(gate, PATIENCE, |gate| !gate.is_open).unwrap();
         gate.waiting -= 1;
+        let is_open = gate.is_open;
+        drop(gate);
+        assert!(is_open, "the gate stayed closed");
     }
 
     fn answer(&self, publisher: &Publisher, request: &Request) -> Result<Response, HandlerError> {
         let body = String::from_utf8_lossy(request.body()).into_owned();
-        self.requests.lock().push(format!("{} {} {body}", request.method(), request.target()));
+        self.requests.lock().unwrap().push(format!("{} {} {body}", request.method(), request.target()));
         match request.path() {
             "/stream" => return Ok(publisher.subscribe()?.into()),
             "/wait" => self.wait(),
@@ -101,12 +101,12 @@ impl Echo {
 
     /// The requests that the handler got since the last call: method, target and body.
     pub fn requests(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.requests.lock())
+        std::mem::take(&mut self.shared.requests.lock().unwrap())
     }
 
     /// The number of handlers that wait for the gate.
     pub fn waiting(&self) -> usize {
-        self.shared.gate.lock().waiting
+        self.shared.gate.lock().unwrap().waiting
     }
 
     #[track_caller]
@@ -116,7 +116,7 @@ impl Echo {
 
     /// Lets all handlers continue that wait now or later.
     pub fn open(&self) {
-        self.shared.gate.lock().is_open = true;
+        self.shared.gate.lock().unwrap().is_open = true;
         self.shared.changed.notify_all();
     }
 }

@@ -101,7 +101,7 @@ fn a_bad_argument_is_named_with_exit_code_2() {
         (&["--history-events", "0"], "expected a whole number above 0"),
         (&["--trusted-proxy", "localhost"], "invalid IP address syntax"),
         (&["--allow-origin", "*", "127.0.0.1:0"], "invalid origin \"*\": expected scheme://host[:port]"),
-        (&["--public-host", "https://example.org", "127.0.0.1:0"], "invalid host \"https://example.org\""),
+        (&["--public-host", "https://example.org", "127.0.0.1:0"], "invalid public host \"https://example.org\""),
         (&["--publish-token", ""], "the publish token must be visible ASCII characters without spaces"),
         (&["--publish-token", "not secret"], "the publish token must be visible ASCII characters without spaces"),
     ] {
