@@ -161,7 +161,7 @@ fn the_memory_of_what_is_read_ahead_has_a_limit() {
 fn what_follows_a_body_does_not_count_as_one() {
     leaves_nothing(settings(), |server| {
         let request = post_whole("/wait", "x") + &post_whole("/", &body(MAX_BODY));
-        let mut clients: Vec<Client> = (0..20).map(|_| server.send(&request)).collect();
+        let mut clients: Vec<Client> = (0..40).map(|_| server.send(&request)).collect();
         server.waits(3);
         responds(&mut server.send(get("/")), 200, "");
         server.open();
