@@ -147,14 +147,19 @@
 //! The adapters' `respond` methods take the ID from the request. [`subscribe`](Publisher::subscribe) does not resume.
 //!
 //! A page that is rendered together with its stream reads [`Publisher::last_event_id`] first, then its content, and
-//! [starts after](SubscriptionBuilder::start_after) that ID. A stream that begins with a snapshot makes it with
-//! [`initial_data_with`](SubscriptionBuilder::initial_data_with), which can skip it for a client that resumes
-//! completely.
+//! [starts after](SubscriptionBuilder::start_after) that ID. A stream that begins with a snapshot of the application's
+//! state makes it with [`snapshot_with`](SubscriptionBuilder::snapshot_with): each later event is applied once, also
+//! after a gap.
+//!
+//! # A stream for one client
+//!
+//! [`SubscriptionHandle::send`] sends an event to one subscriber alone. A stream that belongs to one request, such as
+//! the answer of a language model, is in [no channel](Publisher::subscribe_alone).
 //!
 //! # Any blocking server can send a stream
 //!
-//! The [`adapter`]s answer requests of tiny_http and rouille. The feature `server` adds a server for many streams or
-//! for the open internet. For any other server there are four ways:
+//! The [`adapter`]s answer requests of tiny_http and rouille. The feature `server` adds a server of this crate, for
+//! pages, posts and many streams on one port in the open. For any other server there are four ways:
 //!
 //! * The iterator: each item is text for a response's body.
 //! * [`into_reader`](Subscription::into_reader): a body that the server reads. It can push events through a server that

@@ -2,24 +2,26 @@
 //!
 //! ```no_run
 //! use server_sent_events::Publisher;
-//! use server_sent_events::server::{EventServer, Request, Response};
+//! use server_sent_events::server::{EventServer, HandlerError, Request, Response};
 //!
 //! const PAGE: &str = r#"<form method="post" action="/news"><input name="text" autofocus></form><pre id="news"></pre>
 //! <script>new EventSource("/news").onmessage = event => news.append(event.data + "\n")</script>"#;
 //!
+//! fn answer(publisher: &Publisher, request: &Request) -> Result<Response, HandlerError> {
+//!     match (request.method(), request.path()) {
+//!         ("GET", "/") => Ok(Response::html(PAGE)),
+//!         ("GET", "/news") => Ok(publisher.subscribe()?.into()),
+//!         ("POST", "/news") => {
+//!             publisher.publish(request.form_value("text").unwrap_or_default());
+//!             Response::redirect("/")
+//!         }
+//!         _ => Response::status(404),
+//!     }
+//! }
+//!
 //! let publisher = Publisher::new();
 //! let server = EventServer::builder().max_body(64 * 1024).bind("127.0.0.1:5000")?;
-//! server.serve(move |request: &Request| match (request.method(), request.path()) {
-//!     ("GET", "/") => Ok(Response::html(PAGE)),
-//!     ("GET", "/news") => Ok(publisher.subscription(()).last_event_id(request.last_event_id()).open()?.into()),
-//!     ("POST", "/news") => {
-//!         for (_, text) in request.form() {
-//!             publisher.publish(text);
-//!         }
-//!         Ok(Response::redirect("/")?)
-//!     }
-//!     _ => Response::status(404),
-//! })?;
+//! server.serve(move |request| answer(&publisher, request))?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
@@ -34,7 +36,7 @@
 //!
 //! It has no TLS, no HTTP/2, no compression and no routes. For HTTPS, put a proxy in front: `docs/deployment.md` has
 //! tested lines for nginx, HAProxy and Caddy. They pass the client's `Host` through, so a server on the loopback must
-//! [allow](EventServerBuilder::allow_host) the public host. The lines also report the client's address, which
+//! [know](EventServerBuilder::public_host) the public host. The lines also report the client's address, which
 //! [`trust_forwarded_for`](EventServerBuilder::trust_forwarded_for) uses.
 //!
 //! # Threads
@@ -72,7 +74,8 @@
 //! | 503 | a body for which the [memory of all bodies](EventServerBuilder::max_body_memory) has no room |
 //! | 505 | another version |
 //!
-//! After the request of a stream, any byte and the end of the client's side of the connection end the stream.
+//! Any byte after the request of a stream ends the stream, and so does the end of the client's side of the connection,
+//! unless the request was a `POST` whose handler still ran then.
 //!
 //! If the limit of connections or of open files is reached and another client connects, the server closes a connection
 //! that neither the handler nor a stream has: one that waits for its next request, else the one with the least
@@ -144,7 +147,8 @@ pub struct EventServer {
 }
 
 impl EventServer {
-    /// Binds a server with the default settings.
+    /// Binds a server with the default settings: only `GET` and `HEAD` reach the handler, see
+    /// [`max_body`](EventServerBuilder::max_body).
     ///
     /// # Errors
     ///
@@ -181,6 +185,9 @@ impl EventServer {
     /// Each request is given to the handler on one of a few [threads](EventServerBuilder::handler_threads). The handler
     /// may block for a short time: other requests wait if all these threads are busy, but streams continue. It is not
     /// called if the connection is lost meanwhile. If it panics, its request is answered with status 500.
+    ///
+    /// A handler with several kinds of responses is easiest as a function that returns `Result<Response, HandlerError>`.
+    /// In a closure, the type of the error must be named.
     ///
     /// # Errors
     ///

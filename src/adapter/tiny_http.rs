@@ -45,6 +45,7 @@
 //!
 //! Read them with [`read_body`]: it returns a whole body, or an error with a status. The server's own reader reports a
 //! truncated body as if it were whole. If the client offers an upgrade, that reader ends only with the connection.
+//! Answer an error with its status, not with `?`: that would end the loop of all requests because of one.
 //! `read_body` rejects chunked bodies with status 411: `curl -T -` and a `fetch` whose body is a stream send them.
 //!
 //! # Foreign pages

@@ -49,7 +49,7 @@ impl OriginPolicyBuilder {
         self
     }
 
-    /// Names the server as browsers know it, if a proxy in front of it sends another `Host`. Call it once per name.
+    /// Names the server as browsers know it, for a server behind a proxy. Call it once per name.
     ///
     /// The name is `host[:port]`, such as `example.org`, or `example.org:8443` if the port is not the default one of
     /// `http` or `https`. Pages of this host and port are the server's own. Without it they are foreign, because their

@@ -254,7 +254,12 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// [sent](crate::SubscriptionHandle::send) to it alone.
     ///
     /// Use it for a stream that belongs to one request, such as the answer of a language model. It counts, ends and is
-    /// written as any other.
+    /// written as any other, and its queue has the same limits. With the default policy, a worker that is faster than
+    /// its client is cut off with [`EndCause::QueueFull`](crate::EndCause::QueueFull). To let it wait instead, open the
+    /// stream with `subscription(()).no_channels().overflow(Overflow::Block(Duration::from_secs(30)))`.
+    ///
+    /// An `EventSource` reconnects when the stream ends: send a last event at which the page closes it. It cannot
+    /// `POST`; a page reads the response to a `POST` with `fetch`.
     ///
     /// # Errors
     ///
@@ -270,7 +275,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// thread::spawn(move || {
     ///     for token in ["All", "is", "well"] {
     ///         if !client.send(token) {
-    ///             return; // the client has left: the rest need not be computed
+    ///             return; // the client has left, or is too slow: the rest need not be computed
     ///         }
     ///     }
     ///     client.close();

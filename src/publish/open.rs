@@ -143,7 +143,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// open, another one is made. After three attempts the client is sent a `gap` event too. Without a history, or
     /// without an `after`, an event that is published meanwhile may be in the snapshot and come again.
     ///
-    /// The closure must not publish to a subscriber that [blocks](crate::Overflow::Block).
+    /// Do not hold that lock while you call `open`: the closure takes it. The closure must not publish to a subscriber
+    /// that [blocks](crate::Overflow::Block).
     /// [`replay_last`](Self::replay_last) has no effect.
     ///
     /// ```
@@ -165,7 +166,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     ///
     /// vote();
     /// vote();
-    /// let mut subscription = publisher.subscription(()).snapshot_with(snapshot).open()?;
+    /// # let last_event_id = None::<&str>;
+    /// let mut subscription = publisher.subscription(()).last_event_id(last_event_id).snapshot_with(snapshot).open()?;
     /// vote();
     /// assert!(subscription.next().unwrap().starts_with("event: votes\ndata: 2\n"));
     /// assert!(subscription.next().unwrap().starts_with("event: vote\ndata: 1\n"));

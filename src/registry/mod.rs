@@ -11,8 +11,8 @@
 //     subscribers of a channel see one order, which is the history's.
 //  3. Taking the last slice of a replay and going live are one critical section. So there is neither a gap nor a
 //     duplicate between the replay and the live events. The reader takes a replay slice by slice, so a slow reader
-//     needs no more memory than the history. Nothing is queued for a subscriber that replays, and no publisher waits
-//     for it.
+//     needs no more memory than the history. For a subscriber that replays, only what is sent to it alone waits, within
+//     its queue's limits, and no publisher waits for it.
 //  4. A thread that holds the lock waits for nothing: no client, no socket, no full queue.
 //  5. No application code runs under the lock, except the history's clock: no filter, no closure, no iterator of
 //     channel names, and no `Clone` or `Drop` of properties, closures or dropped payloads. Methods return what must be

@@ -104,6 +104,22 @@ impl BodyReader {
         self.body.len()
     }
 
+    /// Returns how many more bytes the body can have at most.
+    pub(super) fn max_left(&self) -> usize {
+        match self.part {
+            Part::Rest(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            _ => self.max_body - self.body.len(),
+        }
+    }
+
+    /// Returns how many bytes must follow for the body, or for the current chunk, to end.
+    pub(super) fn announced(&self) -> usize {
+        match self.part {
+            Part::Rest(left) | Part::Chunk(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            _ => 0,
+        }
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.part == Part::Complete
     }

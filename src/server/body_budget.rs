@@ -40,6 +40,13 @@ impl BodyBytes {
         }
         reserved
     }
+
+    /// Releases what exceeds this many bytes.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.budget.used.fetch_sub(less, Relaxed);
+        self.bytes -= less;
+    }
 }
 
 impl Drop for BodyBytes {
@@ -59,6 +66,10 @@ mod tests {
         assert!(first.grow_to(6) && first.grow_to(3));
         assert!(!second.grow_to(5) && second.grow_to(4));
         assert!(!first.grow_to(7) && first.grow_to(6));
+        second.shrink_to(5);
+        assert!(!first.grow_to(7));
+        second.shrink_to(3);
+        assert!(first.grow_to(7) && !first.grow_to(8));
         drop(second);
         assert!(first.grow_to(10) && !first.grow_to(usize::MAX));
         drop(first);

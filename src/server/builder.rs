@@ -112,10 +112,11 @@ impl EventServerBuilder {
         self
     }
 
-    /// Names the server as browsers know it, if a proxy in front of it sends another `Host`. Call it once per name.
+    /// Names the server as browsers know it, for a server behind a proxy. Call it once per name.
     ///
     /// The name is `host[:port]`; [`OriginPolicyBuilder::public_host`](crate::OriginPolicyBuilder::public_host) has the
-    /// details. Pages of this host are the server's own.
+    /// details. Requests to this host are allowed, and pages of this host are the server's own, whatever `Host` the
+    /// proxy sends.
     ///
     /// ```
     /// use server_sent_events::server::EventServer;
@@ -228,7 +229,15 @@ impl EventServerBuilder {
     /// Defaults to no proxy: anybody could forge the header.
     ///
     /// [`Request::client_ip`](super::Request::client_ip) and [`max_streams_per_ip`](Self::max_streams_per_ip) use these
-    /// addresses. The client is the last address in the header that does not belong to one of these proxies.
+    /// addresses. The client is the last address in the header that does not belong to one of these proxies. Networks
+    /// cannot be given.
+    ///
+    /// ```
+    /// use server_sent_events::server::EventServer;
+    ///
+    /// let server = EventServer::builder().trust_forwarded_for([[127, 0, 0, 1].into()]).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn trust_forwarded_for(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
         self.trusted_proxies.extend(proxies.into_iter().map(|proxy| proxy.to_canonical()));
         self

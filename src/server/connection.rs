@@ -150,7 +150,9 @@ impl Connection {
     pub(super) fn read_limit(&self) -> usize {
         match &self.state {
             State::Handling { .. } | State::Responding(_) => Self::MAX_READ_AHEAD.saturating_sub(self.input.len()),
-            _ => usize::MAX,
+            State::ReadingBody { reader, .. } => reader.announced().max(Self::MAX_READ_AHEAD),
+            State::Reading | State::Admitting => Self::MAX_READ_AHEAD,
+            State::Streaming { .. } | State::Lingering => usize::MAX,
         }
     }
 
@@ -205,8 +207,8 @@ impl Connection {
 
     fn read_body(&mut self) -> Action {
         let State::ReadingBody { reader, bytes, .. } = &mut self.state else { return Action::Wait };
-        // Counted before they are copied, so that no body grows beyond the budget.
-        if !bytes.grow_to(reader.received() + self.input.len()) {
+        // Counted before they are copied, so that no body grows beyond the budget. What follows the body is none of it.
+        if !bytes.grow_to(reader.received() + self.input.len().min(reader.max_left())) {
             return Action::MakeRoom;
         }
         match reader.read(&self.input) {
@@ -226,10 +228,12 @@ impl Connection {
     }
 
     fn dispatch_body(&mut self) -> Action {
-        let State::ReadingBody { mut incoming, reader, bytes } = std::mem::replace(&mut self.state, State::Admitting)
+        let State::ReadingBody { mut incoming, reader, mut bytes } =
+            std::mem::replace(&mut self.state, State::Admitting)
         else {
             unreachable!("BUG: no body is being read");
         };
+        bytes.shrink_to(reader.received());
         incoming.request.set_body(reader.into_body());
         incoming.body_bytes = Some(bytes);
         self.dispatch(incoming)

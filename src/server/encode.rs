@@ -10,7 +10,7 @@ use super::request::Request;
 use super::response::{Body, Response};
 use crate::http::{self, ResponseHeaders};
 
-/// A response that is not a stream, to be written by the event loop.
+/// A response that is not a stream, on its way to the client.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) head: Vec<u8>,

@@ -36,7 +36,7 @@ impl Request {
     /// }
     ///
     /// let request = Request::builder("POST", "/greet").body("Ada").build()?;
-    /// assert_eq!(answer(&request)?.status_code(), 200);
+    /// assert_eq!(answer(&request)?.body(), b"hello, Ada");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder(method: &str, target: &str) -> RequestBuilder {
@@ -135,6 +135,11 @@ impl Request {
     /// The type of the body is not checked. Bytes that are not UTF-8 are replaced by `U+FFFD`.
     pub fn form(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(&self.body)
+    }
+
+    /// Returns the first field of this name in an HTML form in the body, decoded.
+    pub fn form_value(&self, name: &str) -> Option<String> {
+        self.form().find(|(field, _)| field == name).map(|(_, value)| value.into_owned())
     }
 
     pub(super) fn is_http_1_0(&self) -> bool {

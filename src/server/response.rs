@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::handler_error::HandlerError;
-use crate::error::{HeaderError, OpenError};
+use crate::error::OpenError;
 use crate::http::ResponseHeaders;
 use crate::subscription::Subscription;
 
@@ -87,20 +87,21 @@ impl Response {
         Self::error(status, super::encode::reason_phrase(status)).with_status(status)
     }
 
-    /// Creates a response with a plain text.
+    /// Creates a response with a plain text. It has an `ETag` as [`html`](Self::html) does.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
         Self::content(200, TEXT, Body::Text(text.into()))
     }
 
     /// Creates a response with a page.
     ///
-    /// A text from [`include_str!`] is not copied. The page costs nothing the second time: the response has an `ETag`,
-    /// and a browser that still has the page gets status 304 (RFC 9110 13.1.2).
+    /// A text from [`include_str!`] is not copied. The page costs nothing the second time: the response has an `ETag`
+    /// and `Cache-Control: no-cache`, and a browser that still has the page gets status 304 (RFC 9110 13.1.2). For a
+    /// page that differs by user, [set](Self::header) `Cache-Control: private, no-cache`.
     pub fn html(page: impl Into<Cow<'static, str>>) -> Self {
         Self::content(200, "text/html; charset=utf-8", Body::Text(page.into()))
     }
 
-    /// Creates a response with this value as JSON.
+    /// Creates a response with this value as JSON. It has an `ETag` as [`html`](Self::html) does.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// Returns a [`HeaderError`] if the content type has a character that a header cannot have.
+    /// Returns an error with status 500 if the content type has a character that a header cannot have.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -125,9 +126,9 @@ impl Response {
     ///
     /// let icon: Arc<[u8]> = Arc::from(*b"GIF89a");
     /// let response = Response::bytes("image/gif", Arc::clone(&icon))?;
-    /// # Ok::<(), server_sent_events::HeaderError>(())
+    /// # Ok::<(), server_sent_events::server::HandlerError>(())
     /// ```
-    pub fn bytes(content_type: &str, bytes: impl Into<Arc<[u8]>>) -> Result<Self, HeaderError> {
+    pub fn bytes(content_type: &str, bytes: impl Into<Arc<[u8]>>) -> Result<Self, HandlerError> {
         ResponseHeaders::check("Content-Type", content_type)?;
         Ok(Self::content(200, content_type.to_owned(), Body::Shared(bytes.into())))
     }
@@ -136,12 +137,12 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// Returns a [`HeaderError`] if the location has a character that a header cannot have.
-    pub fn redirect(location: &str) -> Result<Self, HeaderError> {
+    /// Returns an error with status 500 if the location is not ASCII, or has a control character: percent-encode it.
+    pub fn redirect(location: &str) -> Result<Self, HandlerError> {
         Self::content(303, TEXT, Body::EMPTY).header("Location", location)
     }
 
-    /// Sets the status of a text, a page, or bytes. A stream always has status 200.
+    /// Sets the status of a response that is not a stream. A stream always has status 200.
     ///
     /// # Errors
     ///
@@ -168,8 +169,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// Returns a [`HeaderError`] for the headers that [`ResponseHeaders::with`] rejects.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
+    /// Returns an error with status 500 for the headers that [`ResponseHeaders::with`] rejects.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, HandlerError> {
         self.headers = self.headers.with(name, value)?;
         Ok(self)
     }
@@ -177,6 +178,11 @@ impl Response {
     /// Returns the response's status.
     pub fn status_code(&self) -> u16 {
         if let Kind::Content { status, .. } = self.kind { status } else { 200 }
+    }
+
+    /// Returns the body; empty for a stream.
+    pub fn body(&self) -> &[u8] {
+        if let Kind::Content { body, .. } = &self.kind { body.bytes() } else { &[] }
     }
 
     /// Creates a response with this status and a text for people. The status must be valid.

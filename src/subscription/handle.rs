@@ -40,7 +40,8 @@ impl SubscriptionHandle {
     ///
     /// The event has its place among those that are published, and counts towards the limits of the queue. Blocks as
     /// [`publish`](crate::Publisher::publish) does: only if the subscriber's policy is
-    /// [`Overflow::Block`](crate::Overflow::Block), and not while the subscriber is replaying.
+    /// [`Overflow::Block`](crate::Overflow::Block), and not while the subscriber is replaying. While it is replaying, a
+    /// full queue disconnects it whatever its policy, and [keys](crate::Event::key) have no effect.
     ///
     /// The history does not keep the event: a client that loses its connection does not get it again. With a history it
     /// is sent without an [ID](crate::Event::id), which is logged and counted

@@ -51,6 +51,11 @@ fn next_by_another(bytes: &[u8]) -> Option<(Read, usize, bool)> {
     let headers: Vec<(String, String)> =
         parsed.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
     let named = |name: &str| headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
+    // Of several announcements each parser takes another.
+    let announces = |name: &str| ["content-length", "transfer-encoding"].contains(&&*name.to_lowercase());
+    if headers.iter().filter(|(name, _)| announces(name)).count() > 1 {
+        return None;
+    }
     let (body, length) = match (named("Transfer-Encoding"), named("Content-Length")) {
         (Some(_), _) => chunks_by_another(&bytes[head..])?,
         (None, Some(length)) => {
