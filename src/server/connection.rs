@@ -76,6 +76,8 @@ pub(super) struct Incoming {
 
 const BODY_ENDED: Rejection = Rejection::bad("the body ended before its announced end");
 
+pub(super) const NO_BODY_MEMORY: Rejection = Rejection::new(503, "the memory for bodies is exhausted; try again later");
+
 /// The next step of the event loop for a connection.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -206,8 +208,10 @@ impl Connection {
     fn read_body(&mut self) -> Action {
         let State::ReadingBody { reader, bytes, .. } = &mut self.state else { return Action::Wait };
         // Counted before they are copied, so that no body grows beyond the budget.
-        if !bytes.grow_to(reader.received() + self.input.len()) {
-            return Action::MakeRoom;
+        let count = reader.received() + self.input.len();
+        if !bytes.grow_to(count) {
+            // Other bodies that are being read are not rejected in vain.
+            return if bytes.may_grow_to(count) { Action::MakeRoom } else { self.reject(NO_BODY_MEMORY) };
         }
         match reader.read(&self.input) {
             Err(rejection) => self.reject(rejection),
@@ -226,11 +230,13 @@ impl Connection {
     }
 
     fn dispatch_body(&mut self) -> Action {
-        let State::ReadingBody { mut incoming, reader, bytes } = std::mem::replace(&mut self.state, State::Admitting)
+        let State::ReadingBody { mut incoming, reader, mut bytes } =
+            std::mem::replace(&mut self.state, State::Admitting)
         else {
             unreachable!("BUG: no body is being read");
         };
         incoming.request.set_body(reader.into_body());
+        bytes.set_whole();
         incoming.body_bytes = Some(bytes);
         self.dispatch(incoming)
     }
