@@ -253,11 +253,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Subscribes to no channel, with default properties: the subscriber gets what is
     /// [sent](crate::SubscriptionHandle::send) to it alone.
     ///
-    /// Use it for a stream that belongs to one request, such as the answer of a language model. It counts, ends and is
-    /// written as any other, and its queue has the same limits. With the default policy, a worker that is faster than
-    /// its client is cut off with [`EndCause::QueueFull`](crate::EndCause::QueueFull). To let it wait instead, open the
-    /// stream with `subscription(()).no_channels().overflow(Overflow::Block(Duration::from_secs(30)))`.
-    ///
+    /// Use it for a stream that belongs to one request, such as the answer of a language model. Its queue has the usual
+    /// limits: by default, a client that is slower than the worker is [cut off](crate::EndCause::QueueFull). To let the
+    /// worker wait, open `subscription(()).no_channels().overflow(Overflow::Block(Duration::from_secs(30)))` instead.
     /// An `EventSource` reconnects when the stream ends: send a last event at which the page closes it. It cannot
     /// `POST`; a page reads the response to a `POST` with `fetch`.
     ///
@@ -274,13 +272,13 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// let client = subscription.handle();
     /// thread::spawn(move || {
     ///     for token in ["All", "is", "well"] {
+    ///         // `false`: the client has left, or is too slow.
     ///         if !client.send(token) {
-    ///             return; // the client has left, or is too slow: the rest need not be computed
+    ///             return;
     ///         }
     ///     }
     ///     client.close();
     /// });
-    /// // A server writes the subscription into its response.
     /// assert_eq!(subscription.collect::<String>(), "data: All\n\ndata: is\n\ndata: well\n\n");
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```

@@ -107,6 +107,10 @@ impl Registry {
         // It may have left while the application's filter ran.
         let Some(member) = state.members.get_mut(&id) else { return 0 };
         let stays = |channel: &Arc<str>| !channels.contains(&**channel);
+        if member.channels.iter().all(stays) {
+            // So a subscriber that never was in a channel stays.
+            return 0;
+        }
         if !member.channels.iter().any(stays) {
             let member = state.remove(id).expect("BUG: a subscriber left the registry while the lock was held");
             let count = member.channels.len();

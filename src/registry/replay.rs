@@ -326,7 +326,8 @@ fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &Repl
             Some(sequence) if floors().all(|floor| floor <= sequence) => (sequence, false),
             // The replay begins at the lowest floor: below it every requested event is known to be evicted. Beginning
             // higher would skip events of another channel that are still held.
-            sequence => (sequence.unwrap_or(0).max(floors().min().unwrap_or(0)), true),
+            // Without channels there are no such events.
+            sequence => (sequence.unwrap_or(0).max(floors().min().unwrap_or(log.sequence())), true),
         },
     }
 }

@@ -16,6 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Acceptor {
     /// `None` once it is closed.
     listener: Option<TcpListener>,
+    /// A connection that was accepted, and for which there was no room.
+    held: Option<(TcpStream, SocketAddr)>,
     paused_until: Option<Instant>,
     next_pause: Duration,
     warnings: RateLimitedLog,
@@ -35,6 +37,7 @@ impl Acceptor {
         registry.register(&mut listener, token, Interest::READABLE)?;
         Ok(Self {
             listener: Some(listener),
+            held: None,
             paused_until: None,
             next_pause: SHORTEST_PAUSE,
             warnings: RateLimitedLog::new(),
@@ -42,6 +45,9 @@ impl Acceptor {
     }
 
     pub(super) fn accept(&mut self) -> Accepted {
+        if let Some((socket, peer_addr)) = self.held.take() {
+            return Accepted::Connection(socket, peer_addr);
+        }
         let Some(listener) = &self.listener else { return Accepted::None };
         loop {
             match listener.accept() {
@@ -65,8 +71,13 @@ impl Acceptor {
         self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// Pauses until a connection closes, for at most a second.
-    pub(super) fn pause(&mut self) {
+    /// Keeps a connection for which there is no room until another one closes, or may be closed. Pauses until then, for
+    /// at most a second.
+    pub(super) fn hold(&mut self, socket: TcpStream, peer_addr: SocketAddr) {
+        if self.listener.is_none() {
+            return;
+        }
+        self.held = Some((socket, peer_addr));
         self.paused_until = Some(Instant::now() + LONGEST_PAUSE);
     }
 
@@ -96,6 +107,7 @@ impl Acceptor {
         if let Some(mut listener) = self.listener.take() {
             let _ = registry.deregister(&mut listener);
         }
+        self.held = None;
         self.paused_until = None;
     }
 }

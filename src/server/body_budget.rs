@@ -9,16 +9,18 @@ pub(super) struct BodyBudget {
     max: usize,
     /// It guards no other data.
     used: AtomicUsize,
+    /// Those of them whose bodies are whole, so that only the handler can release them.
+    whole: AtomicUsize,
 }
 
 impl BodyBudget {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, used: AtomicUsize::new(0) })
+        Arc::new(Self { max, used: AtomicUsize::new(0), whole: AtomicUsize::new(0) })
     }
 
     /// Returns a reservation of no bytes, to grow.
     pub(super) fn reserve_none(self: &Arc<Self>) -> BodyBytes {
-        BodyBytes { budget: Arc::clone(self), bytes: 0 }
+        BodyBytes { budget: Arc::clone(self), bytes: 0, is_whole: false }
     }
 }
 
@@ -27,6 +29,7 @@ impl BodyBudget {
 pub(super) struct BodyBytes {
     budget: Arc<BodyBudget>,
     bytes: usize,
+    is_whole: bool,
 }
 
 impl BodyBytes {
@@ -47,10 +50,24 @@ impl BodyBytes {
         self.budget.used.fetch_sub(less, Relaxed);
         self.bytes -= less;
     }
+
+    /// Returns whether the budget would allow this many bytes if no other body were being read.
+    pub(super) fn may_grow_to(&self, bytes: usize) -> bool {
+        self.budget.whole.load(Relaxed).checked_add(bytes).is_some_and(|all| all <= self.budget.max)
+    }
+
+    /// Marks the body as whole. It grows no further.
+    pub(super) fn set_whole(&mut self) {
+        self.is_whole = true;
+        self.budget.whole.fetch_add(self.bytes, Relaxed);
+    }
 }
 
 impl Drop for BodyBytes {
     fn drop(&mut self) {
+        if self.is_whole {
+            self.budget.whole.fetch_sub(self.bytes, Relaxed);
+        }
         self.budget.used.fetch_sub(self.bytes, Relaxed);
     }
 }
@@ -72,7 +89,11 @@ mod tests {
         assert!(first.grow_to(7) && !first.grow_to(8));
         drop(second);
         assert!(first.grow_to(10) && !first.grow_to(usize::MAX));
+        first.set_whole();
+        let third = budget.reserve_none();
+        assert!(third.may_grow_to(0) && !third.may_grow_to(1) && !third.may_grow_to(usize::MAX));
         drop(first);
-        assert_eq!(budget.used.load(Relaxed), 0);
+        assert!(third.may_grow_to(10) && !third.may_grow_to(11));
+        assert_eq!((budget.used.load(Relaxed), budget.whole.load(Relaxed)), (0, 0));
     }
 }

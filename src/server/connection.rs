@@ -76,6 +76,8 @@ pub(super) struct Incoming {
 
 const BODY_ENDED: Rejection = Rejection::bad("the body ended before its announced end");
 
+pub(super) const NO_BODY_MEMORY: Rejection = Rejection::new(503, "the memory for bodies is exhausted; try again later");
+
 /// The next step of the event loop for a connection.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -208,8 +210,10 @@ impl Connection {
     fn read_body(&mut self) -> Action {
         let State::ReadingBody { reader, bytes, .. } = &mut self.state else { return Action::Wait };
         // Counted before they are copied, so that no body grows beyond the budget. What follows the body is none of it.
-        if !bytes.grow_to(reader.received() + self.input.len().min(reader.max_left())) {
-            return Action::MakeRoom;
+        let count = reader.received() + self.input.len().min(reader.max_left());
+        if !bytes.grow_to(count) {
+            // Other bodies that are being read are not rejected in vain.
+            return if bytes.may_grow_to(count) { Action::MakeRoom } else { self.reject(NO_BODY_MEMORY) };
         }
         match reader.read(&self.input) {
             Err(rejection) => self.reject(rejection),
@@ -235,6 +239,7 @@ impl Connection {
         };
         bytes.shrink_to(reader.received());
         incoming.request.set_body(reader.into_body());
+        bytes.set_whole();
         incoming.body_bytes = Some(bytes);
         self.dispatch(incoming)
     }

@@ -50,6 +50,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 /// The number of connections that are accepted before other events are handled.
 const MAX_ACCEPTS: usize = 256;
 
+/// The number of writes to a connection before other connections are handled. A client may read as fast as this thread
+/// writes.
+const MAX_WRITES: usize = 4;
+
 /// The rate in bytes per second below which a body is too slow, after the first
 /// [`body_read_timeout`](super::EventServerBuilder::body_read_timeout).
 const SLOWEST_BODY: u64 = 4 * 1024;
@@ -68,6 +72,8 @@ pub(super) struct EventLoop {
     pub(super) timers: Timers,
     /// The connections that may have bytes although their last event has passed.
     pub(super) unread: Vec<usize>,
+    /// The connections whose sockets may take more of a response although their last event has passed.
+    unwritten: Vec<usize>,
     last_sweep: Instant,
     /// `Some` once the server stops.
     pub(super) stop_deadline: Option<Instant>,
@@ -108,6 +114,7 @@ impl EventLoop {
             next_token: FIRST_CONNECTION,
             timers: Timers::default(),
             unread: Vec::new(),
+            unwritten: Vec::new(),
             last_sweep: Instant::now(),
             stop_deadline: None,
             scratch: vec![0; 16 * 1024],
@@ -146,6 +153,9 @@ impl EventLoop {
             self.receive_all();
             for token in std::mem::take(&mut self.unread) {
                 self.read(token, true);
+            }
+            for token in std::mem::take(&mut self.unwritten) {
+                self.apply(token, Action::Write);
             }
             let now = Instant::now();
             self.run_timers(now);
@@ -211,6 +221,7 @@ impl EventLoop {
 
     /// Performs the actions of a connection, until it waits for the next event.
     pub(super) fn apply(&mut self, token: usize, mut action: Action) {
+        let mut writes = 0;
         loop {
             action = match action {
                 Action::Wait => break,
@@ -227,7 +238,14 @@ impl EventLoop {
                     let outgoing = encode::rejection(rejection, self.config.policy.vary(), with_body);
                     self.respond(token, outgoing)
                 }
-                Action::Write => self.write(token),
+                Action::Write if writes == MAX_WRITES => {
+                    self.unwritten.push(token);
+                    break;
+                }
+                Action::Write => {
+                    writes += 1;
+                    self.write(token)
+                }
                 Action::Linger => self.linger(token),
                 Action::EndStream(stream, end) => {
                     self.handlers.end_stream(stream, end);
@@ -257,6 +275,10 @@ impl EventLoop {
         if timed != entry.timed {
             self.timers.clear(entry.timed.0, token);
             (entry.timed, entry.since) = (timed, Instant::now());
+            if phase != Phase::Busy {
+                // It may be closed for another one.
+                self.acceptor.end_pause();
+            }
         }
         let timeout = match phase {
             Phase::Busy => return,
@@ -274,19 +296,35 @@ impl EventLoop {
 
     fn accept(&mut self) {
         for _ in 0..MAX_ACCEPTS {
-            let is_full = self.connections.len() >= self.config.max_streams.saturating_add(SPARE_CONNECTIONS);
-            if is_full && !self.evict_oldest() {
-                return self.acceptor.pause();
-            }
             match self.acceptor.accept() {
-                Accepted::Connection(socket, peer_addr) => self.register(socket, peer_addr),
+                Accepted::Connection(socket, peer_addr) => {
+                    let is_full = self.connections.len() >= self.config.max_streams.saturating_add(SPARE_CONNECTIONS);
+                    if is_full && !self.make_room() {
+                        return self.acceptor.hold(socket, peer_addr);
+                    }
+                    self.register(socket, peer_addr);
+                }
                 Accepted::None => return,
                 // A server that gave up for lack of a descriptor would be gone for good.
-                Accepted::Failed(_) if self.evict_oldest() => {}
+                Accepted::Failed(_) if self.make_room() => {}
                 Accepted::Failed(error) => return self.acceptor.back_off(&error),
             }
         }
         self.acceptor.resume_soon();
+    }
+
+    /// Makes room for another connection. If that is not possible now, each response wakes this thread from now on.
+    fn make_room(&mut self) -> bool {
+        if self.evict_oldest() {
+            return true;
+        }
+        let before = self.connections.len();
+        self.notifier.await_responses(true);
+        // Some connections may have had their response before.
+        self.receive_all();
+        let has_room = self.connections.len() < before || self.evict_oldest();
+        self.notifier.await_responses(!has_room);
+        has_room
     }
 
     /// Closes one connection that neither the handler nor a stream has. Returns whether there was one.
@@ -315,7 +353,7 @@ impl EventLoop {
     }
 
     fn next_timeout(&self) -> Option<Duration> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || !self.unwritten.is_empty() {
             return Some(Duration::ZERO);
         }
         let sweep = (!self.connections.is_empty()).then(|| self.last_sweep + SWEEP_INTERVAL);
@@ -334,6 +372,7 @@ impl EventLoop {
             }
         }
         if self.acceptor.resume_if_due(now) {
+            self.notifier.await_responses(false);
             self.accept();
         }
         if now.duration_since(self.last_sweep) >= SWEEP_INTERVAL {

@@ -33,11 +33,13 @@ pub(super) struct Notifier {
     waker: Waker,
     /// Set while the event loop is about to take the messages. It clears the flag before it takes them.
     is_woken: AtomicBool,
+    /// Set by the event loop while it needs to know of each response at once, before it looks for messages.
+    awaits_responses: AtomicBool,
 }
 
 impl Notifier {
     pub(super) fn new(messages: Sender<Message>, waker: Waker) -> Self {
-        Self { messages, waker, is_woken: AtomicBool::new(false) }
+        Self { messages, waker, is_woken: AtomicBool::new(false), awaits_responses: AtomicBool::new(false) }
     }
 
     pub(super) fn send(&self, message: Message) {
@@ -50,6 +52,12 @@ impl Notifier {
     /// Sends a message that the event loop may take at its next event.
     pub(super) fn send_lazily(&self, message: Message) {
         let _ = self.messages.send(message);
+    }
+
+    /// Chooses whether each response wakes the event loop. The caller must take the messages afterwards.
+    pub(super) fn await_responses(&self, awaits: bool) {
+        self.awaits_responses.store(awaits, SeqCst);
+        fence(SeqCst);
     }
 
     pub(super) fn wake(&self) {
@@ -100,7 +108,7 @@ impl SharedSocket {
         }
         self.notifier.send_lazily(Message::Responded(self.token));
         fence(SeqCst);
-        if self.awaits_response.load(SeqCst) {
+        if self.awaits_response.load(SeqCst) || self.notifier.awaits_responses.load(SeqCst) {
             self.notifier.wake();
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::time::Instant;
 
 use super::body::{BodyReader, Framing};
-use super::connection::{Action, Incoming};
+use super::connection::{Action, Incoming, NO_BODY_MEMORY};
 use super::encode::{self, Outgoing};
 use super::event_loop::{Entry, EventLoop};
 use super::handlers::Call;
@@ -102,8 +102,7 @@ impl EventLoop {
     /// Frees memory for a body: rejects the slowest other one. If there is none, rejects this one.
     pub(super) fn make_room_for_body(&mut self, token: usize) -> Action {
         let Some(slowest) = self.timers.slowest_body(token) else {
-            let rejection = Rejection::new(503, "the memory for bodies is exhausted; try again later");
-            return Action::Reject { rejection, with_body: true };
+            return Action::Reject { rejection: NO_BODY_MEMORY, with_body: true };
         };
         let rejection = Rejection::new(408, "the body arrives too slowly, and others need its memory");
         self.apply(slowest, Action::Reject { rejection, with_body: true });

@@ -320,3 +320,21 @@ fn a_stop_lets_a_response_be_read_to_its_end() {
     drop(server);
     assert!(start.elapsed() < PATIENCE / 10, "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_body_for_which_handlers_leave_no_memory_costs_no_other_client_its_body() {
+    let _alone = alone();
+    const SIZE: usize = 200_000;
+    let server = Echo::serve(with_bodies(SIZE).max_body_memory(SIZE + 1_000));
+    let held = server.send(post_whole("/wait", &"x".repeat(SIZE)));
+    server.waits(1);
+    let request = post_whole("/", "hello");
+    let (first, rest) = request.split_at(request.len() - 2);
+    let mut others: Vec<Client> = (0..5).map(|_| server.send(first)).collect();
+    rejects(&mut server.send(post_whole("/", &"x".repeat(SIZE))), 503);
+    for other in &mut others {
+        other.send(rest);
+        responds(other, 200, "hello");
+    }
+    drop(held);
+}

@@ -82,6 +82,27 @@ fn a_subscriber_alone_gets_nothing_that_is_published() {
 }
 
 #[test]
+fn a_subscriber_alone_stays_when_it_leaves_channels_that_it_is_not_in() {
+    let publisher = Publisher::new();
+    let mut alone = publisher.subscribe_alone().unwrap();
+    assert_eq!(alone.handle().leave(["a", "b"]), 0);
+    assert!(alone.handle().send("yours"));
+    gets_data(&mut alone, "yours");
+    assert_eq!((alone.handle().join("a").unwrap(), alone.handle().leave(["a", "b"])), (1, 1));
+    ends(&mut alone, EndCause::Unsubscribed);
+}
+
+#[test]
+fn a_subscriber_alone_with_an_unknown_id_starts_at_the_newest_event() {
+    let publisher = Publisher::builder().history(History::new()).build().unwrap();
+    publisher.publish("old");
+    let newest = publisher.last_event_id().unwrap();
+    let mut alone = publisher.subscription(()).no_channels().last_event_id("unknown").open().unwrap();
+    let gap = alone.next().unwrap();
+    assert!(gap.starts_with("event: gap\n") && gap.ends_with(&format!("id: {newest}\n\n")), "{gap}");
+}
+
+#[test]
 fn the_limits_of_the_queue_hold_for_sent_events() {
     let publisher = Publisher::builder().max_queued_events(2).build().unwrap();
     let (mut slow, handle) = opened(&publisher);

@@ -57,3 +57,50 @@ fn a_stream_that_has_ended_occupies_no_slot() {
     // They closed only now, not when their streams ended.
     drop(clients);
 }
+
+/// Clients of a server that has room for no other one, each with a response.
+fn filled(server: &RunningServer) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..1 + 32).map(|_| send(server.local_addr(), get("/page"))).collect();
+    for client in &mut clients {
+        client.reads_until("page");
+    }
+    clients
+}
+
+#[test]
+fn at_the_limit_of_connections_none_is_closed_while_nobody_else_connects() {
+    let server = EventServer::builder().max_streams(1).bind("127.0.0.1:0").unwrap();
+    let server = server.spawn(|_: &Request| Response::text("page")).unwrap();
+    let mut clients = filled(&server);
+    for client in &mut clients {
+        client.send(&get("/page"));
+        client.reads_until("page");
+    }
+}
+
+#[test]
+fn at_the_limit_of_connections_a_client_waits_until_the_first_other_one_has_its_response() {
+    let (opens, gate) = crossbeam_channel::bounded::<()>(0);
+    let server = EventServer::builder().max_streams(1).handler_threads(33).bind("127.0.0.1:0").unwrap();
+    let handler = move |request: &Request| {
+        if request.path() == "/slow" {
+            let _ = gate.recv();
+        }
+        Response::text("page")
+    };
+    let server = server.spawn(handler).unwrap();
+    let mut clients = filled(&server);
+    for client in &mut clients {
+        client.send(&get("/slow"));
+    }
+    // Their handlers run.
+    std::thread::sleep(Duration::from_millis(100));
+    let mut other = send(server.local_addr(), get("/page"));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!other.has_something());
+    let start = std::time::Instant::now();
+    opens.send(()).unwrap();
+    other.reads_until("page");
+    assert!(start.elapsed() < Duration::from_millis(400), "waited {:?}", start.elapsed());
+    drop(opens);
+}
