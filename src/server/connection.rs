@@ -261,12 +261,13 @@ impl Connection {
     /// Handles the end of the client's bytes, or an error of the socket.
     pub(super) fn input_ended(&mut self, error: io::ErrorKind) -> Action {
         let is_end = error == io::ErrorKind::UnexpectedEof;
+        // A request that others follow is answered too: it cannot have a stream.
+        let is_followed = !self.input.is_empty();
         match &self.state {
-            State::Handling { may_stream: false, .. } if is_end && !self.input_ended => {
-                self.input_ended = true;
-                Action::AwaitHandler
+            State::Handling { may_stream, .. } if is_end && (!*may_stream || is_followed) => {
+                if std::mem::replace(&mut self.input_ended, true) { Action::Wait } else { Action::AwaitHandler }
             }
-            State::Handling { may_stream: false, .. } | State::Responding(_) if is_end => {
+            State::Responding(_) if is_end => {
                 self.input_ended = true;
                 Action::Wait
             }

@@ -232,6 +232,21 @@ fn requests_that_arrived_before_the_end_are_answered_as_far_as_they_are_whole() 
     });
 }
 
+#[test]
+fn reads_that_arrived_before_the_end_are_answered_if_the_first_one_is_slow() {
+    leaves_nothing(with_bodies(MAX_BODY), |server| {
+        let mut client = server.send(get("/wait") + &get("/") + &get("/"));
+        server.waits(1);
+        client.says_no_more();
+        responds(&mut server.send(get("/")), 200, "");
+        server.open();
+        for _ in 0..3 {
+            responds(&mut client, 200, "");
+        }
+        client.reads_the_end();
+    });
+}
+
 /// Place for two streams and a few more connections.
 #[test]
 fn an_idle_connection_makes_room_for_another() {
