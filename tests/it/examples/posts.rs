@@ -31,7 +31,7 @@ fn post_from(example: &Example, path: &str, body: &str, host: &str, origin: &str
 
 #[test]
 fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
-    for (name, stream, path, body, seen) in POSTS.into_iter().filter(|(name, ..)| *name != "hub") {
+    for (name, stream, path, body, seen) in POSTS.iter().filter(|(name, ..)| *name != "hub") {
         let mut command = Command::new(built_examples().join(name));
         command.args(["127.0.0.1:0", "events.example.org"]);
         let example = Example::run_as_it_is(command);
