@@ -1,4 +1,4 @@
-//! Who is online in the example chat, as another user sees it: every user joins once and leaves once, however they
+//! The online list of the example chat, as another user sees it: every user joins once and leaves once, however they
 //! leave.
 
 use std::collections::BTreeMap;

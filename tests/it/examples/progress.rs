@@ -9,9 +9,9 @@ fn start_job(progress: &Example, name: &str) -> (u16, String) {
 }
 
 /// Returns the fields of a job's event: number, name, state, percent, step.
-type Told = (u64, String, String, u64, String);
+type Update = (u64, String, String, u64, String);
 
-fn next_update(watcher: &mut Watcher) -> Told {
+fn next_update(watcher: &mut Watcher) -> Update {
     let event = watcher.next_event();
     let fields: serde_json::Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
     assert!(fields["time"].is_u64(), "{event}");
@@ -32,13 +32,13 @@ fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
 
     // Live until the third has failed, with all events of the other jobs meanwhile.
     let mut live = Watcher::new(&progress, "/events");
-    let mut all: Vec<Told> = Vec::new();
+    let mut all: Vec<Update> = Vec::new();
     while !all.last().is_some_and(|(job, _, state, ..)| *job == 3 && state == "failed") {
         all.push(next_update(&mut live));
     }
     let jobs: BTreeSet<u64> = all.iter().map(|(job, ..)| *job).collect();
     assert_eq!(jobs, BTreeSet::from([1, 2, 3]));
-    let third: Vec<Told> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
+    let third: Vec<Update> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
     let of_third = |state: &str, percent, step: &str| (3, name.into(), state.into(), percent, step.into());
     assert_eq!(third[0], of_third("queued", 0, "waiting for a free worker"));
     for (n, step) in ["reading"; 10].into_iter().chain(["checking"; 10]).chain(["converting"; 5]).enumerate() {
