@@ -1,19 +1,19 @@
-//! What a delivery costs: `cargo bench --features server --bench fanout`.
+//! Measures what a delivery costs: `cargo bench --features server --bench fanout`.
 //!
-//! Starts servers as processes of their own, opens streams to them on loopback, publishes, and prints tables. The
-//! columns: `write_to` on a thread for each stream; `write_in_background`, a few threads for all; `server`, the same behind an
-//! `EventServer`, whose sockets do not block; and the physical limit, one thread in a loop that writes the same bytes to
-//! one socket after the other, with nothing else to do.
+//! Starts each server as a process of its own, opens streams to it on loopback, publishes, and prints tables. The
+//! columns: `write_to` with a thread per stream; `write_in_background` with a few threads for all streams; `server`,
+//! the same behind an `EventServer`, whose sockets are non-blocking; and the physical limit, one thread in a loop that
+//! only writes the same bytes to one socket after the other.
 //!
-//! Processor time is the operating system's accounting of the server process. Its clients share the processors,
-//! so latencies are those of a machine that is busy with both ends. Ends by itself, in less than 3 minutes.
+//! Processor time is what the operating system counts for the server process. The clients share the processors, so the
+//! latencies are those of a machine that runs both ends. The benchmark ends by itself, in less than 3 minutes.
 //!
 //! `cargo bench --features server --bench fanout -- --against PROGRAM` measures this version and another build of the
-//! benchmark in turn, and prints the ratios; with `--only MODE` for one row, or for `publish`.
+//! benchmark in turn, and prints the ratios. `--only MODE` limits it to one row, or to `publish`.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
-    // Two descriptors for each stream, one in each process.
+    // Two descriptors per stream, one in each process.
     let descriptors = rlimit::increase_nofile_limit(20_000)?;
     assert!(descriptors > 6_000, "5,000 streams need more than {descriptors} open files: raise `ulimit -Hn`");
     let arguments: Vec<String> = std::env::args().collect();
@@ -30,28 +30,28 @@ fn main() {
     println!("this benchmark reads the accounting of Linux");
 }
 
-/// What both processes know.
+/// What both processes share.
 #[cfg(target_os = "linux")]
 mod shared {
     use std::time::{SystemTime, UNIX_EPOCH};
 
-    /// Bytes of an event's data.
+    /// The bytes of an event's data.
     pub const DATA: usize = 200;
-    /// Bytes of its frame.
+    /// The bytes of its frame.
     pub const FRAME: usize = DATA + "data: \n\n".len();
 
-    /// Nanoseconds that two processes count from the same moment.
+    /// Returns nanoseconds on a clock that both processes share.
     pub fn now() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64
     }
 
-    /// An event's data: when it was published, and padding.
+    /// Returns an event's data: the time at which it was published, and padding.
     pub fn data() -> String {
         format!("{:020}{}", now(), "x".repeat(DATA - 20))
     }
 }
 
-/// The process that is measured: one command a line on its standard input, one answer a line on its output.
+/// Runs the measured process, which reads one command per line from standard input and prints one response per line.
 #[cfg(target_os = "linux")]
 mod server {
     use std::io::{self, BufRead, BufReader, Read, Write};
@@ -69,7 +69,7 @@ mod server {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
 
-    /// Who delivers.
+    /// What delivers the events.
     #[derive(Clone)]
     enum Delivery {
         Published(Publisher),
@@ -111,10 +111,10 @@ mod server {
         commands(&delivery)
     }
 
-    /// A server of event streams and nothing else, as small as it can be.
+    /// Runs a minimal server of event streams.
     fn serve(mode: &str, delivery: &Delivery) -> io::Result<()> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        // Small, so that who does not read is found out in seconds and not in minutes.
+        // Small, so that a client that does not read is disconnected within seconds, not minutes.
         socket.set_send_buffer_size(64 * 1024)?;
         socket.set_tcp_nodelay(true)?;
         socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -170,7 +170,7 @@ mod server {
             let line = line?;
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
-                // Publishes this many, evenly, from a thread of its own.
+                // Publishes this many events, evenly, from a thread of its own.
                 ["paced", count, nanoseconds] => {
                     let (count, pause) = (count.parse::<u32>().unwrap(), nanoseconds.parse().unwrap());
                     let delivery = delivery.clone();
@@ -183,7 +183,7 @@ mod server {
                         }
                     });
                 }
-                // Publishes this many at once.
+                // Publishes this many events at once.
                 ["burst", count] => {
                     for _ in 0..count.parse::<u32>().unwrap() {
                         delivery.publish();
@@ -196,7 +196,7 @@ mod server {
         Ok(())
     }
 
-    /// Streams, processor time in ns, resident memory in bytes, threads in all, threads of the writers.
+    /// Streams, processor time in ns, resident memory in bytes, all threads, and writer threads.
     fn report(streams: usize) -> String {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         let cpu = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
@@ -210,7 +210,7 @@ mod server {
         format!("{streams} {cpu} {resident} {} {ours}", tasks.len())
     }
 
-    /// What one call of `publish` costs, in nanoseconds, while the writer threads deliver to nowhere.
+    /// Measures what one call of `publish` costs, in nanoseconds, while the writer threads write to nowhere.
     fn publish_costs() -> io::Result<()> {
         for handed_over in [false, true] {
             for subscribers in [1, 100, 1_000, 10_000] {
@@ -232,7 +232,7 @@ mod server {
                     publisher.publish(event);
                     costs.push(start.elapsed().as_nanos() as u64);
                     if handed_over {
-                        // Not faster than a program that does something else in between.
+                        // A program also does something else between two events.
                         thread::sleep(Duration::from_micros(200 + subscribers as u64));
                     }
                     for subscription in &mut held {
@@ -247,7 +247,7 @@ mod server {
     }
 }
 
-/// The process that measures.
+/// The measuring process.
 #[cfg(target_os = "linux")]
 mod bench {
     use std::io::{self, BufRead, BufReader, Read, Write};
@@ -264,10 +264,10 @@ mod bench {
 
     /// How long events are published at a steady pace.
     const PACED: Duration = Duration::from_secs(2);
-    /// How long as many are published as are read.
+    /// How long events are published as fast as they are read.
     const SATURATED: Duration = Duration::from_secs(1);
-    /// At the most so many frames are on their way to one client while saturated: below the queue's bound, and two
-    /// million to all together, which the slowest way of delivery has to finish too.
+    /// The maximum number of frames on their way to one client while saturated. It is below the queue's limit, and two
+    /// million for all clients together, which the slowest way of delivery must finish too.
     fn under_way(streams: usize) -> u64 {
         (2_000_000 / streams as u64).min(1_000)
     }
@@ -337,16 +337,16 @@ mod bench {
 
     struct Client {
         socket: TcpStream,
-        /// Bytes of the body so far.
+        /// The bytes of the body so far.
         bytes: u64,
-        /// The beginning of the frame that is not complete.
+        /// The beginning of an incomplete frame.
         partial: Vec<u8>,
     }
 
     impl Clients {
-        /// Streams whose heads have come. `first` is what comes with each head.
+        /// Opens streams and reads their response headers. `first` is what follows each.
         ///
-        /// Of HTTP/1.0, since chunks would have to be taken apart.
+        /// The requests are HTTP/1.0, so that there are no chunks to decode.
         fn connect(address: SocketAddr, streams: usize, first: &str) -> io::Result<Self> {
             Self::connect_with(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", address, streams, first)
         }
@@ -379,7 +379,7 @@ mod bench {
             Ok(Self { poll, clients, buffer: vec![0; 256 * 1024] })
         }
 
-        /// Reads what comes within this time; `each` gets the age of every frame, in ns, if ages are wanted.
+        /// Reads for this time. `each` gets the age of every frame, in ns, if ages are wanted.
         fn read(&mut self, wait: Duration, mut each: Option<&mut dyn FnMut(u64)>) -> io::Result<()> {
             let mut events = Events::with_capacity(1024);
             self.poll.poll(&mut events, Some(wait))?;
@@ -413,7 +413,7 @@ mod bench {
             self.clients.iter().map(|client| client.bytes / FRAME as u64).min().unwrap_or(0)
         }
 
-        /// Reads until all have as much, so that the ages of what comes then can be told.
+        /// Reads until all streams have received the same amount, so that the ages of later frames are defined.
         fn catch_up(&mut self) -> io::Result<()> {
             while self.frames() != self.slowest() * self.clients.len() as u64 {
                 self.read(Duration::from_millis(10), None)?;
@@ -450,18 +450,18 @@ mod bench {
         }
     }
 
-    /// What one way of delivery did with so many streams.
+    /// The results of one way of delivery with this many streams.
     struct Row {
         streams: usize,
         mode: &'static str,
-        /// Microseconds of processor time for one delivery.
+        /// Microseconds of processor time per delivery.
         paced_cpu: f64,
         saturated_cpu: f64,
         /// Milliseconds.
         latency: Latency,
         saturated: f64,
         threads: u64,
-        /// KiB of resident memory for a stream that has had no event, and one that has.
+        /// KiB of resident memory per stream: before its first event, and after it.
         idle_memory: f64,
         memory: f64,
     }
@@ -485,7 +485,7 @@ mod bench {
         eprintln!("... {what}");
     }
 
-    /// Events a second at a steady pace, so that about as much is delivered whatever the number of streams.
+    /// Returns the events per second at a steady pace. The deliveries are about equal whatever the number of streams.
     fn rate(streams: usize) -> u64 {
         match streams {
             1 => 1_000,
@@ -495,7 +495,8 @@ mod bench {
         }
     }
 
-    /// Publishes at a steady pace and reads it all; the server's processor time for a delivery in us, and the ages.
+    /// Publishes at a steady pace and reads it all. Returns the server's processor time per delivery in us, and the
+    /// ages.
     fn paced(server: &mut Server, clients: &mut Clients, rate: u64, time: Duration) -> io::Result<(f64, Latency)> {
         let (cpu, frames) = (server.report()?.cpu, clients.frames());
         let count = server.paced(rate, time)?;
@@ -511,7 +512,7 @@ mod bench {
         Ok(((server.report()?.cpu - cpu) as f64 / expected as f64 / 1e3, Latency::of(ages)))
     }
 
-    /// Fails when it is later: this benchmark ends by itself.
+    /// Fails after this point in time, so that the benchmark ends by itself.
     fn before_this_time(deadline: Instant) -> io::Result<bool> {
         if Instant::now() < deadline {
             Ok(true)
@@ -520,7 +521,8 @@ mod bench {
         }
     }
 
-    /// Publishes as fast as the slowest client reads; deliveries a second, and processor time for one in us.
+    /// Publishes as fast as the slowest client reads. Returns deliveries per second, and processor time per delivery in
+    /// us.
     fn saturated(server: &mut Server, clients: &mut Clients, time: Duration) -> io::Result<(f64, f64)> {
         let (cpu, frames, already) = (server.report()?.cpu, clients.frames(), clients.slowest());
         let (start, burst) = (Instant::now(), under_way(clients.clients.len()) / 2);
@@ -547,8 +549,8 @@ mod bench {
         if mode == "server" { ":\n" } else { "" }
     }
 
-    /// How long it takes until so many streams, opened at once, have their heads, and what each takes when it has had an
-    /// event, in KiB.
+    /// Measures how long this many streams, opened at once, take to get their response headers, and the KiB per stream
+    /// after its first event.
     fn burst(streams: usize) -> io::Result<(Duration, f64)> {
         progress(&format!("{streams} streams at once, server"));
         let mut server = Server::start("server")?;
@@ -565,7 +567,7 @@ mod bench {
         Ok((opened, (after.resident - before.resident) as f64 / streams as f64 / 1024.0))
     }
 
-    /// A server with so many streams, and what it was without them.
+    /// A server with this many streams, and its figures before it had any.
     fn set_up(mode: &str, streams: usize) -> io::Result<(Server, Clients, Report)> {
         set_up_program(&std::env::current_exe()?, mode, streams)
     }
@@ -581,10 +583,10 @@ mod bench {
         Ok((server, clients, before))
     }
 
-    /// The processor time of a delivery in parts of what the physical limit takes: the lower quartile, the middle and the
-    /// upper quartile of pairs that are measured one right after the other, since a machine is faster in one minute
-    /// than in the next.
-    fn beside_the_loop(mode: &str, streams: usize) -> io::Result<[f64; 3]> {
+    /// Returns the processor time per delivery as a multiple of what the physical limit takes: the lower quartile, the
+    /// median and the upper quartile. Each pair is measured back to back, since the speed of a machine drifts from
+    /// minute to minute.
+    fn relative_to_the_loop(mode: &str, streams: usize) -> io::Result<[f64; 3]> {
         progress(&format!("{streams} streams, {mode} and loop in turn"));
         let (mut server, mut clients, _) = set_up(mode, streams)?;
         let (mut limit, mut limits_clients, _) = set_up("loop", streams)?;
@@ -599,8 +601,8 @@ mod bench {
         Ok([PAIRS / 4, PAIRS / 2, PAIRS - 1 - PAIRS / 4].map(|n| ratios[n]))
     }
 
-    /// The middle of the ratios, and the interval that holds the true one with a probability of 95 %: of 21 independent
-    /// pairs, it lies between the 6th and the 16th.
+    /// Returns the median of the ratios, and the interval that contains the true one with a probability of 95 %: of 21
+    /// independent pairs, it lies between the 6th and the 16th.
     fn interval(mut ratios: Vec<f64>) -> String {
         assert_eq!(ratios.len(), PAIRS);
         ratios.sort_by(f64::total_cmp);
@@ -609,10 +611,10 @@ mod bench {
 
     const PAIRS: usize = 21;
 
-    /// Measures this version and another in turn, and prints what this one takes in parts of what the other takes.
+    /// Measures this version and another in turn, and prints the ratios.
     pub fn against(baseline: &str, only: Option<&str>) -> io::Result<()> {
         let (own, baseline) = (std::env::current_exe()?, Path::new(baseline));
-        println!("| streams | delivery | CPU each, paced | CPU each, saturated | saturated | KiB a stream |");
+        println!("| streams | delivery | CPU each, paced | CPU each, saturated | saturated | KiB per stream |");
         println!("|---:|---|---:|---:|---:|---:|");
         for (mode, streams) in [
             ("write_to", 1_000),
@@ -661,7 +663,7 @@ mod bench {
         let mut names = Vec::new();
         for pair in 0..PAIRS {
             progress(&format!("publish, pair {} of {PAIRS}", pair + 1));
-            // One behind the other: each takes all processors.
+            // One after the other: each uses all processors.
             let costs = |program| -> io::Result<Vec<String>> {
                 let mut server = Server::start_program(program, "publish")?;
                 (0..8).map(|_| server.answer()).collect()
@@ -702,21 +704,21 @@ mod bench {
         })
     }
 
-    /// 5,000 streams of the tiny_http adapter: their memory, and how many threads are ours.
+    /// Measures 5,000 streams of the tiny_http adapter: their memory, and the number of this crate's threads.
     fn tiny_http() -> io::Result<(f64, Report)> {
         const STREAMS: usize = 5_000;
         progress("5,000 streams of the tiny_http adapter");
         let mut server = Server::start("tiny_http")?;
         let address = server.answer()?.parse().expect("an address");
         let before = server.report()?;
-        // Whose connections go on after the stream, so that tiny_http has a thread for each.
+        // Their connections stay open after the stream, so tiny_http has a thread for each.
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let _clients = Clients::connect_with(request, address, STREAMS, "00000002\r\n:\n\r\n")?;
         let after = server.report()?;
         Ok(((after.resident - before.resident) as f64 / STREAMS as f64 / 1024.0, after))
     }
 
-    /// A stream that takes what the kernel holds for it, and not one byte more.
+    /// Opens a stream, and takes no more of it than the kernel buffers.
     fn never_reads(address: SocketAddr) -> io::Result<std::net::TcpStream> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.set_recv_buffer_size(4096)?;
@@ -736,10 +738,12 @@ mod bench {
         Ok(())
     }
 
-    /// The latencies of 500 streams of an `EventServer`, and of 500 of another among 1,000 clients who send heads that never
-    /// end, 1,000 whose bodies never end, 1,000 who never read, and 5,000 who hang up with a reset. In turn, for the same reason as `beside_the_loop`: of
-    /// all pairs the one in the middle, by the ratio of their 99th of a hundred. Shorter than the 10 s that a head or a body
-    /// may take.
+    /// Measures the latencies of 500 streams of an `EventServer`, and of 500 streams of another one among hostile
+    /// clients: 1,000 that send request headers slowly and never finish, 1,000 whose bodies never end, 1,000 that never
+    /// read, and 5,000 that reset their connection.
+    ///
+    /// Both are measured in turn, for the reason given at `relative_to_the_loop`, and the pair with the median ratio of
+    /// the p99 latencies counts. Each run is shorter than the 10 s that request headers or a body may take.
     fn among_hostile() -> io::Result<[Latency; 2]> {
         const PAIRS: usize = 7;
         const RATE: u64 = 100;
@@ -780,7 +784,7 @@ mod bench {
         Ok(pairs[PAIRS / 2])
     }
 
-    /// 1,000 clients, each of which begins so, and sends one more byte in each half second.
+    /// Starts 1,000 clients, each of which sends this beginning and then one more byte every half second.
     fn slow_clients(address: SocketAddr, start: &str, over: &AtomicBool) {
         let mut clients: Vec<_> =
             (0..1_000).map(|_| std::net::TcpStream::connect(address).expect("a connection")).collect();
@@ -788,7 +792,7 @@ mod bench {
             client.write_all(start.as_bytes()).expect("a connection");
         }
         while !over.load(SeqCst) {
-            // It fails when the server has hung up.
+            // It fails once the server has closed the connection.
             for client in &mut clients {
                 let _ = client.write(b"G");
             }
@@ -796,8 +800,8 @@ mod bench {
         }
     }
 
-    /// So many clients, one after the other within this time, that hang up with a reset: right behind their heads, or in the
-    /// middle of them.
+    /// Starts this many clients, one after the other within this time, that reset their connection right after the
+    /// request headers or in the middle of them.
     fn resets(address: SocketAddr, clients: u32, time: Duration) {
         let start = Instant::now();
         for n in 0..clients {
@@ -810,10 +814,11 @@ mod bench {
         }
     }
 
-    /// Latencies, and of what.
+    /// The latencies, and what they belong to.
     type Stalled = Vec<(&'static str, Latency)>;
 
-    /// The p99 of 900 streams without and with 100 others that never read: while those hang, and after their end.
+    /// Measures the p99 latency of 900 streams without and with 100 others that never read: while those are blocked,
+    /// and after they were disconnected.
     fn stalled() -> io::Result<(Stalled, Report, Report)> {
         const RATE: u64 = 100;
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -846,7 +851,7 @@ mod bench {
 
     pub fn run() -> io::Result<()> {
         let start = Instant::now();
-        // Runs beside all others: 1,000 streams that nothing is published to.
+        // Stays open during all other measurements: 1,000 streams that receive no event.
         let mut idle = Server::start("write_in_background")?;
         let idle_address = idle.answer()?.parse().expect("an address");
         let _idle_clients = Clients::connect(idle_address, 1_000, "")?;
@@ -858,12 +863,13 @@ mod bench {
                 rows.push(measure(mode, streams)?);
             }
         }
-        let beside_the_loop = [("write_in_background", 1_000, 1.3), ("server", 1_000, 1.15), ("server", 5_000, 1.15)]
-            .map(|(mode, streams, wanted)| (mode, streams, wanted, beside_the_loop(mode, streams)));
+        let relative_to_the_loop =
+            [("write_in_background", 1_000, 1.3), ("server", 1_000, 1.15), ("server", 5_000, 1.15)]
+                .map(|(mode, streams, wanted)| (mode, streams, wanted, relative_to_the_loop(mode, streams)));
         let (stalled, before_stalled, after_stalled) = stalled()?;
         let [quiet, among_hostile] = among_hostile()?;
         let (tiny_http_memory, tiny_http) = tiny_http()?;
-        // As many as the limit of open files bears.
+        // As many as the limit on open files allows.
         let descriptors = rlimit::increase_nofile_limit(20_000)? as usize;
         let most = (descriptors.saturating_sub(1_500) / 1_000 * 1_000).min(18_000);
         let bursts = [10_000.min(most), most].map(|streams| burst(streams).map(|burst| (streams, burst)));
@@ -916,7 +922,7 @@ mod bench {
         }
         println!("\n| 100 events/s to | p50 | p99 | max |");
         println!("|---|---:|---:|---:|");
-        let servers = [("500 streams of a server", quiet), ("and 8,000 that mean harm", among_hostile)];
+        let servers = [("500 streams of a server", quiet), ("and 8,000 hostile clients", among_hostile)];
         for (what, latency) in stalled.iter().chain(&servers) {
             println!("| {what} | {:.1} ms | {:.1} ms | {:.1} ms |", latency.p50, latency.p99, latency.max);
         }
@@ -927,7 +933,7 @@ mod bench {
         let (threads, writers) = (row("write_to", 1_000), row("write_in_background", 1_000));
         println!("\nRatios in this run, and what they should be:\n");
         println!(
-            "* 1,000 streams, CPU a delivery, write_in_background / write_to: {:.2} (0.6)",
+            "* 1,000 streams, CPU per delivery, write_in_background / write_to: {:.2} (0.6)",
             writers.paced_cpu / threads.paced_cpu
         );
         println!(
@@ -937,7 +943,7 @@ mod bench {
         let ratio = row("write_in_background", 100).saturated / row("write_to", 100).saturated;
         println!("* 100 streams, saturated, write_in_background / write_to: {ratio:.1} (2)");
         println!(
-            "* 5,000 streams of the tiny_http adapter: {:.1} KiB each (24), {} threads of ours (8), {} of tiny_http's",
+            "* 5,000 streams of the tiny_http adapter: {:.1} KiB each (24), {} of this crate's threads (8), {} of tiny_http's",
             tiny_http_memory,
             tiny_http.writers,
             tiny_http.threads - tiny_http.writers,
@@ -946,27 +952,30 @@ mod bench {
             "* 5,000 streams in the background: {:.1} KiB each before their first event",
             row("write_in_background", 5_000).idle_memory
         );
-        for (mode, streams, wanted, ratios) in beside_the_loop {
+        for (mode, streams, wanted, ratios) in relative_to_the_loop {
             let [low, middle, high] = ratios?;
             println!(
-                "* {streams} streams, CPU a delivery, {mode} / loop: {middle:.2} ({wanted}), quartiles {low:.2} and {high:.2}"
+                "* {streams} streams, CPU per delivery, {mode} / loop: {middle:.2} ({wanted}), quartiles {low:.2} and {high:.2}"
             );
         }
         for burst in bursts {
             let (streams, (opened, memory)) = burst?;
             println!(
-                "* {streams} streams of a server, opened at once: all heads after {:.1} s (10,000: 10), {memory:.1} KiB each after an event (3)",
+                "* {streams} streams of a server, opened at once: all response headers after {:.1} s (10,000: 10), {memory:.1} KiB each after an event (3)",
                 opened.as_secs_f64()
             );
         }
         println!(
-            "* p99 of 500 streams of a server among 8,000 that mean harm / without them: {:.2} (1.5)",
+            "* p99 of 500 streams of a server among 8,000 hostile clients / without them: {:.2} (1.5)",
             among_hostile.p99 / quiet.p99
         );
         println!("* publish to 1,000 in the background: {} ns each (250)", publish[6].2 / 1_000);
-        println!("* p99 of 900 while 100 others hang / without them: {:.2} (1.5)", stalled[1].1.p99 / stalled[0].1.p99);
         println!(
-            "* when those are ended: {} threads of ours, {:.1} MiB resident, before they came {:.1} MiB",
+            "* p99 of 900 while 100 others are blocked / without them: {:.2} (1.5)",
+            stalled[1].1.p99 / stalled[0].1.p99
+        );
+        println!(
+            "* after those have ended: {} of this crate's threads, {:.1} MiB resident, before they came {:.1} MiB",
             after_stalled.writers,
             after_stalled.resident as f64 / 1024.0 / 1024.0,
             before_stalled.resident as f64 / 1024.0 / 1024.0,

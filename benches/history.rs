@@ -1,4 +1,4 @@
-//! What a history costs: `cargo bench --bench history`. Ends by itself within half a minute.
+//! Measures what a history costs: `cargo bench --bench history`. Ends by itself within half a minute.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use server_sent_events::{History, Publisher};
 
-/// Nanoseconds, the middle one and the 99th of a hundred.
+/// Returns the median and the p99, in nanoseconds.
 fn middle_and_p99(mut times: Vec<u64>) -> (u64, u64) {
     times.sort_unstable();
     (times[times.len() / 2], times[times.len() * 99 / 100])
@@ -27,7 +27,7 @@ fn publisher(history: Option<History>) -> Publisher {
     }
 }
 
-/// One publish to 1,000 subscribers, without a history and with one, in turn.
+/// Measures one publish to 1,000 subscribers, without a history and with one, in turn.
 fn publish() -> (u64, u64) {
     let publishers = [None, Some(History::new())].map(publisher);
     let mut held = publishers
@@ -47,7 +47,7 @@ fn publish() -> (u64, u64) {
     (without, with)
 }
 
-/// From `open` to the first byte, with so many events to replay, in a history of 100 channels that are full.
+/// Measures the time from `open` to the first byte, with this many events to replay, in a history of 100 full channels.
 fn resume(publisher: &Publisher, events: usize) -> (u64, u64) {
     let mut times = Vec::new();
     for _ in 0..500 {
@@ -64,19 +64,19 @@ fn resume(publisher: &Publisher, events: usize) -> (u64, u64) {
     middle_and_p99(times)
 }
 
-/// What one publish takes while others resume 100 channels each, again and again, and while nobody does.
-fn publish_beside_resumes(publisher: &Publisher, resumes: bool) -> (u64, u64) {
+/// Measures one publish while other subscribers resume in 100 channels each, again and again, and while none does.
+fn publish_during_resumes(publisher: &Publisher, resumes: bool) -> (u64, u64) {
     let over = AtomicBool::new(false);
     let channels: Vec<String> = (0..100).map(|n| format!("channel {n}")).collect();
     thread::scope(|threads| {
         if resumes {
             threads.spawn(|| {
-                // The oldest id of all: everything that is kept is newer.
+                // The oldest ID: every retained event is newer.
                 let id = publisher.last_event_id().map(|id| format!("{}-0", id.split('-').next().expect("an epoch")));
                 for _ in 0..100 {
                     let builder = publisher.subscription(()).channels(&channels).last_event_id(id.clone());
                     let mut subscription = builder.open().expect("room");
-                    // All of it: a replay is taken slice by slice, as it is read.
+                    // All of it: a replay is fetched batch by batch, as it is read.
                     while subscription.try_recv().is_ok() {}
                 }
                 over.store(true, SeqCst);
@@ -104,20 +104,24 @@ fn main() -> io::Result<()> {
     }
     eprintln!("... resume");
     let (none, some) = (resume(&full, 0), resume(&full, 1_000));
-    eprintln!("... publish beside resumes");
-    let (alone, beside) = (publish_beside_resumes(&full, false), publish_beside_resumes(&full, true));
+    eprintln!("... publish during resumes");
+    let (alone, during) = (publish_during_resumes(&full, false), publish_during_resumes(&full, true));
     let us = |ns: u64| ns as f64 / 1e3;
     let ratio = with as f64 / without as f64;
     println!("\n| what | median | p99 |\n|---|---:|---:|");
     println!("| publish to 1,000 subscribers, without a history | {:.1} us | |", us(without));
     println!("| publish to 1,000 subscribers, with one | {:.1} us, {ratio:.2} of it (1.3) | |", us(with));
-    println!("| resume with nothing to replay, of 200,000 events kept | {:.1} us | {:.1} us |", us(none.0), us(none.1));
+    println!(
+        "| resume with nothing to replay, of 200,000 retained events | {:.1} us | {:.1} us |",
+        us(none.0),
+        us(none.1)
+    );
     println!("| resume with 1,000 events, to the first byte | {:.1} us (1,000) | {:.1} us |", us(some.0), us(some.1));
     println!("| publish to one channel | {:.1} us | {:.1} us |", us(alone.0), us(alone.1));
     println!(
-        "| the same while 100 clients resume 100 channels each | {:.1} us | {:.1} us (1,000) |",
-        us(beside.0),
-        us(beside.1)
+        "| publish to one channel while 100 clients resume 100 channels each | {:.1} us | {:.1} us (1,000) |",
+        us(during.0),
+        us(during.1)
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! What a history holds stays within its bytes, by the allocator's word.
+//! A history stays within its byte limit, as measured by the allocator.
 //!
-//! One test: the allocator counts the whole process. `HISTORY_EVENTS` says how many events it publishes at the most; the
-//! default is for every day.
+//! One test: the allocator counts the whole process. `HISTORY_EVENTS` is the maximum number of events that it
+//! publishes; the default is for everyday use.
 
 use std::alloc::System;
 
@@ -16,7 +16,8 @@ fn held(region: &Region<'_, System>) -> usize {
     change.bytes_allocated - change.bytes_deallocated
 }
 
-/// Publishes by this, and sees that what is held in the end is within the bound, and not far below what is counted.
+/// Publishes with this closure. Checks that the memory held in the end is within the limit, and not far below what is
+/// counted.
 #[track_caller]
 fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
     let region = Region::new(ALLOCATOR);
@@ -37,13 +38,13 @@ fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
 fn a_history_stays_within_its_bytes() {
     const MIB: usize = 1024 * 1024;
     let events: usize = std::env::var("HISTORY_EVENTS").map_or(100_000, |events| events.parse().unwrap());
-    // Many channels with one event each, floors included.
+    // Many channels with one event each, which become channels without an event.
     stays_within(4 * MIB, |publisher| {
         for n in 0..events {
             publisher.publish_to(format!("channel {n}"), "x");
         }
     });
-    // The same channels again and again, in turn the busiest.
+    // The same channels again and again; each is the busiest in turn.
     stays_within(2 * MIB, |publisher| {
         for channel in 0..100 {
             for n in 0..events / 200 {
@@ -51,7 +52,7 @@ fn a_history_stays_within_its_bytes() {
             }
         }
     });
-    // Large events, events in many channels, closures, own ids.
+    // Large events, events in many channels, closures, the application's own IDs.
     stays_within(2 * MIB, |publisher| {
         let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
         for n in 0..events / 50 {

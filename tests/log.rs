@@ -1,7 +1,7 @@
-//! What an operator must know is logged: each kind at once, few lines, and nothing of any event.
+//! The log has what an operator must know: each kind at once, few lines, and nothing of any event.
 #![cfg(feature = "log")]
 
-#[allow(dead_code)] // it uses some of them
+#[allow(dead_code)] // it uses only some of them
 mod common;
 
 use std::io;
@@ -13,7 +13,7 @@ use server_sent_events::Publisher;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps the lines, and publishes each, as a log viewer does: so it is not called under a lock.
+/// Keeps the lines, and publishes each one, as a log viewer does. So it must not be called under a lock.
 struct Keeps(Publisher);
 
 impl Log for Keeps {
@@ -35,7 +35,7 @@ fn logs(text: &str) {
     eventually("it is logged", || LINES.lock().unwrap().iter().any(|line| line.starts_with(text)));
 }
 
-/// One test: there is one logger for the process.
+/// One test: there is one logger per process.
 #[test]
 fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
     let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();

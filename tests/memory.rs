@@ -1,7 +1,7 @@
-//! What came and went leaves the memory where it was.
+//! Subscribers, channels and events that are gone leave no memory behind.
 //!
-//! One test, and without the test harness: the allocator counts the whole process, and the harness's own thread allocates
-//! about a kilobyte at a time of its choice.
+//! One test, and without the test harness: the allocator counts the whole process, and the harness's own thread
+//! allocates about a kilobyte at any time.
 
 use std::alloc::System;
 
@@ -11,7 +11,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The bytes that are held more than at the region's start.
+/// Returns how many bytes are held more than at the region's start.
 fn held(region: &Region<'_, System>) -> isize {
     let change = region.change();
     change.bytes_allocated as isize - change.bytes_deallocated as isize
@@ -28,7 +28,7 @@ fn what_came_and_went_leaves_the_memory_where_it_was() {
     drop(publisher.subscribe().unwrap().try_recv());
     let region = Region::new(ALLOCATOR);
 
-    // 100,000 channels, 100 at a time, each with an event that nobody takes.
+    // 100,000 channels, 100 at a time, each with an event that is never received.
     for round in 0..1_000 {
         let names = (0..100).map(|n| format!("channel {}", round * 100 + n)).collect::<Vec<_>>();
         let subscriptions: Vec<_> = names.chunks(50).map(|names| publisher.subscribe_to(names).unwrap()).collect();
@@ -47,7 +47,7 @@ fn what_came_and_went_leaves_the_memory_where_it_was() {
     drop(all);
     assert!(held(&region).abs() < 1_000, "100,000 channels at once left {} bytes", held(&region));
 
-    // A subscriber that never reads, more than once over its bound; its subscription still exists.
+    // A subscriber that never reads, more than once over its limit; its subscription still exists.
     let stalled = publisher.subscribe().unwrap();
     let with_one = held(&region);
     for _ in 0..10_000 {
@@ -59,7 +59,7 @@ fn what_came_and_went_leaves_the_memory_where_it_was() {
     drop(stalled);
     assert!(held(&region).abs() < 1_000, "a stalled subscriber left {} bytes", held(&region));
 
-    // A subscriber that has had an event: the queue's first block of 31 items, and the entry itself.
+    // A subscriber that has had an event: the queue's first block of 31 payloads, and the entry itself.
     let mut quiet = publisher.subscribe().unwrap();
     publisher.publish("x");
     assert!(quiet.try_recv().is_ok());

@@ -1,9 +1,9 @@
-//! A thread that cannot be started is an error to the caller, or survived; never an abort.
+//! If a thread cannot be started, the caller gets an error or the publisher goes on; the process never aborts.
 //!
 //! One test: it takes the address space away from the whole process.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
-#[allow(dead_code)] // it uses some of them
+#[allow(dead_code)] // it uses only some of them
 mod common;
 
 use std::fs;
@@ -15,14 +15,14 @@ use common::{Watchdog, eventually};
 use rlimit::Resource;
 use server_sent_events::Publisher;
 
-/// Bytes of address space that the process has.
+/// Returns how many bytes of address space the process has.
 fn address_space() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// The stack of a writer thread: far more than anything else needs, so that taking the address space for it away
-/// concerns nothing else.
+/// The stack of a writer thread: far more than anything else needs, so that only a writer thread lacks the address
+/// space.
 const STACK: usize = 1 << 30;
 
 /// Leaves too little for the stack of another writer thread.
@@ -36,7 +36,7 @@ fn threads_again() {
     Resource::AS.set(hard, hard).unwrap();
 }
 
-/// Knows when it is dropped, and hangs in a write as long as another holds its gate.
+/// A writer that records its drop, and is blocked in a write as long as the test holds its gate.
 struct Gate(Arc<()>);
 
 impl io::Write for Gate {
@@ -63,7 +63,7 @@ fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert_eq!((publisher.stats().subscribers, Arc::strong_count(&dropped)), (0, 1));
 
-    // Once there are threads, the publisher works; and goes on when no further one can be started.
+    // Once there are threads, the publisher works, and goes on if it cannot start another one.
     let open = || publisher.subscription(()).initial_data(["x"]).open().unwrap();
     open().write_in_background(io::sink()).unwrap();
     eventually("both are started", || publisher.stats().subscribers == 1);
@@ -73,7 +73,7 @@ fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
     for _ in 0..4 {
         open().write_in_background(Gate(Arc::clone(&gate))).unwrap();
     }
-    // Ten looks of the supervisor, each of which wants one more thread.
+    // Ten rounds of the supervisor, each of which needs one more thread.
     std::thread::sleep(Duration::from_millis(100));
     held.clear();
     publisher.close();

@@ -1,7 +1,7 @@
-//! Bodies of many clients at once: their memory has a limit over all, and they leave threads for others.
+//! Bodies of many clients at once: their total memory has a limit, and they leave threads for other requests.
 #![cfg(all(feature = "server", target_os = "linux"))]
 
-#[allow(dead_code)] // some of it is for other tests
+#[allow(dead_code)] // other tests use the rest
 mod common;
 
 use std::alloc::System;
@@ -29,7 +29,7 @@ fn allocated() -> usize {
 const MAX_BODY: usize = 60_000;
 const BUDGET: usize = 100_000;
 
-/// A server whose budget is less than two bodies, and whose clients may take their time.
+/// Returns a server whose budget is less than two bodies, and whose clients may take their time.
 fn settings() -> EventServerBuilder {
     let settings = with_bodies(MAX_BODY).max_body_memory(BUDGET);
     settings.body_read_timeout(Duration::from_secs(600)).header_read_timeout(Duration::from_secs(600))
@@ -39,7 +39,7 @@ fn body(size: usize) -> String {
     "x".repeat(size)
 }
 
-/// A `POST` of which so much of the body of the largest size is sent.
+/// Returns a `POST` that sends this much of a body of the largest size.
 fn begun(size: usize) -> String {
     post("/", &format!("Content-Length: {MAX_BODY}"), &body(size))
 }
@@ -48,24 +48,24 @@ fn begun(size: usize) -> String {
 fn if_the_memory_is_used_up_the_slowest_body_is_rejected() {
     leaves_nothing(settings(), |server| {
         let mut slow = server.send(begun(10_000));
-        // Its bytes have been read when a later client has its response.
+        // The server has read its bytes once a later client has its response.
         responds(&mut server.send(get("/")), 200, "");
         let mut quicker = server.send(begun(50_000));
         responds(&mut server.send(get("/")), 200, "");
         responds(&mut server.send(post_whole("/", &body(45_000))), 200, &body(45_000));
         rejects(&mut slow, 408);
-        // The other one had no need to go.
+        // The other one could stay.
         quicker.send(&body(10_000));
         responds(&mut quicker, 200, &body(MAX_BODY));
     });
 }
 
 #[test]
-fn if_no_other_body_can_be_rejected_the_last_one_is_sent_away() {
+fn if_no_other_body_can_be_rejected_the_last_one_is_rejected() {
     leaves_nothing(settings(), |server| {
         let mut first = server.send(post_whole("/wait", &body(MAX_BODY)));
         server.waits(1);
-        // A body counts until the handler has responded, however long it has arrived.
+        // A body counts until the handler has responded, however long ago it arrived.
         for _ in 0..3 {
             rejects(&mut server.send(post_whole("/", &body(50_000))), 503);
         }
@@ -112,7 +112,7 @@ fn a_client_that_leaves_gives_its_memory_back() {
     });
 }
 
-/// Neither their number nor their size makes more of it.
+/// Neither their number nor their size adds another thread.
 #[test]
 fn the_memory_of_all_bodies_has_a_limit() {
     const CLIENTS: usize = 200;
@@ -137,7 +137,7 @@ fn the_memory_of_all_bodies_has_a_limit() {
     });
 }
 
-/// What a client sends behind a request that is not answered yet is no body, and needs a limit of its own.
+/// Bytes that a client sends after an unanswered request are not a body, and need a limit of their own.
 #[test]
 fn the_memory_of_what_is_read_ahead_has_a_limit() {
     const CLIENTS: usize = 200;
@@ -203,7 +203,7 @@ fn one_handler_thread_is_enough_for_posts() {
     });
 }
 
-/// A withdrawn call must not keep its place among the posts that run at a time.
+/// A withdrawn call must not keep its place among the posts that run at the same time.
 #[test]
 fn posts_whose_clients_leave_free_their_threads() {
     leaves_nothing(with_bodies(MAX_BODY).handler_threads(2), |server| {
@@ -217,7 +217,7 @@ fn posts_whose_clients_leave_free_their_threads() {
     });
 }
 
-/// A thousand slow bodies, and those who mean well notice nothing.
+/// Among a thousand slow bodies, well-behaved clients notice nothing.
 #[test]
 fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -250,7 +250,7 @@ fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
         let each = allocated().saturating_sub(before) / slow.len();
         println!("{each} bytes per slow body");
         assert!(each < 16 * 1024, "{each}");
-        // None of them was in anybody's way.
+        // None of them delayed another client.
         let mut first = slow.swap_remove(0);
         first.send(&body(MAX_BODY - 101));
         responds(&mut first, 200, &body(MAX_BODY));
@@ -286,7 +286,7 @@ fn a_large_response_holds_up_nobody() {
             client.reads_head();
             longest = longest.max(start.elapsed());
         }
-        println!("at most {longest:?} beside a response that took {:?}", reader.join().unwrap());
+        println!("at most {longest:?} during a response that took {:?}", reader.join().unwrap());
         assert!(longest < Duration::from_secs(1), "{longest:?}");
     });
 }

@@ -1,11 +1,11 @@
-//! Clients that do not read hold no memory but what is limited, however large the events and however long the replay.
+//! Clients that do not read occupy a limited amount of memory, however large the events and however long the replay.
 //!
-//! Without the test harness, since the resident memory of the whole process is measured. The clients are a process of their
-//! own: this program again, with an address in its environment. `SLOW_CLIENTS` says how many there are; with it all
-//! limits have their defaults, without it a quarter of those.
+//! The test runs without the test harness, since it measures the resident memory of the whole process. The clients run
+//! in a process of their own: this program again, with an address in its environment. `SLOW_CLIENTS` is their number;
+//! if it is set, all limits have their defaults, otherwise a quarter of those.
 
 #[cfg(all(feature = "server", target_os = "linux"))]
-#[allow(dead_code)] // it uses some of them
+#[allow(dead_code)] // it uses only some of them
 mod common;
 
 #[cfg(not(all(feature = "server", target_os = "linux")))]
@@ -13,7 +13,7 @@ fn main() {}
 
 #[cfg(all(feature = "server", target_os = "linux"))]
 fn main() {
-    // Two descriptors for each stream, one in each process.
+    // Two descriptors per stream, one in each process.
     rlimit::increase_nofile_limit(4_096).unwrap();
     match std::env::var(clients::ADDRESS) {
         Ok(address) => clients::run(address.parse().unwrap()),
@@ -21,7 +21,7 @@ fn main() {
     }
 }
 
-/// The process whose memory is measured.
+/// Runs the process whose memory is measured.
 #[cfg(all(feature = "server", target_os = "linux"))]
 mod server {
     use std::io::{BufRead, BufReader, Write};
@@ -37,8 +37,8 @@ mod server {
     const MIB: usize = 1 << 20;
     const KIB: usize = 1 << 10;
 
-    /// The most MiB that the history holds, and as many events of 1 MB, and the most that slow streams hold besides. All are
-    /// the defaults if this is to take long.
+    /// The maximum MiB of the history, which is also its number of 1 MB events, and the maximum MiB of slow streams in
+    /// addition. With `SLOW_CLIENTS` all of them are the defaults.
     fn size() -> usize {
         if std::env::var_os(CLIENTS).is_some() { 64 } else { 16 }
     }
@@ -90,7 +90,7 @@ mod server {
             Self { publisher, _server: server, process, commands, answers, events: 0 }
         }
 
-        /// Gives the clients a command, and waits until it is done.
+        /// Sends the clients a command, and waits until it is done.
         #[track_caller]
         fn command(&mut self, command: &str) {
             writeln!(self.commands, "{command}").unwrap();
@@ -104,7 +104,7 @@ mod server {
             assert_eq!(answer, "done\n", "the clients failed");
         }
 
-        /// Publishes an event whose data has this length, and no other has. Returns its ID.
+        /// Publishes an event whose data has this length, which no other event has. Returns its ID.
         fn publish(&mut self, len: usize) -> String {
             self.events += 1;
             let receipt = self.publisher.publish(format!("{}{:08}", "x".repeat(len - 8), self.events));
@@ -124,14 +124,14 @@ mod server {
         }
     }
 
-    /// A line of `/proc/self/status`, in bytes.
+    /// Returns a line of `/proc/self/status`, in bytes.
     fn status(name: &str) -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
     }
 
-    /// Has the kernel measure the peak of the resident memory from here on, and returns what it is.
+    /// Makes the kernel measure the peak of the resident memory from here on. Returns the current value.
     fn start_measuring() -> usize {
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         status("VmRSS")
@@ -164,7 +164,7 @@ mod server {
         eventually("the first streams have gone", || scene.publisher.stats().subscribers == streams);
         let disconnected = scene.publisher.stats().ended.queue_full;
         scene.command(&format!("read {} {}", size(), size() * 1_000_000));
-        assert_eq!(scene.publisher.stats().ended.queue_full, disconnected, "somebody was too slow");
+        assert_eq!(scene.publisher.stats().ended.queue_full, disconnected, "another stream was too slow");
         let history = scene.publisher.stats().history.bytes;
         scene.fill_history();
         has_grown_by_at_most(history + large + per_stream, before);
@@ -177,7 +177,7 @@ mod server {
         for _ in 0..ROUNDS {
             let start = scene.publisher.last_event_id().unwrap();
             let ids = scene.fill_history();
-            // Each resumes before another of the events, and holds that one.
+            // Each resumes before a different event, and holds that one.
             let resume_after = std::iter::once(&start).chain(&ids[..size() - 1]);
             scene.command(&resume_after.fold("stall".to_owned(), |command, id| command + " " + id));
         }
@@ -185,8 +185,8 @@ mod server {
         let history = scene.publisher.stats().history.bytes;
         let limit = size() * MIB;
         has_grown_by_at_most(history + limit + ROUNDS * size() * 128 * KIB + 8 * MIB, before);
-        assert!(scene.publisher.stats().ended.queue_full > 0, "nobody was disconnected");
-        // Who comes now is served as ever.
+        assert!(scene.publisher.stats().ended.queue_full > 0, "no stream was disconnected");
+        // A new client is served as usual.
         let start = scene.publisher.last_event_id().unwrap();
         scene.command(&format!("open {start}"));
         scene.publish(1_000_000);
@@ -194,7 +194,7 @@ mod server {
     }
 }
 
-/// The process of the clients: obeys one command a line.
+/// Runs the process of the clients, which obeys one command per line.
 #[cfg(all(feature = "server", target_os = "linux"))]
 mod clients {
     use std::io::{BufRead, BufReader, Read, Write};
@@ -205,7 +205,7 @@ mod clients {
     pub const ADDRESS: &str = "SLOW_CLIENTS_OF";
     pub const CLIENTS: &str = "SLOW_CLIENTS";
 
-    /// How many clients there are; one of ten reads.
+    /// The number of clients; one in ten reads.
     pub fn count() -> usize {
         std::env::var(CLIENTS).map_or(100, |clients| clients.parse().unwrap())
     }
@@ -229,7 +229,7 @@ mod clients {
                         reader.wanted.send((events, bytes)).unwrap();
                     }
                     for reader in &readers {
-                        reader.done.recv().expect("a reader lost something");
+                        reader.done.recv().expect("a reader lost an event");
                     }
                 }
                 ["stall", ref ids @ ..] => {
@@ -240,7 +240,7 @@ mod clients {
                     }
                     stalled.append(&mut clients);
                 }
-                _ => panic!("no command: {line}"),
+                _ => panic!("unknown command: {line}"),
             }
             println!("done");
         }
@@ -248,7 +248,7 @@ mod clients {
 
     /// A client that reads as fast as it can.
     struct Reader {
-        /// How many events it is to read, of how many bytes of data.
+        /// The number of events that it must read, and the bytes of data in each.
         wanted: mpsc::Sender<(usize, usize)>,
         done: mpsc::Receiver<()>,
     }
@@ -276,7 +276,7 @@ mod clients {
         }
     }
 
-    /// Asks for a stream without chunks, on a connection for which the kernel keeps little unless it is read.
+    /// Requests a stream without chunks, on a connection for which the kernel buffers little unless it is read.
     fn connect(address: SocketAddr, id: &str, reads: bool) -> TcpStream {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         if !reads {
@@ -288,7 +288,7 @@ mod clients {
         socket
     }
 
-    /// Reads the next event's data, and returns its number and its length.
+    /// Reads the next event's data. Returns its number and its length.
     fn next_data(stream: &mut impl BufRead) -> (u64, usize) {
         let mut line = String::new();
         loop {

@@ -1,10 +1,10 @@
-//! Clients that never read cost a bounded amount of memory, and a healthy one nothing.
+//! Clients that never read cost a bounded amount of memory, and do not affect a healthy client.
 //!
-//! One test: the memory of the whole process is measured. `STALLED_EVENTS` says how many events are published; the default
-//! is for every day.
+//! One test: the memory of the whole process is measured. `STALLED_EVENTS` is the number of events that it publishes;
+//! the default is for everyday use.
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code)] // it uses some of them
+#[allow(dead_code)] // it uses only some of them
 mod common;
 
 use std::io::{BufRead, BufReader};
@@ -17,20 +17,20 @@ use common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::{BackgroundOptions, EndCause, Overflow, Publisher};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// A number of KiB that Linux tells of this process.
+/// Returns a number of KiB that Linux reports for this process.
 fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-/// The two ends of a connection over loopback: the client's, and the one to write to.
+/// Returns the two ends of a connection over loopback: the client's, and the one to write to.
 fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (client, listener.accept().unwrap().0)
 }
 
-/// The same, where the kernel does not hold much: the client hangs soon.
+/// Returns a connection for which the kernel buffers little: its writer is soon blocked.
 fn small_connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(4_096).unwrap();
@@ -48,7 +48,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let start = memory("VmRSS");
 
-    // Half of them as everybody is by default; the others lose the oldest, so that only their socket can end them.
+    // Half of them have the default policy; the others drop the oldest, so that only their socket can end them.
     let (ended, end) = channel();
     let clients = [Overflow::Disconnect, Overflow::DropOldest].repeat(50).into_iter().map(|overflow| {
         let (client, connection) = small_connection(&listener);
@@ -66,7 +66,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     });
     let clients: Vec<TcpStream> = clients.collect();
 
-    // The healthy one sets the pace, or nobody could keep up with a loop that publishes.
+    // The healthy client sets the pace: without it, no client could keep up with a loop that publishes.
     let (healthy, connection) = connection(&listener);
     let subscription = publisher.subscription(()).overflow(Overflow::Block(Duration::from_secs(3_600))).open().unwrap();
     subscription.write_in_background(connection).unwrap();
@@ -75,7 +75,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
         while stream.read_until(b'\n', &mut line).unwrap() > 0 {
             if let Some(data) = line.strip_prefix(b"data: ") {
                 let number = std::str::from_utf8(&data[..10]).unwrap().parse();
-                assert_eq!(number, Ok(next), "a hole in the healthy stream");
+                assert_eq!(number, Ok(next), "an event is missing in the healthy stream");
                 next += 1;
             }
             line.clear();
@@ -87,7 +87,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
         // With "data: " and the line feeds, 200 bytes.
         publisher.publish(format!("{number:010}{:x<182}", ""));
     }
-    let causes: Vec<_> = (0..clients.len()).map(|_| end.recv_timeout(PATIENCE).expect("not all are ended")).collect();
+    let causes: Vec<_> = (0..clients.len()).map(|_| end.recv_timeout(PATIENCE).expect("not all have ended")).collect();
     assert_eq!(publisher.stats().subscribers, 1);
     publisher.close();
     assert_eq!(reader.join().unwrap(), events);
@@ -100,7 +100,7 @@ fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     eventually("nothing is left", || publisher.stats().ended.closed == 1);
 
     let most = memory("VmHWM") - start;
-    println!("{events} events: {most} KiB at the most; {full} ended with a full queue, {timed_out} in a write");
+    println!("{events} events: {most} KiB at most; {full} ended with a full queue, {timed_out} in a write");
     assert!(most < 64 * 1024, "{most} KiB");
     drop(clients);
 }

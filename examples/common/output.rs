@@ -1,6 +1,6 @@
-//! Output of the examples that never fails: `println!` and `eprintln!` panic if a reader is gone or a disk is full, and
-//! with them the thread that answers requests.
-#![allow(dead_code)] // each example is a crate of its own and uses some of it
+//! Output of the examples that never panics: `println!` and `eprintln!` panic if the reader is gone or the disk is
+//! full, and that ends the thread that answers requests.
+#![allow(dead_code)] // each example is a crate of its own and uses only some of it
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! How a program ends: in good order at the first signal, and at once at the second.
+//! How a program ends: gracefully at the first signal, and at once at the second.
 
 use std::io;
 use std::process;
@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-/// SIGINT (Ctrl+C) and SIGTERM, caught.
+/// The caught signals: SIGINT (Ctrl+C) and SIGTERM.
 pub struct EndSignals {
     signals: Signals,
     was_sent: Arc<AtomicBool>,
@@ -20,8 +20,9 @@ pub struct EndSignals {
 impl EndSignals {
     /// Catches the signals from now on.
     pub fn catch() -> io::Result<Self> {
-        // Once it is set, a signal ends the program at once. That comes before what sets it: the first must not see it set.
-        // With an exit code, because process 1 of a container ignores the default action of a signal.
+        // Once the flag is set, a signal ends the program at once. This is registered before the code that sets the
+        // flag, so the first signal does not see it set. The program ends with an exit code, because process 1 of a
+        // container ignores the default action of a signal.
         let was_sent = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&was_sent))?;
@@ -29,13 +30,14 @@ impl EndSignals {
         Ok(Self { signals: Signals::new([SIGINT, SIGTERM])?, was_sent })
     }
 
-    /// At the first signal, calls `end` on a thread of its own. If `main` has not returned a second later, ends the program.
+    /// Calls `end` on a thread of its own at the first signal. Ends the program if `main` has not returned a second after
+    /// `end`.
     pub fn at_the_first(mut self, end: impl FnOnce() + Send + 'static) {
         thread::spawn(move || {
             if self.signals.forever().next().is_some() {
                 self.was_sent.store(true, Ordering::Relaxed);
                 end();
-                // A request whose body is still on its way may take that long.
+                // A request whose body is still arriving may take that long.
                 thread::sleep(Duration::from_secs(1));
                 process::exit(0);
             }

@@ -1,18 +1,19 @@
-//! Jobs on worker threads, whose progress every page sees: `cargo run --release --example progress [ADDRESS [PUBLIC_HOST]]`.
+//! Jobs on worker threads whose progress every page shows: `cargo run --release --example progress [ADDRESS
+//! [PUBLIC_HOST]]`.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /` or `/?job=7` | the page of all jobs, or of one |
 //! | `GET /events` or `/events?job=7` | the event stream of all jobs, or of one |
 //! | `POST /jobs` with the form field `name` | 201 and `{"job":7}`; three jobs run at once, twenty more may wait |
 //!
-//! Each event says all that there is to say about its job. So the newest events, which the history keeps, are how
-//! things stand: a page that comes late or comes back gets them, and nothing else remembers a job that is over.
+//! Each event contains the whole state of its job. So the newest events, which the history keeps, are the current
+//! state: a page that opens late or reconnects receives them, and the program stores nothing else about a finished job.
 //!
 //! Pages of other websites are refused. Behind a proxy, `PUBLIC_HOST` is the host in the browser's address bar.
 //!
-//! Told to end, by SIGINT (Ctrl+C) or SIGTERM, it ends all streams, so that their pages come back, each after a time of
-//! its own, and ends within some seconds; jobs are not waited for. Told again, it ends at once.
+//! On SIGINT (Ctrl+C) or SIGTERM, it ends all streams, gives each page its own reconnection delay, and exits within a
+//! few seconds. It does not wait for jobs. On a second signal, it exits at once.
 //!
 //! ```text
 //! curl -N 'http://127.0.0.1:5000/events?job=1'
@@ -42,19 +43,19 @@ mod signals;
 const WORKERS: usize = 3;
 /// How many more may wait.
 const MAX_WAITING: usize = 20;
-/// The events that the history keeps of all jobs. A job publishes 52, so this is more than all those publish that are
-/// before the last one that waits: its only event is still there.
+/// The events that the history keeps of all jobs. A job publishes 52, so the history still has the only event of a
+/// waiting job after all jobs before it have run.
 const KEPT: usize = 4_000;
-/// What it keeps of the single jobs too: those of the last 300 or so.
+/// The limit for the events of the single jobs too: those of about the last 300.
 const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
 /// A longer name breaks the page.
 const MAX_NAME: usize = 60;
 /// A longer form is refused.
 const MAX_FORM: usize = 64 * 1024;
-/// How long the streams may take to end.
+/// The time that the streams have to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The channel of all jobs. Each job has one of its own too.
+/// The channel of all jobs. Each job has its own channel too.
 const ALL_JOBS: &str = "all jobs";
 
 fn channel_of(job: u64) -> String {
@@ -67,7 +68,7 @@ struct Job {
 }
 
 impl Job {
-    /// The work, if it were any: five steps of ten ticks each, 10 to 18 s in all.
+    /// Simulates the work: five steps of ten ticks each, 10 to 18 s in all.
     fn run(&self, publisher: &Publisher) {
         let steps = ["reading", "checking", "converting", "writing", "cleaning up"];
         let tick = Duration::from_millis(200 + self.number * 150 % 200); // each at its own pace
@@ -82,9 +83,9 @@ impl Job {
         self.tell(publisher, "done", 100, "all five steps");
     }
 
-    /// One event, in both channels.
+    /// Publishes one event in both channels.
     fn tell(&self, publisher: &Publisher, state: &str, percent: usize, step: &str) {
-        // The page may see it much later.
+        // The page may receive it much later.
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let Self { number, name } = self;
         let data = json!({
@@ -97,7 +98,7 @@ impl Job {
 struct Jobs {
     publisher: Publisher,
     waiting: Sender<Job>,
-    /// The number of the newest. Who holds the lock is the only one to send, so the room that it finds stays free.
+    /// The number of the newest job. Only the lock's holder sends, so the room that it finds stays free.
     newest: Mutex<u64>,
 }
 
@@ -115,7 +116,7 @@ impl Jobs {
         Self { publisher, waiting, newest: Mutex::new(0) }
     }
 
-    /// The number of a new job, if there is room for one.
+    /// Starts a job and returns its number, if there is room for it.
     fn start(&self, name: &str) -> Option<u64> {
         let mut newest = self.newest.lock().expect("nobody panics with this lock");
         if self.waiting.is_full() {
@@ -123,7 +124,7 @@ impl Jobs {
         }
         *newest += 1;
         let job = Job { number: *newest, name: name.to_owned() };
-        // Told first: once a worker has it, it runs.
+        // Published first: a worker may run the job as soon as it is sent.
         job.tell(&self.publisher, "queued", 0, "waiting for a free worker");
         self.waiting.send(job).expect("the workers never stop");
         Some(*newest)
@@ -139,7 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let policy = policy.build(server.local_addr())?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
-    // The server needs two descriptors for each subscriber, of the 1,024 that a program mostly may have.
+    // The server needs two descriptors per subscriber, and the usual limit is 1,024.
     let history = History::new().max_events_per_channel(KEPT).max_bytes(MAX_KEPT_BYTES);
     let jobs = Jobs::new(Publisher::builder().history(history).max_subscribers(400).build()?);
     for name in ["Back up the photos", "Build the handbook"] {
@@ -193,7 +194,8 @@ fn answer(jobs: &Jobs, policy: &OriginPolicy, mut request: Request) -> io::Resul
     }
 }
 
-/// A page that comes back says where it was and gets what it has missed; another gets all that is still there.
+/// Responds with a stream. A page that reconnects sends its last event ID and gets what it missed; a new page gets all
+/// retained events.
 fn subscribe(publisher: &Publisher, job: Option<u64>, request: Request) -> io::Result<()> {
     let channel = job.map_or(ALL_JOBS.into(), channel_of);
     match publisher.subscription(()).channels(&channel).last_event_id_from(&request).replay_last(KEPT).open() {

@@ -1,4 +1,4 @@
-//! Every viewer of the page is told of each new visit: `cargo run --example visits [ADDRESS]`.
+//! Every viewer of the page sees each new visit: `cargo run --example visits [ADDRESS]`.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = sse::Server::bind(address)?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
-    // The server needs two descriptors for each, of the 1,024 that a program mostly may have.
+    // The server needs two descriptors per subscriber, and the usual limit is 1,024.
     let publisher = Publisher::builder().max_subscribers(400).build()?;
     let mut visits = 0;
     for request in server.incoming_requests() {

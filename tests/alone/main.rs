@@ -1,9 +1,10 @@
-//! Tests that count the threads and descriptors of their process, one at a time: each takes the lock of `process::alone`.
+//! Tests that count the threads and descriptors of their process, one at a time: each holds the lock of
+//! `process::alone`.
 //!
-//! Linux only, since they read `/proc`.
+//! They read `/proc`, so they run on Linux only.
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code)] // some of it is for `tests/it`
+#[allow(dead_code)] // tests/it uses the rest
 #[path = "../common/mod.rs"]
 mod common;
 

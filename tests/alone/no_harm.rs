@@ -1,4 +1,4 @@
-//! What a test does to a server disturbs no other stream of it, and leaves nothing behind.
+//! Checks that what a test does to a server disturbs none of its other streams, and leaves nothing behind.
 
 use std::net::SocketAddr;
 
@@ -8,19 +8,21 @@ use crate::common::server::{opened, serve};
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServerBuilder;
 
-/// Returns a publisher whose queues take whatever the tests publish.
+/// Returns a publisher whose queues have room for everything the tests publish.
 pub fn patient() -> Publisher {
     let publisher = Publisher::builder().heartbeat(None).max_queued_events(1_000_000).max_queued_bytes(1 << 30);
     publisher.build().unwrap()
 }
 
-/// Returns how many threads of ours there may be: the event loop, the handlers, the thread that ends streams, the supervisor,
-/// and a writer thread per processor. They may be fewer at first, since a thread has its name only once it runs.
+/// Returns the maximum number of this crate's threads: the event loop, the handlers, the thread that ends streams, the
+/// supervisor, and a writer thread per processor. There may be fewer at first, since a thread has its name only once it
+/// runs.
 pub fn threads_without_blocked_writes() -> usize {
     1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
 }
 
-/// Runs this alone with a server of these settings, and checks that a stream beside it goes on, and that nothing is left.
+/// Runs `test` alone with a server of these settings. Checks that another stream of it goes on, and that nothing is
+/// left.
 #[track_caller]
 pub fn does_no_harm<T>(settings: EventServerBuilder, test: impl FnOnce(SocketAddr, &Publisher) -> T) -> T {
     let _alone = alone();
@@ -30,7 +32,7 @@ pub fn does_no_harm<T>(settings: EventServerBuilder, test: impl FnOnce(SocketAdd
     let mut healthy = opened(server.local_addr());
     let before = held().1;
     let result = test(server.local_addr(), &publisher);
-    eventually("nobody else is subscribed", || publisher.stats().subscribers == 1);
+    eventually("no other stream is left", || publisher.stats().subscribers == 1);
     eventually("threads and descriptors are where they were", || {
         let now = held();
         now.0 <= threads_without_blocked_writes() && now.1 <= before

@@ -1,5 +1,5 @@
-//! Bodies that clients send to EventServer: each is given to the handler whole, or rejected with a status and the
-//! connection's end. Nothing of a rejected one is left behind.
+//! Bodies that clients send to EventServer: each one reaches the handler whole, or is rejected with a status and the
+//! end of the connection. A rejected body leaves nothing behind.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ fn settings() -> EventServerBuilder {
     with_bodies(MAX_BODY).body_read_timeout(BODY_READ_TIMEOUT).header_read_timeout(Duration::from_secs(5))
 }
 
-/// A `POST` with these header lines and this body.
+/// Returns a `POST` with these header lines and this body.
 fn sent(lines: &str, body: &str) -> String {
     post("/", lines, body)
 }
 
-/// A `POST` of this chunked body.
+/// Returns a `POST` of this chunked body.
 fn chunked(body: &str) -> String {
     sent("Transfer-Encoding: chunked", body)
 }
@@ -31,7 +31,7 @@ fn is_rejected_with(status: u16, request: &str, ends: bool) {
     leaves_nothing(settings(), |server| {
         let mut client = server.send(request);
         if ends {
-            client.says_no_more();
+            client.shuts_down_writing();
         }
         rejects(&mut client, status);
         assert_eq!(server.requests(), [""; 0], "the handler was called");
@@ -47,7 +47,8 @@ fn is_given_to_the_handler(request: &str, body: &str) {
     });
 }
 
-/// A test per row: its name, the status, and what is sent. After `then the end` the client sends no more.
+/// Makes a test of each row: its name, the status, and what is sent. After `then the end` the client sends nothing
+/// more.
 macro_rules! are_rejected {
     ($($name:ident: $status:literal, $request:expr $(, then the $end:ident)?;)*) => {$(
         #[test]
@@ -58,7 +59,7 @@ macro_rules! are_rejected {
     )*};
 }
 
-/// A test per row: its name, what is sent, and the body that the handler gets.
+/// Makes a test of each row: its name, what is sent, and the body that the handler gets.
 macro_rules! are_given_to_the_handler {
     ($($name:ident: $request:expr, $body:expr;)*) => {$(
         #[test]
@@ -160,7 +161,7 @@ are_given_to_the_handler! {
         "POST / HTTP/1.0\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello", "hello";
 }
 
-/// Which handler is called does not depend on the method.
+/// The choice of the handler does not depend on the method.
 #[test]
 fn other_methods_have_bodies_too() {
     leaves_nothing(settings(), |server| {
@@ -173,7 +174,7 @@ fn other_methods_have_bodies_too() {
     });
 }
 
-/// A proxy would take a 2xx response to it for the begin of a tunnel (RFC 9110 9.3.6).
+/// A proxy would take a 2xx response to it for the start of a tunnel (RFC 9110 9.3.6).
 #[test]
 fn a_connect_never_reaches_the_handler() {
     leaves_nothing(settings(), |server| {
@@ -197,7 +198,7 @@ fn a_body_that_is_reset_never_reaches_the_handler() {
     });
 }
 
-/// Drops bytes of the body into the connection, one piece per interval, until the server responds. Returns the time.
+/// Sends the body in drops, one piece per interval, until the server responds. Returns the time it took.
 fn drips(server: &Echo, body: &str, piece: usize, interval: Duration) -> (u16, Duration) {
     let mut client = server.send(sent(&format!("Content-Length: {}", body.len()), ""));
     let start = Instant::now();
@@ -229,7 +230,7 @@ fn a_body_above_the_minimum_rate_may_take_its_time() {
     });
 }
 
-/// Bytes that are no body, such as extensions, do not count as progress.
+/// Bytes that are not part of the body, such as extensions, do not count as progress.
 #[test]
 fn a_body_that_consists_of_frames_alone_is_too_slow() {
     leaves_nothing(settings(), |server| {
@@ -257,10 +258,10 @@ fn a_client_is_asked_for_its_body() {
             client.send(body);
             responds(&mut client, 200, "hello");
         }
-        // There is nothing to ask for.
+        // There is no body to ask for.
         client.send(&sent("Content-Length: 0\r\nExpect: 100-continue", ""));
         responds(&mut client, 200, "");
-        // Nor here: the body is already there.
+        // The body has already arrived.
         client.send(&sent("Content-Length: 5\r\nExpect: 100-continue", "hello"));
         responds(&mut client, 200, "hello");
     });
@@ -302,8 +303,8 @@ fn a_client_that_sends_no_more_after_a_whole_body_gets_its_response() {
     leaves_nothing(settings(), |server| {
         let mut client = server.send(post_whole("/wait", "hello"));
         server.waits(1);
-        client.says_no_more();
-        // Its end has been read when a later client's request has been.
+        client.shuts_down_writing();
+        // The server has read the end once it has read a later client's request.
         responds(&mut server.send(get("/")), 200, "");
         server.open();
         responds(&mut client, 200, "hello");
@@ -318,13 +319,13 @@ fn a_reset_after_a_whole_body_frees_the_connection_before_the_handler_returns() 
         let client = server.send(post_whole("/wait", "hello"));
         server.waits(1);
         client.resets();
-        // The call holds the socket; its connection is gone, so nothing is written to it.
+        // The call still holds the socket, but its connection is gone, so nothing is written to it.
         eventually("the client's descriptor is closed", || crate::common::process::held().1 <= before + 1);
         server.open();
     });
 }
 
-/// Node, Java and curl offer HTTP/2 and WebSocket so.
+/// Node, Java and curl offer HTTP/2 and WebSocket this way.
 #[test]
 fn an_offered_upgrade_is_ignored_and_the_request_answered_at_once() {
     leaves_nothing(settings(), |server| {
@@ -345,7 +346,7 @@ fn an_offered_upgrade_is_ignored_and_the_request_answered_at_once() {
     });
 }
 
-/// The byte behind it must not make a body of the response.
+/// The byte after it must not add a body to the response.
 #[test]
 fn a_rejected_head_request_gets_no_body() {
     leaves_nothing(settings(), |server| {

@@ -1,7 +1,6 @@
-//! EventServer among those who mean it harm, all at once: those who mean well notice nothing.
+//! EventServer under attack by many hostile clients at once: well-behaved clients notice nothing.
 //!
-//! `HOSTILE=1` makes all of it ten times as much; the limit of
-//! open files must allow for it.
+//! `HOSTILE=1` multiplies the number of clients by ten; the limit on open files must allow for it.
 
 use std::io::Read;
 use std::sync::MutexGuard;
@@ -16,7 +15,7 @@ use crate::common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;
 
-/// Each alone, with as many open files as there may be; how many times as much it is.
+/// Runs one test at a time and raises the limit on open files. Returns the factor for the number of clients.
 fn alone() -> (MutexGuard<'static, ()>, usize) {
     let alone = process::alone();
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -24,12 +23,12 @@ fn alone() -> (MutexGuard<'static, ()>, usize) {
 }
 
 /// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
-/// more, since on a busy machine a thread that does not run looks like one that is blocked.
+/// more are allowed: on a busy machine, a thread that does not get to run looks like a blocked one.
 fn most_threads_there_may_be() -> usize {
     1 + 4 + 1 + 1 + thread::available_parallelism().unwrap().get() + 4
 }
 
-/// Reads a stream, and sees that nothing is missing and nothing comes twice.
+/// Reads a stream, and checks that no event is missing or duplicated.
 fn reads_all(mut client: Client, events: usize) {
     let mut body = String::new();
     client.reads_chunks_until(&mut body, &format!("data: {} ", events - 1));
@@ -38,7 +37,7 @@ fn reads_all(mut client: Client, events: usize) {
     assert!(numbers.iter().copied().eq(0..events), "{} of {events} events", numbers.len());
 }
 
-/// Says that it is over, also when a test has failed: others wait for it.
+/// Sets its flag when it is dropped, even if a test has failed: other threads wait for the end.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -66,7 +65,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
         let slow = threads.spawn(|| {
             let mut slow: Vec<Client> = (0..100 * times).map(|_| send(address, "GET /")).collect();
             while !over.load(SeqCst) {
-                // Those that were too slow have been hung up on.
+                // Streams that were too slow have been disconnected.
                 for client in &mut slow {
                     client.sends_if_it_can("x");
                 }
@@ -96,7 +95,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
         });
         let filler = "x".repeat(1_000);
         let publishes = threads.spawn(move || {
-            // Not all before the others have come.
+            // These come in parallel with the other clients.
             for n in 0..events {
                 publisher.publish(format!("{n} {filler}"));
                 thread::park_timeout(Duration::from_millis(5));
@@ -114,10 +113,11 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
         eventually("all resets have been made", || resets.load(SeqCst) == 500 * times);
         drop(ends);
         let slow = slow.join().unwrap();
-        // The healthy have hung up, and so have those who reset; the black holes have not.
+        // The healthy clients have closed their connections, and the resetting ones have reset theirs; the black holes
+        // have not.
         eventually("only the black holes are left", || publisher.stats().subscribers == 100 * times);
 
-        // One that hangs up is gone at once, however many others there are.
+        // A client that closes is removed at once, however many others there are.
         let client = opened(address);
         assert_eq!(publisher.stats().subscribers, 100 * times + 1);
         let start = Instant::now();
@@ -128,7 +128,7 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
         (slow, black)
     });
     let most = most_threads.load(SeqCst);
-    println!("at most {most} threads of ours");
+    println!("at most {most} of this crate's threads");
     assert!(most <= most_threads_there_may_be(), "{most} threads");
     drop((slow, black));
     drop(server);
@@ -151,7 +151,7 @@ fn behind_half_requests_a_good_one_is_answered() {
     }
 }
 
-/// A head is looked at as it grows: byte by byte that is as often as it is long.
+/// The server scans request headers as they grow: sent byte by byte, that is as many times as they are long.
 #[test]
 fn long_heads_that_trickle_hold_up_nobody() {
     let (_alone, times) = alone();

@@ -23,13 +23,13 @@ fn ten_thousand_posts_need_one_connection() {
             assert_eq!(reads_response(&mut client, false).body, n.to_string());
         }
         println!("10,000 posts in {:?}", start.elapsed());
-        // The server's end is one.
+        // The server's end is one of them.
         assert!(held().1 <= descriptors + 1);
         assert_eq!(server.requests().len(), 10_000);
     });
 }
 
-/// A mix of what can follow each other.
+/// A mix of requests that may follow each other.
 fn mixed(n: usize) -> String {
     match n % 4 {
         0 => get(&format!("/{n}")),
@@ -45,9 +45,9 @@ fn requests_that_arrive_together_are_answered_in_order() {
         let requests: String = (0..400).map(mixed).collect();
         let mut client = server.send(requests);
         for n in 0..400 {
-            let said = reads_response(&mut client, n % 4 == 3);
+            let response = reads_response(&mut client, n % 4 == 3);
             let body = [String::new(), format!("body {n}"), "body ".to_owned(), String::new()][n % 4].clone();
-            assert_eq!((said.status, said.body), (200, body), "request {n}");
+            assert_eq!((response.status, response.body), (200, body), "request {n}");
         }
         let targets: Vec<String> =
             server.requests().iter().map(|request| request.split(' ').nth(1).unwrap().to_owned()).collect();
@@ -60,7 +60,7 @@ fn a_request_does_not_overtake_the_one_before_it() {
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(format!("{}{}", post_whole("/wait", "first"), post_whole("/", "second")));
         server.waits(1);
-        // Other connections are answered meanwhile.
+        // Meanwhile, other connections are answered.
         responds(&mut server.send(post_whole("/", "other")), 200, "other");
         assert_eq!(server.requests(), ["POST /wait first", "POST / other"]);
         assert!(!client.has_something());
@@ -71,7 +71,7 @@ fn a_request_does_not_overtake_the_one_before_it() {
     });
 }
 
-/// The server stops reading ahead, and must read on when it has come to the rest.
+/// The server stops reading ahead, and must resume reading once it reaches the rest.
 #[test]
 fn a_large_body_that_arrives_behind_a_slow_request_is_read_to_its_end() {
     leaves_nothing(with_bodies(MAX_BODY), |server| {
@@ -138,8 +138,8 @@ fn the_last_request_that_is_allowed_closes_its_connection() {
     leaves_nothing(with_bodies(MAX_BODY).max_requests_per_connection(3), |server| {
         let mut client = server.send((0..5).map(|n| post_whole("/", &n.to_string())).collect::<String>());
         for n in 0..3 {
-            let said = responds(&mut client, 200, &n.to_string());
-            assert_eq!(said.header("Connection"), if n == 2 { Some("close") } else { None });
+            let response = responds(&mut client, 200, &n.to_string());
+            assert_eq!(response.header("Connection"), if n == 2 { Some("close") } else { None });
         }
         client.reads_the_end();
         assert_eq!(server.requests().len(), 3, "a request was handled and not answered");
@@ -191,7 +191,7 @@ fn nothing_may_follow_the_request_of_a_stream() {
         for next in [get("/"), post_whole("/", "hello")] {
             let mut client = server.send(get("/stream") + &next);
             rejects(&mut client, 400);
-            // Later, it ends the stream.
+            // It ends the stream later.
             let mut client = server.send(get("/stream"));
             client.reads_head();
             client.reads(FIRST_CHUNK);
@@ -221,7 +221,7 @@ fn requests_that_arrived_before_the_end_are_answered_as_far_as_they_are_whole() 
         let requests: String = ["/wait", "/", "/"].map(|path| post_whole(path, "hello")).concat();
         let mut client = server.send(requests + "POST / HTTP/1.1\r\n");
         server.waits(1);
-        client.says_no_more();
+        client.shuts_down_writing();
         responds(&mut server.send(get("/")), 200, "");
         server.open();
         for _ in 0..3 {
@@ -237,7 +237,7 @@ fn reads_that_arrived_before_the_end_are_answered_if_the_first_one_is_slow() {
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(get("/wait") + &get("/") + &get("/"));
         server.waits(1);
-        client.says_no_more();
+        client.shuts_down_writing();
         responds(&mut server.send(get("/")), 200, "");
         server.open();
         for _ in 0..3 {
@@ -247,7 +247,7 @@ fn reads_that_arrived_before_the_end_are_answered_if_the_first_one_is_slow() {
     });
 }
 
-/// Place for two streams and a few more connections.
+/// Returns a server with room for two streams and a few more connections.
 #[test]
 fn an_idle_connection_makes_room_for_another() {
     leaves_nothing(with_bodies(MAX_BODY).max_streams(2), |server| {
@@ -258,7 +258,7 @@ fn an_idle_connection_makes_room_for_another() {
                 client
             })
             .collect();
-        // The oldest have gone, the last one is still there.
+        // The oldest connections are closed, the last one is still open.
         clients[0].reads_the_end();
         clients[250].reads_the_end();
         clients[299].send(&post_whole("/", "again"));
@@ -288,7 +288,7 @@ fn a_stop_closes_idle_connections_and_unfinished_requests_at_once() {
     responds(&mut idle, 200, "hello");
     let mut body = server.send(post("/", "Content-Length: 5", "hell"));
     let mut head = server.send("POST /");
-    // They have been read when a later client has its response.
+    // The server has read them once a later client has its response.
     responds(&mut server.send(get("/")), 200, "");
     let start = Instant::now();
     let requests = server.requests();

@@ -1,5 +1,5 @@
-//! Random requests to EventServer, valid and broken, over many connections at once and in random pieces. The same as
-//! `src/server/connection/random_tests.rs`, with sockets and threads. `SEED` repeats a run.
+//! Random requests to EventServer, valid and broken, over many connections at once and in random pieces. It does what
+//! `src/server/connection/random_tests.rs` does, but with sockets and threads. `SEED` repeats a run.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 const MAX_BODY: usize = 50_000;
 
-/// A request, and what its response must be.
+/// A request, and the response it must get.
 struct Exchange {
     request: String,
     is_head: bool,
@@ -58,7 +58,7 @@ fn valid(random: &mut Rng) -> Exchange {
     Exchange { request: with_lines(request), is_head, response: Some(response), closes }
 }
 
-/// A request that is rejected, whatever follows.
+/// Returns a request that is rejected, whatever follows.
 fn broken(random: &mut Rng) -> Exchange {
     let request = match random.u8(0..10) {
         0 => post("/", "Content-Length: 5\r\nContent-Length: 5", "hello"),
@@ -97,20 +97,24 @@ fn talk(server: &Echo, random: &mut Rng) {
             }
         });
         for (n, exchange) in exchanges[..expected].iter().enumerate() {
-            let said = reads_response(&mut client, exchange.is_head);
-            // A request without a body is rejected itself if what follows is none, and has arrived with it.
+            let response = reads_response(&mut client, exchange.is_head);
+            // A request without a body is rejected itself if invalid data has arrived together with it.
             let is_followed = exchanges.get(n + 1).is_some_and(|next| next.response.is_none());
-            if is_followed && said.status == 400 {
-                assert_eq!(said.header("Connection"), Some("close"), "{said:?}");
+            if is_followed && response.status == 400 {
+                assert_eq!(response.header("Connection"), Some("close"), "{response:?}");
                 return;
             }
             match &exchange.response {
                 Some((status, body)) => {
-                    assert!((said.status, &said.body) == (*status, body), "{said:?} for {:?}", exchange.request)
+                    assert!(
+                        (response.status, &response.body) == (*status, body),
+                        "{response:?} for {:?}",
+                        exchange.request
+                    )
                 }
-                None => assert!((400..500).contains(&said.status), "{said:?} for {:?}", exchange.request),
+                None => assert!((400..500).contains(&response.status), "{response:?} for {:?}", exchange.request),
             }
-            assert_eq!(said.header("Connection").is_some(), exchange.closes, "{:?}", exchange.request);
+            assert_eq!(response.header("Connection").is_some(), exchange.closes, "{:?}", exchange.request);
         }
     });
 }

@@ -1,5 +1,5 @@
-//! EventServer and clients that do not read: they cost no thread, lose nothing when they read on, and go when their time
-//! is over.
+//! EventServer and clients that do not read: they occupy no thread, lose nothing if they read later, and are
+//! disconnected at their timeout.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::common::{eventually, seed};
 use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 use server_sent_events::{Publisher, PublisherBuilder};
 
-/// The kernel takes as little as it can.
+/// Makes the kernel buffer as little as possible.
 fn small() -> EventServerBuilder {
     EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096)
 }
@@ -21,7 +21,7 @@ fn patient() -> PublisherBuilder<()> {
     Publisher::builder().max_queued_events(1_000_000).max_queued_bytes(1 << 30).heartbeat(None)
 }
 
-/// So much that no kernel takes it for a client who does not read.
+/// More than any kernel buffers for a client that does not read.
 fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
     let mut text = String::new();
     for n in 0..megabytes * 1_000 {
@@ -33,12 +33,12 @@ fn publish_megabytes(publisher: &Publisher, megabytes: usize) -> String {
 }
 
 /// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
-/// more, since on a busy machine a thread that does not run looks like one that is blocked.
+/// more are allowed: on a busy machine, a thread that does not get to run looks like a blocked one.
 fn most_threads_there_may_be() -> usize {
     1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get() + 4
 }
 
-/// What the chunks hold, up to the last.
+/// Returns what the chunks hold, up to the last one.
 fn unchunked(bytes: &[u8]) -> String {
     let text = std::str::from_utf8(bytes).unwrap();
     let (mut body, mut rest) = (String::new(), text.split_once("\r\n\r\n").unwrap().1);
@@ -65,13 +65,13 @@ fn a_client_that_reads_on_after_a_while_misses_no_byte() {
     eventually("both are subscribed", || publisher.stats().subscribers == 2);
     let published = publish_megabytes(&publisher, 4);
     publisher.close();
-    // Whoever reads gets it all meanwhile.
+    // Meanwhile, the client that reads gets everything.
     fast.reads_until("\r\n0\r\n\r\n");
     assert!(held().0 <= most_threads_there_may_be(), "{:?}", held());
 
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
-        // Now a few bytes, now many: the kernel's room begins anywhere within a chunk.
+        // Pieces of very different sizes: the kernel's buffer gets room anywhere within a chunk.
         let most = if random.bool() { random.usize(1..200) } else { random.usize(1..buffer.len()) };
         let read = client.read(&mut buffer[..most]).unwrap();
         if read == 0 {
@@ -154,7 +154,7 @@ fn a_quiet_stream_is_not_timed_out() {
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
     let mut quiet = opened(server.local_addr());
-    // As long as it takes to time another one out.
+    // As long as it takes for another stream to time out.
     let other = stalled(server.local_addr());
     eventually("it has timed out", || {
         publisher.publish("x".repeat(1_000));
@@ -245,7 +245,7 @@ fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
     assert!(is_back_at(before));
 }
 
-/// A server that answers with a text of this many bytes.
+/// Returns a server that responds with a text of this many bytes.
 fn text_of(bytes: usize, settings: EventServerBuilder) -> RunningServer {
     settings.bind("127.0.0.1:0").unwrap().spawn(move |_| Response::text("x".repeat(bytes))).unwrap()
 }
@@ -259,9 +259,9 @@ fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
     let (start, mut read, mut buffer) = (Instant::now(), 0, vec![0; 5_000]);
     while read < 150_000 {
         let count = client.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "cut after {read} bytes");
+        assert_ne!(count, 0, "disconnected after {read} bytes");
         read += count;
-        // A slow reader; three times as long as the server waits without progress.
+        // A slow client; three times as long as the server waits without progress.
         std::thread::sleep(Duration::from_micros(10 * count as u64));
     }
     println!("{read} bytes in {:?}", start.elapsed());

@@ -1,4 +1,4 @@
-//! EventServer's threads: what the application does to them, and what they do not do for clients that have gone.
+//! EventServer's threads: what the application's code can do to them, and what they skip for clients that have gone.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK, GET};
 use crate::common::process::{alone, held, is_back_at};
-use crate::common::server::{opened, said, send, serve};
+use crate::common::server::{opened, response_to, send, serve};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
 
-/// Opened at the latest when the test ends, so that no thread waits for ever.
+/// A gate that opens at the latest when the test ends, so that no thread waits forever.
 #[derive(Clone, Default)]
 struct Gate(Arc<AtomicBool>);
 
@@ -28,7 +28,7 @@ impl Gate {
     }
 }
 
-/// Opens a gate, also when a test fails.
+/// Opens a gate when it is dropped, even if a test fails.
 struct OpensAtEnd(Gate);
 
 impl Drop for OpensAtEnd {
@@ -46,7 +46,7 @@ impl Drop for Fragile {
     }
 }
 
-/// A server whose streams have such properties, with a hook that takes a while, so that the last reference is dropped
+/// Starts a server whose streams have such properties. Its hook takes a while, so that the last reference is dropped
 /// after it.
 fn fragile_streams(publisher: &Publisher<Fragile>) -> RunningServer {
     let streams = publisher.clone();
@@ -106,7 +106,7 @@ fn properties_that_panic_when_they_are_dropped_make_no_publish_panic() {
     assert_eq!(ends.load(SeqCst), 4);
 }
 
-/// Properties that note on which thread they are dropped.
+/// Properties that record on which thread they are dropped.
 struct Notes(Arc<Mutex<Vec<String>>>);
 
 impl Drop for Notes {
@@ -119,7 +119,7 @@ impl Drop for Notes {
 fn neither_the_event_loop_nor_the_supervisor_drops_the_properties_of_a_subscriber() {
     let _alone = alone();
     let dropped = Arc::new(Mutex::new(Vec::new()));
-    // Streams that are parked, and that have a heartbeat for the supervisor to watch.
+    // Streams that are parked, with a heartbeat that the supervisor watches.
     let publisher = Publisher::builder_for::<Notes>().heartbeat(Duration::from_millis(1)).build().unwrap();
     let (streams, notes) = (publisher.clone(), Arc::clone(&dropped));
     let server = EventServer::builder().send_buffer_size(4_096).bind("127.0.0.1:0").unwrap();
@@ -131,7 +131,7 @@ fn neither_the_event_loop_nor_the_supervisor_drops_the_properties_of_a_subscribe
         match round % 3 {
             0 => drop(client),
             1 => {
-                // More than the kernel takes: the stream is parked.
+                // More than the kernel buffers: the stream is parked.
                 publisher.publish("x".repeat(1 << 20));
                 publisher.disconnect_if(|_| true);
             }
@@ -168,7 +168,7 @@ fn a_hook_that_blocks_stalls_no_connection() {
     drop(opened(server.local_addr()));
     eventually("the hook blocks", || called.load(SeqCst));
     opened(server.local_addr());
-    assert_eq!(said(server.local_addr(), "garbage\r\n\r\n").status, 400);
+    assert_eq!(response_to(server.local_addr(), "garbage\r\n\r\n").status, 400);
     publisher.publish("hello");
     healthy.reads("0000000d\r\ndata: hello\n\n\r\n");
 }
@@ -180,8 +180,8 @@ fn timeouts_of_any_length_are_accepted() {
     let settings = EventServer::builder().header_read_timeout(Duration::MAX).write_timeout(Duration::MAX);
     let server = serve(settings, &publisher);
     let mut client = opened(server.local_addr());
-    assert_eq!(said(server.local_addr(), "garbage\r\n\r\n").status, 400);
-    // The event loop goes to sleep, and is woken.
+    assert_eq!(response_to(server.local_addr(), "garbage\r\n\r\n").status, 400);
+    // The event loop goes to sleep, and must be woken.
     thread::sleep(Duration::from_millis(50));
     publisher.publish("hello");
     client.reads("0000000d\r\ndata: hello\n\n\r\n");
@@ -201,7 +201,7 @@ fn join_waits_for_the_stop() {
             server.join().unwrap();
             assert!(is_stopped.load(SeqCst));
         });
-        assert_eq!(said(address, "garbage\r\n\r\n").status, 400);
+        assert_eq!(response_to(address, "garbage\r\n\r\n").status, 400);
         is_stopped.store(true, SeqCst);
         stop_handle.stop();
         joins.join().unwrap();
@@ -217,8 +217,8 @@ fn a_server_that_was_stopped_is_not_running() {
     server.join().unwrap();
 }
 
-/// A server whose four handler threads all wait for the gate, and a client that waits for each; and how many calls there
-/// have been.
+/// Starts a server whose four handler threads all wait for the gate, and a client for each. Returns the number of calls
+/// too.
 fn busy_server(gate: &Gate, publisher: &Publisher) -> (RunningServer, Vec<Client>, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (counts, waits, streams) = (Arc::clone(&calls), gate.clone(), publisher.clone());
@@ -244,13 +244,13 @@ fn the_handler_is_not_called_for_clients_that_have_gone() {
     let before = held();
     for round in 0..10 {
         let mut gone = send(server.local_addr(), GET);
-        // The event loop has queued its request when it answers this.
-        assert_eq!(said(server.local_addr(), "garbage\r\n\r\n").status, 400, "round {round}");
+        // The event loop has queued its request once it answers this one.
+        assert_eq!(response_to(server.local_addr(), "garbage\r\n\r\n").status, 400, "round {round}");
         match round % 3 {
             0 => drop(gone),
             1 => gone.resets(),
             _ => {
-                gone.says_no_more();
+                gone.shuts_down_writing();
                 gone.reads_all_there_is();
                 drop(gone);
             }
@@ -277,9 +277,9 @@ fn a_stream_opened_for_a_client_that_has_gone_meanwhile_ends_with_the_reason() {
     for client in clients {
         client.resets();
     }
-    // The event loop has seen the resets when it answers this.
-    assert_eq!(said(server.local_addr(), "garbage\r\n\r\n").status, 400);
-    // All places are free though the handlers are still busy.
+    // The event loop has seen the resets once it answers this request.
+    assert_eq!(response_to(server.local_addr(), "garbage\r\n\r\n").status, 400);
+    // All places are free although the handlers are still busy.
     let mut others: Vec<Client> = (0..5).map(|_| send(server.local_addr(), GET)).collect();
     gate.open();
     for client in &mut others {

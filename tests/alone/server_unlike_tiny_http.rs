@@ -1,5 +1,6 @@
-//! What goes wrong in tiny_http 0.12 does not in EventServer, and no thread and no descriptor is left behind. In the comments,
-//! "there" is tiny_http. For a process without a free descriptor, see `tests/it/server/few_descriptors.rs`: that limit is a process's.
+//! What fails in tiny_http 0.12 works in EventServer, and leaves no thread and no descriptor behind. In the comments,
+//! "there" is tiny_http. For a process without a free descriptor, see `tests/it/server/few_descriptors.rs`: that limit
+//! applies to a whole process.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK};
 use crate::common::process::held;
-use crate::common::server::{opened, said, send, serve, stalled, streams};
+use crate::common::server::{opened, response_to, send, serve, stalled, streams};
 use crate::no_harm::{does_no_harm, patient, threads_without_blocked_writes};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use server_sent_events::Publisher;
@@ -23,14 +24,14 @@ fn holds(test: impl FnOnce(SocketAddr, &Publisher)) {
     does_no_harm(EventServer::builder().header_read_timeout(Duration::from_millis(500)), test);
 }
 
-/// So much that no kernel takes it for a client who does not read.
+/// More than any kernel buffers for a client that does not read.
 fn publish_megabytes(publisher: &Publisher, megabytes: usize) {
     for _ in 0..megabytes * 1_000 {
         publisher.publish("x".repeat(992));
     }
 }
 
-/// There an event waits in a buffer until that is full, for over a minute.
+/// There, an event waits in a buffer until that is full, for over a minute.
 #[test]
 fn an_event_comes_at_once() {
     holds(|address, publisher| {
@@ -42,7 +43,7 @@ fn an_event_comes_at_once() {
     });
 }
 
-/// There the stream of a client that knows no chunks is collected to its end, which never comes.
+/// There, the stream of a client without chunked encoding is collected to its end, which never comes.
 #[test]
 fn http_1_0_gets_no_chunks_and_ends_by_close() {
     holds(|address, _| {
@@ -63,29 +64,29 @@ fn http_1_0_gets_no_chunks_and_ends_by_close() {
     });
 }
 
-/// There a body follows the head.
+/// There, a body follows the headers.
 #[test]
 fn head_gets_the_head_alone_and_its_subscription_ends() {
     holds(|address, _| {
-        let said = said(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!((said.status, said.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
+        let response = response_to(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!((response.status, response.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
     });
 }
 
-/// There 64 GiB are asked for, and the program aborts; from 1,025 bytes on, a thread waits for them.
+/// There, 64 GiB are allocated and the program aborts; from 1,025 bytes on, a thread waits for them.
 #[test]
 fn an_announced_body_is_rejected_and_not_waited_for() {
     holds(|address, _| {
         for length in ["68719476736", "1025"] {
             for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405), ("DELETE", 405)] {
                 let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
-                assert_eq!(said(address, request).status, status, "{method} {length}");
+                assert_eq!(response_to(address, request).status, status, "{method} {length}");
             }
         }
     });
 }
 
-/// There whoever answers a second request on a stream's connection waits for the stream's end.
+/// There, a thread that answers a second request on a stream's connection waits for the stream's end.
 #[test]
 fn a_second_request_ends_the_stream_and_holds_up_nobody() {
     holds(|address, _| {
@@ -97,22 +98,22 @@ fn a_second_request_ends_the_stream_and_holds_up_nobody() {
         for client in &mut clients {
             client.reads_all_there_is();
         }
-        // In one piece with the first, too.
-        assert_eq!(said(address, GET.repeat(2)).status, 400);
+        // The same in one write with the first request.
+        assert_eq!(response_to(address, GET.repeat(2)).status, 400);
     });
 }
 
-/// There each of them costs a thread and two descriptors for ever.
+/// There, each of them occupies a thread and two descriptors forever.
 #[test]
 fn a_request_for_http_2_is_rejected_and_leaves_nothing_behind() {
     holds(|address, _| {
         for _ in 0..50 {
-            assert_eq!(said(address, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n").status, 505);
+            assert_eq!(response_to(address, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n").status, 505);
         }
     });
 }
 
-/// There up to a fifth of the streams that are opened together never get a byte.
+/// There, up to a fifth of the streams that are opened together never get a byte.
 #[test]
 fn of_streams_that_open_at_once_none_starves() {
     holds(|address, publisher| {
@@ -134,7 +135,7 @@ fn of_streams_that_open_at_once_none_starves() {
     });
 }
 
-/// There half a request holds a thread for as long as it likes.
+/// There, half a request occupies a thread for as long as the client likes.
 #[test]
 fn half_requests_occupy_no_thread_and_are_disconnected() {
     holds(|address, _| {
@@ -147,7 +148,7 @@ fn half_requests_occupy_no_thread_and_are_disconnected() {
     });
 }
 
-/// There no option of a socket can be set.
+/// There, no socket option can be set.
 #[test]
 fn sockets_have_the_options_that_event_streams_need() {
     does_no_harm(EventServer::builder().send_buffer_size(20_000).notsent_lowat(5_000), |address, _| {
@@ -163,7 +164,7 @@ fn sockets_have_the_options_that_event_streams_need() {
     });
 }
 
-/// Our own end of the connection from there, again.
+/// Duplicates the server's descriptor of the connection from this address.
 fn others_end(peer: SocketAddr) -> OwnedFd {
     let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
@@ -174,8 +175,8 @@ fn others_end(peer: SocketAddr) -> OwnedFd {
     ours.next().expect("the server's end of the connection")
 }
 
-/// There, with a time-out of the socket's, a client that reads slowly is cut, and one that does not read hangs on for
-/// up to six times as long.
+/// There, with a timeout of the socket, a client that reads slowly is disconnected, and one that does not read stays
+/// for up to six times as long.
 #[test]
 fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_in_time() {
     let deadline = Duration::from_millis(500);
@@ -188,7 +189,7 @@ fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_i
         publish_megabytes(&publisher, 1);
         let start = Instant::now();
         let mut timed_out = None;
-        // Some kilobytes twenty times in each deadline, for several deadlines.
+        // Some kilobytes twenty times in each timeout, for several timeouts.
         while start.elapsed() < 3 * deadline {
             slow.read_exact(&mut [0; 2_000]).unwrap();
             if timed_out.is_none() && publisher.stats().ended.write_timed_out == 1 {
@@ -203,7 +204,7 @@ fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_i
     });
 }
 
-/// There the kernel takes four megabytes for a client that does not read, and so old is what that reads then.
+/// There, the kernel buffers four megabytes for a client that does not read, so the client reads stale events later.
 #[test]
 fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
     let taken = |settings: EventServerBuilder| {
@@ -216,7 +217,7 @@ fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
             publish_megabytes(&publisher, 8);
             let waiting = || publisher.channel_stats("default channel").queued;
             let mut before = 0;
-            eventually("no more is taken", || {
+            eventually("the kernel buffers no more", || {
                 std::thread::park_timeout(Duration::from_millis(200));
                 waiting() == std::mem::replace(&mut before, waiting())
             });
@@ -230,7 +231,7 @@ fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
     assert!(little < 1_000 && little * 2 < much, "{little} KB by default, {much} KB without the option");
 }
 
-/// There nobody hears of a client that hangs up before two writes to it have failed.
+/// There, the program notices a client that has closed only after two writes to it have failed.
 #[test]
 fn a_client_that_closes_is_gone_before_anything_is_written() {
     holds(|address, publisher| {
@@ -243,12 +244,12 @@ fn a_client_that_closes_is_gone_before_anything_is_written() {
     });
 }
 
-/// There the connection stays open behind an answer, and who reads to its end waits for ever.
+/// There, the connection stays open after a response, and a client that reads to its end waits forever.
 #[test]
 fn the_end_of_an_answer_is_the_end_of_its_connection() {
     holds(|address, _| {
-        // To its end.
-        assert_eq!(said(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+        // Reads to the end.
+        assert_eq!(response_to(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
         let publisher = Publisher::new();
         let server = streams(&publisher);
         let mut client = opened(server.local_addr());
@@ -258,7 +259,7 @@ fn the_end_of_an_answer_is_the_end_of_its_connection() {
     });
 }
 
-/// There a header may hold line ends, and so forge others.
+/// There, a header may contain line ends, and so forge other headers.
 #[test]
 fn no_setting_and_no_request_forges_a_header() {
     let bind = |origin: &str| EventServer::builder().allow_origin(origin).bind("127.0.0.1:0");
@@ -267,16 +268,17 @@ fn no_setting_and_no_request_forges_a_header() {
     }
     does_no_harm(EventServer::builder().allow_origin("https://example.org"), |address, _| {
         for (origin, status) in [("https://example.org\rX: y", 400), ("https://example.org\nX: y", 400), ("x", 403)] {
-            let said = said(address, format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
+            let response =
+                response_to(address, format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
             assert_eq!(
-                (said.status, said.header("X"), said.header("Access-Control-Allow-Origin")),
+                (response.status, response.header("X"), response.header("Access-Control-Allow-Origin")),
                 (status, None, None)
             );
         }
     });
 }
 
-/// There a header that is not ASCII closes the connection without an answer.
+/// There, a header that is not ASCII closes the connection without a response.
 #[test]
 fn a_header_that_is_not_ascii_is_read() {
     holds(|address, _| {
@@ -287,7 +289,7 @@ fn a_header_that_is_not_ascii_is_read() {
     });
 }
 
-/// There a chunk of more than 65,535 bytes is a panic.
+/// There, a chunk of more than 65,535 bytes panics.
 #[test]
 fn an_event_of_any_size_is_one_chunk() {
     holds(|address, publisher| {

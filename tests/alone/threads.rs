@@ -1,4 +1,5 @@
-//! How many threads there are: none before the first background write, few, one more for each writer that hangs, none after.
+//! The number of threads: none before the first background write, then few, one more per blocked writer, none at the
+//! end.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +24,7 @@ fn threads_come_and_go_with_the_streams() {
     publisher.publish("x");
     assert!(none(), "a thread before the first background write");
 
-    // A thousand streams, and no thread for each.
+    // A thousand streams share a few threads.
     subscription.write_in_background(io::sink()).unwrap();
     for _ in 0..1_000 {
         publisher.subscribe().unwrap().write_in_background(io::sink()).unwrap();
@@ -33,7 +34,7 @@ fn threads_come_and_go_with_the_streams() {
     }
     assert!(threads("sse writer") <= processors + 1, "{} threads", threads("sse writer"));
 
-    // One more for each writer that hangs, so that the others go on.
+    // One more for each blocked writer, so that the others go on.
     let gate = Gate::default();
     for _ in 0..20 {
         let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
@@ -42,40 +43,40 @@ fn threads_come_and_go_with_the_streams() {
     let healthy = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&healthy);
     publisher.subscribe().unwrap().write_in_background(Counts(counted)).unwrap();
-    eventually("a healthy stream gets its events behind 20 that hang", || {
+    eventually("a healthy stream gets its events behind 20 blocked ones", || {
         publisher.publish("x");
         *healthy.lock().unwrap() > 20
     });
     assert!(threads("sse writer") > 20, "{} threads", threads("sse writer"));
     gate.open();
-    eventually("the surplus goes", || threads("sse writer") <= processors);
+    eventually("the surplus threads end", || threads("sse writer") <= processors);
 
-    // A supervisor that sleeps is woken when every thread there is begins to hang.
+    // A sleeping supervisor is woken when every thread becomes blocked.
     let quiet = Publisher::builder().heartbeat(None).build().unwrap();
     let gate = Gate::default();
     for _ in 0..processors {
-        quiet.subscribe_to("hangs").unwrap().write_in_background(gate.clone()).unwrap();
+        quiet.subscribe_to("blocked").unwrap().write_in_background(gate.clone()).unwrap();
     }
     let healthy = Arc::new(Mutex::new(0));
     quiet.subscribe().unwrap().write_in_background(Counts(Arc::clone(&healthy))).unwrap();
-    // Ten looks, after which it sleeps if it ever does.
+    // Ten rounds, after which an idle supervisor would sleep.
     thread::sleep(Duration::from_millis(100));
-    quiet.publish_to("hangs", "x");
+    quiet.publish_to("blocked", "x");
     quiet.publish("x");
     eventually("a healthy stream gets its event", || *healthy.lock().unwrap() == 1);
     gate.open();
     drop(quiet);
 
-    // All are gone when the last handle is, and the streams have ended.
+    // All end once the last handle is dropped and the streams have ended.
     let blocked = Gate::default();
     let subscription = publisher.subscription(()).initial_data(["x"]).open().unwrap();
     subscription.write_in_background(blocked.clone()).unwrap();
     drop(publisher);
-    assert!(threads("sse writer") >= 1, "a stream has not ended, and nobody is there to write it");
+    assert!(threads("sse writer") >= 1, "a stream has not ended, and no thread is left to write it");
     blocked.open();
     eventually("no thread is left", none);
 
-    // At the limit, the sockets that hang the longest are shut down.
+    // At the limit, the sockets that have been blocked the longest are shut down.
     let publisher = Publisher::builder().max_writer_threads(3).max_queued_events(1_000_000).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<TcpStream> = (0..10)
@@ -89,7 +90,7 @@ fn threads_come_and_go_with_the_streams() {
         .collect();
     let healthy = Arc::new(Mutex::new(0));
     publisher.subscribe().unwrap().write_in_background(Counts(Arc::clone(&healthy))).unwrap();
-    eventually("a healthy stream gets its events behind 10 sockets that hang, with 3 threads", || {
+    eventually("a healthy stream gets its events behind 10 blocked sockets, with 3 threads", || {
         publisher.publish("x");
         assert!(threads("sse writer") <= 3);
         *healthy.lock().unwrap() > 10
@@ -100,7 +101,7 @@ fn threads_come_and_go_with_the_streams() {
     eventually("no thread is left", none);
 }
 
-/// Counts the writes.
+/// A writer that counts the writes.
 struct Counts(Arc<Mutex<usize>>);
 
 impl Write for Counts {

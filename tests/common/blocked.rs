@@ -5,17 +5,17 @@ use std::time::Duration;
 use super::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK, Running};
 use server_sent_events::{Publisher, PublisherBuilder};
 
-/// How many clients block a response.
+/// The number of clients that block a response.
 pub const MANY: usize = 250;
 
-/// Requests whose response must wait: for a body that does not come, or for the end of an earlier response.
+/// Requests whose response must wait: for a body that does not arrive, or for the end of an earlier response.
 pub const BODY_MISSING: &str = "GET /c HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n";
 pub const BEHIND_ANOTHER: &str = "GET /c HTTP/1.1\r\nHost: x\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// Half of the writer threads of a small publisher.
 pub const HALF: usize = 2;
 
-/// A publisher with few writer threads, whose streams are sent something after 200 ms.
+/// Returns a publisher with few writer threads, whose streams send their first heartbeat after 200 ms.
 pub fn small() -> PublisherBuilder {
     Publisher::builder().max_writer_threads(2 * HALF).heartbeat(Duration::from_millis(200))
 }
@@ -52,13 +52,13 @@ impl Attacked {
         Self { publisher, server, clients }
     }
 
-    /// Those that are neither blocked nor running have been refused.
+    /// Returns whether every stream that is neither blocked nor running has been refused.
     pub fn is_full(&self, request: &str) -> bool {
         let running = if request == BEHIND_ANOTHER { MANY } else { 0 };
         self.publisher.stats().subscribers == running + HALF
     }
 
-    /// A client that is refused, and has read that.
+    /// Connects a client that is refused, and reads the refusal.
     #[track_caller]
     pub fn refused(&self, request: &str) -> Client {
         let mut client = self.server.send(request);

@@ -1,4 +1,4 @@
-//! An EventServer that accepts bodies, sends each one back, and records what its handler got.
+//! An EventServer that accepts bodies, sends each one back, and records what its handler received.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,26 +9,26 @@ use server_sent_events::server::{EventServer, EventServerBuilder, HandlerError, 
 use super::http::Client;
 #[cfg(target_os = "linux")]
 use super::process::{alone, held, is_back_at};
-use super::server::{Said, reads_response};
+use super::server::{ParsedResponse, reads_response};
 use super::{PATIENCE, eventually};
 
-/// A `POST` of this path, with these header lines and this body.
+/// Returns a `POST` of this path, with these header lines and this body.
 pub fn post(path: &str, lines: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{body}")
 }
 
-/// A `POST` of this path whose body has its length.
+/// Returns a `POST` of this path with this body and its length.
 pub fn post_whole(path: &str, body: &str) -> String {
     post(path, &format!("Content-Length: {}", body.len()), body)
 }
 
-/// A `GET` of this path.
+/// Returns a `GET` of this path.
 pub fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 /// A running server. `/stream` is an event stream, `/wait` answers once the test [opens](Self::open) the gate, `/none`
-/// has status 204. Everything else is answered with the body that arrived.
+/// has status 204. Every other path returns the request's body.
 pub struct Echo {
     pub server: RunningServer,
     pub publisher: Publisher,
@@ -92,19 +92,19 @@ impl Echo {
         Client::connect(self.address())
     }
 
-    /// A connection on which this has been sent.
+    /// Opens a connection and sends this on it.
     pub fn send(&self, request: impl AsRef<[u8]>) -> Client {
         let mut client = self.connect();
         client.send(&request);
         client
     }
 
-    /// The requests that the handler got since the last call: method, target and body.
+    /// Returns the requests that the handler received since the last call: method, target and body.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.requests.lock().unwrap())
     }
 
-    /// The number of handlers that wait for the gate.
+    /// Returns the number of handlers that wait for the gate.
     pub fn waiting(&self) -> usize {
         self.shared.gate.lock().unwrap().waiting
     }
@@ -114,7 +114,7 @@ impl Echo {
         eventually(&format!("{handlers} handlers wait"), || self.waiting() == handlers);
     }
 
-    /// Lets all handlers continue that wait now or later.
+    /// Opens the gate for all handlers that wait for it now or later.
     pub fn open(&self) {
         self.shared.gate.lock().unwrap().is_open = true;
         self.shared.changed.notify_all();
@@ -128,26 +128,26 @@ impl Drop for Echo {
     }
 }
 
-/// The next response has this status and this body.
+/// Checks that the next response has this status and this body.
 #[track_caller]
-pub fn responds(client: &mut Client, status: u16, body: &str) -> Said {
-    let said = reads_response(client, false);
+pub fn responds(client: &mut Client, status: u16, body: &str) -> ParsedResponse {
+    let response = reads_response(client, false);
     // A large body is not printed.
     let begins = |text: &str| text.chars().take(200).collect::<String>();
-    assert_eq!((said.status, begins(&said.body), said.body.len()), (status, begins(body), body.len()));
-    assert!(said.body == body, "it begins the same");
-    said
+    assert_eq!((response.status, begins(&response.body), response.body.len()), (status, begins(body), body.len()));
+    assert!(response.body == body, "the bodies differ after the same beginning");
+    response
 }
 
-/// The next response has this status, and the server closes the connection after it. Returns its text.
+/// Checks that the next response has this status, and that the server then closes the connection. Returns its text.
 #[track_caller]
 pub fn rejects(client: &mut Client, status: u16) -> String {
-    let said = reads_response(client, false);
-    assert_eq!((said.status, said.header("Connection")), (status, Some("close")), "{}", said.body);
-    said.body
+    let response = reads_response(client, false);
+    assert_eq!((response.status, response.header("Connection")), (status, Some("close")), "{}", response.body);
+    response.body
 }
 
-/// Runs this with a server of these settings, alone. Checks that it leaves no thread, no descriptor and no subscriber
+/// Runs `test` alone with a server of these settings. Checks that it leaves no thread, no descriptor and no subscriber
 /// behind, and that the server still answers.
 #[cfg(target_os = "linux")]
 #[track_caller]
@@ -158,7 +158,7 @@ pub fn leaves_nothing<T>(settings: EventServerBuilder, test: impl FnOnce(&Echo) 
     let descriptors = held().1;
     let result = test(&server);
     eventually("threads and descriptors are where they were", || held().0 <= most_threads() && held().1 <= descriptors);
-    eventually("nobody is subscribed", || server.publisher.stats().subscribers == 0);
+    eventually("no stream is left", || server.publisher.stats().subscribers == 0);
     responds(&mut server.send(get("/alive")), 200, "");
     drop(server);
     eventually("the server has left nothing behind", || is_back_at(before));
@@ -170,7 +170,7 @@ pub fn most_threads() -> usize {
     1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
 }
 
-/// A server with the default settings that accepts bodies up to this size.
+/// Returns a server with the default settings that accepts bodies up to this size.
 pub fn with_bodies(max_body: usize) -> EventServerBuilder {
     EventServer::builder().max_body(max_body)
 }

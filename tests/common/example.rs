@@ -1,4 +1,4 @@
-//! The examples as processes of their own.
+//! The examples as child processes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use super::http::{Client, Events};
 
-/// A running example, killed at the end.
+/// A running example, killed when it is dropped.
 pub struct Example {
     pub process: Child,
     pub url: String,
@@ -31,13 +31,13 @@ impl Example {
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let mut example = Self { process, url: String::new(), output };
-        example.url = example.says("listening on ");
+        example.url = example.reads_line("listening on ");
         example
     }
 
-    /// The next line begins with this; what follows.
+    /// Reads the next line, which must begin with this. Returns the rest.
     #[track_caller]
-    pub fn says(&mut self, beginning: &str) -> String {
+    pub fn reads_line(&mut self, beginning: &str) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim().strip_prefix(beginning).expect(&line).to_owned()
@@ -61,7 +61,7 @@ impl Drop for Example {
     }
 }
 
-/// A pipe whose reader is gone: each write to it fails.
+/// Returns a pipe without a reader: each write to it fails.
 #[cfg(unix)]
 pub fn broken_pipe() -> ChildStdin {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
@@ -70,20 +70,20 @@ pub fn broken_pipe() -> ChildStdin {
     writer
 }
 
-/// The folder of the examples, as they stand now: `cargo test --test it` alone would not build them.
+/// Builds the examples, since `cargo test --test it` alone would not, and returns their folder.
 pub fn built_examples() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
-        // From `tests/real_parts` too: the first folder upwards that has the examples.
+        // From `tests/real_parts` too: the nearest parent folder that has the examples.
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("examples").is_dir());
         cargo.args(["build", "--quiet", "--examples"]).current_dir(root.unwrap());
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        // The features of the tests, all of them: with others cargo would build the crate and the examples once more.
+        // All features, as in the tests: with others, cargo would build the crate and the examples once more.
         for (on, feature) in [
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),

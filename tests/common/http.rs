@@ -1,4 +1,4 @@
-//! Raw HTTP over a socket, to see each byte, and a real client for all else.
+//! Raw HTTP over a socket, to check each byte, and a real client for everything else.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,15 +15,15 @@ use tiny_http::Request;
 
 use super::PATIENCE;
 
-/// Asks for a stream of the default channel.
+/// A request for a stream of the default channel.
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// The chunks of the servers whose chunks are ours: the first of a stream, an event "hello", the last.
+/// The chunks of the servers whose chunks this crate writes: a stream's first, an event "hello", and the last.
 pub const FIRST_CHUNK: &str = "00000002\r\n:\n\r\n";
 pub const HELLO_CHUNK: &str = "0000000d\r\ndata: hello\n\n\r\n";
 pub const LAST_CHUNK: &str = "0\r\n\r\n";
 
-/// A server whose requests are answered on one thread by this function.
+/// Starts a server that answers its requests on one thread with this function.
 #[cfg(feature = "tiny_http")]
 pub struct Running {
     pub address: SocketAddr,
@@ -34,7 +34,7 @@ pub struct Running {
 #[cfg(feature = "tiny_http")]
 impl Running {
     pub fn new(mut answer: impl FnMut(Request) + Send + 'static) -> Self {
-        // Tests with hundreds of clients run side by side, and both ends of each connection are here.
+        // Tests with hundreds of clients run in parallel, and both ends of each connection are in this process.
         super::raise_open_files();
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
         let address = server.local_addr();
@@ -47,7 +47,7 @@ impl Running {
         Self { address, server, thread: Some(thread) }
     }
 
-    /// A server that answers every request with a stream of the default channel.
+    /// Starts a server that answers every request with a stream of the default channel.
     pub fn streams(publisher: &Publisher) -> Self {
         let publisher = publisher.clone();
         Self::new(move |request| match publisher.subscribe() {
@@ -60,14 +60,14 @@ impl Running {
         Client::connect(self.address)
     }
 
-    /// A connection on which this has been sent.
+    /// Opens a connection and sends this on it.
     pub fn send(&self, request: &str) -> Client {
         let mut client = self.connect();
         client.send(request);
         client
     }
 
-    /// A stream of events as a real client sees it, with framing taken away.
+    /// An event stream as a real client reads it, without the transfer encoding.
     pub fn events(&self) -> Events {
         Events::get(&format!("http://{}/", self.address))
     }
@@ -102,7 +102,7 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Something has come that is not read yet, or the end.
+    /// Returns whether unread data, or the end, has arrived.
     pub fn has_something(&self) -> bool {
         let socket = self.0.get_ref();
         socket.set_nonblocking(true).unwrap();
@@ -111,17 +111,17 @@ impl Client {
         something
     }
 
-    /// Says that it sends no more; it still reads. The server may have hung up before.
-    pub fn says_no_more(&self) {
+    /// Shuts down the sending direction; the client still reads. The server may have closed the connection before.
+    pub fn shuts_down_writing(&self) {
         let _ = self.0.get_ref().shutdown(std::net::Shutdown::Write);
     }
 
-    /// Its own address.
+    /// Returns the client's own address.
     pub fn address(&self) -> SocketAddr {
         self.0.get_ref().local_addr().unwrap()
     }
 
-    /// Whatever comes until the server closes the connection, in whatever way.
+    /// Reads until the server closes the connection, gracefully or with a reset.
     pub fn reads_all_there_is(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.0.read_to_end(&mut bytes) {
@@ -130,12 +130,12 @@ impl Client {
         }
     }
 
-    /// Hangs up with a reset.
+    /// Resets the connection.
     pub fn resets(self) {
         socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
 
-    /// Sends this, unless the server has hung up.
+    /// Sends this, unless the server has closed the connection.
     pub fn sends_if_it_can(&mut self, bytes: &(impl AsRef<[u8]> + ?Sized)) {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
@@ -144,7 +144,7 @@ impl Client {
         self.0.get_ref()
     }
 
-    /// The connection with the bytes that are buffered.
+    /// Returns the connection together with the buffered bytes.
     pub fn into_reader(self) -> impl Read {
         self.0
     }
@@ -153,7 +153,7 @@ impl Client {
         self.0.into_inner()
     }
 
-    /// Reads a head, unless the server hangs up.
+    /// Reads response headers, unless the server closes the connection.
     pub fn reads_head_if_it_comes(&mut self) {
         let mut line = String::new();
         while self.0.read_line(&mut line).is_ok_and(|read| read > 2) {
@@ -161,7 +161,7 @@ impl Client {
         }
     }
 
-    /// Appends the bodies of chunks until one comes with which the text so far holds this.
+    /// Reads chunks and appends their data until the text contains this.
     #[track_caller]
     pub fn reads_chunks_until(&mut self, body: &mut String, text: &str) {
         while !body[body.len().saturating_sub(64 * 1024)..].contains(text) {
@@ -175,7 +175,7 @@ impl Client {
         }
     }
 
-    /// Reads until the text so far ends with this, and returns it all.
+    /// Reads until the text ends with this, and returns all of it.
     #[track_caller]
     pub fn reads_until(&mut self, end: &str) -> String {
         let mut text = Vec::new();
@@ -189,7 +189,7 @@ impl Client {
         String::from_utf8(text).unwrap()
     }
 
-    /// The next bytes are these.
+    /// Checks that these are the next bytes.
     #[track_caller]
     pub fn reads(&mut self, expected: &str) {
         let mut bytes = vec![0; expected.len()];
@@ -199,7 +199,7 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
-    /// The next bytes, so many of them.
+    /// Returns the next bytes, exactly this many.
     #[track_caller]
     pub fn reads_bytes(&mut self, count: usize) -> String {
         let mut bytes = vec![0; count];
@@ -207,13 +207,13 @@ impl Client {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// The response's head, without the blank line.
+    /// Reads the response's status line and headers, without the blank line.
     #[track_caller]
     pub fn reads_head(&mut self) -> Head {
         Head(self.reads_until("\r\n\r\n").trim_end().to_owned())
     }
 
-    /// All until the server closes the connection, as it should.
+    /// Reads everything until the server closes the connection gracefully.
     #[track_caller]
     pub fn reads_all(&mut self) -> String {
         let mut text = String::new();
@@ -221,14 +221,14 @@ impl Client {
         text
     }
 
-    /// The server closes the connection here.
+    /// Checks that the server closes the connection here.
     #[track_caller]
     pub fn reads_the_end(&mut self) {
         assert_eq!(self.reads_all(), "");
     }
 }
 
-/// The head of a response.
+/// The status line and headers of a response.
 pub struct Head(pub String);
 
 impl Head {
@@ -236,7 +236,7 @@ impl Head {
         self.0.split_once("\r\n").map_or(&*self.0, |(line, _)| line)
     }
 
-    /// The values of all headers of this name.
+    /// Returns the values of all headers of this name.
     pub fn values(&self, name: &str) -> Vec<&str> {
         let headers = self.0.lines().skip(1).map(|line| line.split_once(": ").expect("a header"));
         headers.filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
@@ -254,10 +254,10 @@ impl Events {
         Self(Box::new(BufReader::new(response.into_body().into_reader())))
     }
 
-    /// The next frame, or the next heartbeat; `None` when the body has ended as it should.
+    /// Returns the next frame or heartbeat; `None` when the body has ended properly.
     pub fn next_frame(&mut self) -> Option<String> {
         let mut frame = String::new();
-        // A comment that says nothing has no blank line behind it.
+        // An empty comment has no blank line after it.
         let is_whole = |frame: &str| {
             frame.ends_with("\n\n") || frame.strip_suffix('\n').is_some_and(|line| line.trim_end() == ":")
         };
@@ -270,13 +270,14 @@ impl Events {
         Some(frame)
     }
 
-    /// The next frame is this one.
+    /// Checks that this is the next frame.
     #[track_caller]
     pub fn gets(&mut self, frame: &str) {
         assert_eq!(self.next_frame().as_deref(), Some(frame));
     }
 
-    /// The next frame that is more than an empty comment or an empty line: rouille's streams are padded with those.
+    /// Returns the next frame that is more than an empty comment or an empty line: rouille's streams are padded with
+    /// those.
     pub fn next_event(&mut self) -> Option<String> {
         loop {
             let frame = self.next_frame()?;
@@ -291,7 +292,7 @@ impl Events {
         assert_eq!(self.next_event().as_deref(), Some(frame));
     }
 
-    /// The stream has ended.
+    /// Checks that the stream has ended.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.next_frame(), None);

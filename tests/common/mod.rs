@@ -22,71 +22,71 @@ use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
 use server_sent_events::{EndCause, Publisher, Subscription, TryRecvError};
 
-/// How long a condition may take before the test fails. Never waited for when all is well.
+/// How long a condition may take before the test fails. A passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A publisher whose subscribers have properties of this type.
+/// Returns a builder of a publisher whose subscribers have properties of this type.
 pub fn publisher<P: Send + Sync + 'static>() -> Publisher<P> {
     Publisher::builder_for().build().unwrap()
 }
 
-/// A subscriber of these channels.
+/// Subscribes to these channels.
 #[track_caller]
 pub fn subscriber<const N: usize>(publisher: &Publisher, channels: [&str; N]) -> Subscription {
     publisher.subscribe_to(channels).unwrap()
 }
 
-/// The next frame is this one, and it comes without a heartbeat before it.
+/// Checks that this is the next frame, with no heartbeat before it.
 #[track_caller]
 pub fn gets(subscription: &mut Subscription, frame: &str) {
     assert_eq!(subscription.recv_timeout(PATIENCE).as_deref(), Ok(frame));
 }
 
-/// The next frame is an event with nothing but this data.
+/// Checks that the next frame is an event with this data and nothing else.
 #[track_caller]
 pub fn gets_data(subscription: &mut Subscription, data: &str) {
     gets(subscription, &format!("data: {data}\n\n"));
 }
 
-/// Nothing waits; all that was published has been taken.
+/// Checks that the queue is empty.
 #[track_caller]
 pub fn gets_nothing(subscription: &mut Subscription) {
     assert_eq!(subscription.try_recv(), Err(TryRecvError::Empty));
 }
 
-/// The stream ends here, for this reason.
+/// Checks that the stream ends here, for this reason.
 #[track_caller]
 pub fn ends(subscription: &mut Subscription, cause: EndCause) {
     assert_eq!(subscription.next(), None);
     assert_eq!(subscription.end_cause(), Some(cause));
-    assert_eq!(subscription.next(), None, "an ended stream went on");
+    assert_eq!(subscription.next(), None, "an ended stream continued");
 }
 
-/// Waits until the condition holds, and fails when it does not within a generous time.
+/// Waits until the condition holds. Fails if it does not hold within a generous time.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let (start, mut pause) = (Instant::now(), Duration::from_micros(50));
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         thread::sleep(pause);
-        // Most conditions hold soon. The others must not cost a processor.
+        // Most conditions hold soon. The others must not occupy a processor.
         pause = (2 * pause).min(Duration::from_millis(1));
     }
 }
 
-/// Allows as many open files as the system does.
+/// Raises the limit on open files to what the system allows.
 pub fn raise_open_files() {
     #[cfg(unix)]
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
 }
 
-/// What a parser that is not ours makes of an event stream.
+/// Parses an event stream with an independent parser.
 pub fn parsed(stream: &str) -> Vec<eventsource_stream::Event> {
     let bytes = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(stream.to_owned())]);
     futures_executor::block_on(bytes.eventsource().map(|event| event.expect("a broken event stream")).collect())
 }
 
-/// Ends the process, and so the test, when it is not dropped in time: a deadlock must not hang the suite.
+/// Aborts the process, and so the test, if it is not dropped in time: a deadlock must not block the suite.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
 impl Watchdog {
@@ -103,7 +103,7 @@ impl Watchdog {
     }
 }
 
-/// A number to start a random test with: a new one each time, printed, or the one in `SEED`.
+/// Returns the seed of a random test and prints it: a new one each time, or the one in `SEED`.
 pub fn seed(test: &str) -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("{test}: SEED={seed}");

@@ -1,4 +1,4 @@
-//! What this process holds: threads of ours, and descriptors.
+//! What this process holds: this crate's threads, and descriptors.
 
 use std::fs::read_dir;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,24 +14,25 @@ pub fn alone() -> MutexGuard<'static, ()> {
     alone
 }
 
-/// How many threads of this process have a name that begins so.
+/// Returns how many threads of this process have a name with this prefix.
 pub fn threads(name: &str) -> usize {
     let tasks = read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|own| own.starts_with(name)).count()
 }
 
-/// How many descriptors this process has.
+/// Returns the number of this process's descriptors.
 pub fn descriptors() -> usize {
     read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// How many threads of ours this process has, and how many descriptors.
+/// Returns the number of this crate's threads in this process, and the number of descriptors.
 pub fn held() -> (usize, usize) {
     (threads("sse "), descriptors())
 }
 
-/// No more than then. There may be less: a first count has been seen to hold a descriptor that soon was gone.
+/// Returns whether neither number has grown. Either may have shrunk: a first count can include a descriptor that is
+/// just being closed.
 pub fn is_back_at(before: (usize, usize)) -> bool {
     let now = held();
     now.0 <= before.0 && now.1 <= before.1

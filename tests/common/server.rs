@@ -1,4 +1,4 @@
-//! Our server, what it holds, and its answers as a parser that is not ours reads them.
+//! EventServer, the resources it holds, and its responses as an independent parser reads them.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use server_sent_events::server::{EventServer, EventServerBuilder, Response, Runn
 use super::PATIENCE;
 use super::http::{Client, FIRST_CHUNK, GET};
 
-/// A server with these settings that answers every request with a stream of the default channel.
+/// Starts a server with these settings that answers every request with a stream of the default channel.
 #[track_caller]
 pub fn serve(settings: EventServerBuilder, publisher: &Publisher) -> RunningServer {
     let publisher = publisher.clone();
@@ -19,13 +19,13 @@ pub fn serve(settings: EventServerBuilder, publisher: &Publisher) -> RunningServ
     settings.bind("127.0.0.1:0").unwrap().spawn(streams).unwrap()
 }
 
-/// The same with the default settings.
+/// Starts one with the default settings.
 #[track_caller]
 pub fn streams(publisher: &Publisher) -> RunningServer {
     serve(EventServer::builder(), publisher)
 }
 
-/// A connection on which this has been sent.
+/// Opens a connection and sends this on it.
 #[track_caller]
 pub fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Client {
     let mut client = Client::connect(address);
@@ -33,7 +33,7 @@ pub fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Client {
     client
 }
 
-/// A connection that has read head and first comment.
+/// Opens a stream and reads the response headers and the first comment.
 #[track_caller]
 pub fn opened(address: SocketAddr) -> Client {
     let mut client = send(address, GET);
@@ -42,7 +42,7 @@ pub fn opened(address: SocketAddr) -> Client {
     client
 }
 
-/// Asks for a stream on a connection for which its own kernel keeps as little as it can, and does not read.
+/// Requests a stream on a connection whose own kernel buffers as little as possible, and does not read.
 #[track_caller]
 pub fn stalled(address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
@@ -54,30 +54,31 @@ pub fn stalled(address: SocketAddr) -> TcpStream {
     socket
 }
 
-/// A whole answer, whose connection the server has closed.
+/// A whole response.
 #[derive(Debug)]
-pub struct Said {
+pub struct ParsedResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-impl Said {
+impl ParsedResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 }
 
-/// The response to this: one that is well-formed, and nothing else if the server then closes the connection.
+/// Sends this and returns the response, which must be well-formed and the only one if the server then closes the
+/// connection.
 #[track_caller]
-pub fn said(address: SocketAddr, request: impl AsRef<[u8]>) -> Said {
+pub fn response_to(address: SocketAddr, request: impl AsRef<[u8]>) -> ParsedResponse {
     let is_head = request.as_ref().starts_with(b"HEAD ");
     reads_response(&mut send(address, request), is_head)
 }
 
-/// The next response on a connection, which stays open if the response allows it.
+/// Reads the next response on a connection, which stays open if the response allows it.
 #[track_caller]
-pub fn reads_response(client: &mut Client, is_head: bool) -> Said {
+pub fn reads_response(client: &mut Client, is_head: bool) -> ParsedResponse {
     let head = client.reads_head();
     let length: usize = head.values("Content-Length").first().map_or(0, |length| length.parse().unwrap());
     let body = match head.values("Connection")[..] {
@@ -88,9 +89,9 @@ pub fn reads_response(client: &mut Client, is_head: bool) -> Said {
     well_formed(&format!("{}\r\n\r\n{body}", head.0), is_head)
 }
 
-/// One answer, as httparse reads it.
+/// Parses one response with httparse, and checks that it is well-formed.
 #[track_caller]
-pub fn well_formed(text: &str, is_head: bool) -> Said {
+pub fn well_formed(text: &str, is_head: bool) -> ParsedResponse {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut parsed = httparse::Response::new(&mut fields);
     let Ok(httparse::Status::Complete(length)) = parsed.parse(text.as_bytes()) else {
@@ -98,16 +99,16 @@ pub fn well_formed(text: &str, is_head: bool) -> Said {
     };
     let value = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().to_owned();
     let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), value(field.value))).collect();
-    let said = Said { status: parsed.code.unwrap(), headers, body: text[length..].to_owned() };
-    let said_length = said.header("Content-Length").map(|length| length.parse::<usize>().unwrap());
-    let is_chunked = said.header("Transfer-Encoding") == Some("chunked");
-    if is_head || said.status == 204 {
-        assert_eq!(said.body, "", "{text:?}");
+    let response = ParsedResponse { status: parsed.code.unwrap(), headers, body: text[length..].to_owned() };
+    let stated_length = response.header("Content-Length").map(|length| length.parse::<usize>().unwrap());
+    let is_chunked = response.header("Transfer-Encoding") == Some("chunked");
+    if is_head || response.status == 204 {
+        assert_eq!(response.body, "", "{text:?}");
     } else if !is_chunked {
-        assert!(said_length.is_none_or(|length| length == said.body.len()), "{text:?}");
+        assert!(stated_length.is_none_or(|length| length == response.body.len()), "{text:?}");
     }
-    assert!(said.status != 204 || said_length.is_none(), "{text:?}");
-    assert!(matches!(said.header("Connection"), None | Some("close")), "{text:?}");
-    assert!(httpdate::parse_http_date(said.header("Date").expect("a date")).is_ok(), "{text:?}");
-    said
+    assert!(response.status != 204 || stated_length.is_none(), "{text:?}");
+    assert!(matches!(response.header("Connection"), None | Some("close")), "{text:?}");
+    assert!(httpdate::parse_http_date(response.header("Date").expect("a date")).is_ok(), "{text:?}");
+    response
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::eventually;
 
-/// Keeps what is written, for the test to look at.
+/// A writer that stores what is written, for the test to check.
 #[derive(Clone, Default)]
 pub struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -31,7 +31,7 @@ impl Write for Kept {
     }
 }
 
-/// A writer that is blocked until it is opened, and keeps what is written.
+/// A writer that is blocked until it is opened, and stores what is written.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<Written>, Condvar)>);
 

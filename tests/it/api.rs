@@ -1,4 +1,4 @@
-//! What the public types can do, apart from what they do: cross threads, be printed.
+//! What the public types support apart from their task: crossing threads, and being printed.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ fn shares<T: Send + Sync + Debug>() {}
 
 #[test]
 fn public_types_can_cross_threads() {
-    /// Neither printable nor clonable, and only what is asked of properties.
+    /// Neither printable nor clonable: properties need no more than the required traits.
     struct Properties(#[allow(dead_code)] std::sync::Mutex<u8>);
 
     shares::<Publisher>();
@@ -97,7 +97,7 @@ fn an_overflow_policy_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_is_no_overflow_policy_is_rejected_with_what_is_one() {
+fn an_unknown_overflow_policy_is_rejected_with_the_known_ones() {
     let error = |text: &str| text.parse::<Overflow>().unwrap_err().to_string();
     for text in ["", "Disconnect", "drop_oldest", " disconnect", "block", "block 5s"] {
         let allowed = "use disconnect, drop-oldest, latest-per-key, or block:TIME such as block:5s";

@@ -1,4 +1,4 @@
-//! Bad input gets a clear error that says what was wrong and what is allowed, and nothing is sent.
+//! Bad input gets a clear error, which names the problem and what is allowed, and nothing is sent.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A stream that ends, ends: also for a thread that blocks on it, and after all that was queued.
+//! A stream that ends wakes a thread that blocks on it, after every queued event was delivered.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing, publisher, subscriber};
 use server_sent_events::{EndCause, Publisher, Subscription};
 
-/// Lets threads block in `next`, does `end`, and sees every one of them come back. Many rounds, so that `end`
-/// meets the reader before, in and after its falling asleep.
+/// Lets threads block in `next`, calls `end`, and checks that every thread returns. It runs many rounds, so that `end`
+/// meets the thread before, after and while it falls asleep.
 fn frees_a_blocked_reader(open: impl Fn(&Publisher) -> Subscription, end: impl Fn(&Publisher), cause: EndCause) {
     let _watchdog = Watchdog::new("a blocked reader", PATIENCE);
     for round in 0..200 {

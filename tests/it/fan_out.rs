@@ -1,4 +1,4 @@
-//! An event reaches everybody who subscribes to one of its channels, once, and nobody else.
+//! An event reaches each subscriber of its channels once, and no other subscriber.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -155,7 +155,7 @@ fn without_subscribers_nothing_is_encoded() {
     struct Costly;
     impl From<Costly> for Event {
         fn from(_: Costly) -> Self {
-            panic!("made into an event though nobody listens")
+            panic!("converted into an event without a subscriber")
         }
     }
     let publisher = Publisher::new();

@@ -1,4 +1,4 @@
-//! A silent stream is sent a heartbeat, so that who has gone is noticed; a busy one is not.
+//! A silent stream sends heartbeats, so that lost connections are detected; a busy one sends none.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The application is told of each subscription: when it opens and why it ends, exactly once each.
+//! The application's hooks report each subscription: when it opens and why it ends, exactly once each.
 
 use std::cell::Cell;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::common::{PATIENCE, Watchdog, eventually, seed};
 use server_sent_events::{EndCause, Ended, History, OpenError, Opened, Publisher, PublisherBuilder, Subscription};
 
-/// What the hooks were called with, in that order: who, in which channels, and why it ended.
+/// The calls of the hooks, in order: the subscriber, its channels, and why it ended.
 type Calls = Arc<Mutex<Vec<(String, String, Option<EndCause>)>>>;
 
 fn builder(calls: &Calls) -> PublisherBuilder<String> {
@@ -24,7 +24,7 @@ fn builder(calls: &Calls) -> PublisherBuilder<String> {
         })
 }
 
-/// The hooks are called once each for this one, in this order, with these channels and this cause.
+/// Checks that the hooks are called once each for this subscription, in this order, with these channels and this cause.
 #[track_caller]
 fn are_told(calls: &Calls, name: &str, channels: &str, cause: EndCause) {
     let of_it = || calls.lock().unwrap().iter().filter(|call| call.0 == name).cloned().collect::<Vec<_>>();
@@ -73,7 +73,7 @@ fn each_way_to_end_calls_the_hook_with_its_cause() {
             Ok(())
         }
     }
-    // Of another publisher: the stream goes only after its hook was called, and is not to be counted below.
+    // Of another publisher: the stream goes only after its hook was called, and must not be counted below.
     let other = builder(&calls).build().unwrap();
     let lost = other.subscription("lost".to_owned()).channels(["lost", "all"]).initial_data(["x"]).open().unwrap();
     lost.write_in_background(Broken).unwrap();
@@ -84,19 +84,19 @@ fn each_way_to_end_calls_the_hook_with_its_cause() {
     are_told(&calls, "closed", "closed,all", EndCause::Closed);
 
     let _one = open("shut down").open().unwrap();
-    assert_eq!(publisher.shutdown(Duration::ZERO), 7, "those whose subscription still exists");
+    assert_eq!(publisher.shutdown(Duration::ZERO), 7, "the subscriptions that still exist");
     are_told(&calls, "shut down", "shut down,all", EndCause::Closed);
 }
 
 #[test]
 fn dropping_the_last_handle_calls_the_hook_which_still_has_a_publisher() {
     let calls = Calls::default();
-    let told = Arc::clone(&calls);
+    let recorded = Arc::clone(&calls);
     let publisher = Publisher::builder_for::<String>()
         .on_end(move |Ended { publisher, properties, cause, .. }| {
             publisher.publish("nobody hears it");
             assert_eq!(publisher.stats().subscribers, 0);
-            told.lock().unwrap().push((properties.clone(), String::new(), Some(cause)));
+            recorded.lock().unwrap().push((properties.clone(), String::new(), Some(cause)));
         })
         .build()
         .unwrap();
@@ -122,7 +122,7 @@ fn a_refused_subscription_calls_no_hook() {
 fn a_hook_may_use_the_publisher_and_may_panic() {
     let _watchdog = Watchdog::new("a_hook_may_use_the_publisher_and_may_panic", PATIENCE);
     let calls = Calls::default();
-    let told = Arc::clone(&calls);
+    let recorded = Arc::clone(&calls);
     let publisher = Publisher::builder_for::<String>()
         .max_queued_events(2)
         .on_open(|Opened { publisher, properties: name, .. }| {
@@ -131,7 +131,7 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
             panic!("on purpose");
         })
         .on_end(move |Ended { publisher, properties: name, channels, cause, .. }| {
-            told.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
+            recorded.lock().unwrap().push((name.clone(), channels.join(","), Some(cause)));
             publisher.publish(format!("{name} has left"));
             drop(publisher.subscriber_properties("default channel"));
             panic!("on purpose");
@@ -145,13 +145,13 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
     for _ in 0..10 {
         publisher.publish("x");
     }
-    eventually("each that was slow was told once", || calls.lock().unwrap().len() == 11);
+    eventually("the hook was called once per slow subscriber", || calls.lock().unwrap().len() == 11);
     assert_eq!(publisher.stats().ended.queue_full, 11);
 }
 
-/// Who is online, as the hooks say it, while subscribers come, go, are cut and closed from many threads.
+/// The users online, as the hooks report them, while subscribers open, leave, disconnect and close from many threads.
 #[test]
-fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
+fn the_two_hooks_are_called_once_each_and_in_order_however_it_ends() {
     let _watchdog = Watchdog::new("the_two_hooks_are_called_once_each", 3 * PATIENCE);
     let mut random = fastrand::Rng::with_seed(seed("the_two_hooks_are_called_once_each"));
     let calls = Calls::default();
@@ -193,7 +193,7 @@ fn the_two_hooks_are_called_once_each_and_in_order_whoever_ends_it() {
     assert_eq!(online.len(), 0);
 }
 
-/// Whoever comes first: the subscription that is dropped, or the publisher.
+/// Either the subscription or the publisher may be dropped first.
 #[test]
 fn the_end_hook_is_called_even_if_the_last_handle_is_dropped_at_the_same_moment() {
     for round in 0..5_000 {
@@ -211,11 +211,11 @@ fn the_end_hook_is_called_even_if_the_last_handle_is_dropped_at_the_same_moment(
 }
 
 thread_local! {
-    /// How many calls of the application's code this thread is in.
+    /// The depth of calls of the application's code on this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts how deep the calls nest in which `act` is.
+/// Records how deep the calls of `act` nest.
 fn nested(deepest: &AtomicUsize, act: impl FnOnce()) {
     DEPTH.set(DEPTH.get() + 1);
     deepest.fetch_max(DEPTH.get(), SeqCst);

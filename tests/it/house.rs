@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folders and files right below `src`, in an order in which each uses earlier ones only. So there is no circle.
+/// The folders and files right below `src`, in an order in which each uses earlier ones only. So there is no cycle.
 const ORDER: &[&str] = &[
     "error",
     "channels",
@@ -39,7 +39,8 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
     (&["mio::", "httparse"], &["server.rs", "server/"]),
     (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "server/"]),
-    // The order of events depends on one lock, the registry's; each other one guards a queue, a stream, threads or counts.
+    // The order of events depends on one lock, the registry's; each other lock guards a queue, a stream, threads or
+    // counts.
     (
         &["Mutex", "RwLock", "parking_lot"],
         &[
@@ -71,14 +72,14 @@ fn source(file: &str) -> String {
     fs::read_to_string(root().join("src").join(file)).unwrap()
 }
 
-/// The lines that are code: without comments, and without the tests at the end.
+/// Returns the lines of code: without comments, and without the tests at the end.
 fn code(file: &str) -> String {
     let source = source(file);
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The folder or file right below `src` that a file belongs to.
+/// Returns the folder or file right below `src` that contains a file.
 fn module(file: &str) -> &str {
     file.split(['/', '.']).next().unwrap()
 }
@@ -115,7 +116,7 @@ fn no_module_uses_a_later_one() {
     }
 }
 
-/// Documents go stale where they name a file that is not there.
+/// Documents become outdated where they name a missing file.
 #[test]
 fn every_file_that_is_named_is_there() {
     for document in files(root()).into_iter().filter(|path| {
@@ -135,7 +136,7 @@ fn every_file_that_is_named_is_there() {
     }
 }
 
-/// A link of a document leads to a file, and to a heading where it names one.
+/// A document's link leads to an existing file, and to a heading where it names one.
 #[test]
 fn every_link_of_a_document_leads_somewhere() {
     for document in files(root()).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"))
@@ -151,7 +152,7 @@ fn every_link_of_a_document_leads_somewhere() {
             if heading.is_empty() {
                 continue;
             }
-            // As GitHub makes them.
+            // As GitHub generates them.
             let anchor = |title: &str| title.trim().to_lowercase().replace(' ', "-").replace(['?', ',', '`'], "");
             let text = fs::read_to_string(target).unwrap();
             let mut titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#'));
@@ -160,7 +161,7 @@ fn every_link_of_a_document_leads_somewhere() {
     }
 }
 
-/// So that what people copy is what the tests run.
+/// People copy the configuration that the tests run.
 #[test]
 fn the_documents_show_the_lines_for_proxies_that_are_tested() {
     let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();

@@ -1,4 +1,4 @@
-//! A live subscription can be led: by its handle, by the publisher, by its lifetime.
+//! A live subscription can be controlled: by its handle, by the publisher, by its lifetime.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn a_handle_joins_and_leaves_channels() {
     publisher.publish_to(["a", "b"], "both");
     assert_eq!(handle.leave(["a", "d"]), 1);
     assert_eq!(handle.leave(["a", "d"]), 0);
-    publisher.publish_to("a", "not there any more");
+    publisher.publish_to("a", "it has left");
     publisher.publish_to("c", "still there");
     gets_data(&mut subscription, "both");
     gets_data(&mut subscription, "still there");
@@ -108,10 +108,10 @@ fn a_handle_keeps_nothing_alive() {
 fn a_handle_controls_a_stream_in_the_background() {
     let publisher = Publisher::new();
     for (ends, cause) in [(true, EndCause::Disconnected), (false, EndCause::Closed)] {
-        let (told, end) = std::sync::mpsc::channel();
+        let (ended, end) = std::sync::mpsc::channel();
         let subscription = publisher.subscribe().unwrap();
         let handle = subscription.handle();
-        let options = BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+        let options = BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap());
         subscription.write_in_background_with_options(std::io::sink(), options).unwrap();
         assert!(if ends { handle.disconnect() } else { handle.close() });
         assert_eq!(end.recv_timeout(PATIENCE), Ok(cause));
@@ -149,8 +149,8 @@ fn a_busy_stream_ends_when_its_lifetime_is_over() {
 fn a_silent_stream_in_the_background_ends_when_its_lifetime_is_over() {
     for heartbeat in [None, Some(Duration::from_secs(3_600))] {
         let publisher = expiring(50);
-        let (told, end) = std::sync::mpsc::channel();
-        let options = BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+        let (ended, end) = std::sync::mpsc::channel();
+        let options = BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap());
         let subscription = publisher.subscription(()).heartbeat(heartbeat).open().unwrap();
         subscription.write_in_background_with_options(std::io::sink(), options).unwrap();
         assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Expired));
@@ -165,15 +165,15 @@ fn a_stream_that_is_read_as_a_body_ends_when_its_lifetime_is_over() {
     assert_eq!(body, "");
 }
 
-/// A new version must not have all clients come back in the same instant.
+/// After a new version is deployed, clients must not all reconnect in the same instant.
 #[test]
 fn lifetimes_are_spread_between_80_and_100_percent() {
     let publisher = expiring(500);
     let start = Instant::now();
     let ends: Vec<_> = (0..40)
         .map(|_| {
-            let (told, end) = std::sync::mpsc::channel();
-            let options = BackgroundOptions::new().on_end(move |_| told.send(start.elapsed()).unwrap());
+            let (ended, end) = std::sync::mpsc::channel();
+            let options = BackgroundOptions::new().on_end(move |_| ended.send(start.elapsed()).unwrap());
             publisher.subscribe().unwrap().write_in_background_with_options(std::io::sink(), options).unwrap();
             end
         })

@@ -1,4 +1,4 @@
-//! Every number that a stranger could drive up has a bound, and the error says which.
+//! Every number that a stranger could drive up has a limit, and the error names it.
 
 use std::time::Duration;
 
@@ -45,9 +45,9 @@ fn subscriptions_of_one_quota_key_are_limited() {
     assert_eq!(error, OpenError::TooManyPerQuotaKey { key: "192.0.2.1".into(), limit: 2 });
     assert_eq!(error.to_string(), "subscriber limit of quota key \"192.0.2.1\" reached (2)");
     assert!(error.is_temporary());
-    assert!(open("192.0.2.2").is_ok() && publisher.subscribe().is_ok(), "others are not concerned");
+    assert!(open("192.0.2.2").is_ok() && publisher.subscribe().is_ok(), "other keys are not affected");
     publisher.close();
-    assert!(open("192.0.2.1").is_err(), "what has ended counts until it is dropped");
+    assert!(open("192.0.2.1").is_err(), "an ended subscription counts until it is dropped");
     drop(first);
     assert!(open("192.0.2.1").is_ok());
 }
@@ -120,7 +120,8 @@ fn a_refused_subscription_leaves_nothing_behind() {
     assert_eq!(publisher.publish_to("news", "nobody").subscribers(), 0);
 }
 
-/// Each of these took minutes when its work grew with the square of the channels; it stands still for everybody meanwhile.
+/// Each of these took minutes when its work grew with the square of the channels, and the publisher stood still
+/// meanwhile.
 #[test]
 fn work_on_many_channels_at_once_grows_linearly() {
     const MANY: usize = 60_000;

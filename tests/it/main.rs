@@ -1,9 +1,10 @@
-//! The integration tests, in one crate: one link, and tests that wait do so side by side.
+//! The integration tests, in one crate: one link, and tests that wait do so in parallel.
 //!
-//! Apart are the tests that count or limit their whole process. `tests/alone` counts its threads and descriptors, one test
-//! at a time. A file each has what changes the process for good: its allocator, its peak of memory, its limits, its logger.
+//! The tests that count or limit their whole process are separate. `tests/alone` counts its threads and descriptors,
+//! one test at a time. A test that changes the process for good has a file of its own: its allocator, its peak memory,
+//! its limits, its logger.
 
-#[allow(dead_code)] // some of it is for `tests/alone`
+#[allow(dead_code)] // tests/alone uses the rest
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -9,7 +9,7 @@ use server_sent_events::{Publisher, Subscription};
 const PUBLISHERS: usize = 4;
 const EVENTS: usize = 100_000;
 const SUBSCRIBERS: usize = 8;
-/// How far the publishers may be ahead of the slowest subscriber, so that all keep up.
+/// The maximum lead of the publishers over the slowest subscriber, so that all keep up.
 const AHEAD: usize = 500;
 
 /// Seen in a Python library: the lines of two events interleave.
@@ -18,7 +18,7 @@ fn events_of_several_threads_stay_whole_and_in_one_order() {
     let _watchdog = Watchdog::new("4 publishers and 8 subscribers", Duration::from_secs(120));
     let publisher = Publisher::new();
     let subscriptions: [Subscription; SUBSCRIBERS] = [(); SUBSCRIBERS].map(|()| publisher.subscribe().unwrap());
-    // Each subscriber returns a token for each event that it took; publishing one costs one of everybody's.
+    // Each subscriber returns a token for each event it took. Publishing an event takes one token of each subscriber.
     let (taken, tokens): (Vec<_>, Vec<_>) =
         subscriptions.iter().map(|_| crossbeam_channel::bounded::<()>(AHEAD + PUBLISHERS)).unzip();
     for taken in &taken {
@@ -67,7 +67,7 @@ fn events_of_several_threads_stay_whole_and_in_one_order() {
     }
 }
 
-/// Who published the event, and its number, if all its lines are there and of one event.
+/// Returns the event's publisher and number, if all its lines are there and belong to one event.
 #[track_caller]
 fn whole(frame: &str) -> (usize, usize) {
     let lines: Vec<&str> = frame.lines().map(|line| line.trim_start_matches("data: ")).collect();

@@ -1,4 +1,4 @@
-//! Says which parts of the tests are left out: those that need what other people made.
+//! Reports which parts of the tests are left out: those that need programs of other projects.
 
 use std::fs;
 use std::io::{Write, stderr};
@@ -7,14 +7,14 @@ use std::path::Path;
 #[test]
 fn every_part_that_is_left_out_says_what_it_is() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_parts/tests");
-    // A package from a registry does not have them.
+    // A package from a registry does not contain them.
     let Ok(entries) = fs::read_dir(folder) else { return };
     let parts: Vec<_> = entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
     assert!(!parts.is_empty());
     let charters = parts.iter().map(|part| part.lines().next()?.strip_prefix("//! "));
     let charters: Vec<&str> = charters.map(|charter| charter.expect("a part without a charter")).collect();
     if std::env::var_os("ALL_PARTS").is_none() {
-        // Not `println!`, which a test that passes keeps to itself.
+        // `println!` would print nothing, since a test that passes hides its output.
         writeln!(stderr(), "\nleft out, `tests/run` has them too:\n  {}", charters.join("\n  ")).unwrap();
     }
 }

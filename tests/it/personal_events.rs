@@ -111,7 +111,7 @@ fn a_capture_whose_drop_panics_ends_nothing() {
     let mut subscription = publisher.subscribe().unwrap();
     publish(&publisher);
     gets_data(&mut subscription, "fine");
-    // The queue is thrown away.
+    // The queue is discarded.
     for _ in 0..3 {
         publish(&publisher);
     }
@@ -157,7 +157,7 @@ fn a_closure_nobody_needs_is_dropped_uncalled() {
     let captured = Arc::clone(&capture);
     publisher.publish_with("default channel", move |()| {
         let _captured = &captured;
-        unreachable!("nobody listens")
+        unreachable!("there is no subscriber")
     });
     assert_eq!(Arc::strong_count(&capture), 1);
 }

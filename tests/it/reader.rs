@@ -1,4 +1,4 @@
-//! A subscription that is read: whole, at once, and pushed through servers that collect bytes before they send them.
+//! A subscription that is read: whole, at once, and pushed through servers that buffer bytes before they send them.
 
 use std::io::{BufRead, Read};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,7 +9,7 @@ use crate::common::{PATIENCE, Watchdog, parsed};
 use proptest::prelude::*;
 use server_sent_events::{EndCause, Event, Publisher, Reader};
 
-/// A publisher without heartbeats: nothing but events and what pushes them through.
+/// Returns a publisher without heartbeats: only events, and the padding, push events through.
 fn quiet() -> Publisher {
     Publisher::builder().heartbeat(None).build().unwrap()
 }
@@ -18,7 +18,7 @@ fn body(publisher: &Publisher) -> Reader {
     publisher.subscribe().unwrap().into_reader()
 }
 
-/// What one `read` gives.
+/// Returns what one `read` gives.
 fn read(body: &mut Reader) -> String {
     let mut bytes = [0; 100_000];
     let read = body.read(&mut bytes).unwrap();
@@ -36,7 +36,7 @@ fn queued_events_come_at_once_and_then_the_end() {
     publisher.close();
     assert_eq!(read(&mut body), "data: three\n\n");
     assert_eq!(read(&mut body), "");
-    assert_eq!(read(&mut body), "", "an ended body went on");
+    assert_eq!(read(&mut body), "", "an ended body continued");
     assert_eq!(body.get_ref().end_cause(), Some(EndCause::Closed));
 }
 
@@ -113,7 +113,7 @@ fn a_body_that_is_dropped_leaves_the_publisher() {
 }
 
 #[test]
-fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
+fn a_body_that_is_not_read_ends_and_frees_its_queue() {
     let publisher = Publisher::builder().heartbeat(None).max_queued_events(10).build().unwrap();
     let mut body = body(&publisher);
     for _ in 0..11 {
@@ -123,7 +123,7 @@ fn a_body_that_nobody_reads_ends_and_gives_back_its_queue() {
     assert_eq!(body.get_ref().end_cause(), Some(EndCause::QueueFull));
 }
 
-/// Events that are skipped by a whole batch of closures are nothing to read, and no end.
+/// If closures skip a whole batch of events, there is nothing to read, but no end either.
 #[test]
 fn skipped_events_are_no_end() {
     let publisher = Publisher::builder().heartbeat(None).max_queued_events(10_000).build().unwrap();
@@ -135,7 +135,7 @@ fn skipped_events_are_no_end() {
     assert_eq!(read(&mut body), "data: hello\n\n");
 }
 
-/// Reads the body on a thread of its own as a server does that sends only when it has collected more than so many
+/// Reads the body on a thread of its own, as a server does that sends only after it has buffered more than this many
 /// bytes, and passes on what it sends.
 fn server(mut body: Reader, collects: usize) -> Receiver<String> {
     let (sent, client) = channel();
@@ -160,7 +160,7 @@ fn server(mut body: Reader, collects: usize) -> Receiver<String> {
     client
 }
 
-/// What has arrived when this event has.
+/// Returns what has arrived once this event has.
 #[track_caller]
 fn arrives(client: &Receiver<String>, data: &str) -> String {
     let mut text = String::new();
@@ -179,7 +179,7 @@ fn each_event_passes_through_a_server_that_collects_without_waiting_for_the_next
             publisher.publish(n.to_string());
             arrives(&client, &n.to_string());
         }
-        // Several at once, and one that is larger than what is collected.
+        // Several at once, and one that is larger than the server's buffer.
         publisher.publish("first");
         publisher.publish("x".repeat(size * 2));
         publisher.publish("last");
@@ -189,11 +189,11 @@ fn each_event_passes_through_a_server_that_collects_without_waiting_for_the_next
     }
 }
 
-/// The most that is promised: 8 KiB for each event that comes alone, and hardly any for a busy stream.
+/// The promised maximum: 8 KiB per event that comes alone, and hardly any for a busy stream.
 #[test]
-fn a_busy_stream_is_hardly_filled_up() {
+fn a_busy_stream_is_hardly_padded() {
     const SECONDS: u32 = 1;
-    let _watchdog = Watchdog::new("a_busy_stream_is_hardly_filled_up", PATIENCE);
+    let _watchdog = Watchdog::new("a_busy_stream_is_hardly_padded", PATIENCE);
     let publisher = quiet();
     let client = server(publisher.subscribe().unwrap().into_reader().pad_to(8_192), 8_192);
     let data = "x".repeat(1_024);
@@ -207,14 +207,14 @@ fn a_busy_stream_is_hardly_filled_up() {
     let body: String = client.iter().collect();
     let events = 1_000 * SECONDS as usize * (data.len() + "data: \n\n".len());
     let share = (body.len() - events) as f64 / body.len() as f64;
-    println!("{} bytes, {:.2} % of them filling", body.len(), share * 100.0);
+    println!("{} bytes, {:.2} % of them padding", body.len(), share * 100.0);
     assert_eq!(parsed(&body).len(), 1_000 * SECONDS as usize);
     assert!(share < 0.05, "{share}");
 }
 
-/// Filling takes no more memory for a server that collects a great deal.
+/// Padding takes no more memory for a server with a very large buffer.
 #[test]
-fn filling_comes_in_pieces() {
+fn padding_comes_in_pieces() {
     let publisher = quiet();
     let mut body = publisher.subscribe().unwrap().into_reader().pad_to(usize::MAX);
     publisher.publish("hello");
@@ -239,7 +239,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// However it is read, and whatever is filled in, a parser that is not ours finds the same events.
+    /// However it is read and padded, an independent parser finds the same events.
     #[test]
     fn the_events_are_the_same_however_they_are_read(steps in steps(), size in 0_usize..50) {
         let publisher = quiet();
@@ -252,7 +252,7 @@ proptest! {
                     unread += Event::new(&data).encode().len();
                     published.push(data);
                 }
-                // As much as is there at least: more would wait.
+                // At least as much as there is: otherwise the read would wait.
                 Step::Read(length) if unread > 0 => {
                     let mut piece = vec![0; length.min(unread)];
                     let read = body.read(&mut piece).unwrap();

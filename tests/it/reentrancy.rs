@@ -1,6 +1,6 @@
-//! No code of the caller runs under a lock: each place where it runs may call every method of the publisher.
+//! No code of the caller runs under a lock: wherever it runs, it can call every method of the publisher.
 //!
-//! The lock is not reentrant, so a call under it hangs, and the watchdog ends the test.
+//! The lock is not reentrant, so a call under it deadlocks, and the watchdog ends the test.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::common::{PATIENCE, Watchdog};
 use server_sent_events::{Event, History, Publisher, Subscription, WeakPublisher};
 
 thread_local! {
-    /// Whether this thread is calling back already: what a callback makes has callbacks of its own.
+    /// Whether this thread is already in a callback: what a callback creates has callbacks of its own.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -19,7 +19,7 @@ thread_local! {
 struct Caller {
     publisher: WeakPublisher<Caller>,
     closes: bool,
-    /// It was made by a call: one that called too would make another, without an end.
+    /// A callback created it: if it called too, it would create another one, without an end.
     is_silent: bool,
     calls: Arc<AtomicUsize>,
 }
@@ -97,7 +97,7 @@ impl Scene {
     }
 }
 
-/// Does it under a watchdog, and sees that something called back.
+/// Runs `act` under a watchdog, and checks that something called back.
 #[track_caller]
 fn calls_back(what: &str, act: impl FnOnce(Scene)) {
     let _watchdog = Watchdog::new(what, PATIENCE);
@@ -165,7 +165,7 @@ fn closures_may_call_every_method() {
             None
         });
     };
-    calls_back("a closure that nobody needs is dropped", |scene| unused(&scene, "nobody is here"));
+    calls_back("an unused closure is dropped", |scene| unused(&scene, "nobody is here"));
     calls_back("a closure is dropped with its subscription", |scene| {
         unused(&scene, "a");
         drop(scene.subscription);
@@ -184,7 +184,7 @@ fn closures_may_call_every_method() {
 
 #[test]
 fn closures_that_the_history_evicts_may_call_every_method() {
-    let _watchdog = Watchdog::new("a history that lets closures go", PATIENCE);
+    let _watchdog = Watchdog::new("a history that evicts closures", PATIENCE);
     let now = Arc::new(AtomicUsize::new(0));
     let clock = Arc::clone(&now);
     let history = History::new().max_events_per_channel(2).max_age(Duration::from_secs(1));
@@ -204,10 +204,10 @@ fn closures_that_the_history_evicts_may_call_every_method() {
     publish();
     assert_eq!(calls.load(SeqCst), 0, "they are kept");
     publish();
-    assert_eq!(calls.load(SeqCst), 1, "the oldest of three went");
+    assert_eq!(calls.load(SeqCst), 1, "the oldest of three was evicted");
     now.store(10, SeqCst);
     drop(publisher.subscription(caller()).channels("kept").open().unwrap());
-    assert!(calls.load(SeqCst) > 2, "the others were too old when somebody subscribed");
+    assert!(calls.load(SeqCst) > 2, "the others had expired when a subscriber joined");
 }
 
 #[test]
@@ -229,8 +229,8 @@ fn properties_may_call_every_method_when_they_are_dropped() {
         drop(subscribers);
         assert_ne!(scene.calls.load(SeqCst), before);
     });
-    calls_back("by a full house", |scene| {
-        // Not one that closes: the house would never be full.
+    calls_back("at the subscriber limit", |scene| {
+        // None that closes: the subscriber limit would never be reached.
         let caller = || Caller {
             publisher: scene.publisher.downgrade(),
             closes: false,

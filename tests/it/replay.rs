@@ -1,4 +1,5 @@
-//! A client that resumes takes its events out of the history as it reads, however many there are and however slow it is.
+//! A client that resumes takes its events out of the history as it reads, however many there are and however slow it
+//! is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::common::{PATIENCE, Watchdog, ends, gets_nothing};
 use server_sent_events::{EndCause, Event, History, Overflow, Publisher, PublisherBuilder, Resumption, Subscription};
 
-/// More than several slices of a replay hold.
+/// More than several batches of a replay hold.
 const MANY: u64 = 2_000;
 
 fn builder() -> PublisherBuilder {
@@ -27,7 +28,7 @@ fn sequence_of(id: &str) -> u64 {
     id.rsplit_once('-').unwrap().1.parse().unwrap()
 }
 
-/// A publisher with `MANY` events in "a", and a client that comes with an id from before them.
+/// Returns a publisher with `MANY` events in "a", and a client that resumes with an ID from before them.
 fn replaying(builder: PublisherBuilder) -> (Publisher, Subscription) {
     let publisher = builder.build().unwrap();
     let start = publisher.last_event_id();
@@ -36,7 +37,7 @@ fn replaying(builder: PublisherBuilder) -> (Publisher, Subscription) {
     (publisher, subscription)
 }
 
-/// The data of the next event; `None` at the end.
+/// Returns the data of the next event; `None` at the end.
 fn next_data(subscription: &mut Subscription) -> Option<String> {
     loop {
         let frame = subscription.recv()?;
@@ -53,7 +54,7 @@ fn gets_numbers(subscription: &mut Subscription, numbers: impl Iterator<Item = u
     }
 }
 
-/// Gets the numbers after this one, up to a gap. Returns the last of them, and the gap's data.
+/// Receives the numbers after this one, up to a gap. Returns the last of them, and the gap's data.
 #[track_caller]
 fn gets_numbers_up_to_a_gap(subscription: &mut Subscription, mut last: u64) -> (u64, String) {
     loop {
@@ -82,11 +83,15 @@ fn replay_meets_live_with_neither_a_gap_nor_a_duplicate_while_events_are_publish
 
 #[test]
 fn nothing_is_queued_for_a_client_that_replays_and_nobody_waits_for_it() {
-    let _watchdog = Watchdog::new("a replay beside a publisher", PATIENCE);
+    let _watchdog = Watchdog::new("a replay while events are published", PATIENCE);
     for overflow in [Overflow::Disconnect, Overflow::LatestPerKey, Overflow::Block(PATIENCE * 10)] {
         let (publisher, mut subscription) = replaying(builder().max_queued_events(4).overflow(overflow));
         publish_up_to(&publisher, MANY * 2);
-        assert_eq!(publisher.publish_to("a", (MANY * 2 + 1).to_string()).subscribers(), 1, "it gets the event");
+        assert_eq!(
+            publisher.publish_to("a", (MANY * 2 + 1).to_string()).subscribers(),
+            1,
+            "the event is queued for it"
+        );
         assert_eq!(publisher.channel_stats("a").queued, 0);
         gets_numbers(&mut subscription, 1..=MANY * 2 + 1);
         gets_nothing(&mut subscription);
@@ -156,7 +161,7 @@ fn comments_that_are_published_during_a_replay_are_not_delivered() {
     gets_nothing(&mut subscription);
 }
 
-/// A publisher whose events become too old at a moment of the test's choice, and a client that replays them.
+/// Returns a publisher whose events expire when the test chooses, and a client that replays them.
 fn ageing(overflow: Overflow) -> (Publisher, Subscription, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&now);
@@ -167,7 +172,7 @@ fn ageing(overflow: Overflow) -> (Publisher, Subscription, Arc<AtomicU64>) {
 }
 
 #[test]
-fn a_client_whose_replay_is_evicted_before_it_comes_for_it_is_disconnected_and_resumes_with_a_gap() {
+fn a_client_whose_replay_is_evicted_before_it_is_read_is_disconnected_and_resumes_with_a_gap() {
     for overflow in [Overflow::Disconnect, Overflow::LatestPerKey, Overflow::Block(PATIENCE)] {
         let (publisher, mut subscription, now) = ageing(overflow);
         gets_numbers(&mut subscription, 1..=10);
@@ -178,7 +183,7 @@ fn a_client_whose_replay_is_evicted_before_it_comes_for_it_is_disconnected_and_r
             last += 1;
             assert_eq!(data, last.to_string());
         }
-        assert!(last < MANY, "all of it was in the first slice");
+        assert!(last < MANY, "all of it was in the first batch");
         assert_eq!(subscription.end_cause(), Some(EndCause::QueueFull));
         let epoch = publisher.last_event_id().unwrap().rsplit_once('-').unwrap().0.to_owned();
         let again = publisher.subscription(()).channels("a").last_event_id(format!("{epoch}-{last}"));
@@ -198,7 +203,7 @@ fn a_client_that_drops_the_oldest_is_sent_a_gap_where_its_replay_was_evicted_and
     gets_nothing(&mut subscription);
 }
 
-/// The floor of each channel counts, not the highest: channel "a" had lost more, and hid what "b" lost.
+/// Each channel remembers what it has evicted: channel "a" had lost more, and that hid what "b" had lost.
 #[test]
 fn an_eviction_in_any_of_the_channels_of_a_replay_is_reported() {
     let now = Arc::new(AtomicU64::new(0));
@@ -209,7 +214,7 @@ fn an_eviction_in_any_of_the_channels_of_a_replay_is_reported() {
         .clock(move || Duration::from_secs(clock.load(SeqCst)));
     let publisher = builder().history(history).overflow(Overflow::DropOldest).build().unwrap();
     for n in 1..=3_000 {
-        // The first 1,000 will become too old before the others.
+        // The first 1,000 expire before the others.
         now.store(if n <= 1_000 { 0 } else { 11 }, SeqCst);
         publisher.publish_to("b", n.to_string());
     }

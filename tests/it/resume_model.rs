@@ -1,4 +1,4 @@
-//! A random program of publish, subscribe, disconnect at any byte, resume and evict, held against a simple list.
+//! A random program of publish, subscribe, disconnect at any byte, resume and evict, checked against a simple list.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 use server_sent_events::{History, Publisher, Resumption, Subscription};
 
 const CHANNELS: [&str; 3] = ["a", "b", "c"];
-/// Events that each channel keeps.
+/// The number of events that each channel keeps.
 const KEPT: usize = 8;
 
 /// What was published, in order: the sequence is the position, from 1.
@@ -18,19 +18,19 @@ struct Model {
 }
 
 impl Model {
-    /// The sequences in this channel.
+    /// Returns the sequences in this channel.
     fn of(&self, channel: usize) -> Vec<u64> {
         let events = self.events.iter().enumerate().filter(|(_, channels)| channels[channel]);
         events.map(|(n, _)| n as u64 + 1).collect()
     }
 
-    /// The highest sequence that this channel has lost.
+    /// Returns the highest sequence that this channel has evicted.
     fn floor(&self, channel: usize) -> u64 {
         let all = self.of(channel);
         all.len().checked_sub(KEPT + 1).map_or(0, |lost| all[lost])
     }
 
-    /// What of these channels is still there, newer than this.
+    /// Returns what these channels still hold that is newer than this.
     fn newer(&self, channels: &[usize], after: u64) -> Vec<u64> {
         let kept = |channel: &usize| self.of(*channel).into_iter().rev().take(KEPT).collect::<Vec<_>>();
         let mut newer: Vec<u64> = channels.iter().flat_map(kept).filter(|sequence| *sequence > after).collect();
@@ -40,16 +40,16 @@ impl Model {
     }
 }
 
-/// A client, which knows what it was sent, and what an `EventSource` remembers.
+/// A client: what it was sent, and what an `EventSource` remembers.
 struct Client {
     channels: Vec<usize>,
     subscription: Option<Subscription>,
-    /// What has come over this connection, complete or not.
+    /// What has arrived over this connection, complete or not.
     wire: String,
-    /// What will come over it, if nothing breaks: the model's word.
+    /// What the model expects over this connection if it is not lost.
     expected: Vec<u64>,
     gap_expected: bool,
-    /// Its last event id.
+    /// Its last event ID.
     id: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl Client {
         self.wire.clear();
     }
 
-    /// Takes some of what waits.
+    /// Takes some of what is queued.
     fn read(&mut self, frames: usize) {
         let Some(subscription) = &mut self.subscription else { return };
         for _ in 0..frames {
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// The connection breaks behind this byte of what was read; checks what the client has then.
+    /// Breaks the connection after this byte of what was read. Checks what the client has then.
     fn break_at(&mut self, byte: usize) {
         self.subscription = None;
         let whole = self.wire[..byte].rfind("\n\n").map_or("", |end| &self.wire[..end + 2]);
@@ -99,18 +99,18 @@ impl Client {
             match (field("event: "), field("data: ")) {
                 (Some("gap"), _) => gaps += 1,
                 (None, Some(data)) => {
-                    let next = expected.next().expect("an event that the model does not know");
+                    let next = expected.next().expect("an event that the model does not expect");
                     assert_eq!(data.parse::<u64>().unwrap(), *next, "out of order, lost, or twice");
-                    assert_eq!(sequence(self.id.as_deref().unwrap()), *next, "an event with another's id");
+                    assert_eq!(sequence(self.id.as_deref().unwrap()), *next, "an event with another event's ID");
                 }
                 (None, None) => {}
-                other => panic!("what is {other:?}"),
+                other => panic!("unexpected type {other:?}"),
             }
         }
         let blocks = whole.matches("\n\n").count();
-        // The gap comes with the start id, so no break can leave the client with the one and without the other.
+        // The gap comes with the start ID, so a lost connection cannot leave the client with only one of them.
         assert_eq!(gaps, usize::from(self.gap_expected && blocks >= 1));
-        // From the id that it holds nothing is missed: all that did not come is newer.
+        // The client misses nothing up to the ID that it holds: all that did not arrive is newer.
         if let Some(id) = &self.id {
             assert!(expected.all(|missing| *missing > sequence(id) || (self.gap_expected && blocks < 1)));
         }
@@ -171,5 +171,5 @@ fn every_subscriber_gets_all_events_of_its_channels_or_a_gap() {
         }
     }
     println!("{steps} steps, {breaks} connections broken, {gaps} gaps, {replays} replays");
-    assert!(gaps > steps / 1_000 && replays > steps / 1_000, "hardly anything happened");
+    assert!(gaps > steps / 1_000 && replays > steps / 1_000, "too little happened");
 }

@@ -1,7 +1,7 @@
-//! Clients of `hub` that disconnect and resume at random while others publish: nothing lost untold, nothing twice,
-//! nothing out of order.
+//! Clients of `hub` that disconnect and resume at random while other clients publish: nothing is lost without a gap,
+//! nothing comes twice, nothing is out of order.
 //!
-//! `RESUME_SECONDS` says how long; 2 unless set.
+//! `RESUME_SECONDS` is the duration; 2 by default.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -21,12 +21,12 @@ struct Counts {
     gaps: AtomicUsize,
 }
 
-/// What a client knows: the sequence of its last event, and whether it was told that some are missing.
+/// What a client remembers: the sequence of its last event, and whether it has received a gap since then.
 #[derive(Default)]
 struct Client {
     id: Option<String>,
     last: Option<u64>,
-    told: bool,
+    has_gap: bool,
 }
 
 fn sequence(id: &str) -> u64 {
@@ -34,19 +34,19 @@ fn sequence(id: &str) -> u64 {
 }
 
 impl Client {
-    /// Takes one whole block; `true` if it was the last event of all.
+    /// Takes one whole block. Returns `true` if it was the last event of all.
     fn takes(&mut self, block: &str, counts: &Counts) -> bool {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
         if let Some(id) = field("id: ") {
             self.id = Some(id.to_owned());
-            // Who has seen nothing yet misses nothing from its first id on, which comes alone.
+            // A client that has received no event misses nothing after its first ID, which comes alone.
             if field("data: ").is_none() {
                 self.last.get_or_insert_with(|| sequence(id));
             }
         }
         if field("event: ") == Some("gap") {
             counts.gaps.fetch_add(1, SeqCst);
-            self.told = true;
+            self.has_gap = true;
             return false;
         }
         let Some(data) = field("data: ") else { return false };
@@ -54,13 +54,13 @@ impl Client {
         let sequence = sequence(id);
         let last = self.last.replace(sequence).expect("an event before the first id");
         assert!(sequence > last, "{sequence} came after {last}");
-        assert!(sequence == last + 1 || self.told, "{sequence} came after {last}, and nothing was told");
-        self.told = false;
+        assert!(sequence == last + 1 || self.has_gap, "{sequence} came after {last} without a gap");
+        self.has_gap = false;
         counts.events.fetch_add(1, SeqCst);
         data == "the end"
     }
 
-    /// Connects, and takes what comes until so many bytes have come, or the stream ends.
+    /// Connects, and reads until this many bytes have arrived, or the stream ends.
     fn connects(&mut self, url: &str, mut bytes: usize, counts: &Counts) -> bool {
         counts.connections.fetch_add(1, SeqCst);
         let mut request = ureq::get(url);
@@ -88,7 +88,7 @@ impl Client {
     }
 }
 
-/// Lets 200 clients come and go while `publish` publishes from two threads, then until each has seen the end.
+/// Lets 200 clients come and go while `publish` publishes from two threads, then until each has received the end.
 fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
     let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(2);
     let seed = seed(test);
@@ -103,7 +103,7 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
                 threads.spawn(move || {
                     let mut rng = Rng::with_seed(seed ^ number);
                     let mut client = Client::default();
-                    // The first connection says where it starts: it has no id yet.
+                    // The first connection has no ID yet; its stream sends the one where it starts.
                     while !over.load(SeqCst) {
                         client.connects(url, rng.usize(1..200_000), counts);
                     }
@@ -121,7 +121,7 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
             publisher.join().unwrap();
         }
         while !clients.iter().all(|client| client.is_finished()) {
-            // Again and again: who has just connected without an id begins with what comes next.
+            // Again and again: a client that has just connected without an ID begins with the next event.
             ureq::post(&url).send("the end").unwrap();
             thread::sleep(Duration::from_millis(50));
         }
@@ -147,7 +147,7 @@ fn at_1000_events_a_second_nothing_is_lost_at_all() {
     let counts = run("1,000 a second", |url, over| {
         let agent = ureq::Agent::new_with_defaults();
         let start = Instant::now();
-        // Each of two threads 500 a second.
+        // Each of two threads publishes 500 per second.
         for n in 0.. {
             let due = start + Duration::from_millis(2) * n;
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -157,5 +157,5 @@ fn at_1000_events_a_second_nothing_is_lost_at_all() {
             agent.post(url).send("x").unwrap();
         }
     });
-    assert_eq!(counts.gaps.load(SeqCst), 0, "somebody missed something");
+    assert_eq!(counts.gaps.load(SeqCst), 0, "a client missed an event");
 }

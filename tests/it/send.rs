@@ -14,7 +14,7 @@ fn opened(publisher: &Publisher) -> (Subscription, SubscriptionHandle) {
     (subscription, handle)
 }
 
-/// The data of all frames up to the end, without what is not an event.
+/// Returns the data of all frames up to the end, without frames that are no events.
 fn data(subscription: Subscription) -> Vec<String> {
     let data = |frame: String| frame.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
     subscription.filter_map(data).collect()
@@ -170,7 +170,7 @@ fn events_sent_during_a_replay_are_bounded_too() {
 }
 
 #[test]
-fn a_handle_tells_whether_its_subscriber_is_there() {
+fn a_handle_reports_whether_its_subscriber_is_registered() {
     let publisher = Publisher::new();
     let (subscription, handle) = opened(&publisher);
     assert!(handle.is_open());
@@ -269,7 +269,7 @@ fn a_worker_stops_soon_after_its_client_has_left() {
     drop(client);
     let (stopped, (cause, ended)) = workers.recv_timeout(PATIENCE).unwrap();
     println!(
-        "the worker stopped {:?} after its client had left, and was told {:?} after",
+        "the worker stopped {:?} after its client had left, and its closure ran {:?} after",
         stopped - left,
         ended - left
     );

@@ -1,4 +1,5 @@
-//! A publisher shuts down: nobody comes in, everybody is told, gets what is queued, and ends.
+//! A publisher shuts down: it refuses new subscriptions, sends a farewell, delivers what is queued, and ends every
+//! stream.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::common::{PATIENCE, ends, gets, gets_data};
 use server_sent_events::{BackgroundOptions, EndCause, Event, OpenError, Publisher, Shutdown, Subscription};
 
-/// The reconnection time that the next frame says.
+/// Returns the reconnection time in the next frame.
 #[track_caller]
 fn retry(subscription: &mut Subscription) -> u64 {
     let frame = subscription.recv_timeout(PATIENCE).unwrap();
@@ -44,7 +45,7 @@ fn each_client_is_sent_its_own_retry_time() {
     let mut all: Vec<_> = (0..1_000).map(|_| publisher.subscribe().unwrap()).collect();
     let shutdown = Shutdown::new(Duration::ZERO).retry_between(Duration::from_secs(1), Duration::from_secs(11));
     assert_eq!(publisher.shutdown_with(shutdown), 1_000);
-    // Cut, since the grace was over at once: nothing is said any more.
+    // Disconnected, since the grace was over at once: nothing more is sent.
     for subscription in &mut all {
         assert_eq!(subscription.next(), None);
     }
@@ -59,7 +60,7 @@ fn each_client_is_sent_its_own_retry_time() {
     assert!(times.iter().collect::<BTreeSet<_>>().len() > 900, "most differ");
     for second in 1..11 {
         let in_it = times.iter().filter(|time| **time / 1_000 == second).count();
-        assert!((50..200).contains(&in_it), "{in_it} come back in second {second}");
+        assert!((50..200).contains(&in_it), "{in_it} reconnect in second {second}");
     }
 }
 
@@ -83,7 +84,7 @@ fn new_subscriptions_are_refused_and_publishing_reaches_nobody() {
     let error = publisher.subscribe().unwrap_err();
     assert_eq!(error, OpenError::ShuttingDown);
     assert_eq!(error.to_string(), "the publisher is shutting down");
-    assert!(error.is_temporary(), "a browser is to come back");
+    assert!(error.is_temporary(), "a browser must reconnect later");
     assert_eq!(publisher.publish("x").subscribers(), 0);
     assert_eq!(handle.join("a"), Ok(0));
     assert_eq!(publisher.shutdown(PATIENCE), 0, "once more does no harm");
@@ -114,9 +115,9 @@ fn shutdown_waits_until_the_streams_are_written_and_no_longer() {
 
 #[test]
 fn a_stream_that_does_not_end_within_the_grace_is_disconnected_and_counted() {
-    /// Blocks for as long as the test likes.
-    struct Hangs(std::sync::mpsc::Receiver<()>);
-    impl Write for Hangs {
+    /// A writer that is blocked for as long as the test wants.
+    struct Blocks(std::sync::mpsc::Receiver<()>);
+    impl Write for Blocks {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -127,8 +128,8 @@ fn a_stream_that_does_not_end_within_the_grace_is_disconnected_and_counted() {
         }
     }
     let publisher = Publisher::new();
-    let (lets_go, hangs) = std::sync::mpsc::channel();
-    publisher.subscribe().unwrap().write_in_background(Hangs(hangs)).unwrap();
+    let (lets_go, blocks) = std::sync::mpsc::channel();
+    publisher.subscribe().unwrap().write_in_background(Blocks(blocks)).unwrap();
     let mut unread = publisher.subscribe().unwrap();
     publisher.publish("x");
     assert_eq!(publisher.shutdown(Duration::from_millis(20)), 2);
@@ -144,7 +145,7 @@ fn a_blocked_socket_is_shut_down_after_the_grace() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
     publisher.subscribe().unwrap().write_in_background(listener.accept().unwrap().0).unwrap();
-    // More than the kernel takes.
+    // More than the kernel buffers.
     for _ in 0..100 {
         publisher.publish("x".repeat(200_000));
     }
@@ -155,14 +156,14 @@ fn a_blocked_socket_is_shut_down_after_the_grace() {
     crate::common::eventually("the writer has let it go", || publisher.shutdown(Duration::ZERO) == 0);
 }
 
-/// What was closed before is no reason to hang: its client may not read.
+/// A stream that was closed before must not block the shutdown: its client may not read.
 #[test]
 fn a_stream_that_ended_before_and_is_not_read_is_disconnected_after_the_grace() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let publisher = Publisher::builder().max_queued_bytes(100_000_000).build().unwrap();
-    let (told, end) = std::sync::mpsc::channel();
-    let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| told.send(cause).unwrap());
+    let (ended, end) = std::sync::mpsc::channel();
+    let options = BackgroundOptions::new().write_timeout(None).on_end(move |cause| ended.send(cause).unwrap());
     publisher.subscribe().unwrap().write_in_background_with_options(listener.accept().unwrap().0, options).unwrap();
     for _ in 0..100 {
         publisher.publish("x".repeat(200_000));
@@ -172,7 +173,7 @@ fn a_stream_that_ended_before_and_is_not_read_is_disconnected_after_the_grace() 
     assert_eq!(end.recv_timeout(PATIENCE), Ok(EndCause::Closed));
 }
 
-/// A writer may have something to say in its `Drop`, and the program ends when the shutdown returns.
+/// A writer may write something in its `Drop`, and the program ends when the shutdown returns.
 #[test]
 fn shutdown_returns_after_the_writers_are_dropped() {
     struct SaysGoodbye(Arc<AtomicBool>);
@@ -193,8 +194,8 @@ fn shutdown_returns_after_the_writers_are_dropped() {
         }
     }
     let publisher = Publisher::new();
-    let said = Arc::new(AtomicBool::new(false));
-    publisher.subscribe().unwrap().write_in_background(SaysGoodbye(Arc::clone(&said))).unwrap();
+    let response = Arc::new(AtomicBool::new(false));
+    publisher.subscribe().unwrap().write_in_background(SaysGoodbye(Arc::clone(&response))).unwrap();
     assert_eq!(publisher.shutdown(PATIENCE), 0);
-    assert!(said.load(SeqCst));
+    assert!(response.load(SeqCst));
 }

@@ -45,7 +45,7 @@ impl Application {
 struct Page {
     count: Option<u64>,
     last_event_id: Option<String>,
-    /// It was told that events are missing.
+    /// It has received a gap.
     has_gap: bool,
     snapshots: usize,
 }
@@ -112,7 +112,7 @@ fn a_client_that_resumes_with_every_event_gets_no_snapshot() {
     let application = Application::new(100);
     let id = application.publisher.last_event_id();
     application.count();
-    let refuse = || -> Snapshot { panic!("it was asked") };
+    let refuse = || -> Snapshot { panic!("the snapshot closure was called") };
     let mut subscription = application.builder(id.as_deref()).snapshot_with(refuse).open().unwrap();
     assert_eq!(subscription.resumption(), Resumption::Complete);
     let mut page = Page { count: Some(0), ..Page::default() };
@@ -136,7 +136,7 @@ fn a_client_that_missed_too_much_gets_a_snapshot_instead_of_a_gap() {
 }
 
 #[test]
-fn a_snapshot_without_events_still_says_where_the_stream_starts() {
+fn a_snapshot_without_events_still_carries_the_start_id() {
     let application = Application::new(100);
     application.count();
     let empty = || Snapshot { after: application.publisher.last_event_id(), events: Vec::new() };
@@ -190,9 +190,9 @@ fn a_refused_subscription_asks_for_no_more_than_it_needs_and_leaves_nothing() {
     assert_eq!((made.get(), application.publisher.stats().subscribers), (1, 0));
 }
 
-/// Whatever is published, evicted, resumed or cut: a page that was not told of a gap shows the application's count.
+/// Whatever is published, evicted, resumed or disconnected: a page without a gap shows the application's count.
 #[test]
-fn a_page_that_was_told_of_no_gap_shows_the_state() {
+fn a_page_without_a_gap_shows_the_state() {
     let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(100_000);
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
@@ -226,7 +226,7 @@ fn a_page_that_was_told_of_no_gap_shows_the_state() {
                 }
             }
             (_, None) => {
-                // A page that was told of a gap loads itself again.
+                // A page that has received a gap reloads itself.
                 if page.has_gap {
                     gaps += 1;
                     snapshots += page.snapshots;

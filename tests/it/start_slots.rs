@@ -7,7 +7,7 @@ use crate::common::writers::Gate;
 use crate::common::{PATIENCE, eventually};
 use server_sent_events::{BackgroundOptions, EndCause, Publisher, SubscriptionHandle};
 
-/// A publisher of which two streams may be blocked in their first write, and two that are.
+/// Returns a publisher of which two streams may be blocked in their first write, and two that are.
 struct Full {
     publisher: Publisher,
     blocked: [Gate; 2],
@@ -48,7 +48,7 @@ impl Drop for Full {
     }
 }
 
-/// It ends for this reason, without one byte written, and leaves nothing behind.
+/// Checks that it ends for this reason, without a written byte, and leaves nothing behind.
 #[track_caller]
 fn ends_unwritten(full: &Full, gate: &Gate, end: &Receiver<EndCause>, cause: EndCause) {
     assert_eq!(end.recv_timeout(PATIENCE), Ok(cause));
@@ -65,7 +65,7 @@ fn a_first_write_that_is_blocked_keeps_the_next_stream_waiting_for_a_second_only
         gate.open();
     }
     for gate in &full.blocked {
-        eventually("what was blocked is written", || gate.text() == "data: hello\n\n");
+        eventually("the blocked stream is written", || gate.text() == "data: hello\n\n");
     }
 }
 
@@ -111,7 +111,7 @@ fn a_stream_that_waits_to_begin_can_be_disconnected() {
 #[test]
 fn a_stream_that_waits_to_begin_times_out() {
     let full = Full::new();
-    // Longer than until the blocked streams no longer count as recent: blocked they still are.
+    // Longer than the blocked streams count as recent; they stay blocked.
     let (gate, _, end) = full.waiting(BackgroundOptions::new().write_timeout(Duration::from_millis(1_500)));
     ends_unwritten(&full, &gate, &end, EndCause::WriteTimedOut);
     let stats = full.publisher.stats();

@@ -15,7 +15,7 @@ fn some_channels(rng: &mut Rng) -> Vec<&'static str> {
     rng.choose_multiple(CHANNELS.iter().copied(), count)
 }
 
-/// Reads until the stream ends: each publishing thread's numbers rise, and it always ends.
+/// Reads until the stream ends. Checks that the numbers of each publishing thread rise.
 fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
     let mut last = [0; 8];
     for frame in subscription.by_ref() {
@@ -93,11 +93,11 @@ fn nothing_is_left_after_8_threads_publish_subscribe_unsubscribe_drop_and_close(
         for actor in actors {
             actor.join().unwrap();
         }
-        // Every reader that still blocks is woken by this, and the scope waits for them all.
+        // This wakes every reader that still blocks, and the scope waits for them all.
         publisher.close();
     });
 
-    assert!(read_to_the_end.load(SeqCst) > 100, "hardly anything was read");
+    assert!(read_to_the_end.load(SeqCst) > 100, "too little was read");
     let stats = publisher.stats();
     assert_eq!((stats.subscribers, stats.channels, stats.closures_panicked), (0, 0, 0));
     println!("stress: {stats:?}");

@@ -1,6 +1,6 @@
-//! Whatever an event holds arrives as it was, by the letter of WHATWG HTML 9.2.6.
+//! All data in an event arrives unchanged, as WHATWG HTML 9.2.6 requires.
 //!
-//! The judge is a parser that is not ours.
+//! An independent parser judges.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn encodes(event: Event, wire: &str) {
     assert_eq!(event.encode(), wire);
 }
 
-/// The data arrives as one event, and as `arrives`.
+/// Checks that the data arrives as one event, and as `arrives`.
 #[track_caller]
 fn data_arrives_as(data: &str, arrives: &str) {
     let events = parsed(&Event::new(data).encode());
@@ -134,7 +134,7 @@ fn json_is_data() {
     assert_eq!(error.to_string(), "failed to write the value as JSON: key must be a string");
 }
 
-/// A text in which the format's own characters are as frequent as they are rare in real ones.
+/// Generates texts in which the format's own characters are as frequent as they are rare in real ones.
 fn text() -> impl Strategy<Value = String> {
     let character = prop_oneof![
         4 => prop::sample::select(vec!['\r', '\n', ' ', ':', '\0', '\u{feff}', '\u{2028}', '\u{85}', '\t']),

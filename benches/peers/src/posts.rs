@@ -1,8 +1,8 @@
-//! How many posts a second `EventServer` and axum take over connections that stay open, in turn in one run:
-//! `cd benches/peers && cargo run --release --bin posts`.
+//! Measures how many posts per second `EventServer` and axum handle over connections that stay open, in turn in one
+//! run: `cd benches/peers && cargo run --release --bin posts`.
 //!
-//! Both run the same handler, which publishes the body, in a process of their own. One thread of this process has all
-//! connections, and sends the next post on each as soon as the last one is answered.
+//! Both run the same handler, which publishes the body, in a process of their own. One thread of this process owns all
+//! connections, and sends the next post on each as soon as it has read the response to the last one.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -64,7 +64,7 @@ fn serve_axum() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A server in a process of its own.
+/// A server in its own process.
 struct Server {
     process: Child,
     clients: Clients,
@@ -80,7 +80,7 @@ impl Server {
         Ok(Self { process, clients: Clients::connect(address, connections)? })
     }
 
-    /// The processor time that the process has used, in microseconds.
+    /// Returns the processor time that the process has used, in microseconds.
     fn cpu(&self) -> io::Result<f64> {
         let mut spent = 0.0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
@@ -90,7 +90,7 @@ impl Server {
         Ok(spent / 1e3)
     }
 
-    /// Posts for a while. Returns the posts per second, and the server's processor time for each.
+    /// Posts for a while. Returns the posts per second, and the server's processor time per post.
     fn measure(&mut self) -> io::Result<(f64, f64)> {
         let (before, start) = (self.cpu()?, Instant::now());
         let answered = self.clients.post_for(WINDOW)?;
@@ -155,7 +155,7 @@ impl Clients {
     }
 }
 
-/// Reads an answer, which comes whole, up to where the socket would block.
+/// Reads a response, which arrives whole, until the socket would block.
 fn reads_answer(socket: &mut TcpStream) -> io::Result<bool> {
     let (mut buffer, mut length) = ([0; 4_096], 0);
     loop {

@@ -1,4 +1,4 @@
-//! Clients that dawdle, leave, or go on sending.
+//! Clients that are slow, leave, or keep sending.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
         let start = Instant::now();
         let mut client = Client::connect(address);
         let mut sent = GET.bytes().cycle();
-        // Until the answer is there: from then on what is sent is thrown away.
+        // Until the response arrives: from then on, the server discards what it reads.
         while !client.has_something() {
             client.send(&[sent.next().filter(|byte| byte.is_ascii_alphabetic()).unwrap_or(b'x')]);
             std::thread::park_timeout(Duration::from_millis(20));
@@ -87,7 +87,7 @@ fn a_client_that_sends_forever_is_disconnected() {
     });
 }
 
-/// Heads that do not come keep nobody out.
+/// Incomplete request headers keep no other client out.
 #[test]
 fn behind_half_requests_a_good_one_is_answered_though_there_is_room_for_few() {
     let settings = EventServer::builder().max_streams(5).header_read_timeout(Duration::from_secs(600));

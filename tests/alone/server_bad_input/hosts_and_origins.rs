@@ -1,7 +1,7 @@
-//! Hosts and origins: which are answered, and what a page of another origin may read.
+//! Hosts and origins: which ones are accepted, and what a page of another origin may read.
 
 use super::*;
-use crate::common::server::{Said, opened};
+use crate::common::server::{ParsedResponse, opened};
 
 fn host(host: &str) -> String {
     format!("HEAD / HTTP/1.1\r\nHost: {host}\r\n\r\n")
@@ -17,7 +17,7 @@ fn an_allowed_host_is_answered_in_addition_to_our_own() {
             ("example.com", 403),
             ("a.example.org", 403),
         ] {
-            assert_eq!(said(address, host(name)).status, status, "{name}");
+            assert_eq!(response_to(address, host(name)).status, status, "{name}");
         }
     });
 }
@@ -25,7 +25,7 @@ fn an_allowed_host_is_answered_in_addition_to_our_own() {
 #[test]
 fn any_host_may_be_allowed() {
     set(EventServer::builder().allow_any_host(), |address| {
-        assert_eq!(said(address, host("example.org")).status, 200);
+        assert_eq!(response_to(address, host("example.org")).status, 200);
         let mut client = send(address, "GET / HTTP/1.0\r\n\r\n");
         client.reads_head();
         client.reads(":\n");
@@ -36,15 +36,15 @@ fn of_origin(method: &str, origin: &str) -> String {
     format!("{method} / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n")
 }
 
-fn allowed(said: &Said) -> [Option<&str>; 3] {
-    ["Access-Control-Allow-Origin", "Vary", "Access-Control-Allow-Credentials"].map(|name| said.header(name))
+fn allowed(response: &ParsedResponse) -> [Option<&str>; 3] {
+    ["Access-Control-Allow-Origin", "Vary", "Access-Control-Allow-Credentials"].map(|name| response.header(name))
 }
 
 #[test]
 fn without_cors_an_origin_changes_nothing() {
     leaves_nothing(|address| {
-        let said = said(address, of_origin("HEAD", "https://example.org"));
-        assert_eq!((said.status, allowed(&said)), (200, [None, None, None]));
+        let response = response_to(address, of_origin("HEAD", "https://example.org"));
+        assert_eq!((response.status, allowed(&response)), (200, [None, None, None]));
     });
 }
 
@@ -53,8 +53,8 @@ fn an_origin_that_is_allowed_is_named_and_others_are_refused() {
     let settings = EventServer::builder().allow_origin("https://example.org").allow_origin("http://localhost:8000");
     set(settings, |address| {
         for origin in ["https://example.org", "http://localhost:8000"] {
-            let said = said(address, of_origin("HEAD", origin));
-            assert_eq!((said.status, allowed(&said)), (200, [Some(origin), Some("Origin"), None]));
+            let response = response_to(address, of_origin("HEAD", origin));
+            assert_eq!((response.status, allowed(&response)), (200, [Some(origin), Some("Origin"), None]));
         }
         for origin in [
             "https://example.com",
@@ -67,13 +67,17 @@ fn an_origin_that_is_allowed_is_named_and_others_are_refused() {
             "",
         ] {
             for method in ["GET", "HEAD", "OPTIONS", "POST"] {
-                let said = said(address, of_origin(method, origin));
-                assert_eq!((said.status, allowed(&said)), (403, [None, Some("Origin"), None]), "{method} {origin}");
+                let response = response_to(address, of_origin(method, origin));
+                assert_eq!(
+                    (response.status, allowed(&response)),
+                    (403, [None, Some("Origin"), None]),
+                    "{method} {origin}"
+                );
             }
         }
-        // What is no page's.
-        let said = said(address, host("localhost"));
-        assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), (200, None));
+        // A request that comes from no page.
+        let response = response_to(address, host("localhost"));
+        assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (200, None));
     });
 }
 
@@ -82,8 +86,8 @@ fn credentials_are_allowed_only_when_asked_for() {
     let settings = EventServer::builder().allow_origin("https://example.org").allow_credentials();
     set(settings, |address| {
         for method in ["HEAD", "OPTIONS"] {
-            let said = said(address, of_origin(method, "https://example.org"));
-            assert_eq!(allowed(&said), [Some("https://example.org"), Some("Origin"), Some("true")]);
+            let response = response_to(address, of_origin(method, "https://example.org"));
+            assert_eq!(allowed(&response), [Some("https://example.org"), Some("Origin"), Some("true")]);
         }
     });
 }
@@ -93,15 +97,15 @@ fn a_preflight_is_answered() {
     set(EventServer::builder().allow_origin("https://example.org"), |address| {
         let request = "OPTIONS /a HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.org\r\n\
             Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n\r\n";
-        let said = said(address, request);
-        assert_eq!((said.status, allowed(&said)), (204, [Some("https://example.org"), Some("Origin"), None]));
-        assert_eq!(said.header("Access-Control-Allow-Methods"), Some("GET, HEAD"));
-        assert_eq!(said.header("Access-Control-Allow-Headers"), Some("Last-Event-ID, Cache-Control"));
+        let response = response_to(address, request);
+        assert_eq!((response.status, allowed(&response)), (204, [Some("https://example.org"), Some("Origin"), None]));
+        assert_eq!(response.header("Access-Control-Allow-Methods"), Some("GET, HEAD"));
+        assert_eq!(response.header("Access-Control-Allow-Headers"), Some("Last-Event-ID, Cache-Control"));
     });
     set(EventServer::builder().allow_origin("https://example.org"), |address| {
-        let said = said(address, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = response_to(address, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(
-            (said.status, said.header("Allow"), allowed(&said)),
+            (response.status, response.header("Allow"), allowed(&response)),
             (204, Some("GET, HEAD, OPTIONS"), [None, Some("Origin"), None])
         );
     });
@@ -112,7 +116,7 @@ fn every_answer_to_an_allowed_page_can_be_read_by_it() {
     let settings = EventServer::builder().allow_origin("https://example.org").max_streams(1);
     set(settings, |address| {
         let _full = opened(address);
-        let busy = said(address, of_origin("GET", "https://example.org"));
+        let busy = response_to(address, of_origin("GET", "https://example.org"));
         assert_eq!(busy.header("Access-Control-Allow-Origin"), Some("https://example.org"));
         assert!(busy.body.starts_with(": busy"));
     });

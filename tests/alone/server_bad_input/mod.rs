@@ -1,4 +1,5 @@
-//! What no client should send to EventServer: each gets its status and the connection's end, and leaves nothing behind.
+//! Requests that no client should send to EventServer: each gets its status and the end of the connection, and leaves
+//! nothing behind.
 
 mod connections;
 mod hosts_and_origins;
@@ -8,19 +9,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::common::http::GET;
-use crate::common::server::{said, send, serve};
+use crate::common::server::{response_to, send, serve};
 use crate::no_harm::does_no_harm;
 use server_sent_events::server::{EventServer, EventServerBuilder};
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs this with a server of its own, and checks that a stream beside it goes on, and that nothing is left.
+/// Runs `test` with a server of its own. Checks that another stream of it goes on, and that nothing is left.
 #[track_caller]
 fn leaves_nothing<T>(test: impl FnOnce(SocketAddr) -> T) -> T {
     does_no_harm(EventServer::builder().header_read_timeout(HEADER_READ_TIMEOUT), |address, _| test(address))
 }
 
-/// A server with these settings, in addition.
+/// Returns a server with these settings in addition.
 #[track_caller]
 fn set(settings: EventServerBuilder, test: impl FnOnce(SocketAddr)) {
     does_no_harm(EventServer::builder(), |_, publisher| {
@@ -32,16 +33,16 @@ fn set(settings: EventServerBuilder, test: impl FnOnce(SocketAddr)) {
 #[track_caller]
 fn is_answered_with(status: u16, request: impl AsRef<[u8]>) {
     leaves_nothing(|address| {
-        assert_eq!(said(address, &request).status, status, "{:?}", String::from_utf8_lossy(request.as_ref()));
+        assert_eq!(response_to(address, &request).status, status, "{:?}", String::from_utf8_lossy(request.as_ref()));
     });
 }
 
-/// A GET whose second line is a right Host and whose others are these.
+/// Returns a GET with a valid Host and these other header lines.
 fn with(lines: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n")
 }
 
-/// A test for each row: its name, the status, and what is sent.
+/// Makes a test of each row: its name, the status, and what is sent.
 macro_rules! are_answered {
     ($($(#[$comment:meta])* $name:ident: $status:literal, $request:expr;)*) => {$(
         $(#[$comment])*
@@ -61,7 +62,7 @@ are_answered! {
     a_trace: 405, "TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     options_without_cors: 405, "OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     a_method_that_nobody_knows: 405, "BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    /// A method is what it is in capitals only (RFC 9110 9.1).
+    /// A method is case-sensitive (RFC 9110 9.1).
     get_in_small_letters: 405, "get / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     a_connect: 400, "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     a_large_post: 405, format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
@@ -126,7 +127,7 @@ are_answered! {
     another_host: 403, "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
     another_host_that_begins_the_same: 403, "GET / HTTP/1.1\r\nHost: localhost.example.org\r\n\r\n";
     a_host_with_a_port_that_is_none: 403, "GET / HTTP/1.1\r\nHost: localhost:http\r\n\r\n";
-    /// A browser always names a host, so this is no browser's; but whoever it is, it is to say whom it wants.
+    /// A browser always sends a Host, so this client is none. It must still name one.
     http_1_0_without_a_host: 403, "GET / HTTP/1.0\r\n\r\n";
 
     a_head_over_8_kib: 431, with(&format!("X: {}", "x".repeat(8_192)));
@@ -182,7 +183,7 @@ fn a_request_just_within_the_limits_is_accepted() {
 #[test]
 fn a_405_names_the_allowed_methods() {
     leaves_nothing(|address| {
-        let said = said(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!((said.status, said.header("Allow")), (405, Some("GET, HEAD")));
+        let response = response_to(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD")));
     });
 }

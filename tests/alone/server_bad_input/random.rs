@@ -1,4 +1,4 @@
-//! Whatever comes gets one well-formed answer.
+//! Random input gets one well-formed response.
 
 use super::*;
 use crate::common::http::Client;
@@ -6,7 +6,7 @@ use crate::common::server::well_formed;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-/// Heads, right and wrong, put together from what heads are made of.
+/// Generates request headers, valid and invalid, from the parts of real ones.
 fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         4 => Just("Host: localhost".to_owned()),
@@ -45,7 +45,7 @@ fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Whatever comes gets one well-formed answer, and the connection's end.
+/// Each input gets one well-formed response and the end of the connection.
 #[test]
 fn random_heads_get_one_well_formed_answer_each() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 10;
@@ -55,13 +55,13 @@ fn random_heads_get_one_well_formed_answer_each() {
         let result = TestRunner::new(config).run(&heads, |heads| {
             let mut clients: Vec<(Client, &Vec<u8>)> = heads.iter().map(|head| (send(address, head), head)).collect();
             for (client, head) in &mut clients {
-                // Those that are not complete are not waited for.
-                client.says_no_more();
+                // The server would wait for the rest of an incomplete request.
+                client.shuts_down_writing();
                 let text = String::from_utf8(client.reads_all_there_is()).unwrap();
                 let is_head = head.starts_with(b"HEAD ");
                 if !text.is_empty() && !text.contains("text/event-stream") {
-                    let said = well_formed(&text, is_head);
-                    prop_assert!(said.status >= 204, "{:?}", String::from_utf8_lossy(head));
+                    let response = well_formed(&text, is_head);
+                    prop_assert!(response.status >= 204, "{:?}", String::from_utf8_lossy(head));
                 }
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! The adapters: what is particular to each.
+//! The adapters: what is specific to each one.
 
 #[cfg(feature = "tiny_http")]
 mod origin_policy;

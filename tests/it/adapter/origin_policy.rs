@@ -1,4 +1,4 @@
-//! The rules about `Host` and `Origin` on the servers of others: the adapters give the policy every header as it came.
+//! The rules about `Host` and `Origin` on other servers: the adapters pass every header to the policy unchanged.
 
 use crate::common::http::{Client, Running};
 use server_sent_events::OriginPolicy;

@@ -1,4 +1,4 @@
-//! What is particular to the rouille adapter: a stream is a body that is padded, or takes the connection over.
+//! What is specific to the rouille adapter: a stream is a padded body, or takes over the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rouille::{Request, Response};
 use server_sent_events::adapter::rouille::{last_event_id, read_body, respond_busy, server};
 use server_sent_events::{BodyError, History, Publisher, PublisherBuilder};
 
-/// A server whose requests are answered by this function on a pool of threads.
+/// Starts a server that answers its requests with this function on a pool of threads.
 pub struct Running {
     pub address: SocketAddr,
     thread: Option<JoinHandle<()>>,
@@ -29,7 +29,7 @@ impl Running {
         let address = server.server_addr();
         let stops = Arc::new(AtomicBool::new(false));
         let is_stopped = Arc::clone(&stops);
-        // `stoppable` would look only once a second whether it is to stop.
+        // `stoppable` would check only once a second whether it must stop.
         let thread = thread::spawn(move || {
             while !is_stopped.load(SeqCst) {
                 server.poll_timeout(Duration::from_millis(10));
@@ -50,7 +50,7 @@ impl Drop for Running {
     }
 }
 
-/// A server that answers every request with a stream of the default channel as a body.
+/// Starts a server that answers every request with a stream of the default channel as a body.
 fn bodies(publisher: &Publisher) -> Running {
     let publisher = publisher.clone();
     Running::new(move |request| match publisher.subscription(()).last_event_id(last_event_id(request)).open() {
@@ -59,7 +59,7 @@ fn bodies(publisher: &Publisher) -> Running {
     })
 }
 
-/// The same with connections that are taken over, and a pool of one thread.
+/// Starts a server whose streams take over their connections, with a pool of one thread.
 fn upgrades(publisher: &Publisher) -> Running {
     let publisher = publisher.clone();
     Running::with_pool(1, move |request| match request.url().as_str() {
@@ -74,7 +74,7 @@ fn send(server: &Running, request: &str) -> Client {
     client
 }
 
-/// Without heartbeats, which would push through what got stuck.
+/// Without heartbeats, which would push buffered events through.
 fn builder() -> PublisherBuilder<()> {
     Publisher::builder().heartbeat(None)
 }
@@ -93,7 +93,7 @@ fn head_gets_the_head_of_an_upgrade_alone_and_leaves_no_subscriber_behind() {
     eventually("the subscriber has gone", || publisher.stats().subscribers == 0);
 }
 
-/// HTTP/1.0 knows no chunks, so the server wants to know the length before it sends a byte.
+/// HTTP/1.0 has no chunks, so the server computes the body's length before it sends a byte.
 #[test]
 fn a_client_without_chunks_gets_queued_events_and_reconnects_for_more() {
     let publisher = builder().history(History::new()).build().unwrap();
@@ -149,7 +149,7 @@ fn an_upgrade_holds_no_thread_and_adds_no_byte() {
         assert_eq!(client.reads_head().values("Content-Type"), ["text/event-stream; charset=utf-8"]);
         client.reads(":\n");
     }
-    // The one thread of the pool answers others meanwhile.
+    // Meanwhile, the only thread of the pool answers other clients.
     send(&server, "GET /page HTTP/1.1\r\nHost: x\r\n\r\n").reads_until("page");
     for n in 0..20 {
         publisher.publish(n.to_string());
@@ -178,7 +178,7 @@ fn a_client_that_asked_for_connection_close_sees_the_end_of_an_upgrade() {
         client.reads("data: last\n\n");
         client.reads_the_end();
     }
-    // The others have no sign of it: their connection goes on, and answers what comes next.
+    // Without `Connection: close` the client sees no end: its connection stays open, and answers the next request.
     keeps_alive.reads("data: last\n\n");
     keeps_alive.send("GET /page HTTP/1.1\r\nHost: x\r\n\r\n");
     keeps_alive.reads("HTTP/1.1 200 OK\r\n");

@@ -12,7 +12,7 @@ promises! {
     }
 }
 
-/// A `POST` with these headers and this body.
+/// Returns a `POST` with these headers and this body.
 fn request(headers: &str, body: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}")
 }
@@ -29,6 +29,7 @@ fn responds(client: &mut Client, status: u16, text: &str, case: &str) {
 }
 
 /// The client stays connected and still gets its response. Java's HttpClient and `curl --http2` offer HTTP/2 on each
+/// plain request, and the body used to never end.
 /// plain request, and then the body never ended.
 fn a_body_is_read_to_its_announced_length_whatever_the_connection_is_for(start: Start) {
     let server = start(Site::new());
@@ -64,7 +65,7 @@ fn a_body_that_ends_early_is_rejected_whole(start: Start) {
         for (sent, announced) in [(0, 1_025), (2_000, 2_500), (2_999, 3_000)] {
             let mut client = server.connect();
             client.send(&request(&format!("{connection}Content-Length: {announced}\r\n"), &"x".repeat(sent)));
-            client.says_no_more();
+            client.shuts_down_writing();
             let text = format!("body incomplete: {sent} of {announced} bytes arrived");
             responds(&mut client, 400, &text, connection);
         }
@@ -72,11 +73,11 @@ fn a_body_that_ends_early_is_rejected_whole(start: Start) {
     // Without an upgrade, tiny_http itself waits for a short body and closes the connection.
     let mut client = server.connect();
     client.send(&request(&format!("{UPGRADE}Content-Length: 5\r\n"), "hell"));
-    client.says_no_more();
+    client.shuts_down_writing();
     responds(&mut client, 400, "body incomplete: 4 of 5 bytes arrived", "hell");
 }
 
-/// At once: none of the body is waited for.
+/// The rejection comes at once: the server does not wait for the body.
 fn a_body_of_no_valid_length_is_rejected_before_it_is_read(start: Start) {
     let server = start(Site::new());
     const INVALID: (u16, &str) = (400, "invalid content-length: expected one decimal number");
@@ -108,7 +109,7 @@ fn a_body_of_no_valid_length_is_rejected_before_it_is_read(start: Start) {
     }
 }
 
-/// As curl does with more than 1 MiB.
+/// curl does this with more than 1 MiB.
 fn a_body_that_waits_to_be_asked_for_is_asked_for(start: Start) {
     let server = start(Site::new());
     for connection in ["", UPGRADE] {

@@ -1,4 +1,4 @@
-//! Each event is a chunk, and a client that knows no chunks gets none.
+//! Each event is a chunk, and a client without chunked encoding gets none.
 
 use super::servers::{Site, Start};
 use crate::common::http::{FIRST_CHUNK, HELLO_CHUNK, LAST_CHUNK};

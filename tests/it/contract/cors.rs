@@ -1,5 +1,5 @@
 //! A page of another origin that may read a stream may read every refusal too: if a browser hides that, the page never
-//! reconnects. And no cache gives a response to a page of another origin.
+//! reconnects. No cache gives a response to a page of another origin.
 
 use super::servers::{ORIGIN, Site, Start};
 use server_sent_events::Publisher;

@@ -1,4 +1,4 @@
-//! The program may add headers to its streams.
+//! The program can add headers to its streams.
 
 use super::servers::{Site, Start};
 

@@ -1,6 +1,6 @@
 //! What every server promises, in one list: each promise is a test of tiny_http, rouille and EventServer.
 //!
-//! What is particular to one of them is in `adapter` and `server`.
+//! What is specific to one of them is in `adapter` and `server`.
 
 /// Makes each of these functions a test of each of these servers.
 macro_rules! promises {
@@ -45,6 +45,6 @@ mod bodies;
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 mod headers;
 
-// --- promises of the servers whose chunks are ours ---
+// --- promises of the servers whose chunks this crate writes ---
 #[cfg(any(feature = "tiny_http", feature = "server"))]
 mod chunks;

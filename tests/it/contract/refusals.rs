@@ -1,4 +1,4 @@
-//! A refused client reconnects later if that can help, and not at all if its request is at fault.
+//! A refused client reconnects later if that can help, and not at all if its request is invalid.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

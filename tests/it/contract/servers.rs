@@ -10,29 +10,29 @@ use server_sent_events::{Publisher, PublisherBuilder, ResponseHeaders};
 /// The page's origin that a site with CORS allows.
 pub const ORIGIN: &str = "https://example.org";
 
-/// The most bytes of a body that the site reads.
+/// The maximum number of bytes of a body that the site reads.
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub const MAX_BODY: usize = 3_000;
 
 /// The shortest time after which a refused client reconnects. The longest is twice that.
 pub const RETRY: Duration = Duration::from_secs(5);
 
-/// What a server under test serves:
+/// The routes of a server under test:
 ///
 /// * `/busy` is refused.
 /// * `/last-event-id` returns the ID that the request has, as `Debug` formats it.
-/// * `/echo` returns the request's body. EventServer has no such thing.
+/// * `/echo` returns the request's body. EventServer does not have it.
 /// * Any other path is a stream of the channel of that name, slash included.
 pub struct Site {
     publisher: Publisher,
     /// Whether pages of `ORIGIN` may read all this, with credentials.
     has_cors: bool,
-    /// What an adapter adds to streams and refusals.
+    /// The headers that an adapter adds to streams and refusals.
     headers: ResponseHeaders,
 }
 
 impl Site {
-    /// Without heartbeats: nothing but events pushes events through.
+    /// Without heartbeats: only events push events through.
     pub fn new() -> Self {
         Self::with(Publisher::builder().heartbeat(None))
     }
@@ -75,7 +75,7 @@ impl UnderTest {
         Client::connect(self.address)
     }
 
-    /// A connection that has sent a request with these headers.
+    /// Opens a connection and sends a request with these headers on it.
     pub fn ask(&self, method: &str, target: &str, headers: &str) -> Client {
         let mut client = self.connect();
         client.send(&format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"));
@@ -86,7 +86,7 @@ impl UnderTest {
         self.ask("GET", target, "")
     }
 
-    /// A client that has read the beginning of a stream.
+    /// Opens a stream and reads its beginning.
     #[track_caller]
     pub fn opened(&self, target: &str) -> Client {
         let mut client = self.get(target);
@@ -94,13 +94,13 @@ impl UnderTest {
         client
     }
 
-    /// A stream as a real client sees it.
+    /// Opens a stream as a real client reads it.
     #[track_caller]
     pub fn events(&self, target: &str) -> Events {
         Events::get(&format!("http://{}{target}", self.address))
     }
 
-    /// A stream that has begun with its comment.
+    /// Opens a stream and reads its first comment.
     #[track_caller]
     pub fn begun(&self, target: &str) -> Events {
         let mut events = self.events(target);

@@ -1,4 +1,4 @@
-//! A stream begins at once, carries each event at once and unchanged, and ends for either side.
+//! A stream begins at once, carries each event at once and unchanged, and ends when either side ends it.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ fn the_head_is_that_of_an_event_stream(start: Start) {
     assert!(httpdate::parse_http_date(head.values("Date")[0]).is_ok());
 }
 
-/// Without heartbeats: an event that waited for the next one would never come.
+/// Without heartbeats: an event that waited for the next one would never arrive.
 fn the_first_comment_and_each_event_come_at_once_and_the_end_is_seen(start: Start) {
     let server = start(Site::new());
     let mut events = server.begun("/");
@@ -64,7 +64,7 @@ fn a_megabyte_and_500_events_in_a_row_arrive_unchanged(start: Start) {
     assert_eq!(events.next_event(), None);
 }
 
-/// Also if there are events to send: those of a replay.
+/// Even if there are events to send: those of a replay.
 fn head_gets_the_head_alone_and_leaves_no_subscriber(start: Start) {
     let server = start(Site::with(Publisher::builder().history(History::new())));
     let begin = server.publisher.last_event_id().unwrap();
@@ -81,7 +81,7 @@ fn a_client_that_leaves_is_removed(start: Start) {
     let clients = [(); 10].map(|()| server.opened("/"));
     assert_eq!(server.publisher.stats().subscribers, 10);
     drop(clients);
-    eventually("all are out of the registry", || server.publisher.stats().subscribers == 0);
+    eventually("no subscriber is left", || server.publisher.stats().subscribers == 0);
     let ended = server.publisher.stats().ended;
     // rouille drops the stream, and does not report why.
     assert_eq!(ended.connection_lost + ended.dropped, 10, "{ended:?}");
@@ -93,7 +93,7 @@ fn a_client_that_does_not_read_is_disconnected_and_the_others_miss_nothing(start
     let mut healthy = server.begun("/");
     let (data, begun) = ("x".repeat(100_000), Instant::now());
     while server.publisher.stats().ended.queue_full == 0 {
-        assert!(begun.elapsed() < PATIENCE, "all is taken for a client that reads nothing");
+        assert!(begun.elapsed() < PATIENCE, "everything is buffered for a client that reads nothing");
         server.publisher.publish_to("/", &data);
         healthy.gets_event(&format!("data: {data}\n\n"));
     }

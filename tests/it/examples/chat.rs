@@ -1,4 +1,4 @@
-//! The example chat: messages for everybody but their sender, each once.
+//! The example chat: every user except the sender gets each message once.
 
 use super::*;
 
@@ -9,19 +9,19 @@ impl Chat {
         Watcher::new(&self.0, &format!("/subscribe?username={name}"))
     }
 
-    fn says(&self, name: &str, message: &str) -> (u16, String) {
+    fn posts(&self, name: &str, message: &str) -> (u16, String) {
         answer(agent().post(format!("{}/publish", self.0.url)).send_form([("username", name), ("message", message)]))
     }
 }
 
-/// Who says what in the next message, without who joins, leaves and is here.
+/// Returns the sender and the text of the next message, and skips events about users.
 fn next_message(watcher: &mut Watcher) -> (String, String) {
     loop {
         let event = watcher.next_event();
         if let Some(data) = event.strip_prefix("data: ") {
-            let said: serde_json::Value = serde_json::from_str(data).unwrap();
-            assert!(said["time"].is_u64(), "{data}");
-            return ["username", "message"].map(|field| said[field].as_str().unwrap().to_owned()).into();
+            let message: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert!(message["time"].is_u64(), "{data}");
+            return ["username", "message"].map(|field| message[field].as_str().unwrap().to_owned()).into();
         }
         let event_type = event.strip_prefix("event: ").unwrap().lines().next().unwrap();
         assert!(["joined", "left", "users"].contains(&event_type), "{event}");
@@ -50,11 +50,11 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
         watcher.gets("event: users\ndata: [\"Ada\",\"Bob & Co\"]\n\n");
     }
 
-    assert_eq!(chat.says("Ada", "one"), (204, String::new()));
+    assert_eq!(chat.posts("Ada", "one"), (204, String::new()));
     is_told(&mut bob, "Ada", "one");
-    assert_eq!(chat.says("Bob & Co", "two").0, 204);
+    assert_eq!(chat.posts("Bob & Co", "two").0, 204);
     is_told(&mut ada, "Bob & Co", "two");
-    assert_eq!(chat.says("a stranger", "<b>ü</b>\nnext line").0, 204);
+    assert_eq!(chat.posts("a stranger", "<b>ü</b>\nnext line").0, 204);
     is_told(&mut ada, "a stranger", "<b>ü</b>\nnext line");
     is_told(&mut bob, "a stranger", "<b>ü</b>\nnext line");
 
@@ -72,32 +72,32 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
 fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     let chat = Chat(Example::start("chat"));
     let mut bob = chat.join("Bob");
-    chat.says("Ada", "seen");
+    chat.posts("Ada", "seen");
     is_told(&mut bob, "Ada", "seen");
     let id = bob.last_event_id.clone();
     drop(bob);
-    chat.says("Ada", "missed");
-    chat.says("Bob", "said from another tab");
+    chat.posts("Ada", "missed");
+    chat.posts("Bob", "said from another tab");
 
-    // By the page's own reconnect.
+    // The page itself reconnects.
     let mut bob = chat.join(&format!("Bob&lastEventId={id}"));
-    chat.says("Ada", "live");
+    chat.posts("Ada", "live");
     is_told(&mut bob, "Ada", "missed");
     is_told(&mut bob, "Ada", "live");
 
-    // By the browser's, with the same address: its header is the newer one.
+    // The browser reconnects with the same address: its header is the newer one.
     let mut browser = chat.0.connect();
     let newer = &bob.last_event_id;
-    chat.says("Ada", "missed too");
+    chat.posts("Ada", "missed too");
     browser.send(&format!("GET /subscribe?username=Bob&lastEventId={id} HTTP/1.1\r\nHost: localhost\r\n"));
     browser.send(&format!("Last-Event-ID: {newer}\r\n\r\n"));
     let replay = browser.reads_until("missed too");
     assert!(replay.contains(&format!("id: {newer}\n")), "{replay}");
     assert!(!replay.contains("event: gap") && replay.matches("\"message\"").count() == 1, "{replay}");
 
-    // A new one begins with what is said from then on.
+    // A new stream begins with the next message.
     let mut carol = chat.join("Carol");
-    chat.says("Ada", "newest");
+    chat.posts("Ada", "newest");
     is_told(&mut carol, "Ada", "newest");
 }
 
@@ -111,12 +111,12 @@ fn chat_rejects_a_bad_request_with_the_reason() {
     let chat = Chat(Example::start("chat"));
     let missing_name = (400, "the field `username` is missing\n".to_owned());
     assert_eq!(get(&format!("{}/subscribe", chat.0.url)), missing_name);
-    assert_eq!(chat.says("", "x"), missing_name);
-    assert_eq!(chat.says("Ada", ""), (400, "the field `message` is missing\n".into()));
+    assert_eq!(chat.posts("", "x"), missing_name);
+    assert_eq!(chat.posts("Ada", ""), (400, "the field `message` is missing\n".into()));
     let long = "the username has 41 characters: at most 40 are allowed\n";
-    assert_eq!(chat.says(&"ü".repeat(41), "x"), (400, long.into()));
+    assert_eq!(chat.posts(&"ü".repeat(41), "x"), (400, long.into()));
     assert_eq!(
-        chat.says("Ada", &"x".repeat(16 * 1024)),
+        chat.posts("Ada", &"x".repeat(16 * 1024)),
         (413, "body too large: at most 16384 bytes are allowed\n".into())
     );
     assert_eq!(get(&format!("{}/publish", chat.0.url)).0, 405);

@@ -133,7 +133,7 @@ fn hub_reports_its_statistics_to_prometheus() {
 
     drop(watcher);
     let left = "\nsse_ended_streams_total{cause=\"connection_lost\"} 1\n";
-    eventually("that the client went away is counted", || {
+    eventually("the lost connection is counted", || {
         post(&url("/a"), "x");
         get(&url("/stats")).1.contains(left)
     });
@@ -156,8 +156,8 @@ fn hub_serves_300_streams_that_open_at_once() {
     }
 }
 
-/// How many threads of ours and descriptors the process has, how many watch the channel, and how many threads there
-/// are in all, in steps of 32.
+/// Returns the numbers of hub's own threads, of descriptors and of the channel's subscribers, and the number of all
+/// threads in steps of 32.
 #[cfg(target_os = "linux")]
 fn held(hub: &Example, channel: &str) -> [usize; 4] {
     let of = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", hub.process.id())).unwrap();
@@ -190,12 +190,12 @@ fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
             });
         }
     });
-    // There is a writer thread for each processor when all are needed.
+    // If all are needed, there is a writer thread per processor.
     let processors = thread::available_parallelism().unwrap().get();
     let before = [before[0] + processors, before[1] + 4, before[2], before[3]];
     eventually("threads, descriptors and watchers are where they were", || {
         let now = held(&hub, "c");
-        println!("ours, descriptors, watchers, threads / 32: {now:?}, and {before:?} before");
+        println!("hub's threads, descriptors, subscribers, all threads / 32: {now:?}, and {before:?} before");
         now.iter().zip(before).all(|(now, before)| *now <= before)
     });
 }
@@ -228,7 +228,7 @@ fn hub_reports_a_gap_once_after_a_restart() {
     let mut client = reconnect(&id);
     client.gets(":\n");
     client.gets(&format!("id: {id}\n\n"));
-    assert!(client.next_frame().unwrap().starts_with("data: two\n"), "told once");
+    assert!(client.next_frame().unwrap().starts_with("data: two\n"), "the gap comes once");
     post(&format!("{}/c", after.url), "three");
     assert!(client.next_frame().unwrap().starts_with("data: three\n"));
 }

@@ -1,4 +1,4 @@
-//! The example hub, told to end, sends everybody home in good order.
+//! The example hub ends all of its streams in good order when a signal ends it.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -10,11 +10,11 @@ use crate::common::example::{Example, broken_pipe, built_examples};
 use crate::common::http::Client;
 use crate::common::{PATIENCE, eventually};
 
-/// How long the hub says that its goodbye may take, and how long it waits for requests after that.
+/// The grace of hub's shutdown, and how long it waits for requests after that.
 const GRACE: Duration = Duration::from_secs(5);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-fn is_told_to_end(hub: &Example, signal: &str) {
+fn is_signalled(hub: &Example, signal: &str) {
     signals(hub.process.id(), signal);
 }
 
@@ -31,8 +31,8 @@ fn has_ended(hub: &mut Example) -> ExitStatus {
     status.unwrap()
 }
 
-/// A client that never reads what it was sent, with more of that than the kernels hold: the hub is stuck in a write to it.
-fn client_that_hangs(hub: &Example) -> TcpStream {
+/// A client that never reads, and is sent more than the kernels buffer: hub is blocked in a write to it.
+fn blocked_client(hub: &Example) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let address: SocketAddr = hub.url.strip_prefix("http://").unwrap().parse().unwrap();
@@ -48,21 +48,16 @@ fn watchers(response: &ureq::http::Response<ureq::Body>) -> usize {
     response.headers()["x-watchers"].to_str().unwrap().parse().unwrap()
 }
 
-/// The time after which an `EventSource` is to come back, in ms, if the stream tells one.
+/// Returns the reconnection time that the stream sends to its `EventSource`, in ms, if it sends one.
 fn retry(stream: &str) -> Option<u64> {
     stream.lines().find_map(|line| line.strip_prefix("retry: ")).map(|retry| retry.parse().unwrap())
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn hub_ends_2000_streams_within_its_grace_each_with_its_own_retry_time() {
     const STREAMS: usize = 2_000;
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    // The hub has the same limit.
+    // hub has the same limit.
     assert!(descriptors >= 2 * STREAMS as u64, "{descriptors} files may be open: too few for this test");
     let mut hub = Example::start("hub");
     let mut clients: Vec<Client> = (0..STREAMS).map(|_| hub.connect()).collect();
@@ -75,10 +70,10 @@ fn hub_ends_2000_streams_within_its_grace_each_with_its_own_retry_time() {
     let last_words = ureq::post(format!("{}/c", hub.url)).send("the last words").unwrap();
     assert_eq!(watchers(&last_words), STREAMS);
 
-    is_told_to_end(&hub, "-TERM");
-    let told = Instant::now();
+    is_signalled(&hub, "-TERM");
+    let signalled = Instant::now();
     let status = has_ended(&mut hub);
-    let took = told.elapsed();
+    let took = signalled.elapsed();
     assert!(status.success(), "{status}");
     assert!(took < GRACE + LAST_REQUESTS, "{took:?}");
     let mut retries: Vec<u64> = Vec::new();
@@ -101,35 +96,30 @@ fn hub_ends_2000_streams_within_its_grace_each_with_its_own_retry_time() {
     assert!(of_each_second.iter().all(|clients| (STREAMS / 20..=STREAMS / 5).contains(clients)), "{of_each_second:?}");
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn hub_refuses_new_clients_while_it_ends_and_ends_at_once_on_a_second_signal() {
     let mut hub = Example::start("hub");
     let mut watcher = hub.connect();
     watcher.send("GET /c HTTP/1.1\r\nHost: localhost\r\n\r\n");
     watcher.reads_until(":\nid: ");
-    let _hangs = client_that_hangs(&hub);
-    is_told_to_end(&hub, "-INT");
+    let _blocked = blocked_client(&hub);
+    is_signalled(&hub, "-INT");
     watcher.reads_until("\r\n0\r\n\r\n");
 
-    // Status 200, or an EventSource would give up.
+    // The status is 200, since an EventSource would give up otherwise.
     let mut late = ureq::get(format!("{}/c", hub.url)).call().unwrap();
     assert_eq!(late.headers()["content-type"], "text/event-stream; charset=utf-8");
     let stream = late.body_mut().read_to_string().unwrap();
     assert!(retry(&stream).is_some_and(|retry| (5_000..=10_000).contains(&retry)), "{stream}");
     assert!(!stream.contains("id: ") && !stream.contains("data: "), "{stream}");
 
-    is_told_to_end(&hub, "-TERM");
+    is_signalled(&hub, "-TERM");
     let status = has_ended(&mut hub);
     assert_eq!(status.code(), Some(143), "{status}");
 }
 
-/// An example as the first process of a container, which ignores the default action of a signal. Its process is a child
-/// of `unshare`, which passes its exit code on. `None` if this system does not allow that.
+/// An example as the first process of a container, which ignores the default action of a signal. It is a child process
+/// of `unshare`, which passes on its exit code. `None` if the system does not allow that.
 fn as_process_1(name: &str) -> Option<(Example, u32)> {
     const UNSHARE: [&str; 3] = ["--pid", "--fork", "--kill-child"];
     match Command::new("unshare").args(UNSHARE).arg("true").output() {
@@ -148,11 +138,6 @@ fn as_process_1(name: &str) -> Option<(Example, u32)> {
     Some((example, process_1))
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn hub_as_process_1_ends_with_the_code_of_the_second_signal() {
     for (second, code) in [("-TERM", 143), ("-INT", 130)] {
@@ -160,7 +145,7 @@ fn hub_as_process_1_ends_with_the_code_of_the_second_signal() {
         let mut watcher = hub.connect();
         watcher.send("GET /c HTTP/1.1\r\nHost: localhost\r\n\r\n");
         watcher.reads_until(":\nid: ");
-        let _hangs = client_that_hangs(&hub);
+        let _blocked = blocked_client(&hub);
         signals(process_1, "-TERM");
         watcher.reads_until("\r\n0\r\n\r\n");
         signals(process_1, second);
@@ -169,11 +154,6 @@ fn hub_as_process_1_ends_with_the_code_of_the_second_signal() {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
     for (name, stream, post) in [("chat", "/subscribe?username=Bob", "/publish"), ("progress", "/events", "/jobs")] {
@@ -181,9 +161,9 @@ fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
         let mut watcher = example.connect();
         watcher.send(&format!("GET {stream} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         watcher.reads_until(":\nid: ");
-        // Its body keeps the program for a second more than its streams do.
-        let mut sends_for_ever = example.connect();
-        sends_for_ever.send(&format!("POST {post} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx"));
+        // Its body keeps the program running for a second longer than its streams.
+        let mut sends_forever = example.connect();
+        sends_forever.send(&format!("POST {post} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx"));
         signals(process_1, "-TERM");
         watcher.reads_until("\r\n0\r\n\r\n");
         signals(process_1, "-TERM");
@@ -192,42 +172,32 @@ fn chat_and_progress_as_process_1_end_with_the_code_of_the_second_signal() {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn hub_waits_for_blocked_clients_no_longer_than_its_grace() {
     let mut hub = Example::start("hub");
-    let mut hangs = client_that_hangs(&hub);
-    let mut sends_for_ever = hub.connect();
-    sends_for_ever.send("POST /c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx");
-    is_told_to_end(&hub, "-TERM");
-    let told = Instant::now();
+    let mut blocked = blocked_client(&hub);
+    let mut sends_forever = hub.connect();
+    sends_forever.send("POST /c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx");
+    is_signalled(&hub, "-TERM");
+    let signalled = Instant::now();
     let status = has_ended(&mut hub);
     assert!(status.success(), "{status}");
-    assert!(told.elapsed() > GRACE - Duration::from_millis(100), "{:?}", told.elapsed());
-    // What it was sent breaks off.
-    hangs.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(signalled.elapsed() > GRACE - Duration::from_millis(100), "{:?}", signalled.elapsed());
+    // The response is cut off.
+    blocked.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut stream = Vec::new();
-    let _ = hangs.read_to_end(&mut stream);
+    let _ = blocked.read_to_end(&mut stream);
     assert!(stream.len() < 1024 * 1024 && !stream.ends_with(b"0\r\n\r\n"), "{}", stream.len());
 }
 
-/// What it reports about them is no reason not to end.
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
+/// A failure to log is no reason to end badly.
 #[test]
 fn hub_ends_in_good_order_when_its_log_cannot_be_written() {
     let mut command = Command::new(built_examples().join("hub"));
     command.stderr(broken_pipe());
     let mut hub = Example::run(command);
-    let _hangs = client_that_hangs(&hub);
-    is_told_to_end(&hub, "-TERM");
+    let _blocked = blocked_client(&hub);
+    is_signalled(&hub, "-TERM");
     let status = has_ended(&mut hub);
     assert!(status.success(), "{status}");
 }

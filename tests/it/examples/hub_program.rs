@@ -113,7 +113,7 @@ fn a_bad_argument_is_named_with_exit_code_2() {
     }
 }
 
-/// An empty variable is a mistake of deployment. Anybody could publish if it counted as none.
+/// An empty variable is a deployment mistake. If it counted as no token, anybody could publish.
 #[test]
 fn an_empty_publish_token_in_the_environment_is_an_error() {
     let output = hub().env("HUB_PUBLISH_TOKEN", "").output().unwrap();
@@ -134,7 +134,7 @@ fn what_the_system_refuses_is_reported_with_exit_code_1() {
     }
 }
 
-/// Each line is run by a shell as it stands, but for the port.
+/// A shell runs each line as it stands, except for the port.
 #[test]
 fn the_curl_lines_of_the_help_work() {
     if Command::new("curl").arg("--version").output().is_err() {
@@ -267,7 +267,7 @@ fn the_page_allows_itself_and_nothing_else() {
 
 // --- limits ---
 
-/// The next stream is made to reconnect later: it ends after a reconnection time, with status 200.
+/// The next stream reconnects later: it ends after a reconnection time, with status 200.
 fn is_busy(hub: &Example, path: &str) -> bool {
     let mut stream = Events::get(&format!("{}{path}", hub.url));
     stream.next_frame().unwrap().contains("\nretry: ") && stream.next_frame().is_none()
@@ -315,7 +315,7 @@ fn each_channel_keeps_as_many_events_as_wanted() {
 
 // --- live figures ---
 
-/// The figures of a frame, unless it is a heartbeat or an id alone.
+/// Returns the figures of a frame, unless it is a heartbeat or an ID alone.
 fn figures(frame: &str) -> Option<Value> {
     frame.lines().find_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap())
 }
@@ -334,7 +334,7 @@ fn the_live_figures_count_streams_events_and_deliveries() {
         assert!(sample["streams"] == 3 && sample["slow"] == 0, "{sample}");
         published += sample["published"].as_u64().unwrap();
         delivered += sample["delivered"].as_u64().unwrap();
-        // Rates, and a period is not exactly a second.
+        // Rates: a period is not exactly a second.
         (18..=22).contains(&published) && (36..=44).contains(&delivered)
     });
 }
@@ -360,7 +360,7 @@ fn a_new_page_gets_the_last_minute_at_once() {
 // --- the end ---
 
 #[test]
-fn pages_that_watch_the_figures_are_sent_home_in_good_order_too() {
+fn streams_of_the_live_figures_end_in_good_order_too() {
     let mut hub = start(&[]);
     let mut pages: Vec<_> = (0..20).map(|_| hub.events("/stats/live")).collect();
     assert!(Command::new("kill").args(["-TERM", &hub.process.id().to_string()]).status().unwrap().success());

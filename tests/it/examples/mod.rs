@@ -1,11 +1,11 @@
-//! The examples do what their first lines say, with real clients.
+//! The examples do what their first lines promise, with real clients.
 
 mod chat;
 #[cfg(feature = "server")]
 mod hub;
 #[cfg(all(feature = "server", target_os = "linux"))] // signals, and namespaces of processes
 mod hub_ends;
-#[cfg(all(feature = "server", target_os = "linux"))] // a disk that is full
+#[cfg(all(feature = "server", target_os = "linux"))] // a full disk
 mod hub_program;
 #[cfg(unix)] // signals
 mod online;
@@ -18,7 +18,7 @@ mod rouille;
 use crate::common::example::Example;
 use crate::common::http::Events;
 
-/// Status and text of an answer.
+/// Returns the status and the text of a response.
 fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, String) {
     let mut response = response.unwrap();
     (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
@@ -36,7 +36,7 @@ fn post(url: &str, body: impl ureq::AsSendBody) -> (u16, String) {
     answer(agent().post(url).send(body))
 }
 
-/// An event stream with ids, that has had its start id.
+/// An event stream with IDs whose start ID has been read.
 struct Watcher {
     events: Events,
     last_event_id: String,
@@ -51,7 +51,7 @@ impl Watcher {
         Self { events, last_event_id: start["id: ".len()..].trim().into() }
     }
 
-    /// All of the next event but its id; heartbeats are none.
+    /// Returns the next event without its ID, and skips heartbeats.
     fn next_event(&mut self) -> String {
         loop {
             let frame = self.events.next_frame().unwrap();
@@ -99,7 +99,8 @@ fn shows_each_visit_to_every_viewer(visits: &Example) {
     assert_eq!(get(&format!("{}/nothing", visits.url)).0, 404);
 }
 
-/// A page in which text of others could become HTML has one of these. Seen in many chat demos: HTML in a name or a text runs.
+/// A page that could turn a text of another user into HTML contains one of these. Seen in many chat demos: HTML in a
+/// name or a text runs.
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]

@@ -1,4 +1,5 @@
-//! Who is online in the example chat, as somebody there sees it: everybody joins once and leaves once, however they leave.
+//! The online list of the example chat, as another user sees it: every user joins once and leaves once, however they
+//! leave.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -24,7 +25,7 @@ fn connect(chat: &Example, name: &str) -> Client {
     client
 }
 
-/// Somebody whose connection takes little and who never reads it.
+/// A user whose connection buffers little, and whose client never reads it.
 fn who_never_reads(chat: &Example, name: &str) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -40,12 +41,12 @@ fn say(chat: &Example, message: &str) {
     ureq::post(url).send_form([("username", "a stranger"), ("message", message)]).unwrap();
 }
 
-/// What somebody in the chat was told of the others.
+/// What a user of the chat receives about the others.
 struct Observer {
     events: Receiver<(String, String)>,
     reader: JoinHandle<()>,
     /// How often each of the others joined and left.
-    told: BTreeMap<String, [usize; 2]>,
+    changes: BTreeMap<String, [usize; 2]>,
     /// The names in the newest list.
     here: Vec<String>,
 }
@@ -63,7 +64,7 @@ impl Observer {
                 }
             }
         });
-        Self { events, reader, told: BTreeMap::new(), here: Vec::new() }
+        Self { events, reader, changes: BTreeMap::new(), here: Vec::new() }
     }
 
     fn looks(&mut self) {
@@ -73,33 +74,33 @@ impl Observer {
                 "users" => self.here = serde_json::from_value(data).unwrap(),
                 "joined" | "left" => {
                     let name = data["username"].as_str().unwrap();
-                    let told = self.told.entry(name.to_owned()).or_default();
-                    told[usize::from(event_type == "left")] += 1;
-                    assert!(told[0] == told[1] || told[0] == told[1] + 1, "{name} left before joining");
+                    let changes = self.changes.entry(name.to_owned()).or_default();
+                    changes[usize::from(event_type == "left")] += 1;
+                    assert!(changes[0] == changes[1] || changes[0] == changes[1] + 1, "{name} left before joining");
                 }
                 other => panic!("an event of type {other}"),
             }
         }
     }
 
-    /// Whether nobody else is listed.
+    /// Returns whether no other user is listed.
     fn is_alone(&mut self) -> bool {
         self.looks();
         self.here == ["observer"]
     }
 
-    /// The chat ends, and the observer's stream with it, in good order.
+    /// Ends the chat, and the observer's stream with it, in good order.
     fn goes_home(self, mut chat: Example) {
         assert!(Command::new("kill").args(["-TERM", &chat.process.id().to_string()]).status().unwrap().success());
         self.reader.join().unwrap();
         assert!(chat.process.wait().unwrap().success());
     }
 
-    /// How many of these joined, and how many left.
+    /// Returns how many of these users joined, and how many left.
     fn count(&mut self, of: &str) -> [usize; 2] {
         self.looks();
-        let names = self.told.iter().filter(|(name, _)| name.starts_with(of)).map(|(_, told)| told);
-        names.fold([0, 0], |sum, told| [sum[0] + told[0], sum[1] + told[1]])
+        let names = self.changes.iter().filter(|(name, _)| name.starts_with(of)).map(|(_, changes)| changes);
+        names.fold([0, 0], |sum, changes| [sum[0] + changes[0], sum[1] + changes[1]])
     }
 }
 
@@ -130,28 +131,28 @@ fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
     for mut client in closed {
         client.reads_head();
     }
-    eventually("those who were killed or have closed have left", || {
+    eventually("the killed and the closed clients have left", || {
         ["killed", "closed"].map(|of| observer.count(of)[1]) == [EACH; 2]
     });
-    // Gone before they could be answered: some are never seen.
+    // They left before they could be answered: some never appear.
     for client in some("hasty") {
         client.resets();
     }
     assert_eq!(observer.count("silent"), [EACH, 0]);
 
-    // What they do not read fills the kernels' buffers, and then their queues.
+    // Unread messages fill the kernels' buffers, and then the queues.
     let long = "x".repeat(15 * 1024);
-    eventually("those who never read have left", || {
+    eventually("the clients that never read have left", || {
         say(&chat, &long);
         observer.count("silent")[1] == EACH
     });
     drop(silent);
     eventually("the observer is alone", || observer.is_alone());
-    for (name, told) in &observer.told {
-        assert_eq!(*told, if name == "observer" { [1, 0] } else { [1, 1] }, "{name}");
+    for (name, changes) in &observer.changes {
+        assert_eq!(*changes, if name == "observer" { [1, 0] } else { [1, 1] }, "{name}");
     }
-    let seen = observer.told.len();
-    println!("{seen} were seen");
+    let seen = observer.changes.len();
+    println!("{seen} users appeared");
     assert!((3 * EACH + 1..=4 * EACH + 1).contains(&seen), "{seen}");
     observer.goes_home(chat);
 }
@@ -173,17 +174,17 @@ fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     let mut others = Vec::new();
     for n in 0..5 {
         second.resets();
-        // The chat writes to it, and so knows that it is gone; and it tells things in order.
+        // The chat writes to it, and so detects that its connection was lost. It sends its events in order.
         say(&chat, "are you there?");
         others.push(connect(&chat, &format!("Bob{n}")));
-        eventually("that somebody joined later is told", || observer.count("Bob") == [n + 1, 0]);
+        eventually("the chat reports a later user", || observer.count("Bob") == [n + 1, 0]);
         second = connect(&chat, "Ada");
         second.reads_until("event: users\n");
     }
     assert_eq!(observer.count("Ada"), [1, 0]);
     second.resets();
     drop(others);
-    eventually("that Ada left is told", || observer.count("Ada")[1] == 1);
+    eventually("the chat reports that Ada left", || observer.count("Ada")[1] == 1);
     eventually("the observer is alone", || observer.is_alone());
     assert_eq!(observer.count("Ada"), [1, 1]);
     observer.goes_home(chat);

@@ -17,7 +17,8 @@ use crate::common::{
     http::Client,
 };
 
-/// `println!` and its kin panic if nobody reads the output or the disk is full, and a thread that answers ends with that.
+/// `println!` and similar macros panic if the output has no reader or the disk is full, and that ends the handler's
+/// thread.
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]
@@ -56,7 +57,7 @@ fn examples_serve_whatever_becomes_of_their_output() {
     let on_rouille = cfg!(feature = "rouille").then_some("rouille");
     let names = ["visits", "chat", "progress"].into_iter().chain(on_event_server).chain(on_rouille);
     for name in names {
-        // Nobody can read where it listens.
+        // Nothing can read the address on which it listens.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new(built_examples().join(name));
         command.arg(address.to_string()).stderr(broken_pipe()).stdout(File::create("/dev/full").unwrap());
@@ -65,12 +66,12 @@ fn examples_serve_whatever_becomes_of_their_output() {
             assert!(process.try_wait().unwrap().is_none(), "{name} has ended");
             TcpStream::connect(address).is_ok()
         });
-        // More of each than there are threads that answer.
+        // More of each than there are handler threads.
         for path in ["/publish", "/jobs"].repeat(5) {
             for text in ["Transfer-Encoding: chunked\r\n\r\nzz", "Content-Length: 5000\r\n\r\nnot all of it"] {
                 let mut client = Client::connect(address);
                 client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{text}"));
-                client.says_no_more();
+                client.shuts_down_writing();
                 client.reads_all_there_is();
             }
         }

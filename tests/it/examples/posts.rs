@@ -1,4 +1,4 @@
-//! The bodies that hub, chat and progress are sent: whole, and with whatever headers, or not published.
+//! The bodies that clients send to hub, chat and progress: read whole, and with any headers, or not published.
 
 use std::process::Command;
 
@@ -6,7 +6,8 @@ use super::*;
 use crate::common::example::built_examples;
 use crate::common::http::Client;
 
-/// For hub, chat and progress: where to watch, where to post, and a body with the text that watchers then see.
+/// For hub, chat and progress: the stream, where to post, and a body with the text that the stream's clients then
+/// receive.
 const POSTS: &[(&str, &str, &str, &str, &str)] = &[
     #[cfg(feature = "server")]
     ("hub", "/c", "/c", "hello", "data: hello\n"),
@@ -14,7 +15,7 @@ const POSTS: &[(&str, &str, &str, &str, &str)] = &[
     ("progress", "/events", "/jobs", "name=hello", "\"name\":\"hello\",\"percent\":0,\"state\":\"queued\""),
 ];
 
-/// A connection that has read the head and the beginning of a stream.
+/// Opens a stream and reads the response headers and its beginning.
 fn watches(example: &Example, path: &str) -> Client {
     let mut watcher = example.connect();
     watcher.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -30,7 +31,7 @@ fn post_from(example: &Example, path: &str, body: &str, host: &str, origin: &str
 
 #[test]
 fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
-    for (name, stream, path, body, seen) in POSTS.into_iter().filter(|(name, ..)| *name != "hub") {
+    for (name, stream, path, body, seen) in POSTS.iter().filter(|(name, ..)| *name != "hub") {
         let mut command = Command::new(built_examples().join(name));
         command.args(["127.0.0.1:0", "events.example.org"]);
         let example = Example::run_as_it_is(command);
@@ -53,7 +54,7 @@ fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
     }
 }
 
-/// What curl and Java's HttpClient send if they may use HTTP/2. The body must not last as long as the connection.
+/// curl and Java's HttpClient send this if they may use HTTP/2. The body must not last as long as the connection.
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]
 #[cfg(feature = "server")]
@@ -64,7 +65,7 @@ fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
     for (name, stream, path, body, seen) in POSTS.iter().copied() {
         let example = Example::start(name);
         let mut watcher = watches(&example, stream);
-        // As many as there are threads that answer, and one more.
+        // One more than there are handler threads.
         let mut clients: Vec<Client> = (0..5).map(|_| example.connect()).collect();
         for client in &mut clients {
             client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"));
@@ -80,7 +81,7 @@ fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
             stream += &watcher.reads_until(seen);
         }
         drop(clients);
-        // Whatever an end of a connection publishes comes before this.
+        // Anything that the end of a connection publishes arrives before this.
         let last = body.replace("hello", "the last");
         assert!(matches!(post(&format!("{}{path}", example.url), &last).0, 201 | 204), "{name}");
         let until_last = watcher.reads_until(&seen.replace("hello", "the last"));
@@ -130,7 +131,7 @@ fn half_a_body_is_not_published() {
             let mut client = example.connect();
             let chunk = if head.starts_with("Transfer") { "1388\r\n" } else { "" };
             client.send(&format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n{chunk}{half}"));
-            client.says_no_more();
+            client.shuts_down_writing();
             let response = String::from_utf8(client.reads_all_there_is()).unwrap();
             // tiny_http does not report whether a chunked body is whole.
             let is_unknown = head.starts_with("Transfer") && name != "hub";

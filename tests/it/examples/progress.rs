@@ -1,4 +1,4 @@
-//! The example progress: the state of all jobs, also for who comes late.
+//! The example progress: a viewer that comes late sees the state of all jobs too.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ fn start_job(progress: &Example, name: &str) -> (u16, String) {
     answer(agent().post(format!("{}/jobs", progress.url)).send_form([("name", name)]))
 }
 
-/// What an event of a job says: number, name, state, percent, step.
-type Told = (u64, String, String, u64, String);
+/// Returns the fields of a job's event: number, name, state, percent, step.
+type Update = (u64, String, String, u64, String);
 
-fn next_told(watcher: &mut Watcher) -> Told {
+fn next_update(watcher: &mut Watcher) -> Update {
     let event = watcher.next_event();
-    let told: serde_json::Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
-    assert!(told["time"].is_u64(), "{event}");
-    let [name, state, step] = ["name", "state", "step"].map(|field| told[field].as_str().unwrap().to_owned());
-    (told["job"].as_u64().unwrap(), name, state, told["percent"].as_u64().unwrap(), step)
+    let fields: serde_json::Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
+    assert!(fields["time"].is_u64(), "{event}");
+    let [name, state, step] = ["name", "state", "step"].map(|field| fields[field].as_str().unwrap().to_owned());
+    (fields["job"].as_u64().unwrap(), name, state, fields["percent"].as_u64().unwrap(), step)
 }
 
 #[cfg(feature = "server")]
@@ -30,15 +30,15 @@ fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     let name = "<b>fail</b> & ü";
     assert_eq!(start_job(&progress, &format!(" {name} ")), (201, "{\"job\":3}".into()));
 
-    // Live until the third has failed, with all that the others do meanwhile.
+    // Live until the third has failed, with all events of the other jobs meanwhile.
     let mut live = Watcher::new(&progress, "/events");
-    let mut all: Vec<Told> = Vec::new();
+    let mut all: Vec<Update> = Vec::new();
     while !all.last().is_some_and(|(job, _, state, ..)| *job == 3 && state == "failed") {
-        all.push(next_told(&mut live));
+        all.push(next_update(&mut live));
     }
     let jobs: BTreeSet<u64> = all.iter().map(|(job, ..)| *job).collect();
     assert_eq!(jobs, BTreeSet::from([1, 2, 3]));
-    let third: Vec<Told> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
+    let third: Vec<Update> = all.iter().filter(|(job, ..)| *job == 3).cloned().collect();
     let of_third = |state: &str, percent, step: &str| (3, name.into(), state.into(), percent, step.into());
     assert_eq!(third[0], of_third("queued", 0, "waiting for a free worker"));
     for (n, step) in ["reading"; 10].into_iter().chain(["checking"; 10]).chain(["converting"; 5]).enumerate() {
@@ -46,22 +46,22 @@ fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     }
     assert_eq!(third[26..], [of_third("failed", 50, "converting was not possible")]);
 
-    // Late, and the same; the stream of one job has what is its own.
+    // A late client receives all of them again; the stream of one job has that job's events only.
     let mut late = Watcher::new(&progress, "/events");
-    for told in &all {
-        assert_eq!(next_told(&mut late), *told);
+    for update in &all {
+        assert_eq!(next_update(&mut late), *update);
     }
     assert_eq!(late.last_event_id, live.last_event_id);
     let mut alone = Watcher::new(&progress, "/events?job=3");
-    for told in &third {
-        assert_eq!(next_told(&mut alone), *told);
+    for update in &third {
+        assert_eq!(next_update(&mut alone), *update);
     }
     assert_eq!(alone.last_event_id, live.last_event_id);
 
-    // One that comes back goes on there.
+    // A client that reconnects resumes there.
     let mut back = Watcher::new(&progress, &format!("/events?lastEventId={}", live.last_event_id));
     for _ in 0..3 {
-        assert_eq!(next_told(&mut back), next_told(&mut live));
+        assert_eq!(next_update(&mut back), next_update(&mut live));
     }
 }
 
@@ -76,12 +76,12 @@ fn progress_queues_at_most_20_jobs() {
     let mut answers = (0..30).map(|n| start_job(&progress, &format!("number {n}")));
     let started = answers.by_ref().take_while(|(status, _)| *status == 201).count() as u64;
     assert_eq!(answers.next().unwrap(), (503, "20 jobs are waiting already: try again later\n".into()));
-    // One of them runs, for two others did before; more, if it takes very long to start them.
+    // One of them runs, since two others ran before; more run if starting them takes very long.
     assert!((20..30).contains(&started), "{started}");
     let newest = started + 2;
     let mut waiting = Watcher::new(&progress, &format!("/events?job={newest}"));
     let name = format!("number {}", started - 1);
-    assert_eq!(next_told(&mut waiting), (newest, name, "queued".into(), 0, "waiting for a free worker".into()));
+    assert_eq!(next_update(&mut waiting), (newest, name, "queued".into(), 0, "waiting for a free worker".into()));
 }
 
 #[cfg(feature = "server")]

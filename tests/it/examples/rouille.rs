@@ -45,18 +45,18 @@ fn clients_that_leave_and_streams_that_close_give_back_their_threads() {
     };
     let before = (count("task"), count("fd"));
     let clients: Vec<Client> = (0..50).map(|_| connect()).collect();
-    // Some of those that wait for connections are there already.
+    // Some of the threads that wait for connections exist already.
     assert!(count("task") >= before.0 + 90, "two for each: {}", count("task"));
     for (n, client) in clients.into_iter().enumerate() {
         if n % 2 == 0 { client.resets() } else { drop(client) }
     }
-    // Each visit is an event, and an event is what finds out that a client has gone.
+    // Each visit is an event, and a failed write of an event detects that a client has gone.
     let mut visitor = visits.connect();
     eventually("the connections are closed", || {
         visitor.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         visitor.reads_until("</html>\n");
         count("fd") <= before.1 + 2
     });
-    // The server's own stay for five seconds, for connections to come; some of them for good.
+    // The server's own threads wait five seconds for connections; some of them stay forever.
     eventually("the threads have ended", || count("task") <= before.0 + 4);
 }

@@ -1,4 +1,4 @@
-//! Blocks with an ID alone keep a quiet client up to date.
+//! Blocks with only an ID keep a quiet client up to date.
 
 use std::io::{BufReader, Read};
 
@@ -22,7 +22,7 @@ fn a_heartbeat_carries_the_newest_id_so_that_a_quiet_client_does_not_grow_old() 
     assert_eq!(parsed(&format!("id: {}\n\n", "x")), [], "it fires nothing");
 }
 
-/// Each blank line is an empty message for some clients, so there is none without a reason.
+/// Each blank line is an empty message for some clients, so none is sent without a reason.
 #[test]
 fn a_heartbeat_carries_an_id_only_if_the_stream_was_not_sent_it_in_any_form() {
     let publisher = with_heartbeat(History::new());

@@ -25,7 +25,7 @@ fn the_order_is_gap_initial_data_replay_live_and_the_start_id_comes_with_the_las
     assert!(complete.starts_with(&format!("data: first\n\ndata: Complete\nid: {}\n\n", ids[5])));
 }
 
-/// What a client holds as its last event id when its connection breaks behind each of the first blocks.
+/// Returns the client's last event ID if its connection breaks after each of the first blocks.
 fn ids_after_each_block(stream: &str) -> Vec<Option<String>> {
     let mut id = None;
     let mut ids = Vec::new();
@@ -82,10 +82,10 @@ fn the_gap_event_can_be_replaced_or_turned_off() {
 #[test]
 fn a_gap_reports_null_for_an_invalid_id() {
     let publisher = with(History::new());
-    for (id, told) in [("\"\\", r#""\"\\""#), ("", "null"), ("a b", "null"), ("\u{e4}", "null")] {
+    for (id, from) in [("\"\\", r#""\"\\""#), ("", "null"), ("a b", "null"), ("\u{e4}", "null")] {
         let mut subscription = publisher.subscription(()).last_event_id(id.to_owned()).open().unwrap();
         let text = text(&mut subscription);
-        assert!(text.contains(&format!("{{\"from\":{told},\"to\":")), "{text}");
+        assert!(text.contains(&format!("{{\"from\":{from},\"to\":")), "{text}");
     }
 }
 
@@ -125,14 +125,14 @@ fn replay_last_is_a_gap_if_one_of_the_last_n_was_evicted() {
     assert_eq!(last(&["a", "busy"], 4), (Resumption::Complete, 4));
     assert_eq!(last(&["a", "busy"], 5), (Resumption::Gap, 5), "the fifth of them was the first of the busy channel");
     publisher.publish_to("quiet", "1");
-    assert_eq!(last(&["quiet"], 20_000), (Resumption::Complete, 1), "it has lost nothing");
+    assert_eq!(last(&["quiet"], 20_000), (Resumption::Complete, 1), "it has evicted nothing");
 }
 
 #[test]
 fn a_client_without_an_id_starts_after_its_snapshot() {
     let publisher = with(History::new());
     publisher.publish("1");
-    // The page is rendered: first the point, then the content, which may hold what is published meanwhile.
+    // The application renders the page: first it reads the ID, then the content, which may include later events.
     let point = publisher.last_event_id();
     publisher.publish("2");
     let open = |last_event_id: Option<String>| {
@@ -141,5 +141,5 @@ fn a_client_without_an_id_starts_after_its_snapshot() {
         parsed(&text(&mut subscription)).into_iter().map(|event| event.data).collect::<Vec<_>>()
     };
     assert_eq!(open(None), ["2"]);
-    assert_eq!(open(publisher.last_event_id()), [""; 0], "a reconnecting client goes on from its own id");
+    assert_eq!(open(publisher.last_event_id()), [""; 0], "a reconnecting client resumes from its own ID");
 }

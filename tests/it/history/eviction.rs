@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Seen in Mercure: an unlimited history passes for a leak.
+/// Seen in Mercure: an unlimited history looks like a memory leak.
 #[test]
 fn a_history_is_limited_by_default() {
     let publisher = with(History::new());
@@ -24,7 +24,7 @@ fn the_limit_of_bytes_spans_all_channels_and_evicts_the_oldest_event_first() {
     assert!(publisher.stats().history.bytes <= 10_000);
     assert_eq!(replay(&publisher, ["a"], start), ["GAP"]);
     assert_eq!(replay(&publisher, ["b"], id), ["y".repeat(5_000)]);
-    // One that is larger than all: it is not kept, and who was before it is told.
+    // An event larger than the limit: it is not kept, and a client from before it gets a gap.
     let before = publisher.last_event_id().unwrap();
     publisher.publish_to("b", "z".repeat(20_000));
     assert_eq!(publisher.stats().history.events, 0);
@@ -52,7 +52,7 @@ fn age_is_measured_by_the_clock_that_is_passed_in() {
     assert_eq!(publisher.stats().history.events, 0);
 }
 
-/// A history of events that are at most 10 s old, and the clock, in seconds.
+/// Returns a history of events that are at most 10 s old, and its clock, in seconds.
 fn ageing(max_bytes: usize) -> (Publisher, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&now);
@@ -67,7 +67,7 @@ fn a_channel_that_was_empty_meanwhile_still_reports_evicted_events() {
     publisher.publish_to("a", "1");
     let first = publisher.last_event_id().unwrap();
     now.store(100, SeqCst);
-    // Somebody comes, so it is seen that the event is too old; the channel is empty.
+    // A client subscribes, which evicts the expired event; the channel is empty.
     assert_eq!(replay(&publisher, ["a"], start.clone()), ["GAP"]);
     assert_eq!(publisher.stats().history.channels, 0);
     publisher.publish_to("a", "2");
@@ -77,7 +77,7 @@ fn a_channel_that_was_empty_meanwhile_still_reports_evicted_events() {
 
 #[test]
 fn events_evicted_with_a_forgotten_channel_are_still_reported() {
-    // Room for the floors of about 30 channels.
+    // Room for a record of about 30 channels without an event.
     let (publisher, now) = ageing(100_000);
     let start = publisher.last_event_id().unwrap();
     let channel = |n: usize| format!("channel {n}");
@@ -90,7 +90,7 @@ fn events_evicted_with_a_forgotten_channel_are_still_reported() {
         assert_eq!(replay(&publisher, [&*channel(n)], start.clone()), ["GAP"], "{n}");
         assert_eq!(replay(&publisher, [&*channel(n)], end.clone()), [""; 0], "{n}");
     }
-    // It may err towards a gap: nobody knows any more that nothing was published here.
+    // It may err towards a gap: it no longer knows that nothing was published here.
     assert_eq!(replay(&publisher, ["never published to"], start), ["GAP"]);
 }
 

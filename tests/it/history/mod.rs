@@ -1,4 +1,4 @@
-//! A client that comes back with an id misses nothing, or is told; and nobody gets what is not theirs.
+//! A client that resumes with an ID misses nothing, or gets a gap; and it gets no events of other channels.
 
 mod announced_ids;
 mod beginning;
@@ -17,19 +17,21 @@ fn with(history: History) -> Publisher {
     Publisher::builder().history(history).heartbeat(None).build().unwrap()
 }
 
-/// A publisher with a history of 4 events a channel that were published as `data 1`, `data 2`, ... to "a".
+/// Returns a publisher with a history of 4 events per channel, and the IDs of `data 1`, `data 2`, ... that it published
+/// to "a".
 fn published(events: usize) -> (Publisher, Vec<String>) {
     let publisher = with(History::new().max_events_per_channel(4));
     let ids = (1..=events).map(|n| publisher.publish_to("a", format!("data {n}")).id().unwrap().to_owned()).collect();
     (publisher, ids)
 }
 
-/// Everything that waits for the subscription, as text.
+/// Returns everything in the subscription's queue, as text.
 fn text(subscription: &mut Subscription) -> String {
     std::iter::from_fn(|| subscription.try_recv().ok().map(String::from)).collect()
 }
 
-/// What a client of these channels gets that comes with this id: the data of its events, a gap as `GAP`.
+/// Returns what a client of these channels gets if it resumes with this ID: the data of its events, with a gap as
+/// `GAP`.
 #[track_caller]
 fn replay<const N: usize>(publisher: &Publisher, channels: [&str; N], id: impl Into<String>) -> Vec<String> {
     let mut subscription = publisher.subscription(()).channels(channels).last_event_id(id.into()).open().unwrap();
@@ -37,12 +39,12 @@ fn replay<const N: usize>(publisher: &Publisher, channels: [&str; N], id: impl I
     let events = parsed(&text(&mut subscription)).into_iter();
     let names = events.map(|event| if event.event == "gap" { "GAP".into() } else { event.data });
     let names: Vec<String> = names.collect();
-    let told = names.iter().filter(|name| *name == "GAP").count();
-    assert_eq!(resumed, if told == 1 { Resumption::Gap } else { Resumption::Complete });
+    let gaps = names.iter().filter(|name| *name == "GAP").count();
+    assert_eq!(resumed, if gaps == 1 { Resumption::Gap } else { Resumption::Complete });
     names
 }
 
-/// One of ours of the same epoch, with another sequence.
+/// Returns an ID of the same epoch with another sequence.
 fn id_of(id: &str, sequence: u64) -> String {
     format!("{}-{sequence}", id.rsplit_once('-').unwrap().0)
 }

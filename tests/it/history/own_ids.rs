@@ -12,7 +12,7 @@ fn an_own_id_is_sent_and_found_again() {
     assert_eq!(replay(&publisher, ["default channel"], "x"), ["2"]);
 }
 
-/// Of two equal ids nobody knows which event a client saw: what lies between must not be skipped.
+/// Of two equal IDs it is unknown which event a client saw: the events in between must not be skipped.
 #[test]
 fn of_equal_own_ids_the_oldest_counts_and_once_it_is_evicted_the_answer_is_a_gap() {
     let publisher = with(History::new().max_events_per_channel(3));
@@ -25,11 +25,7 @@ fn of_equal_own_ids_the_oldest_counts_and_once_it_is_evicted_the_answer_is_a_gap
     publisher.publish_to("a", own("5", "x"));
     publisher.publish_to("a", own("6", "y"));
     assert_eq!(replay(&publisher, ["a"], "x"), ["GAP", "4", "5", "6"], "it is equal to the second");
-    assert_eq!(
-        replay(&publisher, ["a"], "y"),
-        [""; 0],
-        "the only one that is held, and the first was evicted long ago"
-    );
+    assert_eq!(replay(&publisher, ["a"], "y"), [""; 0], "the only retained one, and the first was evicted long ago");
 }
 
 #[test]
@@ -42,7 +38,7 @@ fn an_own_id_counts_in_the_channels_of_the_subscriber_only() {
     }
     assert_eq!(replay(&publisher, ["job 1"], "3"), ["job 1, step 4", "job 1, step 5", "job 1, step 6"]);
     assert_eq!(replay(&publisher, ["job 2"], "3"), ["job 2, step 4"]);
-    assert_eq!(replay(&publisher, ["job 3"], "3"), ["GAP"], "nobody published it there");
+    assert_eq!(replay(&publisher, ["job 3"], "3"), ["GAP"], "it was not published there");
     let both = replay(&publisher, ["job 1", "job 2"], "3");
     assert_eq!(both.len(), 7, "from the older of the two on: {both:?}");
 }

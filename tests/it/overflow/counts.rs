@@ -22,7 +22,7 @@ fn frames_that_were_not_published_are_no_deliveries() {
     publisher.publish("1");
     publisher.publish("2");
     publisher.publish_with("default channel", |()| panic!("a closure that panics, as it should"));
-    // The last, a heartbeat, comes when nothing is queued any more.
+    // The last one is a heartbeat, which comes once the queue is empty.
     for is_heartbeat in [false, false, false, false, true] {
         let frame = subscription.recv_timeout(PATIENCE).unwrap();
         assert_eq!(frame == ":\n", is_heartbeat, "{frame}");

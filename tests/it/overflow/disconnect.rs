@@ -1,4 +1,4 @@
-//! A slow subscriber is ended at once, costs a bounded amount of memory, and holds up nobody.
+//! A slow subscriber is disconnected at once, costs a bounded amount of memory, and delays no other subscriber.
 
 use std::sync::Arc;
 use std::thread;
@@ -53,7 +53,7 @@ fn taking_makes_room() {
 
 #[test]
 fn queued_bytes_are_limited() {
-    // Each frame is "data: " and ten letters and two line feeds: 18 bytes.
+    // Each frame is "data: ", ten letters and two line feeds: 18 bytes.
     let publisher = with_queue(usize::MAX, 36);
     let mut subscription = publisher.subscribe().unwrap();
     assert_eq!(publisher.publish("0123456789").subscribers(), 1);
@@ -121,7 +121,7 @@ fn a_slow_client_stops_neither_the_others_nor_the_publisher() {
 #[test]
 fn the_queue_of_a_dead_client_is_limited_and_emptied_at_once() {
     let publisher = with_queue(100, usize::MAX);
-    // Alive but never read: as a thread would hold it that hangs in a write.
+    // Alive but never read, like a subscription on a thread that is blocked in a write.
     let subscription = publisher.subscribe().unwrap();
     let capture = Arc::new(());
     for _ in 0..100 {
@@ -134,7 +134,7 @@ fn the_queue_of_a_dead_client_is_limited_and_emptied_at_once() {
     assert_eq!(Arc::strong_count(&capture), 101);
     publisher.publish("one more");
     assert_eq!(Arc::strong_count(&capture), 1, "the queue was not emptied at once");
-    assert_eq!(subscription.end_cause(), None, "nobody has asked it for its next frame yet");
+    assert_eq!(subscription.end_cause(), None, "its next frame has not been requested yet");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_reader_that_is_ended_has_missed_nothing_before_its_end() {
                 assert_eq!(frame, format!("data: {n}\n\n"));
             }
         });
-        // Faster than the reader, sooner or later: it takes while the queue is thrown away.
+        // Faster than the reader, sooner or later: the reader receives while the queue is discarded.
         let mut published = 0..1_000;
         while published.next().is_some_and(|n| publisher.publish(n.to_string()).subscribers() == 1) {}
         publisher.close();

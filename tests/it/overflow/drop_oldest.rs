@@ -1,4 +1,4 @@
-//! `DropOldest`: the oldest events make room, and a gap reports how many, where they were.
+//! `DropOldest`: the oldest events make room, and a gap in their place reports how many.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn each_run_of_losses_is_reported_exactly_where_it_was() {
     publish(&publisher, 0..5);
     gets_gap(&mut subscription, 3);
     gets_data(&mut subscription, "3");
-    // 4 waits.
+    // 4 is in the queue.
     publish(&publisher, 5..6);
     gets_data(&mut subscription, "4");
     publish(&publisher, 6..8);

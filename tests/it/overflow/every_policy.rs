@@ -1,4 +1,4 @@
-//! Each policy against a model of it, and what all have in common.
+//! Each policy against a model of it, and what all policies have in common.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::common::{ends, seed};
 use fastrand::Rng;
 use server_sent_events::{EndCause, OpenError};
 
-/// What one subscriber's queue should do, written down as plainly as possible.
+/// The expected behaviour of one subscriber's queue, as plainly as possible.
 struct Model {
     overflow: Overflow,
     frames: usize,
@@ -39,13 +39,13 @@ impl Model {
         self.waiting.is_empty() || (self.waiting.len() < self.frames && bytes + size <= self.bytes)
     }
 
-    /// A key is kept, and counts, only where it means something.
+    /// A key is stored, and counts, only for the policy that uses it.
     fn size(&self, entry: &Entry) -> usize {
         let key = entry.key.as_ref().filter(|_| self.overflow == Overflow::LatestPerKey);
         entry.frame().len() + key.map_or(0, |key| key.len())
     }
 
-    /// Whether it was let in.
+    /// Returns whether the event was queued.
     fn publish(&mut self, entry: Entry) -> bool {
         let size = self.size(&entry);
         if self.overflow == Overflow::LatestPerKey && entry.key.is_some() {
@@ -125,7 +125,7 @@ fn every_policy_matches_a_simple_model() {
                 let text = format!("{step} {}", "x".repeat(*rng.choice(&[0, 1, 10, 60, 200]).unwrap()));
                 let key = rng.bool().then(|| rng.u32(..4).to_string());
                 let queued = if bytes == usize::MAX && rng.u32(..4) == 0 {
-                    // How large a closure is nobody knows, so only where no bound is near.
+                    // The size of a closure is unknown, so closures are published only if no limit is near.
                     let (is_skipped, event) = (rng.bool(), Event::new(&text));
                     let event = key.map_or(event.clone(), |key| event.key(key));
                     let closure = move |(): &()| (!is_skipped).then(|| event.clone());
@@ -209,6 +209,6 @@ fn each_subscriber_of_a_channel_has_its_own_policy() {
     gets_just(&mut fast, ["0", "1", "2", "3", "4", "5"]);
     let stats = publisher.stats();
     assert_eq!((stats.events_published, stats.events_queued, stats.events_dropped), (6, 26, 4 + 5));
-    // The first had two in its queue when it ended.
+    // The first one had two in its queue when it ended.
     assert_eq!(stats.events_queued, stats.events_delivered + stats.events_skipped + stats.events_dropped + 2);
 }

@@ -1,4 +1,4 @@
-//! `LatestPerKey`: of each key only the newest event is queued.
+//! `LatestPerKey`: only the newest event of each key is queued.
 
 use super::*;
 use crate::common::{ends, parsed};
@@ -58,7 +58,7 @@ fn a_newer_event_that_is_too_large_ends_the_stream() {
     ends(&mut subscription, EndCause::QueueFull);
 }
 
-/// Keys may be of any length, and are memory like the rest.
+/// Keys can be of any length, and occupy memory too.
 #[test]
 fn keys_count_towards_the_queued_bytes() {
     let publisher = with_queue(usize::MAX, 10_000, Overflow::LatestPerKey);

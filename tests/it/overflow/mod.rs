@@ -1,4 +1,4 @@
-//! What happens at a full queue is what was chosen: for the publisher, or for one subscriber.
+//! A full queue follows the policy of the publisher, or of one subscriber.
 
 mod block;
 mod counts;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::common::{gets, gets_data, gets_nothing};
 use server_sent_events::{Event, Overflow, Publisher, Subscription};
 
-/// So long that nobody is ended for it in a test.
+/// So long that no test reaches it.
 const LONG: Overflow = Overflow::Block(Duration::from_secs(3_600));
 
 fn with_queue(frames: usize, bytes: usize, overflow: Overflow) -> Publisher {
@@ -25,18 +25,18 @@ fn with_frames(frames: usize, overflow: Overflow) -> Publisher {
     with_queue(frames, usize::MAX, overflow)
 }
 
-/// A subscriber of one channel with a policy of its own, and room for so many frames.
+/// Subscribes to one channel with an overflow policy of its own, and room for this many frames.
 fn slow(publisher: &Publisher, channel: &str, frames: usize, overflow: Overflow) -> Subscription {
     publisher.subscription(()).channels(channel).max_queued_events(frames).overflow(overflow).open().unwrap()
 }
 
-/// The next frame tells that so many were lost.
+/// Checks that the next frame reports that this many events were lost.
 #[track_caller]
 fn gets_gap(subscription: &mut Subscription, lost: u64) {
     gets(subscription, &format!("event: gap\ndata: {{\"lost\":{lost}}}\n\n"));
 }
 
-/// The next frames are these, and no more wait.
+/// Checks that these are the next frames, and that the queue is then empty.
 #[track_caller]
 fn gets_just<const N: usize>(subscription: &mut Subscription, data: [&str; N]) {
     for data in &data {
@@ -49,7 +49,7 @@ fn keyed(data: &str, key: &str) -> Event {
     Event::new(data).key(key)
 }
 
-/// Publishes what `from..to` names.
+/// Publishes these numbers.
 fn publish(publisher: &Publisher, numbers: std::ops::Range<u32>) {
     for n in numbers {
         assert_eq!(publisher.publish(n.to_string()).subscribers(), 1);

@@ -1,7 +1,7 @@
-//! EventServer in a process that has no descriptor left: it serves again when there are some.
+//! EventServer in a process that has no descriptor left: it serves again once some are free.
 //!
-//! The limit is the process's, so the server is in one of its own: this program again, with one test. The clients are in
-//! this one, since they need descriptors too.
+//! The limit applies to a whole process, so the server runs in one of its own: this program again, with one test. The
+//! clients are in this process, since they need descriptors too.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -48,7 +48,7 @@ impl Drop for Server {
     }
 }
 
-/// Not a test but in the process that `Server` starts.
+/// Does nothing except in the process that `Server` starts.
 #[test]
 fn serves_with_few_descriptors() {
     let Ok(how) = std::env::var(SERVES) else { return };
@@ -59,7 +59,7 @@ fn serves_with_few_descriptors() {
         // More than there are descriptors: accepting fails.
         _ => serve(EventServer::builder().max_streams(1_000), &publisher),
     };
-    // Behind what the harness has written on the line.
+    // On a new line, after the test harness's output.
     println!("\nlistening on {}", server.local_addr());
     for line in std::io::stdin().lines() {
         line.unwrap();
@@ -68,7 +68,7 @@ fn serves_with_few_descriptors() {
     assert!(descriptors() < 20, "{}", descriptors());
 }
 
-/// How long it takes until a stream opens, after 200 of these have come and gone.
+/// Measures how long it takes until a stream opens, after 200 of these have come and gone.
 #[track_caller]
 fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
     let server = Server::start(how);
@@ -77,7 +77,7 @@ fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
     eventually("no descriptor is left, or no place", || server.descriptors() >= 48);
     drop(clients);
     let start = Instant::now();
-    // Those who left last may have their places still.
+    // Those that left last may still occupy their places.
     eventually("a stream opens", || {
         let mut client = send(server.1, GET);
         client.reads_head();

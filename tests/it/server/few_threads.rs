@@ -1,6 +1,6 @@
 //! EventServer in a process that can start few threads: it runs with all of its threads, or returns the error.
 //!
-//! The limit is the process's, so the server is in one of its own: this program again, with one test.
+//! The limit applies to a whole process, so the server runs in one of its own: this program again, with one test.
 
 use std::io;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::common::eventually;
 use crate::common::http::GET;
 use crate::common::process::threads;
-use crate::common::server::said;
+use crate::common::server::response_to;
 use rlimit::Resource;
 use server_sent_events::server::{EventServer, Response};
 
@@ -22,7 +22,7 @@ fn address_space() -> u64 {
     statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Not a test but in the process that the other starts.
+/// Does nothing except in the process that the other test starts.
 #[test]
 fn starts_with_few_threads() {
     if std::env::var_os(FEW_THREADS).is_none() {
@@ -40,7 +40,7 @@ fn starts_with_few_threads() {
         match spawned {
             Ok(server) => {
                 assert_eq!(available, needed, "it started with {available} threads");
-                assert_eq!(said(address, GET).status, 204);
+                assert_eq!(response_to(address, GET).status, 204);
                 server.stop().unwrap();
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Handlers and closures that block hold up no stream but their own.
+//! Handlers and closures that block delay no stream but their own.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::channel;
@@ -28,8 +28,8 @@ fn closures_that_block_hold_up_no_stream() {
         publisher.publish("hello");
         healthy.reads(HELLO_CHUNK);
     }
-    // What needs no closure is answered all the same.
-    assert_eq!(said(server.local_addr(), "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
+    // A request that needs no handler is still answered.
+    assert_eq!(response_to(server.local_addr(), "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
     open.store(true, SeqCst);
     for client in &mut slow {
         client.reads_until(FIRST_CHUNK);
@@ -51,7 +51,7 @@ fn a_closure_that_blocks_for_one_stream_holds_up_no_other() {
     for round in 0..20 {
         let (opens, gate) = channel::<()>();
         let gate = Mutex::new(gate);
-        // The slow one comes last, so whoever writes to others comes upon it among them.
+        // The slow one is the newest, so a thread that writes to the others comes upon it among them.
         publisher.publish_to("others", "hello");
         publisher.publish_with("slow", move |()| {
             gate.lock().unwrap().recv_timeout(2 * PATIENCE).ok()?;
@@ -80,7 +80,7 @@ fn a_lifetime_that_is_over_while_a_closure_blocks_ends_all_the_same() {
         client
     };
     let (_slow, mut mortal) = (open("/slow"), open("/mortal"));
-    // The only thread is told of the end while it is in here, and asked for nothing afterwards.
+    // The only thread learns of the end while it is in here, and gets no request afterwards.
     publisher.publish_with("slow", move |()| {
         thread::sleep(3 * lifetime);
         None

@@ -1,4 +1,4 @@
-//! How many streams a server lets in.
+//! How many streams a server accepts.
 
 use super::*;
 use crate::common::eventually;
@@ -6,7 +6,7 @@ use crate::common::http::{Client, FIRST_CHUNK, LAST_CHUNK};
 use crate::common::server::{opened, send, serve};
 use server_sent_events::Publisher;
 
-/// The streams that this server lets in, of five that ask.
+/// Returns how many of five streams this server accepts.
 fn let_in(server: &RunningServer) -> usize {
     let asked: Vec<(Client, String)> = (0..5)
         .map(|_| {
@@ -34,7 +34,7 @@ fn above_max_streams_per_ip_that_client_is_sent_a_retry_time() {
     let server = serve(EventServer::builder().max_streams_per_ip(2), &publisher);
     let _first = opened(server.local_addr());
     assert_eq!(let_in(&server), 1);
-    // Another address of the loopback has room of its own.
+    // Another address of the loopback has a limit of its own.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
     socket.connect(&server.local_addr().into()).unwrap();

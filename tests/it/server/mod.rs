@@ -1,6 +1,6 @@
-//! EventServer: what it answers, whom it turns away, and how it ends.
+//! EventServer: what it answers, which clients it refuses, and how it ends.
 
-// Their processes are limited as on Linux.
+// Their processes have limits that only Linux enforces this way.
 #[cfg(target_os = "linux")]
 mod few_descriptors;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))] // it takes away address space
@@ -17,19 +17,19 @@ mod stopping;
 use std::time::Duration;
 
 use crate::common::http::GET;
-use crate::common::server::{Said, said};
+use crate::common::server::{ParsedResponse, response_to};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 
-/// A server whose closure this is.
+/// Starts a server with this handler.
 #[track_caller]
 fn answers(closure: impl Fn(&Request) -> Response + Send + Sync + 'static) -> RunningServer {
     EventServer::bind("127.0.0.1:0").unwrap().spawn(closure).unwrap()
 }
 
-/// What a server says to a GET when its closure answers so.
+/// Returns the server's response to a GET if its handler returns this.
 #[track_caller]
-fn answered(closure: impl Fn() -> Response + Send + Sync + 'static) -> Said {
-    said(answers(move |_| closure()).local_addr(), GET)
+fn answered(closure: impl Fn() -> Response + Send + Sync + 'static) -> ParsedResponse {
+    response_to(answers(move |_| closure()).local_addr(), GET)
 }
 
 fn get(target: &str) -> String {

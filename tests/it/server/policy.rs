@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::common::http::{Client, FIRST_CHUNK, GET};
-use crate::common::server::{Said, said, send, serve};
+use crate::common::server::{ParsedResponse, response_to, send, serve};
 use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, RunningServer};
 
@@ -11,10 +11,10 @@ fn running(settings: EventServerBuilder) -> RunningServer {
     serve(settings, &Publisher::new())
 }
 
-/// What a server with these settings says to this request.
+/// Returns the response of a server with these settings to this request.
 #[track_caller]
-fn said_by(settings: EventServerBuilder, request: &str) -> Said {
-    said(running(settings).local_addr(), request)
+fn response_of(settings: EventServerBuilder, request: &str) -> ParsedResponse {
+    response_to(running(settings).local_addr(), request)
 }
 
 fn head(host: &str) -> String {
@@ -41,8 +41,9 @@ fn pages_of_apps_and_extensions_can_be_allowed() {
         "http://[::1]:5000",
         "https://example.org:8443",
     ] {
-        let said = said_by(EventServer::builder().allow_origin(origin), &of_origin("HEAD", "localhost", origin));
-        assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), (200, Some(origin)), "{origin}");
+        let response =
+            response_of(EventServer::builder().allow_origin(origin), &of_origin("HEAD", "localhost", origin));
+        assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (200, Some(origin)), "{origin}");
     }
 }
 
@@ -66,25 +67,25 @@ fn an_origin_that_no_browser_sends_is_an_error_with_the_reason() {
 #[test]
 fn the_origin_null_is_allowed_by_its_own_method() {
     let others = EventServer::builder().allow_origin("https://example.org");
-    assert_eq!(said_by(others, &of_origin("HEAD", "localhost", "null")).status, 403);
-    let said = said_by(EventServer::builder().allow_null_origin(), &of_origin("HEAD", "localhost", "null"));
-    assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), (200, Some("null")));
+    assert_eq!(response_of(others, &of_origin("HEAD", "localhost", "null")).status, 403);
+    let response = response_of(EventServer::builder().allow_null_origin(), &of_origin("HEAD", "localhost", "null"));
+    assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), (200, Some("null")));
 }
 
 #[test]
 fn a_preflight_names_the_headers_that_are_allowed() {
     let settings = || EventServer::builder().allow_origin("https://example.org");
     let preflight = of_origin("OPTIONS", "localhost", "https://example.org");
-    let said = said_by(settings().allow_header("Authorization").allow_header("X-Requested-With"), &preflight);
+    let response = response_of(settings().allow_header("Authorization").allow_header("X-Requested-With"), &preflight);
     let headers = "Last-Event-ID, Cache-Control, Authorization, X-Requested-With";
-    assert_eq!((said.status, said.header("Access-Control-Allow-Headers")), (204, Some(headers)));
+    assert_eq!((response.status, response.header("Access-Control-Allow-Headers")), (204, Some(headers)));
     for name in ["", "X Y", "X:", "X\r\nY", "*,", "\u{e4}"] {
         let text = format!("invalid header name {name:?}: expected letters, digits and !#$%&'*+-.^_`|~");
         assert_eq!(refusal(settings().allow_header(name)), text);
     }
 }
 
-/// A page anywhere could otherwise publish to a server on this machine.
+/// Any page could otherwise publish to a server on this machine.
 #[test]
 fn a_post_of_a_foreign_page_is_refused_even_if_no_origin_is_allowed() {
     let server = running(EventServer::builder().public_host("example.org"));
@@ -105,20 +106,20 @@ fn a_post_of_a_foreign_page_is_refused_even_if_no_origin_is_allowed() {
         ("HEAD", &own, "tauri://localhost", 200),
         ("HEAD", &own, "null", 200),
     ] {
-        let said = said(server.local_addr(), of_origin(method, host, origin));
-        assert_eq!((said.status, said.header("Vary")), (status, None), "{method} of {origin} at {host}");
+        let response = response_to(server.local_addr(), of_origin(method, host, origin));
+        assert_eq!((response.status, response.header("Vary")), (status, None), "{method} of {origin} at {host}");
     }
-    let refused = said(server.local_addr(), of_origin("POST", &own, "null"));
+    let refused = response_to(server.local_addr(), of_origin("POST", &own, "null"));
     let text = format!("foreign origin \"null\": only pages of {own} and example.org are allowed");
     assert_eq!(refused.body.trim_end(), text);
     let no_page = "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    assert_eq!(said(server.local_addr(), no_page).status, 405);
+    assert_eq!(response_to(server.local_addr(), no_page).status, 405);
 }
 
 #[test]
 fn two_origins_are_malformed() {
     let request = "HEAD / HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nOrigin: null\r\n\r\n";
-    assert_eq!(said_by(EventServer::builder().allow_null_origin(), request).status, 400);
+    assert_eq!(response_of(EventServer::builder().allow_null_origin(), request).status, 400);
 }
 
 /// Behind a proxy that sends `Host: localhost`, no page of the server has that origin.
@@ -132,21 +133,21 @@ fn pages_of_the_public_host_are_the_servers_own() {
         ("tauri://localhost", (403, None)),
         ("null", (403, None)),
     ] {
-        let said = said(server.local_addr(), of_origin("HEAD", "localhost", origin));
-        assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), expected, "{origin}");
+        let response = response_to(server.local_addr(), of_origin("HEAD", "localhost", origin));
+        assert_eq!((response.status, response.header("Access-Control-Allow-Origin")), expected, "{origin}");
     }
     let text = "invalid public host \"a/b\": expected a name, an IPv4 address or an IPv6 address in brackets, and optionally a port";
     assert_eq!(refusal(EventServer::builder().public_host("a/b")), text);
 }
 
-/// A page of the internet may ask for a server on the loopback only if this is answered.
+/// A page on the internet may send requests to a server on the loopback only if this is answered.
 #[test]
 fn a_preflight_for_a_private_network_is_answered_for_an_allowed_origin() {
     let server = running(EventServer::builder().allow_origin("https://example.org"));
     let preflight = |origin: &str, asks: &str| {
         let head = of_origin("OPTIONS", "localhost", origin);
         let asks = format!("Access-Control-Request-Private-Network: {asks}\r\n\r\n");
-        said(server.local_addr(), head.replace("\r\n\r\n", &format!("\r\n{asks}")))
+        response_to(server.local_addr(), head.replace("\r\n\r\n", &format!("\r\n{asks}")))
     };
     let own = "http://localhost";
     for (origin, asks, status, allows) in [
@@ -155,19 +156,23 @@ fn a_preflight_for_a_private_network_is_answered_for_an_allowed_origin() {
         (own, "true", 204, None),
         ("https://example.com", "true", 403, None),
     ] {
-        let said = preflight(origin, asks);
-        assert_eq!((said.status, said.header("Access-Control-Allow-Private-Network")), (status, allows), "{origin}");
+        let response = preflight(origin, asks);
+        assert_eq!(
+            (response.status, response.header("Access-Control-Allow-Private-Network")),
+            (status, allows),
+            "{origin}"
+        );
     }
 }
 
-/// A cache that keeps a response without `Vary` gives it to every origin.
+/// A cache that stores a response without `Vary` gives it to every origin.
 #[test]
 fn every_response_varies_by_origin_once_one_is_allowed() {
     let server = running(EventServer::builder().allow_origin("https://example.org").max_streams(1));
     let address = server.local_addr();
     let varies = |request: &str, status: u16| {
-        let said = said(address, request);
-        assert_eq!((said.status, said.header("Vary")), (status, Some("Origin")), "{request}");
+        let response = response_to(address, request);
+        assert_eq!((response.status, response.header("Vary")), (status, Some("Origin")), "{request}");
     };
     varies(&head("localhost"), 200);
     varies(&head("example.com"), 403);
@@ -179,7 +184,7 @@ fn every_response_varies_by_origin_once_one_is_allowed() {
     let mut stream = send(address, GET);
     assert_eq!(stream.reads_head().values("Vary"), ["Origin"]);
     varies(GET, 200);
-    assert_eq!(said_by(EventServer::builder(), &head("localhost")).header("Vary"), None);
+    assert_eq!(response_of(EventServer::builder(), &head("localhost")).header("Vary"), None);
 }
 
 #[test]
@@ -197,8 +202,12 @@ fn a_page_of_the_servers_own_origin_is_answered_whatever_its_scheme() {
         (&own, "http://localhost".into(), 403),
         (&own, format!("http://127.0.0.1:{}", address.port()), 403),
     ] {
-        let said = said(address, of_origin("HEAD", host, &origin));
-        assert_eq!((said.status, said.header("Access-Control-Allow-Origin")), (status, None), "{origin} at {host}");
+        let response = response_to(address, of_origin("HEAD", host, &origin));
+        assert_eq!(
+            (response.status, response.header("Access-Control-Allow-Origin")),
+            (status, None),
+            "{origin} at {host}"
+        );
     }
 }
 
@@ -213,7 +222,7 @@ fn a_server_answers_at_the_address_it_is_bound_to() {
     for settings in [EventServer::builder(), EventServer::builder().allow_host("example.org")] {
         let server = bound_to("127.0.0.2:0", settings);
         for (host, status) in [("127.0.0.2", 200), ("127.0.0.2:1", 200), ("localhost", 200), ("127.0.0.3", 403)] {
-            assert_eq!(said(server.local_addr(), head(host)).status, status, "{host}");
+            assert_eq!(response_to(server.local_addr(), head(host)).status, status, "{host}");
         }
     }
 }
@@ -223,11 +232,11 @@ fn the_loopback_in_ipv6_spelling_is_protected_as_the_loopback() {
     let server = bound_to("[::ffff:127.0.0.1]:0", EventServer::builder());
     let port = server.local_addr().port();
     for (host, status) in [("example.org", 403), ("127.0.0.1", 200), ("[::ffff:127.0.0.1]", 200), ("localhost", 200)] {
-        assert_eq!(said(([127, 0, 0, 1], port).into(), head(host)).status, status, "{host}");
+        assert_eq!(response_to(([127, 0, 0, 1], port).into(), head(host)).status, status, "{host}");
     }
 }
 
-/// Connects from this address of the loopback and asks for a stream.
+/// Connects from this address of the loopback and requests a stream.
 fn stream_from(from: &str, to: SocketAddr) -> Client {
     let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
     socket.bind(&from.parse::<SocketAddr>().unwrap().into()).unwrap();

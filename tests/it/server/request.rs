@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::common::http::Client;
 
-/// What the closure sees of this request.
+/// Returns what the handler sees of this request.
 #[track_caller]
 fn seen<T: Send + 'static>(request: &str, look: impl Fn(&Request) -> T + Send + Sync + 'static) -> T {
     let (sees, sight) = channel();
@@ -15,7 +15,7 @@ fn seen<T: Send + 'static>(request: &str, look: impl Fn(&Request) -> T + Send + 
         sees.lock().unwrap().send(look(request)).unwrap();
         Response::do_not_reconnect()
     });
-    assert_eq!(said(server.local_addr(), request).status, 204);
+    assert_eq!(response_to(server.local_addr(), request).status, 204);
     sight.recv().unwrap()
 }
 
@@ -69,7 +69,7 @@ fn headers_that_are_not_utf_8_are_read_as_far_as_they_are() {
     });
     let ask = |value: &[u8]| {
         let request = [b"GET / HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: ", value, b"\r\n\r\n"].concat();
-        assert_eq!(said(server.local_addr(), request).status, 204);
+        assert_eq!(response_to(server.local_addr(), request).status, 204);
         sight.recv().unwrap().unwrap()
     };
     assert_eq!(ask("\u{e4}".as_bytes()), "\u{e4}");

@@ -3,28 +3,28 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::common::echo::with_bodies;
-use crate::common::server::{Said, said};
+use crate::common::server::{ParsedResponse, response_to};
 use server_sent_events::server::{EventServerBuilder, HandlerError, Request, Response};
 
 /// What the handler makes of a request.
 type Describe = fn(&Request) -> Result<String, HandlerError>;
 
 #[track_caller]
-fn described(settings: EventServerBuilder, request: &str, describe: Describe) -> Said {
+fn described(settings: EventServerBuilder, request: &str, describe: Describe) -> ParsedResponse {
     let server = settings.bind("127.0.0.1:0").unwrap();
     let server = server.spawn(move |request| describe(request).map(Response::text)).unwrap();
-    said(server.local_addr(), request)
+    response_to(server.local_addr(), request)
 }
 
-/// The handler sees the same whether the request comes from a socket or from the builder.
+/// Checks that the handler sees the same whether the request comes from a socket or from the builder.
 #[track_caller]
 fn is_seen(method: &str, target: &str, lines: &[(&str, &str)], body: &str, describe: Describe, seen: &str) {
     let fields: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let request =
         format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}{length}\r\n{body}");
-    let said = described(with_bodies(1_000), &request, describe);
-    assert_eq!((said.status, &*said.body), (200, seen), "{request:?}");
+    let response = described(with_bodies(1_000), &request, describe);
+    assert_eq!((response.status, &*response.body), (200, seen), "{request:?}");
 
     let builder =
         lines.iter().fold(Request::builder(method, target), |builder, (name, value)| builder.header(name, value));
@@ -50,7 +50,7 @@ fn a_path_is_decoded_and_without_dot_segments() {
         ("/a%2f..%2fb", "/b"),
         ("/%2e%2e%2fb", "/b"),
         ("/a%2fb", "/a/b"),
-        // Encoded twice is decoded once.
+        // An encoded encoding is decoded once.
         ("/%252e%252e/b", "/%2e%2e/b"),
         ("//", "//"),
         ("//a//b", "//a//b"),
@@ -151,8 +151,8 @@ fn a_text_is_utf_8_or_a_400() {
     let server =
         server.spawn(|request| Ok::<_, HandlerError>(Response::text(request.body_text()?.to_owned()))).unwrap();
     let request = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\na\xff\xfe";
-    let said = said(server.local_addr(), request);
-    assert_eq!((said.status, said.body.starts_with("the body is not UTF-8")), (400, true), "{}", said.body);
+    let response = response_to(server.local_addr(), request);
+    assert_eq!((response.status, response.body.starts_with("the body is not UTF-8")), (400, true), "{}", response.body);
 }
 
 #[test]
@@ -171,13 +171,13 @@ fn the_last_event_id_comes_from_the_header_or_the_query() {
 }
 
 #[test]
-fn the_clients_address_is_what_the_nearest_untrusted_address_says() {
+fn the_clients_address_is_the_nearest_untrusted_one() {
     let proxies = ["127.0.0.1", "10.0.0.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
     for (lines, seen) in [
         ("", "127.0.0.1"),
         ("X-Forwarded-For: 192.0.2.7", "192.0.2.7"),
         ("x-forwarded-for:192.0.2.7", "192.0.2.7"),
-        // What comes before is the client's own word.
+        // The client can write anything before that.
         ("X-Forwarded-For: 198.51.100.1, 192.0.2.7", "192.0.2.7"),
         ("X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 192.0.2.7", "192.0.2.7"),
         ("X-Forwarded-For: 198.51.100.1, 192.0.2.7, 10.0.0.1", "192.0.2.7"),
@@ -191,7 +191,7 @@ fn the_clients_address_is_what_the_nearest_untrusted_address_says() {
         ("X-Forwarded-For: 192.0.2.7,, ,", "192.0.2.7"),
         // All of them are proxies.
         ("X-Forwarded-For: 10.0.0.1", "10.0.0.1"),
-        // What is no address is nobody's, and what comes before it cannot be trusted.
+        // An entry that is no address cannot be trusted, and neither can anything before it.
         ("X-Forwarded-For: unknown", "127.0.0.1"),
         ("X-Forwarded-For: 192.0.2.7, unknown", "127.0.0.1"),
         ("X-Forwarded-For: 192.0.2.7, \"x\", 10.0.0.1", "10.0.0.1"),
@@ -209,7 +209,7 @@ fn the_clients_address_is_what_the_nearest_untrusted_address_says() {
             seen,
             "{lines:?}"
         );
-        // Nobody else is believed.
+        // No other client is trusted.
         let settings = [with_bodies(1_000), with_bodies(1_000).trust_forwarded_for(proxies.into_iter().skip(1))];
         for settings in settings {
             assert_eq!(described(settings, &request, client).body, "127.0.0.1", "{lines:?}");
@@ -261,7 +261,7 @@ fn a_request_that_the_server_would_reject_cannot_be_built() {
     }
 }
 
-/// A value must not bring a second header, or the test would test another request than it says.
+/// A value must not add a second header, or the test would send a different request than it shows.
 #[test]
 fn a_built_header_is_one_header() {
     for value in ["a\r\nX-Admin: yes", "a\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", "a\r\n b"] {

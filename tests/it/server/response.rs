@@ -30,10 +30,10 @@ fn head_gets_no_body_whatever_is_answered() {
     ] as [fn() -> Response; 5]
     {
         let server = answers(move |_| answer());
-        said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        response_to(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     let server = answers(|_| Response::do_not_reconnect());
-    assert_eq!(said(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n").status, 403);
+    assert_eq!(response_to(server.local_addr(), "HEAD / HTTP/1.1\r\nHost: example.org\r\n\r\n").status, 403);
 }
 
 #[test]
@@ -43,9 +43,9 @@ fn do_not_reconnect_is_204() {
 
 #[test]
 fn a_status_comes_with_its_text() {
-    let said = answered(|| Response::text("there is /news: \u{e4}").with_status(404).into());
-    assert_eq!((said.status, &*said.body), (404, "there is /news: \u{e4}"));
-    assert_eq!(said.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    let response = answered(|| Response::text("there is /news: \u{e4}").with_status(404).into());
+    assert_eq!((response.status, &*response.body), (404, "there is /news: \u{e4}"));
+    assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"));
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn a_panic_costs_its_request_a_500_and_nothing_else() {
         _ => streams.subscription(()).open().into(),
     });
     let mut healthy = opened(server.local_addr());
-    // More than there are threads that answer.
+    // More than there are handler threads.
     for _ in 0..10 {
-        assert_eq!(said(server.local_addr(), get("/panic")).status, 500);
+        assert_eq!(response_to(server.local_addr(), get("/panic")).status, 500);
     }
     publisher.publish("hello");
     healthy.reads(HELLO_CHUNK);

@@ -1,10 +1,10 @@
-//! Responses of EventServer that are not streams, as a parser that is not ours reads them.
+//! Responses of EventServer that are not streams, as an independent parser reads them.
 
 use std::sync::Arc;
 
 use crate::common::echo::{get, with_bodies};
 use crate::common::http::Client;
-use crate::common::server::{Said, reads_response, send};
+use crate::common::server::{ParsedResponse, reads_response, send};
 use server_sent_events::server::{EventServer, HandlerError, Request, Response, RunningServer};
 
 const PAGE: &str = "<h1>grüße</h1>";
@@ -36,16 +36,16 @@ fn server() -> RunningServer {
     with_bodies(1_000).bind("127.0.0.1:0").unwrap().spawn(answer).unwrap()
 }
 
-/// The response to a request with this method and these header lines, after which another request is answered.
+/// Returns the response to a request with this method and these header lines, after which another request is answered.
 #[track_caller]
-fn asked(client: &mut Client, method: &str, path: &str, lines: &str) -> Said {
+fn asked(client: &mut Client, method: &str, path: &str, lines: &str) -> ParsedResponse {
     client.send(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
-    let said = reads_response(client, method == "HEAD");
-    if said.header("Connection").is_none() {
+    let response = reads_response(client, method == "HEAD");
+    if response.header("Connection").is_none() {
         client.send(&get("/text"));
         assert_eq!(reads_response(client, false).body, "hello", "after {method} {path}");
     }
-    said
+    response
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn each_response_has_its_status_its_type_and_its_length() {
         ("/panic", 500, "text/plain; charset=utf-8", "the handler panicked\n"),
     ] {
         for method in ["GET", "HEAD", "POST", "DELETE"] {
-            let said = asked(&mut client, method, path, "");
+            let response = asked(&mut client, method, path, "");
             let body = if method == "HEAD" { "" } else { body };
-            assert_eq!((said.status, &*said.body), (status, body), "{method} {path}");
-            assert_eq!(said.header("Content-Type"), Some(content_type), "{method} {path}");
-            assert!(said.header("Content-Length").is_some(), "{method} {path}");
+            assert_eq!((response.status, &*response.body), (status, body), "{method} {path}");
+            assert_eq!(response.header("Content-Type"), Some(content_type), "{method} {path}");
+            assert!(response.header("Content-Length").is_some(), "{method} {path}");
         }
     }
 }
@@ -81,9 +81,13 @@ fn a_response_that_cannot_have_a_body_has_no_length() {
     let mut client = Client::connect(server.local_addr());
     for (path, status) in [("/none", 204), ("/stop", 204), ("/unchanged", 304)] {
         for method in ["GET", "HEAD", "POST"] {
-            let said = asked(&mut client, method, path, "");
-            assert_eq!((said.status, &*said.body, said.header("Content-Length")), (status, "", None), "{path}");
-            assert!(status != 204 || said.header("Content-Type").is_none());
+            let response = asked(&mut client, method, path, "");
+            assert_eq!(
+                (response.status, &*response.body, response.header("Content-Length")),
+                (status, "", None),
+                "{path}"
+            );
+            assert!(status != 204 || response.header("Content-Type").is_none());
         }
     }
 }
@@ -98,8 +102,8 @@ fn headers_of_the_handler_are_sent_and_cannot_be_forged() {
     let both = asked(&mut client, "GET", "/none", "").headers;
     assert_eq!(both.iter().filter(|(name, _)| name.eq_ignore_ascii_case("X-A")).count(), 2);
     for path in ["/split", "/invalid"] {
-        let said = asked(&mut client, "GET", path, "");
-        assert_eq!((said.status, said.header("Set-Cookie")), (500, None), "{path}");
+        let response = asked(&mut client, "GET", path, "");
+        assert_eq!((response.status, response.header("Set-Cookie")), (500, None), "{path}");
     }
     for name in ["Content-Length", "transfer-encoding", "Connection", "Date", "Content-Type", "Upgrade"] {
         assert!(Response::text("x").header(name, "5").is_err(), "{name}");
@@ -112,16 +116,19 @@ fn headers_of_the_handler_are_sent_and_cannot_be_forged() {
 fn retry_later_is_a_stream_that_ends() {
     let server = server();
     let mut client = Client::connect(server.local_addr());
-    let said = asked(&mut client, "GET", "/later", "");
-    assert_eq!((said.status, said.header("X-A"), said.header("Connection")), (200, Some("1"), Some("close")));
-    assert_eq!(said.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
-    assert!(said.body.starts_with(": busy\nretry: "), "{}", said.body);
+    let response = asked(&mut client, "GET", "/later", "");
+    assert_eq!(
+        (response.status, response.header("X-A"), response.header("Connection")),
+        (200, Some("1"), Some("close"))
+    );
+    assert_eq!(response.header("Content-Type"), Some("text/event-stream; charset=utf-8"));
+    assert!(response.body.starts_with(": busy\nretry: "), "{}", response.body);
     let mut client = Client::connect(server.local_addr());
     assert_eq!(asked(&mut client, "HEAD", "/later", "").body, "");
 }
 
 #[test]
-fn a_page_costs_nothing_the_second_time() {
+fn an_unchanged_page_is_answered_with_304() {
     let server = server();
     let mut client = Client::connect(server.local_addr());
     for path in ["/page", "/icon", "/text", "/empty"] {
@@ -138,20 +145,20 @@ fn a_page_costs_nothing_the_second_time() {
             format!("\"a\"\r\nIf-None-Match: {tag}"),
         ] {
             for method in ["GET", "HEAD"] {
-                let said = asked(&mut client, method, path, &format!("If-None-Match: {tags}\r\n"));
-                assert_eq!((said.status, &*said.body), (304, ""), "{path} {tags}");
-                // What a cache needs to go on with what it has (RFC 9110 15.4.5).
-                assert_eq!((said.header("ETag"), said.header("Content-Length")), (Some(&*tag), None));
-                assert_eq!(said.header("Cache-Control"), first.header("Cache-Control"));
+                let response = asked(&mut client, method, path, &format!("If-None-Match: {tags}\r\n"));
+                assert_eq!((response.status, &*response.body), (304, ""), "{path} {tags}");
+                // What a cache needs to keep using its copy (RFC 9110 15.4.5).
+                assert_eq!((response.header("ETag"), response.header("Content-Length")), (Some(&*tag), None));
+                assert_eq!(response.header("Cache-Control"), first.header("Cache-Control"));
             }
         }
         for tags in ["\"a\"", "", tag.trim_matches('"'), "\"*\"", &tag.to_uppercase().replace('-', "_")] {
-            let said = asked(&mut client, "GET", path, &format!("If-None-Match: {tags}\r\n"));
-            assert_eq!((said.status, said.body), (200, first.body.clone()), "{path} {tags}");
+            let response = asked(&mut client, "GET", path, &format!("If-None-Match: {tags}\r\n"));
+            assert_eq!((response.status, response.body), (200, first.body.clone()), "{path} {tags}");
         }
-        // What changes something is done, whatever the client has.
-        let said = asked(&mut client, "POST", path, &format!("If-None-Match: {tag}\r\n"));
-        assert_eq!((said.status, said.header("ETag")), (200, None));
+        // A request that changes something is carried out, whatever copy the client has.
+        let response = asked(&mut client, "POST", path, &format!("If-None-Match: {tag}\r\n"));
+        assert_eq!((response.status, response.header("ETag")), (200, None));
     }
     let [page, text] = ["/page", "/text"].map(|path| asked(&mut client, "GET", path, ""));
     assert_ne!(page.header("ETag"), text.header("ETag"));
@@ -189,8 +196,8 @@ fn once_an_origin_is_allowed_every_response_varies_by_it() {
             } else {
                 request.replacen("\r\n", &format!("\r\n{lines}"), 1)
             };
-            let said = reads_response(&mut send(server.local_addr(), &request), false);
-            assert_eq!((said.status, said.header("Vary")), (status, Some("Origin")), "{request:?}");
+            let response = reads_response(&mut send(server.local_addr(), &request), false);
+            assert_eq!((response.status, response.header("Vary")), (status, Some("Origin")), "{request:?}");
         }
     }
 }

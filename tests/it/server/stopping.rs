@@ -40,7 +40,7 @@ fn dropping_a_running_server_stops_it() {
     let publisher = Publisher::new();
     let server = streams(&publisher);
     let mut client = opened(server.local_addr());
-    // The client closes when it has read the end: otherwise the server would wait for that.
+    // The client closes once it has read the end: otherwise the server would wait for that.
     let reads = thread::spawn(move || {
         client.reads(LAST_CHUNK);
         client.reads_the_end();
@@ -54,7 +54,7 @@ fn serve_blocks_until_it_is_stopped() {
     let server = EventServer::bind("127.0.0.1:0").unwrap();
     let (address, stop_handle) = (server.local_addr(), server.stop_handle());
     let thread = thread::spawn(move || server.serve(|_| Response::do_not_reconnect()));
-    assert_eq!(said(address, GET).status, 204);
+    assert_eq!(response_to(address, GET).status, 204);
     stop_handle.stop();
     stop_handle.stop();
     thread.join().unwrap().unwrap();
@@ -99,8 +99,8 @@ fn a_publisher_shuts_down_and_then_the_server_stops() {
     client.reads_until(LAST_CHUNK);
     client.reads_the_end();
     drop(client);
-    // Who comes now is told to come back.
-    assert!(said(server.local_addr(), GET).body.starts_with(": busy\n"));
+    // A client that connects now is made to reconnect later.
+    assert!(response_to(server.local_addr(), GET).body.starts_with(": busy\n"));
     server.stop().unwrap();
 }
 

@@ -21,7 +21,7 @@ fn a_socket_is_closed_at_the_end() {
 #[test]
 fn closing_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
     publisher.close();
     ended(&end, EndCause::Closed);
@@ -30,7 +30,7 @@ fn closing_ends_the_stream_with_its_cause() {
 #[test]
 fn dropping_the_last_handle_ends_the_stream_after_its_queued_events() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     let kept = Kept::default();
     publisher.subscribe().unwrap().write_in_background_with_options(kept.clone(), options).unwrap();
     publisher.publish("the last word");
@@ -42,7 +42,7 @@ fn dropping_the_last_handle_ends_the_stream_after_its_queued_events() {
 #[test]
 fn a_stream_handed_over_after_the_publisher_has_gone_is_written_to_its_end() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     let kept = Kept::default();
     let subscription = publisher.subscribe().unwrap();
     publisher.publish("the last word");
@@ -55,7 +55,7 @@ fn a_stream_handed_over_after_the_publisher_has_gone_is_written_to_its_end() {
 #[test]
 fn unsubscribing_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
     publisher.unsubscribe_if("default channel", |()| true);
     ended(&end, EndCause::Unsubscribed);
@@ -65,7 +65,7 @@ fn unsubscribing_ends_the_stream_with_its_cause() {
 #[test]
 fn a_lost_connection_ends_the_stream_with_its_cause() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     let (client, connection) = connection();
     publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
     drop(client);
@@ -82,7 +82,7 @@ fn a_lost_connection_ends_the_stream_with_its_cause() {
 #[test]
 fn a_full_queue_ends_a_blocked_write() {
     let publisher = Publisher::builder().max_queued_events(4).build().unwrap();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     let (_client, connection) = connection();
     let options = options.write_timeout(None);
     publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
@@ -91,14 +91,14 @@ fn a_full_queue_ends_a_blocked_write() {
         publisher.publish(&large);
         publisher.stats().ended.queue_full == 1
     });
-    // It hung in a write without a deadline; that its stream has ended frees it all the same.
+    // It was blocked in a write without a timeout; the end of its stream releases it all the same.
     ended(&end, EndCause::QueueFull);
 }
 
 #[test]
 fn a_write_beyond_its_timeout_ends_the_stream() {
     let publisher = Publisher::new();
-    let (options, end) = told();
+    let (options, end) = with_end_hook();
     let (mut client, connection) = connection();
     let options = options.write_timeout(Duration::from_millis(50));
     publisher.subscribe().unwrap().write_in_background_with_options(connection, options).unwrap();
@@ -106,7 +106,7 @@ fn a_write_beyond_its_timeout_ends_the_stream() {
     ended(&end, EndCause::WriteTimedOut);
     assert_eq!(publisher.stats().ended.write_timed_out, 1);
     assert_eq!(publisher.stats().subscribers, 0);
-    // What the kernel had taken is still delivered, and then the end is seen.
+    // What the kernel has buffered is still delivered, and then the client sees the end.
     let taken = client.read_to_end(&mut Vec::new()).unwrap_or(0);
     assert!(taken < 20_000_000);
 }

@@ -1,4 +1,4 @@
-//! The hook of the end may do what it likes.
+//! The end hook can do anything.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use super::*;
 #[test]
 fn the_hook_may_use_the_publisher_and_may_panic() {
     let publisher = Publisher::new();
-    let (told, end) = channel();
+    let (ended, end) = channel();
     let inside = publisher.clone();
     let options = BackgroundOptions::new().on_end(move |_| {
         inside.publish("x");
         inside.close();
         inside.unsubscribe_if("default channel", |()| true);
-        told.send((inside.stats().subscribers, inside.subscriber_properties("default channel").len())).unwrap();
+        ended.send((inside.stats().subscribers, inside.subscriber_properties("default channel").len())).unwrap();
         panic!("a panic that belongs to this test");
     });
     publisher.subscribe().unwrap().write_in_background_with_options(Kept::default(), options).unwrap();
     publisher.close();
     assert_eq!(end.recv_timeout(PATIENCE), Ok((0, 0)));
-    // The threads are all still there.
+    // All threads still exist.
     let kept = Kept::default();
     publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
     publisher.publish("after");
@@ -30,7 +30,7 @@ fn the_hook_may_use_the_publisher_and_may_panic() {
 
 #[test]
 fn queued_events_are_dropped_before_the_end_hook_is_called() {
-    /// Fails when it may.
+    /// Fails once it may.
     struct Breaks(Sender<()>, Receiver<()>);
     impl Write for Breaks {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -43,10 +43,10 @@ fn queued_events_are_dropped_before_the_end_hook_is_called() {
         }
     }
     let publisher = Publisher::new();
-    let ((is_in, inside), (breaks, broken), (told, end)) = (channel(), channel(), channel());
+    let ((is_in, inside), (breaks, broken), (ended, end)) = (channel(), channel(), channel());
     let captured = Arc::new(());
     let left = Arc::downgrade(&captured);
-    let options = BackgroundOptions::new().on_end(move |_| told.send(left.strong_count()).unwrap());
+    let options = BackgroundOptions::new().on_end(move |_| ended.send(left.strong_count()).unwrap());
     publisher.subscribe().unwrap().write_in_background_with_options(Breaks(is_in, broken), options).unwrap();
     publisher.publish("one");
     inside.recv_timeout(PATIENCE).unwrap();
@@ -60,7 +60,7 @@ fn hooks_that_block_hold_up_no_other_stream() {
     let publisher = Publisher::new();
     let kept = Kept::default();
     publisher.subscribe().unwrap().write_in_background(kept.clone()).unwrap();
-    // More than there are processors, and so threads that wait for something to do.
+    // More than there are processors, and so idle threads.
     let hooks = std::thread::available_parallelism().map_or(1, usize::from) + 2;
     let (is_in, inside) = channel();
     let gates: Vec<Sender<()>> = (0..hooks)

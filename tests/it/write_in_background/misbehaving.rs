@@ -1,4 +1,4 @@
-//! Writers that fail, panic and dawdle affect no stream but their own.
+//! Writers that fail, panic or are slow affect no stream but their own.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::common::{Watchdog, seed};
 use fastrand::Rng;
 use server_sent_events::Subscription;
 
-/// A writer that does what a seed says, and knows whether it was used after an error.
+/// A writer that follows a seed, and records whether it was used after an error.
 struct Misbehaves {
     rng: Rng,
     kept: Kept,
@@ -59,10 +59,10 @@ fn a_misbehaving_writer_affects_no_other_stream() {
     let _watchdog = Watchdog::new(&format!("misbehaving writers with SEED={seed}"), PATIENCE * 3);
     let publisher = Publisher::builder().max_queued_events(EVENTS + 1).build().unwrap();
     let used_after = Arc::new(AtomicUsize::new(0));
-    let (told, ends) = channel();
+    let (ended, ends) = channel();
     let options = || {
-        let told: Sender<EndCause> = told.clone();
-        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap())
+        let ended: Sender<EndCause> = ended.clone();
+        BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap())
     };
     let open = || -> Subscription { publisher.subscribe().unwrap() };
     let healthy: Vec<Kept> = (0..10).map(|_| Kept::default()).collect();
@@ -84,7 +84,7 @@ fn a_misbehaving_writer_affects_no_other_stream() {
     publisher.close();
     let causes: Vec<EndCause> = (0..210).map(|_| ends.recv_timeout(PATIENCE).unwrap()).collect();
 
-    assert!(healthy.iter().all(|kept| kept.text() == all), "a healthy stream noticed");
+    assert!(healthy.iter().all(|kept| kept.text() == all), "a healthy stream was affected");
     assert!(broken.iter().all(|kept| all.starts_with(&kept.text())), "something was written twice or left out");
     assert_eq!(used_after.load(SeqCst), 0, "written to after an error");
     let stats = publisher.stats();
@@ -98,7 +98,7 @@ fn a_misbehaving_writer_affects_no_other_stream() {
 fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() {
     let seed = seed("written in the background from many threads");
     let _watchdog = Watchdog::new(&format!("write_in_background with SEED={seed}"), Duration::from_secs(100));
-    let (told, ends) = channel();
+    let (ended, ends) = channel();
     let mut handed_over = 0;
     for round in 0..5 {
         let publisher = Publisher::builder()
@@ -110,7 +110,7 @@ fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() 
         handed_over += std::thread::scope(|threads| {
             let actors: Vec<_> = (0..8)
                 .map(|number| {
-                    let (publisher, told) = (publisher.clone(), told.clone());
+                    let (publisher, ended) = (publisher.clone(), ended.clone());
                     threads.spawn(move || {
                         let mut rng = Rng::with_seed(seed ^ number ^ (round as u64) << 8);
                         let mut handed_over = 0;
@@ -119,9 +119,9 @@ fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() 
                             match rng.u32(..100) {
                                 0..60 => drop(publisher.publish("x".repeat(rng.usize(..2_000))).subscribers()),
                                 60..75 => {
-                                    let (told, kept) = (told.clone(), Kept::default());
+                                    let (ended, kept) = (ended.clone(), Kept::default());
                                     let options =
-                                        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+                                        BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap());
                                     let subscription = publisher.subscribe().unwrap();
                                     let rng = Rng::with_seed(rng.u64(..));
                                     let used_after = Arc::default();
@@ -130,9 +130,9 @@ fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() 
                                     handed_over += 1;
                                 }
                                 75..80 => {
-                                    let told = told.clone();
+                                    let ended = ended.clone();
                                     let options =
-                                        BackgroundOptions::new().on_end(move |cause| told.send(cause).unwrap());
+                                        BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap());
                                     let options = options.write_timeout(Duration::from_millis(20));
                                     let (client, connection) = connection();
                                     publisher
@@ -160,6 +160,6 @@ fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() 
     for _ in 0..handed_over {
         *counts.entry(ends.recv_timeout(PATIENCE).expect("a stream did not end")).or_insert(0) += 1;
     }
-    assert!(ends.recv_timeout(Duration::ZERO).is_err(), "an end was told twice");
+    assert!(ends.recv_timeout(Duration::ZERO).is_err(), "an end was reported twice");
     println!("{handed_over} streams ended: {counts:?}");
 }

@@ -1,5 +1,5 @@
-//! A stream in the background is written by the publisher's few threads, whatever its writer does, and its end
-//! is told with its cause.
+//! A stream in the background is written by the publisher's few threads, whatever its writer does, and its end is
+//! reported with its cause.
 
 mod ends;
 mod heartbeats;
@@ -13,19 +13,19 @@ use crate::common::writers::Kept;
 use crate::common::{PATIENCE, eventually};
 use server_sent_events::{BackgroundOptions, EndCause, Event, Publisher};
 
-/// Options that tell the end, and where it is told.
-fn told() -> (BackgroundOptions, Receiver<EndCause>) {
+/// Returns options with an end hook, and a channel that receives each cause.
+fn with_end_hook() -> (BackgroundOptions, Receiver<EndCause>) {
     let (ended, end) = channel();
     (BackgroundOptions::new().on_end(move |cause| ended.send(cause).unwrap()), end)
 }
 
-/// It ended for this reason.
+/// Checks that it ended for this reason.
 #[track_caller]
 fn ended(end: &Receiver<EndCause>, cause: EndCause) {
     assert_eq!(end.recv_timeout(PATIENCE), Ok(cause));
 }
 
-/// The two ends of a connection: the client's, and the one to write to.
+/// Returns the two ends of a connection: the client's, and the one to write to.
 fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-// URL: posts with what Java brings, which offers HTTP/2 with each first request; prints a line of JSON per response.
+// URL: posts with Java's own client, which offers HTTP/2 with each first request; prints a line of JSON per response.
 import java.io.ByteArrayInputStream;
 import java.net.URI;
 import java.net.http.HttpClient;

@@ -1,4 +1,4 @@
-// URL TYPE...: prints each event of these types as a line of JSON. To be run with `--eval`, where the package is.
+// URL TYPE...: prints each event of these types as a line of JSON. Run it with `--eval` in the package's folder.
 import { EventSource } from "eventsource";
 
 const [, url, ...types] = process.argv;
@@ -8,5 +8,5 @@ for (const type of types) {
         process.stdout.write(JSON.stringify({ type, data, id: lastEventId }) + "\n");
     });
 }
-// Its wait before it reconnects does not keep Node from ending.
+// Its wait before it reconnects does not keep Node running.
 setInterval(() => {}, 1_000_000);

@@ -1,7 +1,7 @@
 // URL [reports-empty]: prints each message as a line of JSON. Parses each message's data as JSON, as programs that use this
-// client do; with `reports-empty`, a message without data is printed too. To be run with `--eval`, where the package is.
+// client do; with `reports-empty`, a message without data is printed too. Run it with `--eval` in the package's folder.
 
-// The client is written for browsers, and looks at these.
+// The client is written for browsers, and uses these.
 globalThis.window = globalThis;
 globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
 const { fetchEventSource } = await import("@microsoft/fetch-event-source");

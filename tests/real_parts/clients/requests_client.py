@@ -1,4 +1,4 @@
-# URL: prints each message's data as a line of JSON, read line by line as programs do that have no client for event streams.
+# URL: prints each message's data as a line of JSON, read line by line, as in programs without a client for event streams.
 import json
 import sys
 

@@ -4,7 +4,7 @@ import sys
 
 from sseclient import SSEClient
 
-# The client prints there why it reconnects.
+# The client logs there why it reconnects.
 output, sys.stdout = sys.stdout, sys.stderr
 for message in SSEClient(sys.argv[1], retry=100):
     print(json.dumps({"data": message.data, "id": message.id or ""}), file=output, flush=True)

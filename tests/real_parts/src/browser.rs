@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::common::PATIENCE;
 
-/// A browser without a window, with a profile of its own; ended with all its processes when it is dropped.
+/// A headless browser with its own profile; all its processes are killed when it is dropped.
 pub struct Browser(Rc<Session>);
 
 struct Session {
@@ -25,40 +25,40 @@ struct Session {
     _driver: Driver,
 }
 
-/// ChromeDriver, ended with the browser that it started.
+/// ChromeDriver, killed together with the browser that it started.
 struct Driver(Child);
 
 impl Driver {
-    /// It, and where it listens.
+    /// Starts it, and returns the address on which it listens.
     fn start() -> (Self, String) {
-        let mut said = String::new();
-        // It wants the same port of 127.0.0.1 and of ::1, and with `--port=0` it takes the one that ::1 gives it and
-        // exits if that is not free on 127.0.0.1, where all our servers and clients are. So it gets one that is free
-        // there; somebody else may still be faster.
+        let mut output = String::new();
+        // It needs the same port of 127.0.0.1 and of ::1. With `--port=0` it takes the port that ::1 assigns, and exits
+        // if that one is not free on 127.0.0.1, which all servers and clients of the tests use. So it gets a port that
+        // is free there; another process can still take that port first.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut command = Command::new("chromedriver");
-            // All its processes are one group, to be ended together.
+            // All its processes form one group, to be killed together.
             command.arg(format!("--port={port}")).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
             let mut driver = Self(command.spawn().expect("chromedriver is missing: tests/run installs it"));
             let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines().map(Result::unwrap);
             let listens = |line: String| {
-                said += &(line.clone() + "\n");
+                output += &(line.clone() + "\n");
                 line.contains("started successfully")
             };
             if lines.any(listens) {
-                // Whatever else it says is read, for a pipe without a reader would end it.
+                // The rest of its output is read, since a pipe without a reader would end it.
                 thread::spawn(move || lines.for_each(drop));
                 return (driver, format!("http://127.0.0.1:{port}"));
             }
         }
-        panic!("chromedriver does not start:\n{said}");
+        panic!("chromedriver does not start:\n{output}");
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // The whole group: the driver alone would leave the browser behind.
+        // The whole group: killing only the driver would leave the browser behind.
         let group = format!("-{}", self.0.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.0.wait();
@@ -70,10 +70,10 @@ impl Browser {
     pub fn new() -> Self {
         let arguments = [
             "--headless=new",
-            "--no-sandbox", // which root has not
+            "--no-sandbox", // root has no sandbox
             "--disable-gpu",
             "--no-first-run",
-            // No requests but ours.
+            // Only requests of the tests.
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
@@ -95,7 +95,7 @@ impl Browser {
         Self(Rc::new(Session { client, runtime, _driver: driver }))
     }
 
-    /// A new tab with this page, which need not have loaded yet.
+    /// Opens this page in a new tab. The page may not have loaded yet.
     pub fn opens(&self, url: &str) -> Tab {
         let Session { client, runtime, .. } = &*self.0;
         let window = runtime.block_on(client.new_window(true)).unwrap().handle;
@@ -126,7 +126,7 @@ impl Tab {
         self.session.runtime.block_on(self.client().close_window()).unwrap();
     }
 
-    /// What this JavaScript expression is in the page; null while there is no page.
+    /// Evaluates this JavaScript expression in the page. Returns null while there is no page.
     pub fn is(&self, expression: &str) -> Value {
         let script = format!("return {expression};");
         self.session.runtime.block_on(self.client().execute(&script, vec![])).unwrap_or(Value::Null)
@@ -137,14 +137,14 @@ impl Tab {
         self.session.runtime.block_on(self.client().execute(script, vec![])).unwrap();
     }
 
-    /// The texts of all elements that this selector finds, as a person sees them.
+    /// Returns the visible texts of all elements that this selector finds.
     pub fn texts(&self, selector: &str) -> Vec<String> {
         let texts = self.is(&format!("[...document.querySelectorAll({selector:?})].map(found => found.innerText)"));
         let texts = texts.as_array().cloned().unwrap_or_default();
         texts.iter().map(|text| text.as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Waits until the texts are these.
+    /// Waits until these are the texts.
     #[track_caller]
     pub fn shows(&self, selector: &str, texts: &[&str]) {
         self.waits_for(&format!("{selector} shows {texts:?}"), || self.texts(selector), |found| found == texts);
@@ -169,7 +169,7 @@ impl Tab {
         }
     }
 
-    /// Types into the first element that the selector finds, instead of what it holds, and presses Enter.
+    /// Replaces the text of the first element that the selector finds, and presses Enter.
     pub fn enters(&self, selector: &str, text: &str) {
         self.until(&format!("document.querySelector({selector:?}) !== null"));
         let (client, runtime) = (self.client(), &self.session.runtime);
@@ -178,34 +178,34 @@ impl Tab {
         runtime.block_on(element.send_keys(&format!("{text}\u{E007}"))).unwrap();
     }
 
-    /// From now on, the page sees that this color scheme is wanted, "light" or "dark".
+    /// Sets the color scheme that the page prefers from now on, "light" or "dark".
     pub fn prefers(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         let command = DevTools(json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } }));
         self.session.runtime.block_on(self.client().issue_cmd(command)).unwrap();
     }
 
-    /// What the browser's console shows that it has not shown here before: errors, warnings, all else.
+    /// Returns the new entries of the browser's console since the last call: errors, warnings, all else.
     pub fn console(&self) -> Vec<String> {
         let entries = self.session.runtime.block_on(self.client().issue_cmd(ConsoleLog)).unwrap();
         let entries = entries.as_array().expect("a list of log entries");
         entries.iter().map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// From now on, the page is so wide and high, in CSS pixels.
+    /// Sets the width and the height of the page from now on, in CSS pixels.
     pub fn is_sized(&self, width: u32, height: u32) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         let command = DevTools(json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics }));
         self.session.runtime.block_on(self.client().issue_cmd(command)).unwrap();
     }
 
-    /// What it looks like, as a PNG.
+    /// Returns a screenshot, as a PNG.
     pub fn looks_like(&self) -> Vec<u8> {
         self.session.runtime.block_on(self.client().screenshot()).unwrap()
     }
 }
 
-/// What only Chromium's driver knows.
+/// The commands that only Chromium's driver has.
 #[derive(Debug)]
 struct DevTools(Value);
 
@@ -219,7 +219,7 @@ impl WebDriverCompatibleCommand for DevTools {
     }
 }
 
-/// Asks for the entries of the console since the last time.
+/// Requests the entries of the console since the last time.
 #[derive(Debug)]
 struct ConsoleLog;
 

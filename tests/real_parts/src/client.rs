@@ -38,10 +38,10 @@ impl Client {
     #[track_caller]
     pub fn runs(&mut self) {
         let ended = self.process.try_wait().unwrap();
-        assert_eq!(ended, None, "the client has ended: see what it says above; tests/run installs what it needs");
+        assert_eq!(ended, None, "the client has ended: see its output above; tests/run installs what it needs");
     }
 
-    /// Returns the next message. Fails if none arrives, and then names the expected one.
+    /// Returns the next message. If none arrives, fails and names the expected one.
     #[track_caller]
     pub fn next(&mut self, expected: &impl Debug) -> Value {
         match self.messages.recv_timeout(PATIENCE) {

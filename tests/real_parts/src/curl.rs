@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::common::PATIENCE;
 use crate::proxy::{Site, Way, spawn};
 
-/// A running curl, and the lines it prints, with the moment of each.
+/// A running curl, and the lines that it prints, with the time of each.
 pub struct Stream {
     pub process: Child,
     lines: Receiver<(Instant, String)>,
@@ -30,7 +30,7 @@ impl Stream {
         Self { process, lines }
     }
 
-    /// A stream that has begun; also its head, in lower case, and when its first comment came.
+    /// Opens a stream. Returns its response headers too, in lower case, and the time of its first comment.
     #[track_caller]
     pub fn open(site: &Site, way: Way, path: &str, arguments: &[&str]) -> (Self, String, Instant) {
         let mut stream = Self::run(site.curl(way, path).arg("--include").args(arguments));
@@ -51,7 +51,7 @@ impl Stream {
         (stream, head, moment)
     }
 
-    /// All up to the next blank line, and when that came; `None` at the end.
+    /// Returns everything up to the next blank line, and its time; `None` at the end.
     #[track_caller]
     pub fn next_frame(&mut self) -> Option<(Instant, String)> {
         let mut frame = String::new();
@@ -64,7 +64,7 @@ impl Stream {
         }
     }
 
-    /// The next line, without white space at its end, and when it came; `None` at the end.
+    /// Returns the next line, without trailing white space, and its time; `None` at the end.
     #[track_caller]
     fn next_line(&mut self) -> Option<(Instant, String)> {
         match self.lines.recv_timeout(PATIENCE) {
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// The next event's data is this. When it came, and its id.
+    /// Checks the data of the next event. Returns its time, and its ID.
     #[track_caller]
     pub fn gets(&mut self, data: &str) -> (Instant, String) {
         let (moment, frame) = self.next_frame().expect(data);

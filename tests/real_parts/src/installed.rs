@@ -14,7 +14,7 @@ pub fn node(program: &str) -> Command {
     let node = installed(&format!("node_modules/node-linux-{architecture}/bin/node"));
     let mut command = Command::new(node.canonicalize().unwrap_or(node));
     command.args(["--input-type=module", "--eval", program]);
-    // That is where a program that is no file finds its packages.
+    // A program that is not a file finds its packages there.
     command.current_dir(installed(""));
     command
 }
@@ -26,10 +26,10 @@ pub fn python(program: &str) -> Command {
     command
 }
 
-/// Starts a client, whose output is read.
+/// Starts a client whose output is read.
 #[track_caller]
 pub fn spawn(command: &mut Command) -> Child {
-    // No proxy that the surroundings may name: all is on this machine.
+    // Ignores any proxy of the environment: everything runs on this machine.
     command.env("NO_PROXY", "*").env("no_proxy", "*").stdout(Stdio::piped());
     match command.spawn() {
         Ok(child) => child,

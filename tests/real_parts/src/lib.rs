@@ -1,4 +1,4 @@
-//! What every part needs: the examples as processes, patience, and what stands between them and who uses them.
+//! What every part needs: the examples as processes, waiting with a limit, and the clients, proxies and relays.
 
 pub mod browser;
 pub mod client;

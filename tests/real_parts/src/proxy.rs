@@ -1,4 +1,4 @@
-//! A proxy in front of a program, set up by the very lines that docs/deployment.md shows, and curl as its client.
+//! A proxy in front of a program, set up with the exact configuration in docs/deployment.md, and curl as its client.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::common::eventually;
 use crate::common::example::{Example, built_examples};
 use crate::common::http::Client;
 
-/// What nginx.conf says around those lines: what Debian's does, kept within one folder.
+/// The rest of nginx.conf around that configuration: Debian's, kept within one folder.
 const AROUND_NGINX: &str = "\
 events { worker_connections 768; }
 pid nginx.pid;
@@ -32,13 +32,13 @@ http {
 }
 ";
 
-/// Much more than an answer takes, and less than nginx waits for a client (10 s).
+/// Much longer than a response takes, and shorter than nginx waits for a client (10 s).
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// The program, which tests/run installs.
+/// Returns the command of the program, which tests/run installs.
 #[track_caller]
 pub fn spawn(command: &mut Command) -> Child {
-    // Where Debian has nginx and HAProxy, and an ordinary user's PATH ends too early.
+    // Debian has nginx and HAProxy here, which is missing in an ordinary user's PATH.
     command.env("PATH", format!("{}:/usr/local/sbin:/usr/sbin", std::env::var("PATH").unwrap()));
     command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| match error.kind() {
         ErrorKind::NotFound => panic!("{:?} is missing: tests/run installs it", command.get_program()),
@@ -46,14 +46,14 @@ pub fn spawn(command: &mut Command) -> Child {
     })
 }
 
-/// What it printed.
+/// Returns what it printed.
 #[track_caller]
 fn run(command: &mut Command) -> (String, Option<i32>) {
     let output = spawn(command.stdout(Stdio::piped())).wait_with_output().unwrap();
     (String::from_utf8(output.stdout).unwrap(), output.status.code())
 }
 
-/// How a client speaks with the proxy.
+/// The protocol between a client and the proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     Http1,
@@ -78,7 +78,7 @@ impl Program {
     fn start(self, address: &str, arguments: &[&str]) -> Example {
         let mut command = Command::new(match self {
             Self::Hub => built_examples().join("hub"),
-            // cargo builds it with the tests, into the folder above theirs.
+            // cargo builds it with the tests, into their parent folder.
             Self::TinyHttp => std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("tiny_http_hub"),
         });
         command.arg(address).args(arguments);
@@ -90,12 +90,12 @@ impl Program {
 pub enum Proxy {
     Nginx,
     HaProxy,
-    /// Over TLS only.
+    /// Whether it works over TLS only.
     Caddy,
 }
 
 impl Proxy {
-    /// The file with the lines that docs/deployment.md shows.
+    /// Returns the file with the configuration that docs/deployment.md shows.
     fn file(self) -> &'static str {
         match self {
             Self::Nginx => "nginx.conf",
@@ -104,13 +104,13 @@ impl Proxy {
         }
     }
 
-    /// These lines.
+    /// Returns this configuration.
     pub fn lines(self) -> String {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
         fs::read_to_string(examples.join(self.file())).unwrap()
     }
 
-    /// What the test writes instead of addresses and paths in these lines.
+    /// Returns what the test writes instead of the addresses and paths in this configuration.
     fn replacements(self, ports: Ports, program: &str, folder: &Path) -> Vec<(&'static str, String)> {
         let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let Ports { http, https } = ports;
@@ -139,7 +139,7 @@ impl Proxy {
         }
     }
 
-    /// Writes its configuration, and returns what starts it in the foreground, as one process.
+    /// Writes its configuration. Returns the command that starts it in the foreground, as one process.
     fn configure(self, folder: &Path, lines: String, more: &str) -> Command {
         let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
         let mut command;
@@ -169,14 +169,14 @@ impl Proxy {
     }
 }
 
-/// Where the proxy listens.
+/// The address on which the proxy listens.
 #[derive(Clone, Copy)]
 struct Ports {
     http: SocketAddr,
     https: SocketAddr,
 }
 
-/// A program, and a proxy before it. The proxy is one process, so that killing it leaves nothing behind.
+/// A program behind a proxy. The proxy is one process, so killing it leaves nothing behind.
 pub struct Site {
     pub kind: Proxy,
     proxy: Child,
@@ -187,19 +187,19 @@ pub struct Site {
 }
 
 impl Site {
-    /// hub behind nginx.
+    /// Starts hub behind nginx.
     #[track_caller]
     pub fn start() -> Self {
         Self::with(Proxy::Nginx, Program::Hub, "")
     }
 
-    /// With more lines at the level of nginx's `http`.
+    /// Starts it with more lines at the level of nginx's `http`.
     #[track_caller]
     pub fn with(kind: Proxy, program: Program, more: &str) -> Self {
         Self::before(kind, program, program.start("127.0.0.1:0", &[]), more)
     }
 
-    /// Before hub with these arguments.
+    /// Starts it in front of hub with these arguments.
     #[track_caller]
     pub fn with_arguments(kind: Proxy, arguments: &[&str]) -> Self {
         Self::before(kind, Program::Hub, Program::Hub.start("127.0.0.1:0", arguments), "")
@@ -209,7 +209,7 @@ impl Site {
     fn before(kind: Proxy, program: Program, hub: Example, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         make_certificate(folder.path());
-        // The ports are free when they are taken; somebody else may be faster than the proxy.
+        // The ports are free when they are chosen; another process can still take one before the proxy does.
         for _ in 0..5 {
             let free = || TcpListener::bind("127.0.0.1:0").unwrap();
             let (one, other) = (free(), free());
@@ -220,7 +220,7 @@ impl Site {
                 lines = lines.replace(line, &ours);
             }
             let mut command = kind.configure(folder.path(), lines, more);
-            let log: PathBuf = folder.path().join("said");
+            let log: PathBuf = folder.path().join("output");
             command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
             drop((one, other));
             let mut proxy = Killed(Some(spawn(&mut command)));
@@ -235,20 +235,23 @@ impl Site {
                 let proxy = proxy.0.take().unwrap();
                 return Self { kind, proxy, program, hub, folder, ports };
             }
-            let said = fs::read_to_string(log).unwrap();
-            assert!(["bind() to", "cannot bind", "in use"].iter().any(|text| said.contains(text)), "{kind:?}: {said}");
+            let output = fs::read_to_string(log).unwrap();
+            assert!(
+                ["bind() to", "cannot bind", "in use"].iter().any(|text| output.contains(text)),
+                "{kind:?}: {output}"
+            );
         }
         panic!("{kind:?} found no free port");
     }
 
-    /// Starts the program once more, where it was.
+    /// Restarts the program on its address.
     #[track_caller]
     pub fn starts_hub_again(&mut self) {
         self.hub.process.wait().unwrap();
         self.hub = self.program.start(self.hub.url.strip_prefix("http://").unwrap(), &[]);
     }
 
-    /// A connection to the proxy, to say to it what curl would not.
+    /// Opens a connection to the proxy, to send what curl would not send.
     pub fn connect(&self) -> Client {
         Client::connect(self.ports.http)
     }
@@ -272,14 +275,14 @@ impl Site {
         }
     }
 
-    /// The status of an answer to these arguments of curl's, 0 when there is none.
+    /// Returns the status of the response to curl with these arguments, or 0 if there is none.
     pub fn status(&self, way: Way, path: &str, arguments: &[&str]) -> u16 {
         let mut curl = self.curl(way, path);
         curl.args(arguments).args(["--output", "/dev/null", "--max-time", "20", "--write-out", "%{http_code}"]);
         run(&mut curl).0.parse().unwrap()
     }
 
-    /// Publishes to a channel, and says to how many.
+    /// Publishes to a channel, and returns to how many subscribers.
     #[track_caller]
     pub fn post(&self, way: Way, path: &str, data: &str) -> usize {
         let mut curl = self.curl(way, path);
@@ -296,13 +299,13 @@ impl Site {
         fs::read_dir(format!("/proc/{}/task", self.hub.process.id())).unwrap().count()
     }
 
-    /// The program lives and answers at once.
+    /// Checks that the program is alive and answers at once.
     #[track_caller]
     fn is_well(&mut self) {
         assert_eq!(self.hub.process.try_wait().unwrap(), None, "hub has died");
         for way in WAYS {
             let start = Instant::now();
-            // More than it has threads that answer.
+            // More than it has handler threads.
             for _ in 0..8 {
                 self.post(way, "/well", "x");
             }
@@ -310,14 +313,14 @@ impl Site {
         }
     }
 
-    /// How many threads hub has after it has answered some requests.
+    /// Returns how many threads hub has after it has answered some requests.
     #[track_caller]
     pub fn threads_at_rest(&mut self) -> usize {
         self.is_well();
         self.threads()
     }
 
-    /// Hub is well, and has no more threads than this, but for a few of tiny_http's that come and go.
+    /// Checks that hub answers, and has no more threads than this, except for a few of tiny_http's that come and go.
     #[track_caller]
     pub fn is_as_well_as_with(&mut self, threads: usize) {
         self.is_well();
@@ -355,7 +358,7 @@ impl Drop for Killed {
     }
 }
 
-/// Makes a certificate for 127.0.0.1, and its key.
+/// Creates a certificate for 127.0.0.1, and its key.
 fn make_certificate(folder: &Path) {
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);

@@ -1,4 +1,4 @@
-//! A TCP relay between clients and a server, to break connections while both live.
+//! A TCP relay between clients and a server, to break connections while both ends are alive.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
-/// It lives as long as the process.
+/// A relay that runs until the process ends.
 #[derive(Clone)]
 pub struct Relay {
     pub address: SocketAddr,
@@ -31,21 +31,21 @@ pub enum Cut {
     After,
 }
 
-/// A connection that came, and what it began with.
+/// A client's connection, and how it began.
 #[derive(Clone, Debug)]
 pub struct Visit {
     pub at: Instant,
-    /// The request's head.
+    /// The request line and headers.
     pub head: String,
-    /// The first bytes of the answer.
+    /// The first bytes of the response.
     pub answer: String,
-    /// The number of comments without text and of ids without an event that were passed on: a stream's first bytes, and its
-    /// heartbeats.
+    /// The number of comments without text and of IDs without an event that were relayed: a stream's first bytes, and
+    /// its heartbeats.
     pub heartbeats: usize,
 }
 
 impl Visit {
-    /// The value of a header of the request.
+    /// Returns the value of a header of the request.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
         headers.find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -60,7 +60,7 @@ impl Relay {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (at, relay) = (Instant::now(), accepting.clone());
-                // The connection ends with an error more often than not: that is what this is for.
+                // The connection usually ends with an error: this relay exists for that.
                 thread::spawn(move || relay.passes(client?, at));
             }
         });
@@ -71,7 +71,7 @@ impl Relay {
         self.state.0.lock().unwrap()
     }
 
-    /// From now on, who connects waits: what it asks is known, and not passed on.
+    /// Holds new connections from now on: their requests are recorded, and not relayed.
     pub fn holds(&self) {
         self.state().holds = true;
     }
@@ -81,24 +81,24 @@ impl Relay {
         self.state.1.notify_all();
     }
 
-    /// Breaks the connection, once, before the last byte of the frame that holds this text.
+    /// Breaks the connection, once, before the last byte of the frame that contains this text.
     pub fn cuts_within(&self, text: &str) {
         self.cuts(Cut::Within, text);
     }
 
-    /// Breaks the connection, once, at the frame that holds this text.
+    /// Breaks the connection, once, at the frame that contains this text.
     pub fn cuts(&self, at: Cut, text: &str) {
         let mut state = self.state();
         state.cuts_at = Some((text.to_owned(), at));
         state.cut = None;
     }
 
-    /// When it was about to break the connection, as `cuts` wanted; `None` as long as it was not.
+    /// The time at which it was about to break the connection for `cuts`; `None` before that.
     pub fn cut(&self) -> Option<Instant> {
         self.state().cut
     }
 
-    /// The connections so far whose request's head has come.
+    /// Returns the connections so far whose request headers have arrived.
     pub fn visits(&self) -> Vec<Visit> {
         self.state().visits.clone()
     }
@@ -129,7 +129,7 @@ impl Relay {
         result
     }
 
-    /// Passes on what the server says, until its end or the cut.
+    /// Relays the server's bytes, until its end or the break.
     fn answers(&self, server: &mut TcpStream, client: &mut TcpStream, number: usize) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         let mut frame = Vec::new();
@@ -159,7 +159,7 @@ impl Relay {
             }
             drop(state);
             client.write_all(&buffer[..pass])?;
-            // After it was passed on: who sees it here may cut, and it has arrived all the same.
+            // After it was relayed: a test that sees it here may break the connection, and it has still arrived.
             let mut state = self.state();
             let visit = &mut state.visits[number];
             visit.heartbeats += heartbeats;

@@ -14,18 +14,18 @@ use server_sent_events::{Event, Publisher};
 
 const STATE: &str = "#state";
 
-/// Kills the server, and gives what starts it anew on the same address.
+/// Kills the server. Returns the command that restarts it on the same address.
 fn kill(mut example: Example, name: &str) -> impl FnOnce() -> Example {
     example.process.kill().unwrap();
     example.process.wait().unwrap();
     let mut command = Command::new(built_examples().join(name));
     command.arg(example.url.strip_prefix("http://").unwrap());
-    // Dropping it would kill what is dead.
+    // Dropping it would kill a dead process.
     std::mem::forget(example);
     || Example::run_as_it_is(command)
 }
 
-/// Keeps a picture of the page for people to look at, and sees that nothing is cut off at this width.
+/// Saves a screenshot of the page for people to check, and checks that nothing is cut off at this width.
 #[track_caller]
 fn fits(tab: &Tab, name: &str, width: u32, height: u32) {
     tab.is_sized(width, height);
@@ -70,8 +70,8 @@ fn join(browser: &Browser, chat: &Example, name: &str) -> Tab {
     tab
 }
 
-/// The messages in the log, without who and when.
-const SAID: &str = "#log .message .text";
+/// Returns the messages in the log, without their sender and time.
+const MESSAGES: &str = "#log .message .text";
 
 #[test]
 fn chat_shows_a_message_once_in_every_tab() {
@@ -83,13 +83,13 @@ fn chat_shows_a_message_once_in_every_tab() {
         tab.until("document.querySelectorAll('#users li').length === 2");
     }
     ada.enters("#message", "hello");
-    bob.shows(SAID, &["hello"]);
+    bob.shows(MESSAGES, &["hello"]);
     bob.enters("#message", "hi there");
-    ada.shows(SAID, &["hello", "hi there"]);
-    bob.shows(SAID, &["hello", "hi there"]);
+    ada.shows(MESSAGES, &["hello", "hi there"]);
+    bob.shows(MESSAGES, &["hello", "hi there"]);
 }
 
-/// What the log tells of joining, leaving, and missing something.
+/// Returns the log's lines about joining, leaving, and missing events.
 const NOTICES: &str = "#log .notice";
 
 #[test]
@@ -100,10 +100,10 @@ fn chat_shows_who_joins_and_who_leaves_by_closing_the_tab() {
     let bob = join(&browser, &chat, "Bob");
     ada.shows(NOTICES, &["Bob joined"]);
     let carol = browser.opens(&format!("{}/?username=Carol", chat.url));
-    // In one line, since nobody said anything in between.
+    // In one line, since no message came in between.
     ada.shows(NOTICES, &["Bob, Carol joined"]);
     bob.shows(NOTICES, &["Carol joined"]);
-    // Who loads the page anew neither leaves nor joins.
+    // A user that reloads the page neither leaves nor joins.
     carol.does("document.body.id = 'old'; location.reload()");
     carol.until("document.body.id === ''");
     carol.shows("#users li", &["Ada", "Bob", "Carol (you)"]);
@@ -135,7 +135,7 @@ fn chat_reconnects_to_the_successor_of_a_server_that_ended_in_good_order() {
         tab.until("document.querySelectorAll('#users li').length === 2");
     }
     ada.enters("#message", "hello again");
-    bob.shows(SAID, &["hello again"]);
+    bob.shows(MESSAGES, &["hello again"]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn html_in_a_name_or_a_text_stays_text() {
     let text = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> &amp; \u{2028}";
     let mallory = join(&browser, &chat, name);
     post(&format!("{}/publish", chat.url), &[("username", name), ("message", text)]);
-    ada.until(&format!("document.querySelector({SAID:?})?.textContent === {}", serde_json::json!(text)));
+    ada.until(&format!("document.querySelector({MESSAGES:?})?.textContent === {}", serde_json::json!(text)));
     ada.until(&format!("document.querySelector('#log .name').textContent === {}", serde_json::json!(name)));
     ada.until(&format!(
         "[...document.querySelectorAll('#users .name')].some(found => found.textContent === {})",
@@ -166,19 +166,19 @@ fn chat_shows_every_message_once_though_the_server_was_killed() {
     let ada = join(&browser, &chat, "Ada");
     let publish = format!("{}/publish", chat.url);
     post(&publish, &[("username", "Bob"), ("message", "before")]);
-    ada.shows(SAID, &["before"]);
+    ada.shows(MESSAGES, &["before"]);
 
     let restart = kill(chat, "chat");
     ada.until("['reconnecting', 'disconnected'].includes(document.querySelector('#state').dataset.state)");
     fits(&ada, "chat-away", 360, 640);
     let _chat = restart();
-    // Mostly before the tab is back; what it has not seen then, the history gives it.
+    // Usually before the tab has reconnected; the history gives it what it has missed.
     post(&publish, &[("username", "Bob"), ("message", "meanwhile")]);
     ada.shows(STATE, &["live"]);
-    ada.shows(SAID, &["before", "meanwhile"]);
+    ada.shows(MESSAGES, &["before", "meanwhile"]);
     post(&publish, &[("username", "Bob"), ("message", "after")]);
-    ada.shows(SAID, &["before", "meanwhile", "after"]);
-    // The history of before is gone with the process, and the page says so, once.
+    ada.shows(MESSAGES, &["before", "meanwhile", "after"]);
+    // The old history is gone with the process, and the page reports that once.
     ada.until("document.querySelectorAll('#log .notice').length === 1");
 }
 
@@ -193,7 +193,7 @@ fn chat_misses_nothing_while_its_connection_was_broken() {
     let publish = format!("{}/publish", chat.url);
     let say = |message| post(&publish, &[("username", "Bob"), ("message", message)]);
     say("before");
-    ada.shows(SAID, &["before"]);
+    ada.shows(MESSAGES, &["before"]);
 
     relay.holds();
     relay.cuts_within("cut short");
@@ -203,7 +203,7 @@ fn chat_misses_nothing_while_its_connection_was_broken() {
     relay.lets_go();
     ada.shows(STATE, &["live"]);
     say("after");
-    ada.shows(SAID, &["before", "cut short", "while it was away", "after"]);
+    ada.shows(MESSAGES, &["before", "cut short", "while it was away", "after"]);
     ada.until("document.querySelectorAll('#log .notice').length === 0");
 }
 
@@ -214,7 +214,7 @@ fn chat_is_readable_on_a_phone_and_on_a_desk() {
     let ada = join(&browser, &chat, "Ada");
     let bob = join(&browser, &chat, "Bob");
     for name in ["Grace", "Alan", "Barbara"] {
-        // Who is here without a tab.
+        // A user without a tab.
         std::mem::forget(chat.events(&format!("/subscribe?username={name}")));
     }
     let talk = [
@@ -226,13 +226,13 @@ fn chat_is_readable_on_a_phone_and_on_a_desk() {
         tab.enters("#message", text);
     }
     ada.until("document.querySelectorAll('#users li').length === 5");
-    ada.until(&format!("document.querySelectorAll({SAID:?}).length === 3"));
+    ada.until(&format!("document.querySelectorAll({MESSAGES:?}).length === 3"));
     fits(&ada, "chat", 360, 640);
     fits(&ada, "chat", 900, 560);
     fits(&bob, "chat-other", 360, 640);
 }
 
-/// The cards: a job's name and its state.
+/// Returns the cards: a job's name and its state.
 fn jobs(tab: &Tab) -> Vec<(String, String)> {
     tab.texts(".job h2").into_iter().zip(tab.texts(".job .state")).collect()
 }
@@ -256,11 +256,11 @@ fn progress_shows_the_truth_in_every_tab_however_late_it_was_opened() {
             "Back up the photos",
         ],
     );
-    // It moves.
+    // It makes progress.
     let percent = "Number(document.querySelector('#job-1 progress').value)";
     first.until(&format!("{percent} > 10"));
 
-    // A tab that comes late knows as much, and one that is loaded anew.
+    // A tab that opens late shows the same, and so does a reloaded one.
     let late = browser.opens(&progress.url);
     late.until("document.querySelectorAll('.job').length === 5");
     late.until(&format!("{percent} > 10"));
@@ -283,7 +283,7 @@ fn progress_shows_the_truth_in_every_tab_however_late_it_was_opened() {
     assert_eq!(jobs(&first), jobs(&late));
     assert_eq!(first.texts("#log p"), late.texts("#log p"));
 
-    // One job's own page shows that one.
+    // A single job's page shows that job only.
     let one = browser.opens(&format!("{}/?job=4", progress.url));
     one.shows(".job h2", &["Index a disk that will fail"]);
     one.shows(".job .state", &["failed"]);
@@ -314,7 +314,7 @@ fn of_seven_tabs_the_seventh_waits_for_one_of_six_connections() {
         tab.shows(STATE, &["live"]);
     }
     let seventh = browser.opens(&visits.url);
-    // All six hear of a further visit, so time has passed; the seventh is still without its page.
+    // All six receive a further visit, so time has passed; the seventh is still without its page.
     ureq::get(&visits.url).call().unwrap();
     for tab in &tabs {
         tab.until("document.querySelector('#log').innerText.includes('visit number 7')");
@@ -324,7 +324,7 @@ fn of_seven_tabs_the_seventh_waits_for_one_of_six_connections() {
     seventh.shows(STATE, &["live"]);
 }
 
-/// A block of JavaScript that a document shows, as it stands there.
+/// Returns a block of JavaScript from a document, unchanged.
 fn shown(document: &str, block_with: &str) -> String {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document)).unwrap();
     let mut blocks = text.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -383,14 +383,14 @@ fn with_the_documented_shared_worker_all_tabs_share_one_connection() {
     let browser = Browser::new();
     let url = format!("http://{}/", server.address);
     let tabs: Vec<Tab> = (0..7).map(|_| browser.opens(&url)).collect();
-    // Until the last has come so far as to be told.
-    let all_told = |data: &str| {
+    // Until the last one has opened its stream.
+    let all_received = |data: &str| {
         publisher.publish(data);
         tabs.iter().all(|tab| tab.texts("body").concat().contains(data))
     };
-    eventually("all seven are told", || all_told("first"));
+    eventually("all seven receive the event", || all_received("first"));
     assert_eq!(publisher.stats().subscribers, 1);
-    assert!(all_told("last") || all_told("the very last"));
+    assert!(all_received("last") || all_received("the very last"));
 }
 
 #[test]

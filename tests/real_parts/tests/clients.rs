@@ -1,4 +1,4 @@
-//! Clients that other people wrote get from hub what the standard says, and resume by themselves.
+//! Clients of other projects receive from hub what the standard defines, and resume automatically.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -13,7 +13,8 @@ use real_parts::installed::{node, python, spawn};
 use real_parts::relay::Relay;
 use serde_json::json;
 
-/// Type and data of what is published. What arrives has a line feed for each CR, LF and CRLF, and is the same else.
+/// The type and data of what is published. What arrives has a line feed for each CR, LF and CRLF, and is otherwise
+/// unchanged.
 const EVENTS: &[(&str, &str)] = &[
     ("message", "plain"),
     ("done", "of a type"),
@@ -39,10 +40,10 @@ const EVENTS: &[(&str, &str)] = &[
     ("message", "\u{feff}no line ends here: \u{b} \u{c} \u{85} \u{2028} \u{2029} \0 \u{1e}"),
 ];
 
-/// What is published while the client is away.
+/// What is published while the client is disconnected.
 const MISSED: &[(&str, &str)] = &[("message", "missed"), ("done", "missed\r\ntoo"), ("message", "")];
 
-/// The types that anything here is published with, and what hub has of its own.
+/// The types that a test publishes, and hub's own.
 const TYPES: [&str; 4] = ["message", "done", "zwölf Uhr", "gap"];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,16 +53,16 @@ struct Arrived {
     id: String,
 }
 
-/// How a client is started, and where it leaves the standard or is free to choose.
+/// How a client is started, and where it deviates from the standard or has a choice.
 struct Kind {
     command: fn() -> Command,
-    /// What it makes of data that is right.
+    /// What the client returns for the right data.
     takes: fn(&str) -> String,
-    /// The retry time it is told, in ms: not what it would wait anyway.
+    /// The retry time that the server sends, in ms: different from the client's default.
     retry: u64,
-    /// How long it waits at least when told so.
+    /// The minimum time that it waits after this retry time.
     waits: fn(u64) -> u64,
-    /// Whether it resumes after an id that came without data.
+    /// Whether it resumes after an ID that came without data.
     resumes_after_id_alone: bool,
 }
 
@@ -71,7 +72,7 @@ impl Default for Kind {
             command: || unreachable!(),
             takes: str::to_owned,
             retry: 300,
-            waits: |told| told,
+            waits: |retry| retry,
             resumes_after_id_alone: true,
         }
     }
@@ -80,7 +81,7 @@ impl Default for Kind {
 fn npm_eventsource() -> Kind {
     Kind {
         command: || node(include_str!("../clients/eventsource.mjs")),
-        // It waits 3 s when it is told nothing.
+        // Its default is 3 s.
         retry: 3_300,
         ..Kind::default()
     }
@@ -89,13 +90,13 @@ fn npm_eventsource() -> Kind {
 fn python_requests_sse() -> Kind {
     Kind {
         command: || python("requests_sse_client.py"),
-        // It takes all spaces away from the beginning of a line, and all newlines from the end of the data.
+        // It strips all spaces from the beginning of a line, and all newlines from the end of the data.
         takes: |data| {
             let lines: Vec<&str> = data.split('\n').map(|line| line.trim_start_matches(' ')).collect();
             lines.join("\n").trim_end_matches('\n').to_owned()
         },
-        // It doubles even the first time.
-        waits: |told| 2 * told,
+        // It doubles even the first delay.
+        waits: |retry| 2 * retry,
         ..Kind::default()
     }
 }
@@ -103,7 +104,7 @@ fn python_requests_sse() -> Kind {
 fn python_launchdarkly() -> Kind {
     Kind {
         command: || python("launchdarkly_client.py"),
-        // It reads `retry`, and does nothing with it: what its program says counts.
+        // It parses `retry`, and ignores it: the program chooses the delay.
         waits: |_| 100,
         resumes_after_id_alone: false,
         ..Kind::default()
@@ -113,9 +114,9 @@ fn python_launchdarkly() -> Kind {
 fn rust_eventsource_client() -> Kind {
     Kind {
         command: || Command::new(env!("CARGO_BIN_EXE_eventsource_client")),
-        // At random between half of it and all of it.
-        waits: |told| told / 2,
-        // Its parser keeps it, but what reconnects looks at events only.
+        // A random time between half of it and all of it.
+        waits: |retry| retry / 2,
+        // Its parser stores the ID, but its reconnecting part reads only events.
         resumes_after_id_alone: false,
         ..Kind::default()
     }
@@ -127,7 +128,7 @@ fn start(kind: &Kind, url: &str) -> Client {
     Client::start((kind.command)().arg(url).args(TYPES))
 }
 
-/// The next message that the client receives is this one.
+/// Checks that this is the next message that the client receives.
 #[track_caller]
 fn gets(client: &mut Client, expected: &Arrived) {
     let message = client.next(expected);
@@ -135,16 +136,16 @@ fn gets(client: &mut Client, expected: &Arrived) {
     assert_eq!(Arrived { kind: field("type"), data: field("data"), id: field("id") }, *expected);
 }
 
-/// Waits until it has come so often.
+/// Waits until it has connected this many times.
 #[track_caller]
 fn comes(client: &mut Client, relay: &Relay, times: usize) {
-    eventually("the client comes", || {
+    eventually("the client connects", || {
         client.runs();
         relay.visits().len() >= times
     });
 }
 
-/// hub, somebody who watches it without a break and so knows the ids, and the way by which the client comes.
+/// hub, a watcher that stays connected and so has the IDs, and the relay between hub and the client.
 struct Scene {
     hub: Example,
     witness: Events,
@@ -152,7 +153,7 @@ struct Scene {
     takes: fn(&str) -> String,
 }
 
-/// Two channels: ids are of one sequence for both.
+/// Two channels: IDs share one sequence.
 const CHANNELS: &str = "/c,d";
 
 impl Scene {
@@ -166,7 +167,7 @@ impl Scene {
         format!("http://{}{CHANNELS}", self.relay.address)
     }
 
-    /// Publishes, and returns how many watch and what is to arrive.
+    /// Publishes. Returns the number of subscribers and what must arrive.
     #[track_caller]
     fn publishes(&mut self, to: &str, data: &str) -> (usize, Arrived) {
         let response = ureq::post(format!("{}{to}", self.hub.url)).send(data).unwrap();
@@ -176,8 +177,8 @@ impl Scene {
             let frame = self.witness.next_frame().unwrap();
             let id = frame.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
             match &parsed(&frame)[..] {
-                // Comments and ids alone, which go on for ever.
-                [] => assert!(start.elapsed() < PATIENCE, "{data:?} was published, and is not there"),
+                // Comments and IDs alone, which go on forever.
+                [] => assert!(start.elapsed() < PATIENCE, "{data:?} was published, and has not arrived"),
                 [event] => break (event.event.clone(), id.to_owned()),
                 events => panic!("{data:?} became {events:?}"),
             }
@@ -186,7 +187,7 @@ impl Scene {
         (watchers, Arrived { kind, data: (self.takes)(&data), id })
     }
 
-    /// Publishes these, to one channel, the other, and both.
+    /// Publishes these events to one channel, to the other, and to both.
     fn publishes_all(&mut self, events: &[(&str, &str)]) -> Vec<Arrived> {
         let publish = |((kind, data), to): (&(&str, &str), _)| {
             let (_, event) = self.publishes(&format!("{to}{}", query(kind)), data);
@@ -196,10 +197,10 @@ impl Scene {
         events.iter().zip(["/c", "/d", CHANNELS].into_iter().cycle()).map(publish).collect()
     }
 
-    /// What the client gets first: until it watches, nothing is for it.
+    /// Publishes until the client receives its first event: before it subscribes, no event reaches it.
     fn first(&mut self, client: &mut Client) -> Arrived {
         let mut first = None;
-        eventually("the client watches", || {
+        eventually("the client subscribes", || {
             client.runs();
             let (watchers, event) = self.publishes("/c", "are you there?");
             first = Some(event);
@@ -208,14 +209,14 @@ impl Scene {
         first.unwrap()
     }
 
-    /// The id that the stream began with when the client came for the nth time.
+    /// Returns the start ID of the client's nth stream.
     fn started(&self, nth: usize) -> Option<String> {
         let visits = self.relay.visits();
         let (id, _) = visits[nth - 1].answer.split_once("\nid: ")?.1.split_once("\n\n")?;
         Some(id.to_owned())
     }
 
-    /// What the client said it had when it came last.
+    /// Returns the last event ID that the client sent when it last connected.
     fn came_with(&self) -> Option<String> {
         let visits = self.relay.visits();
         visits.last().and_then(|visit| visit.header("last-event-id")).map(str::to_owned)
@@ -229,7 +230,7 @@ impl Scene {
     }
 }
 
-/// What asks hub for an event of this type.
+/// Returns the request that makes hub publish an event of this type.
 fn query(kind: &str) -> String {
     let encoded = kind.replace(' ', "+").replace('ö', "%C3%B6");
     if kind == "message" { String::new() } else { format!("?event={encoded}") }
@@ -258,11 +259,11 @@ fn gets_all_and_resumes(kind: Kind) {
     scene.relay.holds();
     let cut_off = scene.publishes("/d", "cut off").1;
     let missed = scene.publishes_all(MISSED);
-    eventually("the connection is cut", || scene.relay.cut().is_some());
+    eventually("the connection breaks", || scene.relay.cut().is_some());
     comes(&mut client, &scene.relay, 2);
     assert_eq!(scene.came_with(), Some(last.id));
     let away = scene.relay.visits()[1].at - scene.relay.cut().unwrap();
-    assert!(away >= Duration::from_millis((kind.waits)(kind.retry)), "it came back after {away:?}");
+    assert!(away >= Duration::from_millis((kind.waits)(kind.retry)), "it reconnected after {away:?}");
     scene.relay.lets_go();
     gets(&mut client, &cut_off);
     for event in missed {
@@ -271,10 +272,10 @@ fn gets_all_and_resumes(kind: Kind) {
     let last = scene.publishes("/d?retry=20", "live again").1;
     gets(&mut client, &last);
 
-    // hub itself goes, and with it its memory.
+    // hub itself is killed, and its history with it.
     scene.hub.process.kill().unwrap();
     scene.hub.process.wait().unwrap();
-    // That is how it finds hub gone.
+    // This is how the client detects that hub is gone.
     comes(&mut client, &scene.relay, 3);
     scene.restarts_hub();
     let after = [scene.publishes("/c", "after the restart").1, scene.publishes("/d", "and once more").1];
@@ -288,7 +289,7 @@ fn gets_all_and_resumes(kind: Kind) {
     gets(&mut client, &scene.publishes(CHANNELS, "live for good").1);
 }
 
-/// hub begins each stream with an id, for those that break off before their first event.
+/// hub begins each stream with an ID, for connections that are lost before their first event.
 fn resumes_before_its_first_event(kind: Kind) {
     let mut scene = Scene::new(&kind);
     let mut client = start(&kind, &scene.url());
@@ -341,7 +342,7 @@ fn requests_sse_of_python_resumes_before_its_first_event() {
     resumes_before_its_first_event(python_requests_sse());
 }
 
-/// Their last id is the one of their last event.
+/// Their last ID is the one of their last event.
 #[test]
 fn launchdarklys_clients_reconnect_without_an_id_before_their_first_event() {
     for kind in [python_launchdarkly(), rust_eventsource_client()] {
@@ -349,7 +350,7 @@ fn launchdarklys_clients_reconnect_without_an_id_before_their_first_event() {
     }
 }
 
-/// curl with its output, killed at the end.
+/// curl with its output, killed when it is dropped.
 struct Curl(Child, BufReader<ChildStdout>);
 
 impl Curl {
@@ -360,7 +361,7 @@ impl Curl {
         Self(process, output)
     }
 
-    /// The next bytes are these. Without a time limit of its own: curl has one.
+    /// Checks that these are the next bytes. It needs no time limit, since curl has one.
     #[track_caller]
     fn reads(&mut self, expected: &str) {
         let mut bytes = vec![0; expected.len()];
@@ -384,7 +385,7 @@ impl Drop for Curl {
     }
 }
 
-/// Publishes with curl, and returns the frame without its id.
+/// Publishes with curl. Returns the frame without its ID.
 #[track_caller]
 fn curl_publishes(url: &str, kind: &str, data: &str) -> String {
     let url = format!("{url}{}", query(kind));

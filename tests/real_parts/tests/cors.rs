@@ -1,4 +1,4 @@
-//! A real browser, and a page whose streams come from another origin: EventServer lets in whom it is told to.
+//! A real browser, and a page whose streams come from another origin: EventServer allows only the configured origins.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -11,7 +11,7 @@ use real_parts::relay::Relay;
 use server_sent_events::server::{EventServer, EventServerBuilder, Request, Response, RunningServer};
 use server_sent_events::{Event, History, Publisher};
 
-/// What serves an empty page, and nothing of ours.
+/// Starts a server of an empty page that does not use this crate.
 fn pages() -> Running {
     Running::new(|request| {
         let html = tiny_http::Header::from_bytes("Content-Type", "text/html").unwrap();
@@ -23,7 +23,7 @@ fn origin(pages: &Running) -> String {
     format!("http://{}", pages.address)
 }
 
-/// A tab with the page, which listens to this address.
+/// A tab with the page, which subscribes to this address.
 fn listens(browser: &Browser, pages: &Running, to: &str, options: &str) -> Tab {
     let tab = browser.opens(&origin(pages));
     tab.until("document.body !== null && location.protocol === 'http:'");
@@ -35,7 +35,7 @@ fn listens(browser: &Browser, pages: &Running, to: &str, options: &str) -> Tab {
     tab
 }
 
-/// A publisher whose clients come back soon.
+/// Returns a publisher whose clients reconnect soon.
 fn publisher() -> Publisher {
     Publisher::builder().history(History::new()).build().unwrap()
 }
@@ -49,7 +49,7 @@ fn serve(settings: EventServerBuilder, address: &str, publisher: &Publisher) -> 
     let (sees, seen) = channel();
     let sees = Mutex::new(sees);
     let answer = move |request: &Request| -> Response {
-        // Whoever does not care has hung up.
+        // The client may already have closed the connection.
         let _ = sees.lock().unwrap().send(request.clone());
         publisher.subscription(()).last_event_id(request.last_event_id()).open().into()
     };
@@ -76,7 +76,7 @@ fn a_page_of_an_allowed_origin_listens_and_misses_nothing_while_its_connection_w
     relay.holds();
     relay.cuts_within("cut short");
     publisher.publish("cut short");
-    eventually("the page comes back", || relay.visits().len() == 2);
+    eventually("the page reconnects", || relay.visits().len() == 2);
     publisher.publish("while it was away");
     relay.lets_go();
     tab.until("heard.join() === 'before,cut short,while it was away'");
@@ -114,11 +114,11 @@ fn a_page_of_another_origin_is_refused_and_does_not_reconnect() {
     let tab = listens(&browser, &pages, &relay.address.to_string(), "{}");
     tab.until(CLOSED);
     assert_eq!((relay.visits().len(), publisher.stats().subscribers), (1, 0));
-    eventually("the answer is known", || relay.visits()[0].answer.starts_with("HTTP/1.1 403 "));
-    assert!(seen.try_recv().is_err(), "the closure was asked");
+    eventually("the response has arrived", || relay.visits()[0].answer.starts_with("HTTP/1.1 403 "));
+    assert!(seen.try_recv().is_err(), "the handler was called");
 }
 
-/// Where none is allowed, none is refused: the browser keeps what it gets from the page.
+/// If no origin is allowed, the server refuses none: the browser keeps the response from the page.
 #[test]
 fn without_cors_a_page_of_another_origin_receives_nothing() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
@@ -126,7 +126,7 @@ fn without_cors_a_page_of_another_origin_receives_nothing() {
     let tab = listens(&browser, &pages, &server.local_addr().to_string(), "{}");
     tab.until(CLOSED);
     tab.until("heard.length === 0");
-    eventually("it has hung up", || publisher.stats().subscribers == 0);
+    eventually("it has closed its connection", || publisher.stats().subscribers == 0);
 }
 
 #[test]

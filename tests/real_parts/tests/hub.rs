@@ -1,4 +1,4 @@
-//! hub in operation: its clients come back after a restart, not all in one moment, and others read its statistics.
+//! hub in operation: after a restart its clients reconnect spread over time, and other programs read its statistics.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -12,11 +12,11 @@ use real_parts::common::example::{Example, built_examples};
 use real_parts::installed::{node, python, spawn};
 use serde_json::Value;
 
-/// Many clients in one process, killed at the end.
+/// Many clients in one process, killed when they are dropped.
 struct Herd {
     process: Child,
     opened: Receiver<(usize, u64)>,
-    /// When each has opened its stream for the last time, in ms since 1970.
+    /// The time at which each has last opened its stream, in ms since 1970.
     last: BTreeMap<usize, u64>,
 }
 
@@ -35,10 +35,10 @@ impl Herd {
         Self { process, opened, last: BTreeMap::new() }
     }
 
-    /// Which of them have opened their streams since then, and when.
+    /// Returns which of them have opened their streams since then, and when.
     #[track_caller]
     fn opened_since(&mut self, time: u64) -> Vec<u64> {
-        assert_eq!(self.process.try_wait().unwrap(), None, "the clients have ended: see what they say above");
+        assert_eq!(self.process.try_wait().unwrap(), None, "the clients have ended: see their output above");
         self.last.extend(self.opened.try_iter());
         self.last.values().copied().filter(|last| *last >= time).collect()
     }
@@ -63,38 +63,42 @@ fn watchers(hub: &Example) -> usize {
 #[test]
 fn after_a_restart_2000_clients_reconnect_spread_over_the_time_that_hub_gives_them() {
     const CLIENTS: usize = 2_000;
-    /// What hub tells them, in ms: from then on, and over so long a time.
+    /// The reconnection times that hub sends them, in ms: the earliest, and the spread.
     const EARLIEST: u64 = 1_000;
     const SPREAD: u64 = 10_000;
     let start = Instant::now();
     let mut hub = Example::start("hub");
     let mut herd = Herd::start(&format!("{}/c", hub.url), CLIENTS);
-    eventually("all watch", || herd.opened_since(0).len() == CLIENTS);
+    eventually("all are subscribed", || herd.opened_since(0).len() == CLIENTS);
     assert_eq!(watchers(&hub), CLIENTS);
-    println!("all watch after {:?}", start.elapsed());
+    println!("all are subscribed after {:?}", start.elapsed());
 
     let mut command = Command::new(built_examples().join("hub"));
     command.arg(hub.url.strip_prefix("http://").unwrap());
-    let told = now();
+    let signalled = now();
     assert!(Command::new("kill").args(["-TERM", &hub.process.id().to_string()]).status().unwrap().success());
     assert!(hub.process.wait().unwrap().success());
     let ended = now();
     let hub = Example::run_as_it_is(command);
-    println!("hub was told to end, ended after {} ms, and is there again after {} ms", ended - told, now() - told);
-    eventually("all are back", || herd.opened_since(ended).len() == CLIENTS);
+    println!("hub ended {} ms after the signal, and runs again after {} ms", ended - signalled, now() - signalled);
+    eventually("all have reconnected", || herd.opened_since(ended).len() == CLIENTS);
     let back = herd.opened_since(ended);
 
     let mut buckets = BTreeMap::from_iter((0..(EARLIEST + SPREAD) / 500).map(|n| (n, 0)));
     for time in &back {
-        *buckets.entry((time - told) / 500).or_insert(0) += 1;
+        *buckets.entry((time - signalled) / 500).or_insert(0) += 1;
     }
     for (n, clients) in &buckets {
         println!("{:>5.1} s {clients:>5} {}", *n as f64 / 2.0, "#".repeat(clients / 4));
     }
-    println!("all are back after {} ms; the test took {:?}", back.iter().max().unwrap() - told, start.elapsed());
+    println!(
+        "all have reconnected after {} ms; the test took {:?}",
+        back.iter().max().unwrap() - signalled,
+        start.elapsed()
+    );
     assert!(buckets.values().all(|clients| *clients <= CLIENTS / 3), "{buckets:?}");
-    // Timers of two programs: one rounds to a millisecond.
-    assert!(back.iter().all(|time| time - told >= EARLIEST - 10), "{buckets:?}");
+    // The timers of two programs: one rounds to a millisecond.
+    assert!(back.iter().all(|time| time - signalled >= EARLIEST - 10), "{buckets:?}");
     assert_eq!(watchers(&hub), CLIENTS);
 }
 
@@ -106,7 +110,7 @@ fn the_parser_of_prometheus_accepts_the_statistics_of_hub() {
     while !watcher.next_frame().unwrap().starts_with("data: x\n") {}
 
     let output = spawn(python("statistics.py").arg(format!("{}/stats", hub.url))).wait_with_output().unwrap();
-    assert!(output.status.success(), "see what it says above; tests/run installs what it needs");
+    assert!(output.status.success(), "see its output above; tests/run installs what it needs");
     let samples: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     let value = |name: &str, of_type: &str| {
         let found: Vec<&Value> = samples.iter().filter(|sample| sample["name"] == name).collect();
@@ -124,7 +128,7 @@ fn the_parser_of_prometheus_accepts_the_statistics_of_hub() {
     }
     assert_eq!(value("sse_refused_streams_total", "counter"), [0.0]);
     assert_eq!(value("sse_ended_streams_total", "counter"), [0.0; 8]);
-    // Nothing that a client can say is a label.
+    // No text of a client becomes a label.
     for sample in &samples {
         let labels: Vec<&String> = sample["labels"].as_object().unwrap().keys().collect();
         assert_eq!(labels, if sample["name"] == "sse_ended_streams_total" { vec!["cause"] } else { vec![] });

@@ -69,7 +69,7 @@ fn the_page_shows_live_figures_and_what_it_sends_and_the_browser_has_no_complain
     assert_eq!(tab.console(), Vec::<String>::new());
 }
 
-/// A text of others that becomes a script would run.
+/// A text of another user that became a script would run.
 #[test]
 fn the_page_shows_the_data_of_others_as_text() {
     let hub = start(&[]);
@@ -113,17 +113,17 @@ fn the_page_gets_its_figures_again_after_a_restart() {
     tab.shows(&figure("streams"), &["2"]);
 }
 
-/// A browser has six connections to a server for all its tabs. A hidden one must not hold one for its figures.
+/// A browser has six connections to a server for all its tabs. A hidden one must not occupy one for its figures.
 #[test]
 fn hidden_tabs_hold_no_stream_for_their_figures() {
     let hub = start(&["--max-streams", "1"]);
     let browser = Browser::new();
     let first = browser.opens(&hub.url);
     is_live(&first);
-    // A headless browser shows every tab, so this one is told that it is hidden.
+    // A headless browser shows every tab, so the test marks this one as hidden.
     first.does("Object.defineProperty(document, 'hidden', { value: true, configurable: true })");
     first.does("document.dispatchEvent(new Event('visibilitychange'))");
-    eventually("the one place is free", || {
+    eventually("the only place is free", || {
         let mut stream = Events::get(&format!("{}/c", hub.url));
         stream.next_frame().is_some_and(|frame| frame == ":\n")
     });

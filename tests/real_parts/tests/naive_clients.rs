@@ -1,5 +1,4 @@
-//! Clients that take every blank line for a message, or a text without a charset for Latin-1, receive the events and
-//! nothing else.
+//! Clients that take every blank line for a message, or a text without a charset for Latin-1, receive only the events.
 
 use std::process::Command;
 use std::time::Duration;
@@ -23,16 +22,16 @@ const HEARTBEATS: usize = 2;
 const TEXTS: [&str; 4] =
     ["plain", "✅ Å х 🅰 at the start", "within … 日本, grüße, 🦀, and at the end ✅", "two\nlines ✅"];
 
-/// Sent while the client is away.
+/// Sent while the client is disconnected.
 const MISSED: [&str; 2] = ["missed ✅", "missed\ntoo"];
 
-/// Where the events' ids come from.
+/// The source of the events' IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ids {
     None,
-    /// The application, without a history: nothing but events carries an id.
+    /// The application, without a history: only events carry an ID.
     Application,
-    /// The history, which also sends an id without an event where a stream starts.
+    /// The history, which also sends an ID without an event where a stream starts.
     History,
 }
 
@@ -46,11 +45,12 @@ enum Front {
 struct Kind {
     /// Its script, without arguments.
     command: fn() -> Command,
-    /// The event that carries a text for it.
+    /// Returns the event that carries a text for it.
     event: fn(&str) -> Event,
     /// Chat clients post their request, which only tiny_http answers.
     fronts: &'static [Front],
-    /// Whether a message without data ends it, or is skipped; its script then has an argument to report such a message.
+    /// Whether it ends at a message without data, or skips it; its script then has an argument to report such a
+    /// message.
     hides_empty: bool,
     /// Where a connection may break if it is to resume without a loss or a duplicate; `None` if it does not reconnect.
     resumes: Option<Cut>,
@@ -73,7 +73,7 @@ fn fetch_event_source() -> Kind {
         command: || node(include_str!("../clients/fetch_event_source.mjs")),
         event: |text| Event::new(json!(text).to_string()),
         hides_empty: true,
-        // It resumes after an id whose event is not complete.
+        // It resumes after an ID whose event is incomplete.
         resumes: Some(Cut::After),
         ..Kind::default()
     }
@@ -167,8 +167,8 @@ struct Scene {
     ids: Ids,
     event: fn(&str) -> Event,
     published: usize,
-    /// The number of messages without data that may come: one per id without an event, which a history sends where a stream
-    /// starts.
+    /// The number of messages without data that may come: one per ID without an event, which a history sends where a
+    /// stream starts.
     may_be_empty: usize,
     publisher: Publisher,
     _server: Server,
@@ -213,7 +213,7 @@ impl Scene {
         });
     }
 
-    /// Waits until the client's stream has carried some heartbeats more.
+    /// Waits until the client's stream has carried some more heartbeats.
     #[track_caller]
     fn waits_for_heartbeats(&mut self) {
         let heartbeats = || self.relay.visits().iter().map(|visit| visit.heartbeats).sum::<usize>();
@@ -234,7 +234,8 @@ impl Scene {
         Expected { text: text.to_owned(), id }
     }
 
-    /// The next message with data is this one, and before it come no more messages without data than may be.
+    /// Checks that this is the next message with data, and that no more messages without data come before it than
+    /// allowed.
     #[track_caller]
     fn receives(&mut self, expected: &Expected) {
         let mut message = self.client.next(expected);
@@ -244,14 +245,14 @@ impl Scene {
             message = self.client.next(expected);
         }
         assert_eq!(message["data"], expected.text);
-        // Not every client hands out ids.
+        // Not every client reports IDs.
         if let Some(id) = message.get("id") {
             assert_eq!(*id, expected.id);
         }
         self.may_be_empty = 0;
     }
 
-    /// Events arrive, each after some heartbeats.
+    /// Checks that events arrive, each after some heartbeats.
     #[track_caller]
     fn receives_all(&mut self, texts: &[&str]) {
         for text in texts {
@@ -277,7 +278,7 @@ impl Scene {
         for text in MISSED {
             missed.push(self.publishes(text));
         }
-        eventually("the client comes back", || {
+        eventually("the client reconnects", || {
             self.client.runs();
             self.relay.visits().len() == 2
         });
@@ -310,7 +311,7 @@ fn receives_only_events(kind: &Kind) {
     }
 }
 
-/// With a history the ids without an event are messages without data for it, one per stream, and no heartbeat is.
+/// With a history the IDs without an event are messages without data for it, one per stream, and no heartbeat is.
 #[track_caller]
 fn receives_only_events_with_a_history(kind: &Kind) {
     for &front in kind.fronts {

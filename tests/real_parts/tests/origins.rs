@@ -1,4 +1,4 @@
-//! Real browsers, and a page of another origin: it neither reads from a server with an `OriginPolicy` nor publishes to it.
+//! Real browsers: a page of another origin neither reads from a server with an `OriginPolicy` nor publishes to it.
 
 use std::fs;
 use std::io;
@@ -16,8 +16,8 @@ use server_sent_events::{History, OriginPolicy, OriginPolicyBuilder, Publisher};
 use tempfile::TempDir;
 use tiny_http::{Header, Method, Request, Response};
 
-/// A page that tries to read from the server in its query and to publish to it in every way that a page has, and then says
-/// to its own server what came of it. A way without a result that it could see is `sent`.
+/// A page that tries to read from the server in its query and to publish to it in every way that a page has, and then
+/// reports the results to its own server. A way whose result the page cannot see is `sent`.
 const PAGE: &str = r#"<!doctype html><body><script>
 const target = 'http://' + location.search.slice(1), done = {};
 const form = (name, enctype) => new Promise(resolve => {
@@ -64,13 +64,14 @@ const listens = () => new Promise(resolve => {
 })();
 </script>"#;
 
-/// The names under which `PAGE` publishes, and that reach the server: a preflight that is refused keeps its request back.
+/// The names under which `PAGE` publishes, and that reach the server: the browser withholds a request whose preflight
+/// is refused.
 const WAYS: [&str; 7] = ["fetch", "no-cors", "no-referrer", "beacon", "form", "plain-form", "sandboxed"];
 
 /// A request with a method that changes something, and the status of its response.
 type Change = (String, Option<String>, u16);
 
-/// A server that publishes what is posted, if the policy allows it.
+/// A server that publishes posted bodies, if the policy allows it.
 struct Site {
     address: String,
     publisher: Publisher,
@@ -156,7 +157,7 @@ fn pages() -> (Running, Receiver<Value>) {
     (pages, reports)
 }
 
-/// No requests but ours.
+/// Only requests of the tests.
 const PREFERENCES: &str = r#"
 user_pref("app.normandy.enabled", false);
 user_pref("browser.aboutwelcome.enabled", false);
@@ -167,7 +168,7 @@ user_pref("network.connectivity-service.enabled", false);
 user_pref("toolkit.telemetry.enabled", false);
 "#;
 
-/// Firefox without a window, with a profile of its own; ended with all its processes when it is dropped.
+/// A headless Firefox with its own profile; all its processes are killed when it is dropped.
 struct Firefox {
     process: Child,
     _profile: TempDir,
@@ -194,7 +195,7 @@ impl Drop for Firefox {
     }
 }
 
-/// Opens the page in a browser. Returns the statuses of what it posted, and the data of all events that it published.
+/// Opens the page in a browser. Returns the statuses of its posts, and the data of all events that it published.
 #[track_caller]
 fn tries<B>(
     settings: fn(OriginPolicyBuilder, String) -> OriginPolicyBuilder,
@@ -222,7 +223,7 @@ fn tries<B>(
     ] {
         assert_eq!(report[way], expected, "{way}: {report}");
     }
-    // All of them came here, or a refusal would be the browser's merit.
+    // All of them arrived here; otherwise the browser would have refused them, not the server.
     let changes = site.changes(WAYS.len());
     assert!(site.changes.try_recv().is_err());
     for (method, page, _) in &changes {
@@ -296,7 +297,7 @@ fn a_page_of_the_server_itself_publishes_by_fetch_and_by_form() {
     assert!(seen.any(|event| event.starts_with("data: data=form\n")));
 }
 
-/// By DNS rebinding, a page has the server's address under a name of its own: the browser takes them for one origin.
+/// By DNS rebinding, a page has the server's address under a name of its own: the browser treats them as one origin.
 #[test]
 fn a_page_whose_name_leads_to_the_server_neither_reads_nor_publishes() {
     let site = Site::with(OriginPolicy::builder());

@@ -1,4 +1,4 @@
-//! Posts of clients that other people wrote, to an EventServer: answered at once, and published once.
+//! Posts by clients of other projects to an EventServer: answered at once, and published once.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -46,10 +46,10 @@ impl Server {
     fn takes(mut self, command: &mut Command, posts: &[&str], connections: usize) {
         let start = Instant::now();
         let output = spawn(command).wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         println!("{:?}: {:?}", command.get_program(), start.elapsed());
-        assert!(output.status.success(), "{command:?}: {said}");
-        assert_eq!(said.lines().collect::<Vec<_>>(), vec!["{\"status\": 204}"; posts.len()], "{command:?}");
+        assert!(output.status.success(), "{command:?}: {printed}");
+        assert_eq!(printed.lines().collect::<Vec<_>>(), vec!["{\"status\": 204}"; posts.len()], "{command:?}");
         for post in posts {
             gets_data(&mut self.events, post);
         }
@@ -94,7 +94,7 @@ fn curl_with_chunks_and_with_http_1_0() {
     server.takes(&mut command, &["hello"], 1);
 }
 
-/// curl waits for a second with more than 1 MiB unless it is asked for the body.
+/// curl waits for a second with more than 1 MiB unless the server asks for the body.
 #[test]
 fn curl_that_waits_to_be_asked_for_its_body() {
     let server = Server::start();

@@ -15,7 +15,7 @@ fn sites() -> impl Iterator<Item = Site> {
     all.map(|(proxy, program)| Site::with(proxy, program, ""))
 }
 
-/// For what only nginx keeps from the program.
+/// For the tests of what only nginx keeps from the program.
 fn behind_nginx() -> impl Iterator<Item = Site> {
     PROGRAMS.into_iter().map(|program| Site::with(Proxy::Nginx, program, ""))
 }
@@ -28,7 +28,7 @@ fn are_at_once(what: &str, mut times: Vec<Duration>) {
     assert!(median < Duration::from_millis(100), "{what}: the median is {median:?}");
 }
 
-/// The times include curl's start, and for HTTP/2 a handshake.
+/// The times include curl's start, and a handshake with HTTP/2.
 #[track_caller]
 fn everything_comes_at_once(site: &Site, way: Way, arguments: &[&str], encoding: Option<&str>) {
     let starts = (0..5).map(|_| {
@@ -91,7 +91,7 @@ fn fifty_streams_run_over_one_http_2_connection() {
         curl.args((1..50).map(|n| site.url(Way::Http2, &format!("/all,{n}"))));
         curl.args(["--parallel", "--parallel-max", "50", "--write-out", "\nconnections: %{num_connects}\n\n"]);
         let mut streams = Stream::run(&mut curl);
-        eventually("fifty watch", || site.post(Way::Http2, "/all", "again") == 50);
+        eventually("fifty are subscribed", || site.post(Way::Http2, "/all", "again") == 50);
         assert_eq!(site.post(Way::Http2, "/all", "to all"), 50);
         let mut got = 0;
         while got < 50 {
@@ -136,12 +136,12 @@ fn the_program_drops_the_stream_of_a_client_that_leaves() {
             let (stream, ..) = Stream::open(&site, way, &path, &[]);
             assert_eq!(site.post(way, &path, "x"), 1);
             drop(stream);
-            eventually(&format!("{site:?}: nobody watches"), || site.post(way, &path, "x") == 0);
+            eventually(&format!("{site:?}: no stream is left"), || site.post(way, &path, "x") == 0);
         }
     }
 }
 
-/// What a browser's `EventSource` says of itself, and nothing else does.
+/// The header that a browser's `EventSource` sends, and no other client does.
 const EVENT_SOURCE: [&str; 2] = ["--header", "Accept: text/event-stream"];
 
 #[test]
@@ -156,13 +156,13 @@ fn when_the_program_dies_streams_end_and_an_event_source_can_reconnect() {
             // HAProxy over HTTP/2 and Caddy end it as if it were whole. An `EventSource` reconnects in either case.
             assert!(
                 !is_whole || !matches!(site.kind, Proxy::Nginx),
-                "{site:?}, {way:?}: took a cut stream for a whole one"
+                "{site:?}, {way:?}: took an aborted stream for a whole one"
             );
         }
         // HAProxy closes every connection, the others only those of an `EventSource`.
         let other = if matches!(site.kind, Proxy::HaProxy) { 0 } else { 502 };
         for way in WAYS {
-            assert_eq!(site.status(way, "/c", &EVENT_SOURCE), 0, "{site:?}: a status would be the end");
+            assert_eq!(site.status(way, "/c", &EVENT_SOURCE), 0, "{site:?}: after a status it would not reconnect");
             assert_eq!(site.status(way, "/c", &[]), other, "{site:?}");
             assert_eq!(site.status(way, "/c", &["--data-binary", "x"]), other, "{site:?}");
         }
@@ -184,12 +184,13 @@ fn the_program_sees_the_host_and_the_address_of_the_client() {
         let site = Site::with_arguments(proxy, &arguments);
         let from = |address| ["--interface", address, "--header", "X-Forwarded-For: 192.0.2.1"];
         let (_stream, ..) = Stream::open(&site, Way::Http2, "/c", &from("127.0.0.2"));
-        // The proxy appends the address that the connection comes from, so the one before it counts for nothing.
+        // The proxy appends the address that the connection comes from, so the one before it is ignored.
         let mut second = Stream::run(site.curl(Way::Http2, "/c").args(from("127.0.0.2")));
         let (_, busy) = second.next_frame().unwrap();
         assert!(busy.starts_with(": busy\n"), "{site:?}: {busy}");
         let (_other, ..) = Stream::open(&site, Way::Http2, "/c", &from("127.0.0.3"));
-        // A hub on the loopback refuses foreign hosts, so it sees the one that the client names. Caddy knows its own.
+        // A hub on the loopback refuses foreign hosts, so it sees the one that the client names. Caddy has a host of
+        // its own.
         if matches!(proxy, Proxy::Caddy) {
             continue;
         }

@@ -1,5 +1,4 @@
-//! Requests that two parsers could read differently, through nginx and HAProxy to an EventServer: its handler gets none
-//! that the proxy has not seen as one, and none twice.
+//! Ambiguous requests through nginx and HAProxy: EventServer's handler gets only what the proxy has seen, and once.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,7 +14,7 @@ use real_parts::common::server::{reads_response, send};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use tempfile::TempDir;
 
-/// Each request is marked with a number of its own, and says what the proxy takes it for. Connections to the server are
+/// Each request is marked with a number of its own and with what the proxy takes it for. Connections to the server are
 /// reused as much as possible: a request that is left in one meets the next client's.
 const NGINX: &str = "\
 events { worker_connections 768; }
@@ -100,7 +99,7 @@ impl Setup {
         });
         let server = server.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        // The port is free when it is taken; somebody else may be faster than the proxy.
+        // The port is free when it is chosen; another process can still take it before the proxy does.
         for _ in 0..5 {
             let address = free_address();
             let config = config.replace("SERVER", &server.local_addr().to_string());
@@ -114,7 +113,7 @@ impl Setup {
                     .args(["-g", "daemon off; master_process off;"]),
                 _ => command.args(["-db", "-f"]).arg(folder.path().join("proxy.conf")),
             };
-            // Where Debian has them, and an ordinary user's PATH ends too early.
+            // Debian has them here, which is missing in an ordinary user's PATH.
             command.env("PATH", format!("{}:/usr/local/sbin:/usr/sbin", std::env::var("PATH").unwrap()));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut proxy = command.spawn().unwrap_or_else(|error| match error.kind() {
@@ -143,7 +142,7 @@ impl Setup {
                 self.victim(&format!("/victim/{n}"));
             }
             for client in &mut clients {
-                // Whatever it is; the proxy ends what it does not understand, or waits for.
+                // Any response: the proxy ends a connection that it does not understand, or waits for.
                 client.reads_all_there_is();
             }
         }
@@ -152,7 +151,7 @@ impl Setup {
         }
     }
 
-    /// A client that means well gets the response to its own request.
+    /// Checks that a well-behaved client gets the response to its own request.
     #[track_caller]
     fn victim(&self, path: &str) {
         let mut client =
@@ -175,7 +174,7 @@ impl Setup {
             assert!(seen.insert(number.to_owned()), "twice: {request:?}");
         }
         let attacks = requests.iter().filter(|request| !request.path().starts_with("/victim")).count();
-        println!("{} requests, of which {attacks} were attacks' that the proxy understood", requests.len());
+        println!("{} requests, of which {attacks} came from attacks that the proxy accepted", requests.len());
     }
 }
 
@@ -189,12 +188,12 @@ impl Drop for Setup {
 /// A request that must not be handled unless the proxy sees it as one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\nX-Ignore: x\r\n\r\n";
 
-/// A post with these header lines, and this body.
+/// Returns a post with these header lines, and this body.
 fn post(lines: &str, body: &str) -> Vec<u8> {
     format!("POST /attack HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{body}").into_bytes()
 }
 
-/// Requests that are, or were, read differently by some pair of servers.
+/// Requests that some pair of servers reads, or used to read, differently.
 fn attacks() -> Vec<Vec<u8>> {
     let length = SMUGGLED.len();
     let last_first = format!("0\r\n\r\n{SMUGGLED}");
@@ -292,7 +291,7 @@ fn attacks() -> Vec<Vec<u8>> {
     ] {
         attacks.push(post("Transfer-Encoding: chunked", &body));
     }
-    // What is in front, and in the request line.
+    // Leading bytes, and the request line.
     for first in [
         "GET http://example.org/attack HTTP/1.1\r\nHost: localhost",
         "GET http://localhost/attack HTTP/1.1\r\nHost: example.org",
@@ -329,7 +328,7 @@ fn smuggles_nothing(program: &str, config: &str) {
     println!("{program}: {} attacks", attacks.len());
     setup.attack(&attacks);
     setup.got_only_what_the_proxy_has_seen();
-    // The server is well.
+    // The server still answers.
     let own = send(setup.server.local_addr(), "GET /own HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(reads_response(&mut { own }, false).body, "/own");
 }
@@ -354,7 +353,7 @@ fn through_haproxy_that_accepts_what_is_invalid_nothing_is_smuggled() {
     smuggles_nothing("haproxy", HAPROXY);
 }
 
-/// The test would see it: a server that reads bodies in another way than its proxy.
+/// The test would detect a server that reads bodies in another way than its proxy.
 #[test]
 fn a_request_without_the_proxys_mark_is_noticed() {
     let setup = Setup::start("haproxy", HAPROXY);

@@ -1,5 +1,5 @@
-//! Connections whose first response cannot be written keep nobody else from a response. Those that count what is left
-//! behind are in `tests/alone/tiny_http_blocked.rs`.
+//! Connections whose first response cannot be written keep no other client from a response. The tests that count what
+//! is left behind are in `tests/alone/tiny_http_blocked.rs`.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn many_blocked_first_writes_leave_threads_for_a_new_stream() {
 fn a_new_stream_is_refused_while_half_of_the_threads_are_blocked_in_first_writes() {
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
         let attacked = Attacked::by(request, small());
-        // It may come while the first writes are not known to be blocked, and so has to wait for that.
+        // It may arrive before the first writes are known to be blocked, so it has to wait for that.
         let mut early = attacked.server.send(GET);
         early.reads_until("busy\nretry: ");
         eventually("all others are refused", || attacked.is_full(request));
@@ -44,7 +44,7 @@ fn a_refused_client_reads_the_refusal_once_its_body_has_been_read() {
     client.send(&[b'x'; 2000]);
     client.reads_until("busy\nretry: ");
     client.reads_until(LAST_CHUNK);
-    // And its next request is answered too.
+    // Its next request is answered too.
     client.send(GET);
     client.reads_until("busy\nretry: ");
 }
@@ -96,7 +96,7 @@ fn a_tiny_http_stream_that_waits_to_begin_can_be_disconnected() {
             assert!(handle.disconnect());
         }
     });
-    // The only one that may be.
+    // The only one that is allowed.
     let _blocked = server.send(BODY_MISSING);
     let mut client = server.send("GET /disconnected HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.reads_head().status(), "HTTP/1.1 200 OK");
@@ -121,7 +121,7 @@ fn event_server_streams_of_the_publisher_do_not_notice() {
     use crate::common::blocked::MANY;
     use crate::common::server::{opened, streams};
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
-        // Fewer than clients that come and go.
+        // Fewer than the clients that come and go.
         let attacked = Attacked::by(request, small().max_subscribers(2 * MANY + 10));
         let event_server = streams(&attacked.publisher);
         eventually("all others are refused", || attacked.is_full(request));

@@ -1,6 +1,7 @@
-//! What is particular to the tiny_http adapter: connections that go on, and streams that hold up nobody.
+//! What is specific to the tiny_http adapter: connections that outlive their streams, and streams that delay no other
+//! client.
 
-// Its sockets are blocked as on Linux.
+// Blocked sockets behave as on Linux.
 #[cfg(target_os = "linux")]
 mod blocked;
 mod serving;
@@ -13,12 +14,12 @@ use crate::common::http::{Client, FIRST_CHUNK, GET, HELLO_CHUNK, LAST_CHUNK, Run
 use crate::common::{PATIENCE, Watchdog, eventually};
 use server_sent_events::{Event, Publisher};
 
-/// A publisher whose subscribers are asked after 20 ms whether they are still there.
+/// Returns a publisher that sends heartbeats after 20 ms, and so detects lost connections.
 fn impatient() -> Publisher {
     Publisher::builder().heartbeat(Duration::from_millis(20)).build().unwrap()
 }
 
-/// A connection that has read head and first comment.
+/// Opens a stream and reads the response headers and the first comment.
 fn opened(server: &Running) -> Client {
     let mut client = server.send(GET);
     client.reads_head();
@@ -102,7 +103,7 @@ fn requests_behind_a_running_stream_hold_up_no_other_stream() {
         publisher.publish("hello");
         healthy.reads(HELLO_CHUNK);
     }
-    // When the first stream ends the next one begins, and so on.
+    // When the first stream ends, the next one begins, and so on.
     publisher.close();
     for _ in 0..20 {
         client.reads_until("data: hello\n\n");
@@ -189,7 +190,7 @@ fn streams_opened_at_once_all_get_their_first_comment() {
             client.reads_head();
             client.reads(FIRST_CHUNK);
         }
-        // Not how fast, but that none starves: one that does gets its first byte when another one leaves.
+        // Checks no speed, only that no stream starves: a starved one gets its first byte when another one ends.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(publisher.publish("hello").subscribers(), 300, "round {round}");
         for client in &mut clients {
@@ -202,7 +203,7 @@ fn streams_opened_at_once_all_get_their_first_comment() {
     }
 }
 
-/// The first `curl -N` shows an event: the stream is there before the event is published.
+/// The first `curl -N` shows an event: the subscriber is registered before the event is published.
 #[test]
 fn the_program_of_the_readme_shows_an_event_to_its_first_client() {
     let publisher = Publisher::new();

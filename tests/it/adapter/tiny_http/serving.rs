@@ -35,7 +35,7 @@ fn the_server_is_a_tiny_http_server() {
     assert_eq!(server.incoming_requests().count(), 0);
 }
 
-/// A server that serves on this many threads, and whose end is awaited.
+/// Runs a server on this many threads. Returns a handle whose drop waits for its end.
 fn serve(threads: usize, handler: impl Fn(Request) -> io::Result<()> + Sync, client: impl FnOnce(&Server)) {
     let server = Server::bind("127.0.0.1:0").unwrap();
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! `Block`: the publisher waits for room, each subscriber for as long as its timeout says.
+//! `Block`: the publisher waits for room, for each subscriber at most as long as its timeout.
 
 mod order;
 mod release;
@@ -14,7 +14,7 @@ use server_sent_events::{EndCause, History};
 /// A thread that publishes.
 struct Publishing {
     thread: JoinHandle<usize>,
-    /// What Linux tells of it.
+    /// The thread's state as Linux reports it.
     task: String,
 }
 
@@ -31,7 +31,8 @@ fn publishing<const N: usize>(publisher: &Publisher, channels: [&'static str; N]
 }
 
 impl Publishing {
-    /// It sleeps, and goes on doing so: what it waits for is not a lock that is held for a few steps.
+    /// Checks that the thread sleeps, and keeps sleeping: it does not just wait for a lock that is held for a few
+    /// steps.
     #[track_caller]
     fn waits(&self) {
         let (mut before, mut since) = (None, Instant::now());
@@ -48,7 +49,7 @@ impl Publishing {
         });
     }
 
-    /// It need not wait any more; returns for how many it was queued.
+    /// Waits until the publish returns. Returns for how many subscribers the event was queued.
     #[track_caller]
     fn goes_on(self) -> usize {
         eventually("the publisher goes on", || self.thread.is_finished());
@@ -153,7 +154,7 @@ fn an_id_of_the_application_counts_for_the_room_that_publish_waits_for() {
     assert_eq!(publisher.stats().ended.queue_full, 0);
 }
 
-/// The id that a history gives counts too.
+/// An ID that the history assigns counts too.
 #[test]
 fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
     let overflow = Overflow::Block(Duration::from_secs(5));
@@ -165,7 +166,7 @@ fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
         thread::scope(|threads| {
             let second = threads.spawn(|| publisher.publish("x".repeat(size)).subscribers());
             let start = Instant::now();
-            // Until it is published or, most likely, waits.
+            // Until it has published or, most likely, waits.
             while !second.is_finished() && start.elapsed() < Duration::from_millis(3) {
                 thread::yield_now();
             }

@@ -1,4 +1,4 @@
-//! Publishers that wait: in which order they pass, and whom they do not hold up.
+//! Publishers that wait: in which order they pass, and which publishers they must not delay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn a_full_subscriber_stops_only_its_own_publishers() {
-    let _watchdog = Watchdog::new("what is not concerned", PATIENCE);
+    let _watchdog = Watchdog::new("publishers that need not wait", PATIENCE);
     let publisher = Publisher::new();
     let mut stalled = slow(&publisher, "slow", 1, LONG);
     publisher.publish_to("slow", "0");
@@ -94,7 +94,7 @@ fn a_publisher_that_waits_for_one_subscriber_does_not_hold_up_another_with_room(
     let after = publishing(&publisher, ["b"], "b1");
     after.waits();
     gets_data(&mut a, "a0");
-    // Now it waits for the other one, and has waited longer than who is there.
+    // Now it waits for the other subscriber, longer than the publisher that waits there.
     both.waits();
     gets_nothing(&mut a);
     assert_eq!(publisher.publish_to("a", "a1").subscribers(), 1);
@@ -137,7 +137,7 @@ fn a_publisher_that_waits_for_two_gives_up_its_place_where_room_comes_while_it_l
         publisher.publish_to(["a", "b"], "0");
         let both = publishing(&publisher, ["a", "b"], "1");
         gets_data(&mut a, "0");
-        // There is room, and who waits for b must not stand in the way.
+        // There is room, and the publisher that waits for b must not stand in the way.
         let other = publishing(&publisher, ["a"], "2");
         assert_eq!(other.goes_on(), 1);
         gets_just(&mut a, ["2"]);
@@ -146,7 +146,7 @@ fn a_publisher_that_waits_for_two_gives_up_its_place_where_room_comes_while_it_l
     }
 }
 
-/// A publisher to two busy subscribers finds one of them full again and again: that is no reason to end either.
+/// A publisher to two busy subscribers finds one of them full again and again: that is no reason to disconnect either.
 #[test]
 fn a_subscriber_that_reads_is_not_ended_because_other_publishers_are_quicker() {
     let patience = Duration::from_millis(50);
@@ -158,7 +158,7 @@ fn a_subscriber_that_reads_is_not_ended_because_other_publishers_are_quicker() {
             let mut subscription = publisher.subscribe_to(name).unwrap();
             threads.spawn(move || {
                 while subscription.recv().is_some() {
-                    // The pace is the scenario: slower than who publishes, and never as long as the deadline.
+                    // The pace is the scenario: slower than the publisher, and never as long as the timeout.
                     thread::sleep(Duration::from_micros(500));
                 }
                 assert_eq!(subscription.end_cause(), Some(EndCause::Closed), "{name}");
@@ -178,7 +178,7 @@ fn a_subscriber_that_reads_is_not_ended_because_other_publishers_are_quicker() {
     });
 }
 
-/// The most that ever waits for one of two slow readers of 4 frames each while 8 threads publish to these channels.
+/// Returns the maximum queue of two slow subscribers of 4 frames each while 8 threads publish to these channels.
 fn most_that_waits_while_8_publish_to(channels: &[&str]) -> usize {
     let patience = Duration::from_millis(2);
     let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
@@ -188,7 +188,7 @@ fn most_that_waits_while_8_publish_to(channels: &[&str]) -> usize {
             let mut subscription = publisher.subscribe_to(name).unwrap();
             threads.spawn(move || {
                 while subscription.recv().is_some() {
-                    // The pace is the scenario: slower than 8 threads publish, and faster than the deadline.
+                    // The pace is the scenario: slower than 8 threads publish, and faster than the timeout.
                     thread::sleep(Duration::from_millis(1));
                 }
             });

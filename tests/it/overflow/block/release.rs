@@ -6,7 +6,7 @@ use std::thread;
 
 use super::*;
 
-/// Whoever leaves in this way frees two publishers that wait for it; for how many others the event is queued.
+/// Checks that a subscriber that leaves this way frees two waiting publishers. Returns how many others get each event.
 #[track_caller]
 fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -> usize {
     let publisher = Publisher::new();
@@ -25,7 +25,7 @@ fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -
 
 #[test]
 fn a_subscriber_that_leaves_frees_its_waiting_publishers_at_once() {
-    let _watchdog = Watchdog::new("who waits for nobody", PATIENCE * 3);
+    let _watchdog = Watchdog::new("a publisher that waits for a subscriber that has left", PATIENCE * 3);
     let dropped = |_: &Publisher, _: Subscription| None;
     assert_eq!(frees(dropped), 0);
     let by = |leave: fn(&Publisher, &Subscription)| {
@@ -44,10 +44,10 @@ fn a_subscriber_that_leaves_frees_its_waiting_publishers_at_once() {
     assert_eq!(by(|_, subscription| assert_eq!(subscription.handle().leave("slow"), 1)), 0);
 }
 
-/// A writer that hangs until it is told what to answer.
-struct Hangs(Sender<()>, Receiver<io::Result<()>>);
+/// A writer that is blocked until the test sends it a result.
+struct Blocks(Sender<()>, Receiver<io::Result<()>>);
 
-impl Write for Hangs {
+impl Write for Blocks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.0.send(());
         self.1.recv().unwrap().map(|()| bytes.len())
@@ -58,12 +58,12 @@ impl Write for Hangs {
     }
 }
 
-/// A subscriber of room for one frame, whose writer hangs with another in its hands.
-fn hanging(publisher: &Publisher, overflow: Overflow) -> Sender<io::Result<()>> {
-    let ((hangs, hung), (answer, answers)) = (channel(), channel());
-    slow(publisher, "default channel", 1, overflow).write_in_background(Hangs(hangs, answers)).unwrap();
+/// Opens a subscriber with room for one frame, whose writer is blocked in the write of another.
+fn blocked_writer(publisher: &Publisher, overflow: Overflow) -> Sender<io::Result<()>> {
+    let ((blocks, blocked), (answer, answers)) = (channel(), channel());
+    slow(publisher, "default channel", 1, overflow).write_in_background(Blocks(blocks, answers)).unwrap();
     publisher.publish("0");
-    hung.recv_timeout(PATIENCE).unwrap();
+    blocked.recv_timeout(PATIENCE).unwrap();
     publisher.publish("1");
     answer
 }
@@ -71,7 +71,7 @@ fn hanging(publisher: &Publisher, overflow: Overflow) -> Sender<io::Result<()>> 
 #[test]
 fn publish_waits_for_a_background_stream_whose_writer_is_blocked() {
     let publisher = Publisher::new();
-    let answer = hanging(&publisher, LONG);
+    let answer = blocked_writer(&publisher, LONG);
     let third = publishing(&publisher, ["default channel"], "2");
     third.waits();
     assert_eq!(publisher.stats().events_delivered, 0);
@@ -86,7 +86,7 @@ fn publish_waits_for_a_background_stream_whose_writer_is_blocked() {
 #[test]
 fn a_write_that_fails_frees_its_waiting_publishers_and_is_no_delivery() {
     let publisher = Publisher::new();
-    let answer = hanging(&publisher, LONG);
+    let answer = blocked_writer(&publisher, LONG);
     let third = publishing(&publisher, ["default channel"], "2");
     third.waits();
     answer.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();

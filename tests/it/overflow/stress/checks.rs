@@ -1,11 +1,11 @@
-//! What one subscriber got against what was sent to it.
+//! Compares what one subscriber received with what was sent to it.
 
 use super::plan::{Plan, Reads};
 use super::publishers::{PUBLISHERS, Sent};
 use super::readers::Seen;
 use server_sent_events::{EndCause, Overflow};
 
-/// What one subscriber got, besides what was sent to it.
+/// What one subscriber received, next to what was sent to it.
 pub struct Subscriber<'a> {
     pub number: usize,
     pub plan: &'a Plan,
@@ -15,7 +15,7 @@ pub struct Subscriber<'a> {
 }
 
 impl Subscriber<'_> {
-    /// It was there to the end, and all that was queued for it is delivered.
+    /// Returns whether it stayed to the end, so that everything queued for it is delivered.
     pub fn stayed(&self) -> bool {
         self.cause == EndCause::Closed && !matches!(self.plan.led, Some((_, true)))
     }
@@ -27,7 +27,7 @@ impl Subscriber<'_> {
         })
     }
 
-    pub fn told(&self) -> u64 {
+    pub fn reported(&self) -> u64 {
         self.seen.iter().map(|seen| if let Seen::Gap(lost) = seen { *lost } else { 0 }).sum()
     }
 
@@ -35,15 +35,15 @@ impl Subscriber<'_> {
         sent.skips == Some(self.number % 2)
     }
 
-    /// Checks what can be said of this subscriber alone. Returns how many were dropped for it, if that is known.
+    /// Checks this subscriber alone. Returns how many events were dropped for it, if that is known.
     pub fn check(&self, log: &[Sent], one_by_one: bool, has_history: bool) -> Option<u64> {
         let sent: Vec<&Sent> = log.iter().filter(|sent| sent.to >> self.number & 1 == 1).collect();
         let delivered = self.events().count() as u64;
 
-        // The order of each publisher, and nothing twice.
+        // Each publisher's order is kept, and nothing comes twice.
         let mut next = [0; PUBLISHERS];
         for (thread, number, id) in self.events() {
-            assert!(next[thread] <= number, "thread {thread}: {number} comes late, or twice");
+            assert!(next[thread] <= number, "thread {thread}: {number} is out of order, or comes twice");
             next[thread] = number + 1;
             let Some(sent) = sent.iter().find(|sent| (sent.thread, sent.number) == (thread, number)) else {
                 panic!("{thread} {number} was not for it")
@@ -52,7 +52,7 @@ impl Subscriber<'_> {
             assert!(!self.skips(sent));
         }
 
-        // With a history the order of all is known, without one that of each publisher.
+        // With a history the order of all events is known, without one only that of each publisher.
         let wanted = |thread: Option<usize>| {
             let of_thread = sent.iter().filter(move |sent| thread.is_none_or(|thread| sent.thread == thread));
             of_thread.filter(|sent| !self.skips(sent)).map(|sent| (sent.thread, sent.number)).collect::<Vec<_>>()
@@ -63,11 +63,11 @@ impl Subscriber<'_> {
         };
         let orders = if has_history { vec![None] } else { (0..PUBLISHERS).map(Some).collect() };
         if !self.plan.may_lose() {
-            assert_eq!(self.told(), 0);
+            assert_eq!(self.reported(), 0);
             for order in orders {
                 let (wanted, got) = (wanted(order), got(order));
-                assert!(wanted.starts_with(&got), "there is a hole");
-                assert!(!self.stayed() || wanted == got, "it stayed, and misses something");
+                assert!(wanted.starts_with(&got), "an event is missing");
+                assert!(!self.stayed() || wanted == got, "it stayed, and misses an event");
             }
         } else if has_history && self.plan.overflow == Overflow::DropOldest {
             self.gaps_stand_where_something_is_lost(&sent);
@@ -84,32 +84,33 @@ impl Subscriber<'_> {
             (false, true) => sent.iter().map(|sent| sent.queued as u64).sum(),
             (false, false) => return None,
         };
-        let rest = queued.checked_sub(delivered + self.skipped + self.told()).expect("more came out than in");
+        let rest =
+            queued.checked_sub(delivered + self.skipped + self.reported()).expect("more events came out than in");
         match (self.cause, self.plan.overflow) {
             (EndCause::Closed, Overflow::LatestPerKey) => {
                 let keyed = sent.iter().filter(|sent| sent.key.is_some()).count() as u64;
                 assert!(rest <= keyed, "{rest} of {keyed} were replaced");
                 return Some(rest);
             }
-            (EndCause::Closed, _) => assert_eq!(rest, 0, "lost without a word"),
+            (EndCause::Closed, _) => assert_eq!(rest, 0, "events were lost without a gap"),
             (_, Overflow::LatestPerKey | Overflow::DropOldest) => return None,
             _ => {
-                // Besides the queue, what the reader had in its hands when the stream was cut: one item, or a batch.
+                // Apart from the queue, what the reader held when the stream was disconnected: one payload, or a batch.
                 let batch = if matches!(self.plan.reads, Reads::Iterator | Reads::Late) { 1 } else { 1_025 };
                 assert!(rest <= (self.plan.frames + batch) as u64, "{rest} of {} were left", self.plan.frames);
             }
         }
-        Some(self.told())
+        Some(self.reported())
     }
 
-    /// Between two events that it saw, just as many are missing as the gaps there tell.
+    /// Checks that between any two events it received, as many are missing as the gaps there report.
     fn gaps_stand_where_something_is_lost(&self, sent: &[&Sent]) {
         let mut rest = sent.iter();
-        let mut told = 0;
+        let mut reported = 0;
         for seen in &self.seen {
             let (thread, number) = match seen {
                 Seen::Gap(lost) => {
-                    told += lost;
+                    reported += lost;
                     assert!(*lost > 0);
                     continue;
                 }
@@ -117,18 +118,21 @@ impl Subscriber<'_> {
             };
             let missing: Vec<_> =
                 rest.by_ref().take_while(|sent| (sent.thread, sent.number) != (thread, number)).collect();
-            // Of those that skip it, some may be lost as well.
+            // Of the events that skip it, some may be lost as well.
             let (most, least) = (missing.len(), missing.iter().filter(|sent| !self.skips(sent)).count());
-            assert!((least as u64..=most as u64).contains(&told), "{told} told, {least} to {most} missing");
-            told = 0;
+            assert!((least as u64..=most as u64).contains(&reported), "{reported} reported, {least} to {most} missing");
+            reported = 0;
         }
         if self.stayed() {
             let (most, least) = (rest.clone().count(), rest.filter(|sent| !self.skips(sent)).count());
-            assert!(least as u64 <= told && told <= most as u64, "{told} told at the end, {least} to {most} missing");
+            assert!(
+                least as u64 <= reported && reported <= most as u64,
+                "{reported} reported at the end, {least} to {most} missing"
+            );
         }
     }
 
-    /// It has the newest of each key, and all without one; in order.
+    /// Checks that it has the newest event of each key and all events without one, in order.
     fn has_the_newest(&self, sent: &[&Sent]) {
         let place =
             |thread, number| sent.iter().position(|sent| (sent.thread, sent.number) == (thread, number)).unwrap();
@@ -139,7 +143,7 @@ impl Subscriber<'_> {
             if self.skips(missing) || places.binary_search(&at).is_ok() {
                 continue;
             }
-            // It was replaced by one that came later, and that is here, or is replaced in turn.
+            // It was replaced by a later event of its key, which is here or was replaced in turn.
             let newer = sent[at + 1..].iter().any(|newer| newer.key == missing.key);
             assert!(missing.key.is_some() && newer, "{missing:?} is missing");
         }

@@ -7,21 +7,21 @@ use crate::overflow::LONG;
 use fastrand::Rng;
 use server_sent_events::Overflow;
 
-/// So short that some are ended for it.
+/// So short that some subscribers reach it.
 const SHORT: Overflow = Overflow::Block(Duration::from_millis(2));
 
 /// How a subscriber is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reads {
     Iterator,
-    /// Only when all is published.
+    /// Only after everything was published.
     Late,
     Reader,
     WriteTo,
     HandOver,
-    /// So many frames, then it is dropped.
+    /// This many frames, then it is dropped.
     Quits(usize),
-    /// So many writes, then they fail.
+    /// This many writes, then they fail.
     WriteToFails(usize),
     HandOverFails(usize),
 }
@@ -32,9 +32,9 @@ pub struct Plan {
     pub frames: usize,
     pub bytes: usize,
     pub reads: Reads,
-    /// How long it rests after a frame, or a write, now and then.
+    /// How long it rests after a frame, or a write, from time to time.
     pub rests: Duration,
-    /// Somebody leads it: after so many events of one publisher it is closed, or disconnected.
+    /// Its handle closes or disconnects it after this many events of one publisher.
     pub led: Option<(usize, bool)>,
 }
 

@@ -14,18 +14,18 @@ pub const EVENTS: usize = 120;
 pub struct Sent {
     pub thread: usize,
     pub number: usize,
-    /// To whom, in bits.
+    /// The subscribers it was sent to, as bits.
     pub to: u32,
     pub key: Option<u32>,
-    /// It skips those whose number is odd, or even.
+    /// It skips subscribers with an odd number, or with an even one.
     pub skips: Option<usize>,
     pub queued: usize,
-    /// Where the history has it.
+    /// Its place in the history.
     pub id: Option<String>,
     pub sequence: u64,
 }
 
-/// Publishes, and tells what.
+/// Publishes, and returns what it has sent.
 pub fn publishes(
     publisher: &Publisher<usize>,
     thread: usize,

@@ -1,4 +1,4 @@
-//! The readers, and what they got.
+//! The readers, and what they received.
 
 use std::io::{self, BufRead, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use super::plan::{Plan, Reads};
 use fastrand::Rng;
 use server_sent_events::{BackgroundOptions, EndCause, Subscription};
 
-/// What a reader got.
+/// What a reader received.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     Event(usize, usize, Option<String>),
@@ -34,7 +34,7 @@ pub fn seen(stream: &str) -> Vec<Seen> {
         .collect()
 }
 
-/// Whether it rests now.
+/// Returns whether it rests now.
 fn rests(rng: &mut Rng, time: Duration) {
     match rng.u32(..8) {
         _ if time.is_zero() => {}
@@ -44,7 +44,7 @@ fn rests(rng: &mut Rng, time: Duration) {
     }
 }
 
-/// A writer that takes its time, takes some writes in two parts, and fails after so many, in the middle.
+/// A writer that is slow, splits some writes in two, and fails after this many, in the middle of one.
 struct Slow {
     rng: Rng,
     rests: Duration,
@@ -75,7 +75,7 @@ impl Write for Slow {
     }
 }
 
-/// Reads to the end; returns what is known to be delivered, and why it ended.
+/// Reads to the end. Returns what is known to be delivered, and why the stream ended.
 pub fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, published: &AtomicBool) -> (String, EndCause) {
     let (delivered, failed) = (Arc::default(), Arc::default());
     let (handed_over, end) = channel();
@@ -129,7 +129,7 @@ pub fn reads(mut subscription: Subscription, plan: &Plan, mut rng: Rng, publishe
             writer.writes = writes;
             subscription.write_in_background_with_options(writer, options).unwrap();
             let cause = end.recv().unwrap();
-            // It may fail when the stream is closed already; the cause stays then, but not all is written.
+            // It may fail when the stream is already closed; the cause stays then, but not everything is written.
             if failed.load(SeqCst) { EndCause::ConnectionLost(io::ErrorKind::BrokenPipe) } else { cause }
         }
     };

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 writeln!(std::io::stdout(), "{line}")?;
             }
             Ok(SSE::Comment(_) | SSE::Connected(_)) => {}
-            // It goes on by itself.
+            // It reconnects automatically.
             Err(error) => eprintln!("{error}"),
         }
     }

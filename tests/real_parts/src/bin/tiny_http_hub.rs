@@ -1,4 +1,4 @@
-//! The channels of hub on tiny_http, to stand behind a proxy: `tiny_http_hub ADDRESS`.
+//! The channels of hub on tiny_http, to run behind a proxy: `tiny_http_hub ADDRESS`.
 
 use server_sent_events::adapter::tiny_http::{Server, read_body};
 use server_sent_events::{History, Publisher};
