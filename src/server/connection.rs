@@ -112,8 +112,8 @@ pub(super) enum Action {
 }
 
 impl Connection {
-    /// The number of bytes that are read ahead of the current request. They do not count as a body's, and a slow handler
-    /// may have many connections waiting.
+    /// The number of bytes that are read ahead of the current request. They do not count as a body's, and many
+    /// connections may wait for a slow handler.
     const MAX_READ_AHEAD: usize = 4 * 1024;
 
     pub(super) fn new(peer_addr: SocketAddr) -> Self {
