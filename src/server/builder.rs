@@ -269,10 +269,12 @@ impl EventServerBuilder {
     /// # Errors
     ///
     /// Returns the operating system's error for the last address. Returns
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that is 0 and for a header name that is not a token.
-    /// Also returns it for an [invalid](crate::OriginPolicyError) origin or host, such as the origin `*`.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a setting that is 0, for a header name that is not a
+    /// token, and for a `max_body_memory` below `max_body`. Also returns it for an [invalid](crate::OriginPolicyError)
+    /// origin or host, such as the origin `*`.
     pub fn bind(self, address: impl ToSocketAddrs) -> io::Result<EventServer> {
         self.check()?;
+        let max_body_memory = self.body_memory()?;
         let listener = sockets::listen_on(address, self.sockets)?;
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
@@ -287,7 +289,7 @@ impl EventServerBuilder {
             keep_alive_timeout: self.keep_alive_timeout,
             max_requests_per_connection: self.max_requests_per_connection,
             max_body: self.max_body,
-            max_body_memory: self.max_body_memory.unwrap_or_else(|| default_body_memory(self.max_body)),
+            max_body_memory,
             trusted_proxies: self.trusted_proxies,
         };
         let poll = mio::Poll::new()?;
@@ -295,6 +297,16 @@ impl EventServerBuilder {
         let notifier = Arc::new(Notifier::new(messages, mio::Waker::new(poll.registry(), event_loop::NOTIFIER)?));
         let listener = mio::net::TcpListener::from_std(listener);
         Ok(EventServer { listener, local_addr, poll, config, notifier, inbox })
+    }
+
+    /// Returns the limit of all bodies, in which one of any size must have room.
+    fn body_memory(&self) -> io::Result<usize> {
+        let bytes = self.max_body_memory.unwrap_or_else(|| self.max_body.saturating_mul(8).max(16 * 1024 * 1024));
+        if bytes < self.max_body {
+            let text = "`max_body_memory` must be at least `max_body`";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(bytes)
     }
 
     /// Checks that no setting is zero.
@@ -309,10 +321,6 @@ impl EventServerBuilder {
         InvalidSetting::check("max_requests_per_connection", self.max_requests_per_connection == 0)?;
         InvalidSetting::check("max_body_memory", self.max_body_memory == Some(0))
     }
-}
-
-fn default_body_memory(max_body: usize) -> usize {
-    max_body.saturating_mul(8).max(16 * 1024 * 1024)
 }
 
 /// Returns a limit that leaves some descriptors for everything but streams.

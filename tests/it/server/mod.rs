@@ -49,6 +49,12 @@ fn settings_that_make_no_sense_are_refused() {
     refused(new().handler_threads(0));
     refused(new().write_timeout(Duration::ZERO));
     refused(new().header_read_timeout(Duration::ZERO));
+    refused(new().body_read_timeout(Duration::ZERO));
+    refused(new().keep_alive_timeout(Duration::ZERO));
+    refused(new().max_requests_per_connection(0));
+    refused(new().max_body_memory(0));
+    let error = refused(new().max_body(1_001).max_body_memory(1_000));
+    assert_eq!(error, "`max_body_memory` must be at least `max_body`");
     for origin in ["*", "null", "", "example.org", "https://", "https://a/", "https://a b", "https://a\r\nX: y"] {
         assert!(refused(new().allow_origin(origin)).starts_with("invalid origin "), "{origin}");
     }
