@@ -31,11 +31,11 @@ impl Page {
     }
 
     pub fn respond(&self) -> Result<Response, HandlerError> {
-        Ok(Response::bytes("text/html; charset=utf-8", Arc::clone(&self.html))?
+        Response::bytes("text/html; charset=utf-8", Arc::clone(&self.html))?
             .header("Cache-Control", "no-cache")?
             .header("Content-Security-Policy", &self.policy)?
             .header("Referrer-Policy", "no-referrer")?
-            .header("X-Content-Type-Options", "nosniff")?)
+            .header("X-Content-Type-Options", "nosniff")
     }
 }
 
