@@ -1,9 +1,7 @@
 //! Events for one subscriber alone.
 
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::common::{PATIENCE, ends, eventually, gets, gets_data, gets_nothing};
 use server_sent_events::{EndCause, Event, History, Overflow, Publisher, Subscription, SubscriptionHandle};
@@ -242,6 +240,9 @@ fn sent_events_are_written_in_the_background_too() {
 #[cfg(feature = "server")]
 #[test]
 fn a_worker_stops_soon_after_its_client_has_left() {
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
     use crate::common::{http::GET, server::send};
     use server_sent_events::server::EventServer;
 

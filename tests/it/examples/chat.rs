@@ -33,11 +33,6 @@ fn is_told(watcher: &mut Watcher, username: &str, message: &str) {
     assert_eq!(next_message(watcher), (username.to_owned(), message.to_owned()));
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn chat_gives_a_message_to_everybody_but_its_sender() {
     let chat = Chat(Example::start("chat"));
@@ -63,11 +58,6 @@ fn chat_gives_a_message_to_everybody_but_its_sender() {
     ada.gets("event: users\ndata: [\"Ada\"]\n\n");
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     let chat = Chat(Example::start("chat"));
@@ -101,11 +91,6 @@ fn chat_sends_a_tab_that_reconnects_each_missed_message_once() {
     is_told(&mut carol, "Ada", "newest");
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn chat_rejects_a_bad_request_with_the_reason() {
     let chat = Chat(Example::start("chat"));

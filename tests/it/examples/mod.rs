@@ -74,11 +74,6 @@ impl Watcher {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn visits_shows_each_visit_to_every_viewer() {
     for name in ["visits"].into_iter().chain(cfg!(feature = "server").then_some("visits_event_server")) {
@@ -101,11 +96,6 @@ fn shows_each_visit_to_every_viewer(visits: &Example) {
 
 /// A page that could turn a text of another user into HTML contains one of these. Seen in many chat demos: HTML in a
 /// name or a text runs.
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn no_page_turns_text_into_html() {
     for page in ["visits", "chat", "progress"].into_iter().chain(cfg!(feature = "server").then_some("hub")) {

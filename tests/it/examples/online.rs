@@ -104,11 +104,6 @@ impl Observer {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
     const EACH: usize = 50;
@@ -157,11 +152,6 @@ fn each_of_200_joins_once_and_leaves_once_however_they_leave() {
     observer.goes_home(chat);
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     let chat = chat();

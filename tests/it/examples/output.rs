@@ -19,11 +19,6 @@ use crate::common::{
 
 /// `println!` and similar macros panic if the output has no reader or the disk is full, and that ends the handler's
 /// thread.
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn examples_use_no_macro_that_panics_when_output_fails() {
     fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -46,11 +41,6 @@ fn examples_use_no_macro_that_panics_when_output_fails() {
 }
 
 #[cfg(target_os = "linux")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn examples_serve_whatever_becomes_of_their_output() {
     let on_event_server = cfg!(feature = "server").then_some(["hub", "visits_event_server"]).into_iter().flatten();

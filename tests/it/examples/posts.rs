@@ -55,11 +55,6 @@ fn a_post_of_a_foreign_page_is_refused_and_publishes_nothing() {
 }
 
 /// curl and Java's HttpClient send this if they may use HTTP/2. The body must not last as long as the connection.
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
     for (name, stream, path, body, seen) in POSTS.iter().copied() {
@@ -90,11 +85,6 @@ fn a_post_that_offers_an_upgrade_is_answered_at_once_and_published_once() {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
     if Command::new("curl").arg("--version").output().is_err() {
@@ -111,11 +101,6 @@ fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn half_a_body_is_not_published() {
     for (name, stream, path, body, seen) in POSTS.iter().copied() {

@@ -19,11 +19,6 @@ fn next_update(watcher: &mut Watcher) -> Update {
     (fields["job"].as_u64().unwrap(), name, state, fields["percent"].as_u64().unwrap(), step)
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     let progress = Example::start("progress");
@@ -65,11 +60,6 @@ fn progress_shows_a_late_viewer_the_state_of_all_jobs() {
     }
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn progress_queues_at_most_20_jobs() {
     let progress = Example::start("progress");
@@ -84,11 +74,6 @@ fn progress_queues_at_most_20_jobs() {
     assert_eq!(next_update(&mut waiting), (newest, name, "queued".into(), 0, "waiting for a free worker".into()));
 }
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn progress_rejects_a_bad_request_with_the_reason() {
     let progress = Example::start("progress");

@@ -5,11 +5,6 @@ use crate::common::eventually;
 use crate::common::example::Example;
 use crate::common::http::{Client, Events};
 
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn the_example_shows_each_visit_to_every_viewer() {
     let visits = Example::start("rouille");
@@ -28,11 +23,6 @@ fn the_example_shows_each_visit_to_every_viewer() {
 
 /// Counted in a process of its own: rouille's threads have no names.
 #[cfg(target_os = "linux")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
-#[cfg(feature = "server")]
 #[test]
 fn clients_that_leave_and_streams_that_close_give_back_their_threads() {
     let visits = Example::start("rouille");
