@@ -502,7 +502,8 @@ mod bench {
         let count = server.paced(rate, time)?;
         let expected = count * clients.clients.len() as u64;
         let mut ages = Vec::with_capacity(expected as usize);
-        let deadline = Instant::now() + time * 4;
+        // Thousands of threads may be far behind on a busy machine.
+        let deadline = Instant::now() + time * 20;
         while clients.frames() < frames + expected {
             if Instant::now() > deadline {
                 return Err(io::Error::other("the server is too slow for this machine"));
@@ -529,7 +530,7 @@ mod bench {
         let mut published = 0;
         loop {
             let over = start.elapsed() >= time;
-            before_this_time(start + time * 20)?;
+            before_this_time(start + time * 60)?;
             let read = clients.slowest() - already;
             if over && read == published {
                 break;
