@@ -175,3 +175,48 @@ fn a_page_that_sets_headers_passes_its_preflight() {
     assert!(relay.visits()[0].head.starts_with("OPTIONS "), "{:?}", relay.visits());
     assert_eq!(seen.recv().unwrap().last_event_id(), Some(&*"x".repeat(200)));
 }
+
+/// Posts with a token and cookies, and records the status that the page may see.
+const POSTS: &str = "window.seen = null; \
+    fetch(`http://${server}/`, { method: 'POST', body: 'hello', credentials: 'include', headers: { Authorization: 'Bearer x' } }) \
+        .then(response => { window.seen = String(response.status); }, () => { window.seen = 'blocked'; });";
+
+#[test]
+fn a_page_of_an_allowed_origin_publishes_with_its_token_and_cookies_and_no_other_page_does() {
+    let (browser, own, foreign, publisher) = (Browser::new(), pages(), pages(), publisher());
+    let mut subscription = publisher.subscribe().unwrap();
+    let settings = allows(&own).max_body(100).allow_header("Authorization").allow_credentials();
+    let (publishes, (sees, seen)) = (publisher.clone(), channel());
+    let sees = Mutex::new(sees);
+    let server = settings.bind(FREE).unwrap();
+    let server = server.spawn(move |request| {
+        let headers = ["Authorization", "Cookie"].map(|name| request.header(name).map(str::to_owned));
+        let _ = sees.lock().unwrap().send(headers);
+        publishes.publish(request.body_text()?);
+        Response::status(204)
+    });
+    let server = server.unwrap();
+
+    for (pages, status) in [(&foreign, "blocked"), (&own, "204"), (&foreign, "blocked")] {
+        let tab = browser.opens(&origin(pages));
+        tab.until("document.body !== null && location.protocol === 'http:'");
+        tab.does("document.cookie = 'user=ada'");
+        tab.does(&format!("const server = '{}'; {POSTS}", server.local_addr()));
+        tab.until("window.seen !== null");
+        assert_eq!(tab.is("window.seen"), status, "a page of {}", origin(pages));
+        // A request without a preflight is sent, and refused by the server.
+        tab.does(&format!(
+            "window.seen = null; fetch('http://{}/', {{ method: 'POST', body: 'sent blindly', mode: 'no-cors' }}) \
+             .then(() => {{ window.seen = 'sent'; }}, () => {{ window.seen = 'blocked'; }});",
+            server.local_addr()
+        ));
+        tab.until("window.seen !== null");
+    }
+    assert!(subscription.recv_timeout(Duration::from_secs(10)).unwrap().starts_with("id: "));
+    for data in ["hello", "sent blindly"] {
+        let frame = subscription.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(frame.starts_with(&format!("data: {data}\n")), "{frame}");
+    }
+    assert!(subscription.try_recv().is_err(), "a foreign page has published");
+    assert_eq!(seen.recv().unwrap(), [Some("Bearer x".to_owned()), Some("user=ada".to_owned())]);
+}
