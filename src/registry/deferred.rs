@@ -64,6 +64,9 @@ impl Deferred {
         for subscriber in self.aborted.drain(..) {
             subscriber.wake_parked();
         }
+        if self.left.is_empty() && self.payloads.is_empty() {
+            return;
+        }
         let is_outermost = UNFINISHED.try_with(|unfinished| match &mut *unfinished.borrow_mut() {
             Some(list) => {
                 list.push_back(std::mem::take(&mut self));

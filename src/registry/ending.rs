@@ -11,7 +11,7 @@ use crate::stats::EndCause;
 impl Registry {
     /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
     pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         let mut state = self.state.lock();
         let Some(member) = state.remove(id) else { return false };
         if at_once {
@@ -37,7 +37,7 @@ impl Registry {
     }
 
     fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         state.channels.clear();
         state.end_replays();
         state.blocking = 0;
@@ -77,7 +77,7 @@ impl Registry {
     /// subscriber.
     pub(crate) fn remove_dropped(&self, subscriber: &Subscriber) {
         let id = subscriber.id();
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         let mut state = self.state.lock();
         state.alive.remove(&id);
         if let Some(key) = subscriber.quota_key() {

@@ -44,7 +44,7 @@ impl Registry {
     /// Removes these subscribers from these channels. A subscriber that is in no channel afterwards ends after its
     /// queued events. Returns how many of them were in one of the channels.
     pub(crate) fn unsubscribe(&self, channels: &[&str], subscribers: &[SubscriberId]) -> (usize, Deferred) {
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         let channels: HashSet<&str> = channels.iter().copied().collect();
         let mut state = self.state.lock();
         let mut left = 0;
@@ -90,7 +90,7 @@ impl Registry {
 
     /// Removes the subscriber from these channels. Returns how many of them it was in.
     pub(crate) fn leave(&self, id: SubscriberId, channels: &[&str]) -> usize {
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         let channels: HashSet<&str> = channels.iter().copied().collect();
         let left = self.leave_channels(&mut self.state.lock(), &channels, id, &mut deferred);
         deferred.finish();
@@ -126,14 +126,14 @@ impl Registry {
 
     /// Ends a subscriber that was just removed, after its queued events.
     pub(super) fn close_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
-        self.end_member(&mut member, cause);
+        self.end_member(&mut member, cause, deferred);
         deferred.wake.extend(member.subscriber.close(cause));
         deferred.left.push(member);
     }
 
     /// Ends a subscriber that was just removed, at once.
     pub(super) fn abort_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
-        self.end_member(&mut member, cause);
+        self.end_member(&mut member, cause, deferred);
         let (mut payloads, wake) = member.subscriber.abort(cause);
         deferred.payloads.append(&mut payloads);
         deferred.wake.extend(wake);
@@ -142,7 +142,9 @@ impl Registry {
     }
 
     /// Counts the end of a subscriber that was just removed, under the same lock, so that each end counts once.
-    fn end_member(&self, member: &mut Membership, cause: EndCause) {
+    fn end_member(&self, member: &mut Membership, cause: EndCause, deferred: &mut Deferred) {
+        deferred.hooks.clone_from(&self.hooks);
+        deferred.warnings = Some(Arc::clone(&self.warnings));
         member.guard = self.hooks.as_ref().and_then(|hooks| hooks.guard());
         self.counters.count_ended(cause);
         // A publisher no longer waits for a subscriber that has left.

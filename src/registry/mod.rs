@@ -175,11 +175,6 @@ impl Registry {
         Self { state, limits, counters, last_id, committed, epoch, announces_ids, hooks, warnings, empty }
     }
 
-    fn deferred(&self) -> Deferred {
-        let (hooks, warnings) = (self.hooks.clone(), Some(Arc::clone(&self.warnings)));
-        Deferred { hooks, warnings, ..Deferred::default() }
-    }
-
     /// Returns an ID that no other subscriber has.
     pub(crate) fn next_subscriber_id(&self) -> SubscriberId {
         SubscriberId(self.last_id.fetch_add(1, Relaxed) + 1)
@@ -253,7 +248,7 @@ impl Registry {
         mut new_event: NewEvent,
         ticket: Option<Ticket>,
     ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
-        let mut deferred = self.deferred();
+        let mut deferred = Deferred::default();
         let mut state = self.state.lock();
         let admit = if state.blocking > 0 || ticket.is_some() {
             let is_kept = matches!(recipients, Recipients::Channels(_));
