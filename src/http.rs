@@ -72,8 +72,7 @@ impl ResponseHeaders {
     /// * The value is not ASCII, or has a control character. CR and LF would forge headers (CWE-113).
     /// * The header describes how the stream is framed or what it is, such as `Content-Length`.
     pub fn with(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(is_token) {
+        if !is_token(name.as_bytes()) {
             return Err(HeaderError::Name { name: name.into() });
         }
         Self::check(name, value)?;
@@ -106,6 +105,12 @@ impl ResponseHeaders {
         let custom = self.0.iter().map(|(name, value)| (&**name, &**value));
         [("Content-Type", "text/event-stream; charset=utf-8")].into_iter().chain(defaults).chain(custom)
     }
+}
+
+/// Returns whether this is a token, such as the name of a header (RFC 9110 5.6.2).
+pub(crate) fn is_token(name: &[u8]) -> bool {
+    let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(is_token_byte)
 }
 
 /// Returns the head of the response that carries an event stream. `date` is the value of its `Date` header.

@@ -6,6 +6,8 @@ mod syntax;
 use std::net::IpAddr;
 
 pub use builder::OriginPolicyBuilder;
+#[cfg(feature = "server")]
+pub(crate) use syntax::is_host_header;
 
 use crate::error::OriginRefused;
 

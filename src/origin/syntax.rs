@@ -113,7 +113,7 @@ pub(super) fn is_authority(authority: &str) -> bool {
 
 /// Returns whether this can be the value of a `Host` header: the bytes of a host and a port (RFC 3986 3.2.2), except the
 /// comma, with which some proxies merge two headers.
-pub(super) fn is_host_header(value: &str) -> bool {
+pub(crate) fn is_host_header(value: &str) -> bool {
     let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
     !value.is_empty() && value.bytes().all(is_host_byte)
 }

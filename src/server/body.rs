@@ -4,7 +4,9 @@
 // requests (RFC 9112 11.2). So a body is read in exactly one way, and anything that another parser could read
 // differently is rejected.
 
+use super::head;
 use super::rejection::Rejection;
+use crate::http;
 
 /// How a request announces its body (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +25,7 @@ impl Framing {
     ///
     /// Rejects headers that some parsers understand differently.
     pub(super) fn of(headers: &[(String, String)], is_http_1_0: bool) -> Result<Self, Rejection> {
-        let values = |name: &str| -> Vec<&str> {
-            let fields = headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
-            fields.map(|(_, value)| &**value).collect()
-        };
-        match (&*values("Transfer-Encoding"), &*values("Content-Length")) {
+        match (&*head::values(headers, "Transfer-Encoding"), &*head::values(headers, "Content-Length")) {
             ([], []) => Ok(Self::None),
             ([], [length]) => match length_of(length)? {
                 0 => Ok(Self::None),
@@ -229,9 +227,8 @@ fn is_text(line: &[u8]) -> bool {
 
 /// Returns whether the line is a header field.
 fn is_field(line: &[u8]) -> bool {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    let name = line.iter().take_while(|byte| is_token(byte)).count();
-    name > 0 && line.get(name) == Some(&b':')
+    let name = line.iter().position(|byte| *byte == b':');
+    name.is_some_and(|name| http::is_token(&line[..name]))
 }
 
 #[cfg(test)]

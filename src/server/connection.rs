@@ -4,7 +4,7 @@
 //  Reading      the next request's head                               Admitting
 //  Admitting    the server's decision whether it takes the request    ReadingBody, Handling, Responding
 //  ReadingBody  the rest of the request's body                        Handling, Responding
-//  Handling     the handler's response                                Streaming, Responding
+//  Handling     the handler's response, which its thread writes       Streaming, Responding, Reading
 //  Streaming    the end of the stream, which a writer thread writes   Lingering
 //  Responding   room in the socket for the rest of a response         Reading, Lingering
 //  Lingering    the client's end of the connection. The client's bytes are discarded: if the socket were closed with

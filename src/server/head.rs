@@ -9,6 +9,7 @@ use super::body::Framing;
 use super::rejection::Rejection;
 use super::request::Request;
 use crate::http::{self, LAST_EVENT_ID};
+use crate::origin;
 
 /// The result of parsing a client's bytes so far.
 #[derive(Debug)]
@@ -143,18 +144,16 @@ fn decoded_path(path: &str) -> Option<String> {
 }
 
 /// Returns the values of all headers of this name.
-fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+pub(super) fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     let fields = headers.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
     fields.map(|(_, value)| &**value).collect()
 }
 
 /// Returns the value of the `Host` header.
 fn host(headers: &[(String, String)], is_http_1_0: bool) -> Result<Option<&str>, Rejection> {
-    // The bytes of a host and a port (RFC 3986 3.2.2), except the comma, with which some proxies merge two headers.
-    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
     match &*values(headers, "Host") {
         [] if is_http_1_0 => Ok(None),
-        [host] if !host.is_empty() && host.bytes().all(is_host_byte) => Ok(Some(*host)),
+        [host] if origin::is_host_header(host) => Ok(Some(*host)),
         _ => Err(Rejection::bad("the request needs exactly one valid Host header")),
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Request;
+use crate::http;
 use crate::origin::{OriginPolicy, OriginPolicyBuilder};
 
 /// The settings that [`EventServerBuilder`](super::EventServerBuilder) collects for a [`Policy`].
@@ -24,7 +25,7 @@ impl PolicySettings {
     pub(super) fn build(self, address: SocketAddr, accepts_bodies: bool) -> io::Result<Policy> {
         let Self { origins, allow_credentials, headers } = self;
         let origins = origins.build(address)?;
-        if let Some(name) = headers.iter().find(|name| !is_token(name)) {
+        if let Some(name) = headers.iter().find(|name| !http::is_token(name.as_bytes())) {
             let text = format!("invalid header name {name:?}: expected letters, digits and !#$%&'*+-.^_`|~");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -123,12 +124,6 @@ impl Policy {
         let headers = format!("{}{cors}", self.allow());
         Verdict::Respond { status: 405, headers, text: format!("method not allowed: use one of {}", self.methods()) }
     }
-}
-
-/// Returns whether this is a valid header name (RFC 9110 5.6.2).
-fn is_token(name: &str) -> bool {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
 #[cfg(test)]
