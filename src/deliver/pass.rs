@@ -11,7 +11,7 @@ use super::Drained;
 use super::batch::{Batch, BatchedWrite};
 use super::pool::{BlockedWrite, Job, WorkerStatus, WriterPool};
 use super::stream::{PartialWrite, Stream, StreamState, Writer};
-use crate::queue::{NonBlockingWrite, drop_caught, race_window};
+use crate::queue::{NonBlockingWrite, call_caught, drop_caught, race_window};
 use crate::stats::EndCause;
 
 /// A stream's pass under way.
@@ -208,14 +208,12 @@ impl WriterPool {
             Writer::Parks(writer) => writer.finished(took_all),
         }
         drop_caught(source);
-        // Whoever else still holds the record is to drop nothing of the application's with it.
+        // Another holder of the record must drop nothing of the application's with it.
         let (payloads, _) = stream.subscriber.abort(cause);
         drop(payloads);
         stream.subscriber.stop_listening();
-        if let Some(on_end) = on_end
-            && let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_end(cause)))
-        {
-            drop_caught(payload);
+        if let Some(on_end) = on_end {
+            call_caught(|| on_end(cause));
         }
         if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
             self.wake_supervisor();

@@ -3,11 +3,10 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{Core, Handles, Publisher, of_this_type};
-use crate::queue::{Properties, drop_caught};
+use crate::queue::{Properties, call_caught};
 use crate::registry::Hooks;
 use crate::stats::EndCause;
 
@@ -68,10 +67,7 @@ impl<P: Send + Sync + 'static> HooksOf<P> {
         let Some(core) = handles else { return };
         let publisher = Publisher { core, properties: PhantomData };
         let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
-        let call = AssertUnwindSafe(|| hook(&publisher, of_this_type(properties.as_any()), &names));
-        if let Err(payload) = catch_unwind(call) {
-            drop_caught(payload);
-        }
+        call_caught(|| hook(&publisher, of_this_type(properties.as_any()), &names));
     }
 }
 

@@ -33,6 +33,13 @@ impl Drop for Properties {
     }
 }
 
+/// Calls application code, and catches a panic in it, which the panic hook has reported. So the current thread survives.
+pub(crate) fn call_caught(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        drop_caught(payload);
+    }
+}
+
 /// Drops a value of the application's, and catches a panic in its `Drop`, so that the current thread survives.
 pub(crate) fn drop_caught<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {

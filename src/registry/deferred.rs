@@ -3,12 +3,11 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::membership::Membership;
 use crate::log::RateLimitedLog;
-use crate::queue::{Payload, Properties, Subscriber, Wake, drop_caught};
+use crate::queue::{Payload, Properties, Subscriber, Wake, call_caught, drop_caught};
 use crate::stats::EndCause;
 
 /// The application's hooks. Called without any lock.
@@ -102,9 +101,7 @@ impl Deferred {
         for Membership { subscriber, channels, on_leave, guard, .. } in self.left {
             for closure in on_leave {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| closure(cause))) {
-                    drop_caught(payload);
-                }
+                call_caught(|| closure(cause));
             }
             if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left(&channels)) {
                 let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");

@@ -19,7 +19,7 @@ use super::rejection::Rejection;
 use super::response::Kind;
 use super::{Request, Response};
 use crate::deliver::{Output, Writer};
-use crate::queue::{NonBlockingWrite, drop_caught};
+use crate::queue::{NonBlockingWrite, call_caught, drop_caught};
 use crate::stats::EndCause;
 use crate::subscription::{Subscription, SubscriptionHandle};
 
@@ -311,25 +311,19 @@ fn start_stream(
 
 /// Drops a response whose connection is lost.
 fn discard(response: Response, lost: io::ErrorKind) {
-    let discarded = catch_unwind(AssertUnwindSafe(|| {
+    call_caught(|| {
         if let Kind::Stream(mut subscription) = response.kind {
             subscription.leave(EndCause::ConnectionLost(lost));
         }
-    }));
-    if let Err(payload) = discarded {
-        drop_caught(payload);
-    }
+    });
 }
 
 /// Runs the thread that ends streams.
 fn end_streams(ends: &Receiver<(SubscriptionHandle, StreamEnd)>) {
     for (stream, end) in ends {
-        let ended = catch_unwind(AssertUnwindSafe(|| match end {
+        call_caught(|| match end {
             StreamEnd::Close => drop(stream.close()),
             StreamEnd::Lost(error) => stream.connection_lost(error),
-        }));
-        if let Err(payload) = ended {
-            drop_caught(payload);
-        }
+        });
     }
 }

@@ -15,13 +15,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use parking_lot::Mutex;
 use tiny_http::Request;
 
-use crate::queue::drop_caught;
+use crate::queue::call_caught;
 
 /// The limit of refusal threads. Further refusals wait.
 const MAX_THREADS: usize = 1_000;
@@ -121,9 +120,7 @@ fn run() {
             return;
         };
         drop(refusals);
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| refusal.run())) {
-            drop_caught(payload);
-        }
+        call_caught(|| refusal.run());
     }
 }
 
