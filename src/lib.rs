@@ -151,6 +151,13 @@
 //! state makes it with [`snapshot_with`](SubscriptionBuilder::snapshot_with): each later event is applied once, also
 //! after a gap.
 //!
+//! # A restart loses nothing
+//!
+//! A history in a [`store`] survives the program. With SQLite (feature `sqlite`), clients that reconnect after a restart,
+//! a crash or an update resume exactly. Each event is stored before it is delivered, by a thread of the publisher:
+//! [`publish`](Publisher::publish) does not wait, and [`publish_confirmed`](Publisher::publish_confirmed) does.
+//! [`publish_through`](Publisher::publish_through) makes personal events that can be stored.
+//!
 //! # A stream for one client
 //!
 //! [`SubscriptionHandle::send`] sends an event to one subscriber alone. A stream that belongs to one request, such as
@@ -232,8 +239,9 @@
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
+//! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |
 //! | `json` | no | `Event::json` |
-//! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`] and [`HistoryStats`] |
+//! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; at most one per kind and second |
 //!
 //! Without features, only crossbeam-channel and parking_lot are compiled.
@@ -265,13 +273,15 @@ pub mod server;
 mod sockets;
 mod spread;
 mod stats;
+pub mod store;
 mod subscription;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 pub use error::BodyError;
 pub use error::{
-    EventError, EventField, HeaderError, InvalidSetting, OpenError, ParseOverflowError, RecvTimeoutError, TryRecvError,
+    BuildError, EventError, EventField, HeaderError, InvalidSetting, OpenError, ParseOverflowError, PublishError,
+    RecvTimeoutError, StoreError, TryRecvError, UnknownTransform,
 };
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub use error::{OriginPolicyError, OriginRefused};
@@ -285,12 +295,16 @@ pub use publish::{
     SubscriptionBuilder, WeakPublisher,
 };
 pub use queue::Overflow;
-pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats};
+pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats, StoreStats};
 pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHandle};
 
 /// The code of the documents, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/deployment.md")]
-#[doc = include_str!("../docs/resume.md")]
 struct Documents;
+
+/// The code of the documents that need SQLite.
+#[cfg(all(doctest, feature = "tiny_http", feature = "sqlite"))]
+#[doc = include_str!("../docs/resume.md")]
+struct DocumentsWithSqlite;

@@ -17,6 +17,8 @@ pub(crate) struct RateLimitedLog {
     no_thread: Kind,
     refused: Kind,
     unusable_field: Kind,
+    store_full: Kind,
+    unknown_transform: Kind,
     #[cfg(feature = "server")]
     no_accept: Kind,
     #[cfg(feature = "tiny_http")]
@@ -33,6 +35,8 @@ impl RateLimitedLog {
             no_thread: Kind::default(),
             refused: Kind::default(),
             unusable_field: Kind::default(),
+            store_full: Kind::default(),
+            unknown_transform: Kind::default(),
             #[cfg(feature = "server")]
             no_accept: Kind::default(),
             #[cfg(feature = "tiny_http")]
@@ -86,6 +90,25 @@ impl RateLimitedLog {
             warn(format_args!(
                 "ignored the ID or key of {times} events from publish_with closures: use PublishOptions"
             ));
+        }
+    }
+
+    /// Logs that an event was refused because too many wait to be stored.
+    pub(crate) fn store_full(&self) {
+        if let Some(times) = self.store_full.count(1, self.start) {
+            warn(format_args!("refused {times} events: too many wait to be stored"));
+        }
+    }
+
+    /// Logs that the store has failed, which happens once.
+    pub(crate) fn store_failed(&self, reason: &str) {
+        warn(format_args!("events are no longer stored: {reason}"));
+    }
+
+    /// Logs that an event in the store needs a transform that the publisher does not have.
+    pub(crate) fn unknown_transform(&self, name: &str) {
+        if let Some(times) = self.unknown_transform.count(1, self.start) {
+            warn(format_args!("dropped {times} stored events of unknown transforms, the last one: {name:?}"));
         }
     }
 

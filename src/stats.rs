@@ -112,6 +112,23 @@ pub struct Stats {
     pub ended: EndCounts,
     /// What the [history](crate::History) holds; nothing without one.
     pub history: HistoryStats,
+    /// What the history's store has done; nothing without one.
+    pub store: StoreStats,
+}
+
+/// What the store of a [history](crate::History) has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Events that are accepted, and neither stored nor delivered yet.
+    pub pending: usize,
+    /// Events that were stored, and then delivered.
+    pub events_stored: u64,
+    /// Events that were delivered, but not stored, because the store had failed.
+    pub events_not_stored: u64,
+    /// Events that were refused because too many were pending.
+    pub events_refused: u64,
 }
 
 /// What a [history](crate::History) holds.
@@ -288,6 +305,7 @@ impl Counters {
                 expired: self.expired.load(Relaxed),
             },
             history,
+            store: StoreStats::default(),
         }
     }
 }

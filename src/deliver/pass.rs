@@ -215,9 +215,7 @@ impl WriterPool {
         if let Some(on_end) = on_end {
             call_caught(|| on_end(cause));
         }
-        if self.streams.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
-            self.wake_supervisor();
-        }
+        self.count_done();
     }
 }
 

@@ -18,8 +18,8 @@ use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
 use crate::log::RateLimitedLog;
-use crate::queue::{Wake, race_window};
-use crate::registry::{NewEvent, Published, Recipients, Registry};
+use crate::queue::{Subscriber, Wake, call_caught, race_window};
+use crate::registry::{Deferred, NewEvent, Published, Recipients, Registry};
 use crate::stats::EndCause;
 
 /// A job on the run queue.
@@ -33,6 +33,8 @@ pub(super) enum Job {
     End(Arc<Stream>),
     /// A stream that has ended, of which nothing else is left.
     Drop(Box<Stream>),
+    /// Application code of another thread that must not run any.
+    Call(Box<dyn FnOnce() + Send>),
     /// Ends the thread that takes this job.
     Leave,
 }
@@ -105,8 +107,9 @@ pub(crate) struct WriterPool {
     pub(super) slow: Arc<SlowStreams>,
     /// The limit of bytes that the slow streams alone keep in memory.
     max_retained_bytes: usize,
-    /// The number of streams that have not ended. Raised under the lock of `threads`.
-    pub(super) streams: AtomicUsize,
+    /// The number of streams that have not ended, and of calls that have not returned. Raised under the lock of
+    /// `threads`.
+    pub(super) under_way: AtomicUsize,
     /// The number of jobs begun. It shows whether the run queue makes progress.
     pub(super) jobs_begun: AtomicU64,
     /// Set while the supervisor sleeps or is about to.
@@ -141,7 +144,7 @@ impl WriterPool {
             start_slots: Mutex::new(StartSlots::new(max_threads)),
             slow: Arc::default(),
             max_retained_bytes,
-            streams: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
             jobs_begun: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             has_threads: AtomicBool::new(false),
@@ -174,7 +177,7 @@ impl WriterPool {
                 self.warnings.no_thread(&error);
                 return Err(error);
             }
-            self.streams.fetch_add(1, SeqCst);
+            self.under_way.fetch_add(1, SeqCst);
         }
         let Output { writer, write_timeout, head, chunked, can_refuse, on_end } = output;
         let socket = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
@@ -208,14 +211,14 @@ impl WriterPool {
     /// Disconnects the streams that have been slow for longest, until the slow streams alone keep at most as many bytes
     /// in memory as the limit allows. Their clients resume. The newest large frame does not count: it was just
     /// published.
-    fn disconnect_slowest(&self, registry: &Registry, newest: Option<FrameId>) {
+    fn disconnect_slowest(&self, registry: &Registry, newest: Option<FrameId>) -> Vec<Deferred> {
         let remove_kept = |frames: &mut Vec<FrameId>| {
             frames.retain(|frame| Some(*frame) != newest);
             registry.remove_kept(frames);
         };
-        for subscriber in self.slow.to_disconnect(self.max_retained_bytes, remove_kept) {
-            registry.end(subscriber.id(), EndCause::QueueFull, true);
-        }
+        let slowest = self.slow.to_disconnect(self.max_retained_bytes, remove_kept);
+        let end = |subscriber: Arc<Subscriber>| registry.end_deferred(subscriber.id(), EndCause::QueueFull, true);
+        slowest.into_iter().filter_map(end).collect()
     }
 
     /// Returns whether a stream whose first write may block can begin, now or once others have begun. If not, a writer
@@ -274,7 +277,9 @@ impl WriterPool {
                     self.wake_all(deferred.take_wake());
                     deferred.finish();
                     if published.may_retain {
-                        self.disconnect_slowest(registry, published.newest_large);
+                        for deferred in self.disconnect_slowest(registry, published.newest_large) {
+                            deferred.finish();
+                        }
                     }
                     return published;
                 }
@@ -285,6 +290,43 @@ impl WriterPool {
                 }
             }
         }
+    }
+
+    /// Publishes an event for a thread that neither waits nor runs application code. No subscriber may have the policy
+    /// [`Overflow::Block`](crate::Overflow::Block).
+    pub(crate) fn publish_stored(
+        self: &Arc<Self>,
+        registry: &Registry,
+        channels: &[&str],
+        event: NewEvent,
+    ) -> Published {
+        let published = registry.publish(Recipients::Channels(channels), event, None);
+        let Ok((published, mut deferred)) = published else { panic!("BUG: a publisher with a store waits for room") };
+        self.wake_all(deferred.take_wake());
+        self.finish_elsewhere(deferred);
+        if published.may_retain {
+            for deferred in self.disconnect_slowest(registry, published.newest_large) {
+                self.finish_elsewhere(deferred);
+            }
+        }
+        published
+    }
+
+    /// Wakes streams here, and runs application code on a writer thread.
+    pub(crate) fn finish_elsewhere(self: &Arc<Self>, deferred: Deferred) {
+        if let Some(rest) = deferred.wake_only() {
+            self.call(move || rest.finish());
+        }
+    }
+
+    /// Calls application code on a writer thread, which the supervisor watches.
+    pub(crate) fn call(self: &Arc<Self>, call: impl FnOnce() + Send + 'static) {
+        let mut threads = self.threads.lock();
+        // Without a thread, the call waits until a later one starts a thread.
+        let _ = self.start_threads(&mut threads);
+        self.under_way.fetch_add(1, SeqCst);
+        drop(threads);
+        self.put(Job::Call(Box::new(call)));
     }
 
     /// Wakes readers. Many streams are woken by the writer threads, in groups, so that the caller touches none of them.
@@ -304,6 +346,19 @@ impl WriterPool {
         }
         if !streams.is_empty() {
             self.put(Job::Wake(streams));
+        }
+    }
+
+    /// Runs application code for another thread.
+    pub(super) fn run_call(&self, call: Box<dyn FnOnce() + Send>) {
+        call_caught(call);
+        self.count_done();
+    }
+
+    /// Counts that a stream has ended or a call has returned. After the last one, the supervisor may end the pool.
+    pub(super) fn count_done(&self) {
+        if self.under_way.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
+            self.wake_supervisor();
         }
     }
 

@@ -209,7 +209,7 @@ impl Supervisor {
         let lacks_thread = waits && self.waited && working < pool.processors;
         // If the thread cannot be started, the next check tries again.
         let failed = if lacks_thread { self.add_thread(&mut threads, longest).err() } else { None };
-        let over = pool.closed.load(SeqCst) && pool.streams.load(SeqCst) == 0;
+        let over = pool.closed.load(SeqCst) && pool.under_way.load(SeqCst) == 0;
         if over && threads.workers.is_empty() {
             threads.supervised = false;
             return Seen::TheEnd;

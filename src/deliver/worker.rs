@@ -45,6 +45,7 @@ impl WriterPool {
                 },
                 Job::End(stream) => self.end(&stream),
                 Job::Drop(stream) => drop(stream),
+                Job::Call(call) => self.run_call(call),
                 Job::Leave => break,
             }
             self.write_group(&mut group, &mut batch, status);

@@ -5,8 +5,10 @@ mod http;
 mod open;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 mod origin;
+mod publish;
 mod receive;
 mod setting;
+mod store;
 
 pub use event::{EventError, EventField};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
@@ -15,5 +17,7 @@ pub use http::HeaderError;
 pub use open::OpenError;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 pub use origin::{OriginPolicyError, OriginRefused};
+pub use publish::{BuildError, PublishError, UnknownTransform};
 pub use receive::{RecvTimeoutError, TryRecvError};
 pub use setting::{InvalidSetting, ParseOverflowError};
+pub use store::StoreError;

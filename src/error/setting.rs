@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// The error of a setting that is zero.
+/// The error of a setting that is zero, or that another setting excludes.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -16,20 +16,33 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InvalidSetting {
     setting: &'static str,
+    problem: Problem,
+}
+
+/// What is wrong with a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Problem {
+    Zero,
     /// The setting takes an `Option`.
-    or_none: bool,
+    ZeroNotNone,
+    BlocksTheStore,
 }
 
 impl InvalidSetting {
     /// Returns an error that names the setting if it is zero.
     pub(crate) fn check(setting: &'static str, is_zero: bool) -> Result<(), Self> {
-        if is_zero { Err(Self { setting, or_none: false }) } else { Ok(()) }
+        if is_zero { Err(Self { setting, problem: Problem::Zero }) } else { Ok(()) }
     }
 
     /// Checks a duration that may be absent.
     pub(crate) fn check_option(setting: &'static str, duration: Option<Duration>) -> Result<(), Self> {
         let is_zero = duration == Some(Duration::ZERO);
-        Self::check(setting, is_zero).map_err(|error| Self { or_none: true, ..error })
+        Self::check(setting, is_zero).map_err(|error| Self { problem: Problem::ZeroNotNone, ..error })
+    }
+
+    /// Creates the error of a policy that would let one subscriber stop the store.
+    pub(crate) fn blocks_the_store() -> Self {
+        Self { setting: "overflow", problem: Problem::BlocksTheStore }
     }
 
     /// Returns the name of the setting.
@@ -40,8 +53,14 @@ impl InvalidSetting {
 
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_none = if self.or_none { ", or None" } else { "" };
-        write!(f, "`{}` must be greater than 0{or_none}", self.setting)
+        let rule = match self.problem {
+            Problem::Zero => "must be greater than 0",
+            Problem::ZeroNotNone => "must be greater than 0, or None",
+            Problem::BlocksTheStore => {
+                "must not be `Block` if the history has a store, which one subscriber would stop: use another policy"
+            }
+        };
+        write!(f, "`{}` {rule}", self.setting)
     }
 }
 

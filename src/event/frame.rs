@@ -55,6 +55,13 @@ impl Frame {
         Self(Arc::new(Encoded { text, sequence: 0, is_private: false }))
     }
 
+    /// Creates a frame of these lines, with room for an ID of this length.
+    pub(crate) fn unsealed(fields: &str, id: &str) -> Self {
+        let mut text = String::with_capacity(fields.len() + id.len() + "id: \n\n".len());
+        text.push_str(fields);
+        Self::new(text)
+    }
+
     /// Marks the frame as one subscriber's. It must not be shared yet.
     pub(crate) fn mark_private(&mut self) {
         Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was marked").is_private = true;

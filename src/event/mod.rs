@@ -222,6 +222,26 @@ impl Event {
         Frame::new(self.encode_fields())
     }
 
+    /// Returns the event with these fields, which [`encode_unsealed`](Self::encode_unsealed) has written.
+    pub(crate) fn decode(fields: &str) -> Self {
+        let mut event = Self::EMPTY;
+        let append = |text: &mut Option<String>, line: &str| match text {
+            Some(text) => text.extend(["\n", line]),
+            None => *text = Some(line.to_owned()),
+        };
+        for line in fields.split_terminator('\n') {
+            let (field, value) = line.split_once(": ").unwrap_or((line, ""));
+            match field {
+                "" => append(&mut event.comment, value),
+                "data" => append(&mut event.data, value),
+                "event" => event.event = Some(value.to_owned()),
+                "retry" => event.retry = value.parse().ok(),
+                _ => {}
+            }
+        }
+        event
+    }
+
     /// Returns the ID that the application set.
     pub(crate) fn own_id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -247,7 +267,7 @@ impl Event {
     }
 
     fn encode_fields(&self) -> String {
-        // The history's IDs have at most 40 bytes: an epoch of 19, a hyphen and a sequence.
+        // The history's IDs have at most 40 bytes: a name of 19, a hyphen and a sequence.
         let id_len = "id: \n\n".len() + self.id.as_ref().map_or(40, String::len);
         // Each line gets a field name, a colon, a space and a line feed. A CRLF is counted as two lines.
         let line_ends = |text: &str| text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count();

@@ -11,17 +11,25 @@
 // is removed, and its floor stays behind as a tombstone. Tombstones are bounded too: the lowest one is merged into the
 // horizon. The horizon is the floor of every channel that has neither ring nor tombstone. So a floor can be too high,
 // which reports a gap where none is; it is never too low.
+//
+// A log that is kept in a store also has a loss: the sequence before which events are missing everywhere.
+
+mod evict;
+mod restore;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::{Gap, History, id};
+pub(crate) use restore::Restored;
+
+use super::ids::{Ids, Place};
+use super::{Gap, History};
 use crate::event::{self, Event};
-use crate::spread;
+use crate::store::Trim;
 
 /// One event in the log.
 struct Entry<T> {
@@ -33,6 +41,15 @@ struct Entry<T> {
     own_id: Option<Arc<str>>,
     size: usize,
     at: Duration,
+}
+
+/// An event to append.
+pub(crate) struct NewEntry<T> {
+    pub(crate) payload: T,
+    pub(crate) size: usize,
+    pub(crate) own_id: Option<Arc<str>>,
+    /// When it was published, from [`EventLog::now`]; `None` for now.
+    pub(crate) at: Option<Duration>,
 }
 
 /// The events of one channel.
@@ -74,8 +91,7 @@ impl Span {
 /// The bounded log, generic over its payloads.
 pub(crate) struct EventLog<T> {
     settings: History,
-    /// Distinguishes one run of the program from another.
-    epoch: String,
+    ids: Arc<Ids>,
     /// The sequence of the newest event.
     sequence: u64,
     entries: BTreeMap<u64, Entry<T>>,
@@ -84,9 +100,15 @@ pub(crate) struct EventLog<T> {
     lowest_tombstones: BTreeSet<(u64, Arc<str>)>,
     tombstone_bytes: usize,
     horizon: u64,
+    /// The sequence before which events are missing that the store has lost; 0 if none are.
+    last_loss: u64,
     bytes: usize,
     /// The last time that the clock returned.
     last_time: Cell<Duration>,
+    /// What was evicted and is still in the store; `None` without a store.
+    trim: Option<Trim>,
+    /// Events of a store are being added, so the floors of their channels must stay.
+    is_restoring: bool,
 }
 
 impl<T: Clone> EventLog<T> {
@@ -103,13 +125,14 @@ impl<T: Clone> EventLog<T> {
     const CHANNEL: usize = 256;
     const TOMBSTONE: usize = 192;
 
+    /// Times are counted from this long before the zero of the clock. So an event that a store returns can be older than
+    /// the clock.
+    const BEFORE_CLOCK: Duration = Duration::from_secs(1_000 * 365 * 86_400);
+
     pub(crate) fn new(settings: History) -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        // The time separates runs that start at different times, the random part all others.
-        let random = spread::random() as u32;
         Self {
             settings,
-            epoch: format!("{since:x}{random:08x}"),
+            ids: Arc::new(Ids::of_this_run()),
             sequence: 0,
             entries: BTreeMap::new(),
             rings: BTreeMap::new(),
@@ -117,13 +140,16 @@ impl<T: Clone> EventLog<T> {
             lowest_tombstones: BTreeSet::new(),
             tombstone_bytes: 0,
             horizon: 0,
+            last_loss: 0,
             bytes: 0,
             last_time: Cell::default(),
+            trim: None,
+            is_restoring: false,
         }
     }
 
-    pub(crate) fn epoch(&self) -> &str {
-        &self.epoch
+    pub(crate) fn ids(&self) -> &Arc<Ids> {
+        &self.ids
     }
 
     /// Returns the number of events, bytes and channels in the log.
@@ -161,35 +187,38 @@ impl<T: Clone> EventLog<T> {
 
     /// Returns the ID of the event with this sequence.
     pub(crate) fn id(&self, sequence: u64) -> String {
-        id(&self.epoch, sequence)
+        self.ids.id(sequence)
     }
 
-    /// Returns the sequence of the event with this ID, for a subscriber of these channels.
+    /// Returns the position of a subscriber of these channels that sends this ID.
     ///
-    /// Returns `None` if the ID is of another epoch, of the future, or unknown in these channels. Also returns `None`
-    /// if the oldest event with this ID is evicted. If the log holds several events with this ID, the oldest counts: a
-    /// replay may repeat events, but must not skip any.
-    pub(crate) fn sequence_of(&self, id: &str, channels: &[Arc<str>]) -> Option<u64> {
-        let mut oldest = self.generated_sequence(id);
+    /// It is [`Place::Unknown`] if the ID is of another log, of the future, or unknown in these channels, and if the
+    /// oldest event with this ID is evicted. If the log holds several events with this ID, the oldest counts: a replay
+    /// may repeat events, but must not skip any.
+    pub(crate) fn place(&self, id: &str, channels: &[Arc<str>]) -> Place {
+        let mut place = self.ids.place(id, self.sequence);
         for channel in channels {
             let Some(own_id) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
-            let sequence = own_id.oldest?;
-            oldest = Some(oldest.map_or(sequence, |oldest| oldest.min(sequence)));
+            let Some(sequence) = own_id.oldest else { return Place::Unknown };
+            place = match place {
+                Place::Exact(oldest) => Place::Exact(oldest.min(sequence)),
+                _ => Place::Exact(sequence),
+            };
         }
-        oldest
+        place
     }
 
-    /// Returns the sequence in an ID that the history assigned.
-    fn generated_sequence(&self, id: &str) -> Option<u64> {
-        let sequence = id.strip_prefix(&self.epoch)?.strip_prefix('-')?.parse().ok()?;
-        // Formatted again and compared, so that `+7` and `007` are rejected.
-        (sequence <= self.sequence && self.id(sequence) == id).then_some(sequence)
+    /// Returns whether events are missing between this sequence and the newest, because the store has lost them.
+    pub(crate) fn has_lost_after(&self, sequence: u64) -> bool {
+        sequence < self.last_loss
     }
 
     /// Returns the time of the clock, which may not go back. If the clock panics, it is the last time that it returned.
-    fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         match catch_unwind(AssertUnwindSafe(|| (self.settings.clock)())) {
-            Ok(time) => self.last_time.set(time.max(self.last_time.get())),
+            Ok(time) => {
+                self.last_time.set(time.saturating_add(Self::BEFORE_CLOCK).max(self.last_time.get()));
+            }
             // The `Drop` of what it panicked with may panic too.
             Err(payload) => std::mem::forget(payload),
         }
@@ -198,29 +227,34 @@ impl<T: Clone> EventLog<T> {
 
     /// Appends the next event. Moves the payloads that it evicts into `evicted`, for the caller to drop without the
     /// lock.
-    pub(crate) fn append(
-        &mut self,
-        channels: &[&str],
-        payload: T,
-        size: usize,
-        own_id: Option<Arc<str>>,
-        evicted: &mut Vec<T>,
-    ) -> u64 {
+    pub(crate) fn append(&mut self, channels: &[&str], entry: NewEntry<T>, evicted: &mut Vec<T>) -> u64 {
         self.sequence += 1;
-        let sequence = self.sequence;
         if channels.is_empty() {
             // No ring holds it, so nothing would ever evict it.
-            evicted.push(payload);
-            return sequence;
+            evicted.push(entry.payload);
+            self.trim_event(self.sequence);
+            return self.sequence;
         }
-        let at = self.now();
+        let at = entry.at.unwrap_or_else(|| self.now());
+        self.keep(channels, entry, true, at, evicted);
+        self.evict_beyond_limits(at, evicted);
+        self.sequence
+    }
+
+    /// Puts the event with the newest sequence into the rings of these channels. `finds_own_id` is `false` if an older
+    /// event with its ID was evicted.
+    fn keep(&mut self, channels: &[&str], entry: NewEntry<T>, finds_own_id: bool, at: Duration, evicted: &mut Vec<T>) {
+        let sequence = self.sequence;
+        let NewEntry { payload, size, own_id, .. } = entry;
         let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
         for channel in &channels {
             let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
             ring.sequences.push_back(sequence);
             if let Some(id) = &own_id {
                 let first = OwnId { oldest: Some(sequence), newest: sequence };
-                ring.own_ids.entry(Arc::clone(id)).or_insert(first).newest = sequence;
+                let own_id = ring.own_ids.entry(Arc::clone(id)).or_insert(first);
+                own_id.newest = sequence;
+                own_id.oldest = own_id.oldest.filter(|_| finds_own_id);
             }
             if ring.sequences.len() > self.settings.max_events_per_channel {
                 self.evict_from(channel, evicted);
@@ -230,30 +264,9 @@ impl<T: Clone> EventLog<T> {
         let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
         self.bytes += size;
         let rings = channels.len();
+        // Times in the log never go back: the oldest event is the first to be too old.
+        let at = self.entries.last_key_value().map_or(at, |(_, newest)| at.max(newest.at));
         self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, at });
-        self.expire(evicted);
-        while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
-            self.evict_oldest(evicted);
-        }
-        sequence
-    }
-
-    /// Evicts the events that are older than the maximum age.
-    pub(crate) fn expire(&mut self, evicted: &mut Vec<T>) {
-        let Some(max_age) = self.settings.max_age else { return };
-        let now = self.now();
-        while self.oldest_is_older_than(max_age, now) {
-            self.evict_oldest(evicted);
-        }
-    }
-
-    /// Returns whether an event is older than the maximum age.
-    pub(crate) fn has_expired(&self) -> bool {
-        self.settings.max_age.is_some_and(|max_age| self.oldest_is_older_than(max_age, self.now()))
-    }
-
-    fn oldest_is_older_than(&self, max_age: Duration, now: Duration) -> bool {
-        self.entries.first_key_value().is_some_and(|(_, entry)| now.saturating_sub(entry.at) > max_age)
     }
 
     /// Returns the highest sequence that this channel may have evicted.
@@ -321,81 +334,10 @@ impl<T: Clone> EventLog<T> {
         let cursor = first.map_or(self.sequence, |first| first - 1);
         // If the channels hold fewer events than requested, every evicted event was requested.
         let newest_not_requested = if found < events { 0 } else { cursor };
-        (cursor, channels.iter().any(|channel| self.floor(channel) > newest_not_requested))
-    }
-
-    /// Returns the name of this channel's ring. Creates the ring if it is missing, with the channel's floor.
-    fn ensure_ring(&mut self, channel: &str) -> Arc<str> {
-        if let Some((name, _)) = self.rings.get_key_value(channel) {
-            return Arc::clone(name);
-        }
-        let floor = self.floor(channel);
-        if let Some((name, _)) = self.tombstones.remove_entry(channel) {
-            self.tombstone_bytes -= Self::TOMBSTONE + name.len();
-            self.lowest_tombstones.remove(&(floor, name));
-        }
-        let name: Arc<str> = channel.into();
-        self.bytes += Self::CHANNEL + name.len();
-        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new() });
-        name
-    }
-
-    /// Evicts the oldest event from all its channels.
-    fn evict_oldest(&mut self, evicted: &mut Vec<T>) {
-        let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
-        // A ring that was full has evicted it already.
-        let holds_it = |channel: &&Arc<str>| {
-            self.rings.get(*channel).is_some_and(|ring| ring.sequences.front() == Some(&sequence))
-        };
-        let channels: Vec<Arc<str>> = entry.channels.iter().filter(holds_it).cloned().collect();
-        for channel in channels {
-            self.evict_from(&channel, evicted);
-        }
-    }
-
-    /// Evicts the oldest event of this channel, and removes the entry if no other ring holds it.
-    fn evict_from(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
-        let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
-        let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
-        ring.floor = sequence;
-        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
-        entry.rings -= 1;
-        if let Some(id) = &entry.own_id {
-            let own_id = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
-            own_id.oldest = None;
-            if own_id.newest == sequence {
-                ring.own_ids.remove(id);
-            }
-        }
-        if entry.rings == 0 {
-            let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
-            self.bytes -= entry.size;
-            evicted.push(entry.payload);
-        }
-        // Spare capacity is not counted towards `max_bytes`, so it must not stay.
-        if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
-            ring.sequences.shrink_to(ring.sequences.len() * 2);
-        }
-        if ring.own_ids.capacity() > 32 && ring.own_ids.len() < ring.own_ids.capacity() / 4 {
-            ring.own_ids.shrink_to(ring.own_ids.len() * 2);
-        }
-        if ring.sequences.is_empty() {
-            self.retire_channel(channel, sequence);
-        }
-    }
-
-    /// Removes a channel that has lost its last event. Its floor stays as a tombstone.
-    fn retire_channel(&mut self, channel: &Arc<str>, floor: u64) {
-        self.rings.remove(channel);
-        self.bytes -= Self::CHANNEL + channel.len();
-        self.tombstones.insert(Arc::clone(channel), floor);
-        self.lowest_tombstones.insert((floor, Arc::clone(channel)));
-        self.tombstone_bytes += Self::TOMBSTONE + channel.len();
-        while self.tombstone_bytes > self.settings.max_bytes / 16 {
-            let Some((floor, name)) = self.lowest_tombstones.pop_first() else { break };
-            self.tombstones.remove(&name);
-            self.tombstone_bytes -= Self::TOMBSTONE + name.len();
-            self.horizon = self.horizon.max(floor);
-        }
+        (
+            cursor,
+            self.has_lost_after(newest_not_requested)
+                || channels.iter().any(|channel| self.floor(channel) > newest_not_requested),
+        )
     }
 }

@@ -1,5 +1,6 @@
 //! The history of a publisher: its limits, and how a subscription begins in it.
 
+mod ids;
 mod log;
 
 use std::fmt;
@@ -8,8 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::InvalidSetting;
 use crate::event::Event;
+#[cfg(any(feature = "sqlite", test))]
+use crate::store::HistoryStore;
+use crate::store::OpenStore;
 
-pub(crate) use log::{EventLog, Span};
+pub(crate) use ids::{Ids, Place};
+pub(crate) use log::{EventLog, NewEntry, Restored, Span};
 
 /// The limits of a [`Publisher`](crate::Publisher)'s history, from which a client that reconnects gets the events it
 /// missed.
@@ -39,6 +44,7 @@ pub struct History {
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     gap: Gap,
     announce_ids: bool,
+    store: Option<Arc<dyn OpenStore>>,
 }
 
 /// The report for a subscriber that asks for evicted events.
@@ -60,6 +66,7 @@ impl History {
             clock: Arc::new(move || start.elapsed()),
             gap: Gap::Default,
             announce_ids: true,
+            store: None,
         }
     }
 
@@ -131,10 +138,32 @@ impl History {
         self
     }
 
+    /// Keeps the history in a [store](crate::store), from which it is read when the publisher is built. Defaults to
+    /// none: the history ends with the publisher.
+    #[cfg(any(feature = "sqlite", test))]
+    pub fn store(mut self, store: impl Into<HistoryStore>) -> Self {
+        self.store = Some(store.into().0);
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
         InvalidSetting::check("History::max_events_per_channel", self.max_events_per_channel == 0)?;
         InvalidSetting::check_option("History::max_age", self.max_age)?;
-        InvalidSetting::check("History::max_bytes", self.max_bytes == 0)
+        InvalidSetting::check("History::max_bytes", self.max_bytes == 0)?;
+        self.store.as_ref().map_or(Ok(()), |store| store.check())
+    }
+
+    pub(crate) fn bytes_limit(&self) -> usize {
+        self.max_bytes
+    }
+
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Takes the store in which the history is to be kept.
+    pub(crate) fn take_store(&mut self) -> Option<Arc<dyn OpenStore>> {
+        self.store.take()
     }
 }
 
@@ -153,11 +182,6 @@ impl fmt::Debug for History {
             .field("announce_ids", &self.announce_ids)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the ID of the event with this sequence.
-pub(crate) fn id(epoch: &str, sequence: u64) -> String {
-    format!("{epoch}-{sequence}")
 }
 
 /// The result of asking for past events; from

@@ -6,11 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::hooks::{Ended, HooksOf, OnEnd, OnOpen, Opened};
+use super::stored::{self, Restoring};
+use super::transform::Transforms;
 use super::{Core, Handles, Publisher};
 use crate::deliver::{SourceSettings, WriterPool};
-use crate::error::InvalidSetting;
-use crate::event::HeartbeatStyle;
-use crate::history::History;
+use crate::error::{BuildError, InvalidSetting};
+use crate::event::{Event, HeartbeatStyle};
+use crate::history::{EventLog, History};
 use crate::log::RateLimitedLog;
 use crate::queue::{Overflow, QueueLimits};
 use crate::registry::{Hooks, Limits, Registry};
@@ -24,8 +26,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Checks that no setting is zero.
-    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+    /// Checks that no setting is zero, and that no subscriber can stop the store.
+    pub(super) fn check(&self, has_store: bool) -> Result<(), InvalidSetting> {
+        if has_store && matches!(self.queue.overflow, Overflow::Block(_)) {
+            return Err(InvalidSetting::blocks_the_store());
+        }
         InvalidSetting::check("max_queued_events", self.queue.events == 0)?;
         InvalidSetting::check("max_queued_bytes", self.queue.bytes == 0)?;
         InvalidSetting::check_option("heartbeat", self.source.heartbeat)?;
@@ -61,6 +66,7 @@ pub struct PublisherBuilder<P = ()> {
     on_open: Option<Box<OnOpen<P>>>,
     on_end: Option<Box<OnEnd<P>>>,
     history: Option<History>,
+    transforms: Transforms,
     max_retained_bytes: usize,
     writer_threads: usize,
     writer_stack_size: usize,
@@ -89,6 +95,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             on_open: None,
             on_end: None,
             history: None,
+            transforms: Transforms::default(),
             max_retained_bytes: 64 * 1024 * 1024,
             writer_threads: 1_000,
             // The default of std's threads, unless address space is scarce.
@@ -259,6 +266,24 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// Registers a transform: a closure with a name, for
+    /// [`Publisher::publish_through`](crate::Publisher::publish_through). Registering the name again replaces it.
+    ///
+    /// The closure makes a subscriber's event from its properties, the published event and the published argument.
+    /// `None` skips the subscriber. It is called as the closures of
+    /// [`publish_with`](crate::Publisher::publish_with) are. Its name, the event and the argument can be kept in a
+    /// [store](crate::store), which a closure without a name cannot. So after a restart, the program must register the
+    /// transforms of stored events again, with the same meaning: without one, the clients of its channels get a `gap`
+    /// event.
+    pub fn transform(
+        mut self,
+        name: impl Into<Arc<str>>,
+        transform: impl Fn(&P, &Event, &str) -> Option<Event> + Send + Sync + 'static,
+    ) -> Self {
+        self.transforms.insert(name.into(), transform);
+        self
+    }
+
     /// Sets how many bytes of large events slow streams may keep in memory on their own. Defaults to 64 MiB.
     ///
     /// A frame is in memory once, however many streams are sent it. Once the [history](crate::History) has evicted it,
@@ -303,10 +328,47 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
 
     /// Builds the publisher with these settings.
     ///
+    /// If the history has a [store](crate::store), blocks while its events are read.
+    ///
     /// # Errors
     ///
-    /// Returns an [`InvalidSetting`] that names a setting that is zero.
-    pub fn build(self) -> Result<Publisher<P>, InvalidSetting> {
+    /// Returns a [`BuildError`] that names a setting that is not allowed, or why the store cannot be opened.
+    pub fn build(mut self) -> Result<Publisher<P>, BuildError> {
+        self.check()?;
+        let warnings = Arc::new(RateLimitedLog::new());
+        let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
+        let open_store = self.history.as_mut().and_then(History::take_store);
+        let (log, store) = match (self.history, &open_store) {
+            (Some(history), Some(open)) => {
+                let Restoring { log, store } = stored::restore(history, &**open, &self.transforms, &warnings)?;
+                (Some(log), Some((store, open.window_limits())))
+            }
+            (history, _) => (history.map(EventLog::new), None),
+        };
+        let sequence = log.as_ref().map_or(0, EventLog::sequence);
+        let Self { on_open, on_end, .. } = self;
+        let has_hooks = on_open.is_some() || on_end.is_some();
+        let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
+        let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
+        let registry = Registry::new(self.limits, log, Arc::clone(&counters), to_call, Arc::clone(&warnings));
+        let registry = Arc::new(registry);
+        let retained = self.max_retained_bytes;
+        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, retained, Arc::clone(&warnings));
+        let store = match store {
+            Some((store, limits)) => Some(stored::start(store, sequence, limits, &registry, &pool, &warnings)?),
+            None => None,
+        };
+        let transforms = self.transforms;
+        let core = Arc::new(Core { registry, counters, pool, settings: self.settings, transforms, warnings, store });
+        let weak = Arc::downgrade(&core);
+        let core = Arc::new(Handles(core));
+        if let Some(hooks) = hooks {
+            assert!(hooks.publisher.set((Arc::downgrade(&core), weak)).is_ok(), "BUG: set once");
+        }
+        Ok(Publisher { core, properties: PhantomData })
+    }
+
+    fn check(&self) -> Result<(), InvalidSetting> {
         let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key } = self.limits;
         InvalidSetting::check("max_subscribers", subscribers == 0)?;
         InvalidSetting::check("max_channels_per_subscriber", channels == 0)?;
@@ -316,26 +378,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         InvalidSetting::check("max_retained_bytes", self.max_retained_bytes == 0)?;
         InvalidSetting::check("max_writer_threads", self.writer_threads == 0)?;
         InvalidSetting::check("writer_stack_size", self.writer_stack_size == 0)?;
-        self.settings.check()?;
-        if let Some(history) = &self.history {
-            history.check()?;
-        }
-        let warnings = Arc::new(RateLimitedLog::new());
-        let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
-        let Self { on_open, on_end, .. } = self;
-        let has_hooks = on_open.is_some() || on_end.is_some();
-        let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
-        let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
-        let registry = Registry::new(self.limits, self.history, Arc::clone(&counters), to_call, Arc::clone(&warnings));
-        let registry = Arc::new(registry);
-        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, self.max_retained_bytes, warnings);
-        let core = Arc::new(Core { registry, counters, pool, settings: self.settings });
-        let weak = Arc::downgrade(&core);
-        let core = Arc::new(Handles(core));
-        if let Some(hooks) = hooks {
-            assert!(hooks.publisher.set((Arc::downgrade(&core), weak)).is_ok(), "BUG: set once");
-        }
-        Ok(Publisher { core, properties: PhantomData })
+        self.settings.check(self.history.as_ref().is_some_and(History::has_store))?;
+        self.history.as_ref().map_or(Ok(()), History::check)
     }
 }
 

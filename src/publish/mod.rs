@@ -9,7 +9,9 @@ mod open;
 mod options;
 mod shutdown;
 mod snapshot;
+mod stored;
 mod subscribers;
+mod transform;
 mod weak;
 
 use std::any::Any;
@@ -23,9 +25,11 @@ use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::WriterPool;
 use crate::error::OpenError;
 use crate::event::Event;
+use crate::log::RateLimitedLog;
 use crate::queue::{Payload, Render};
 use crate::registry::{NewEvent, Published, Recipients, Registry};
 use crate::stats::{ChannelStats, Counters, Stats};
+use crate::store::Pipeline;
 use crate::subscription::Subscription;
 
 pub use builder::PublisherBuilder;
@@ -36,6 +40,8 @@ pub use open::SubscriptionBuilder;
 pub use options::PublishOptions;
 pub use shutdown::Shutdown;
 pub use snapshot::Snapshot;
+use stored::Commits;
+use transform::Transforms;
 pub use weak::WeakPublisher;
 
 /// Publishes events to all subscribers.
@@ -80,6 +86,10 @@ struct Core {
     counters: Arc<Counters>,
     pool: Arc<WriterPool>,
     settings: Settings,
+    transforms: Transforms,
+    warnings: Arc<RateLimitedLog>,
+    /// The way of events through the history's store, if it has one.
+    store: Option<Pipeline<Commits>>,
 }
 
 impl Deref for Handles {
@@ -92,6 +102,9 @@ impl Deref for Handles {
 
 impl Drop for Handles {
     fn drop(&mut self) {
+        if let Some(store) = &self.store {
+            store.end(stored::CLOSING_PATIENCE);
+        }
         self.registry.close().finish();
         self.pool.close();
     }
@@ -109,7 +122,7 @@ impl Publisher {
     /// use server_sent_events::Publisher;
     ///
     /// let publisher = Publisher::builder().max_subscribers(500).build()?;
-    /// # Ok::<(), server_sent_events::InvalidSetting>(())
+    /// # Ok::<(), server_sent_events::BuildError>(())
     /// ```
     pub fn builder() -> PublisherBuilder {
         PublisherBuilder::new()
@@ -122,7 +135,7 @@ impl Publisher {
     ///
     /// struct User { name: String }
     /// let publisher = Publisher::builder_for::<User>().max_subscribers(500).build()?;
-    /// # Ok::<(), server_sent_events::InvalidSetting>(())
+    /// # Ok::<(), server_sent_events::BuildError>(())
     /// ```
     pub fn builder_for<P: Send + Sync + 'static>() -> PublisherBuilder<P> {
         PublisherBuilder::new()
@@ -234,6 +247,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             payload: Payload::Closure(Arc::new(Render::new(closure, id, key.is_some()))),
             key,
             is_comment: false,
+            at: None,
         })
     }
 
@@ -242,11 +256,15 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         channels.with_names(|names| {
             // With a history, an event is encoded even if it reaches no subscriber.
             if !registry.has_history() && registry.count_unreached(names) {
-                return Receipt { subscribers: 0, id: None };
+                return Receipt { subscribers: 0, id: None, is_refused: false };
+            }
+            let new_event = new_event();
+            if let Some(store) = self.core.store.as_ref().filter(|_| !new_event.is_comment) {
+                return self.offer(store, names, new_event);
             }
             let recipients = Recipients::Channels(names);
-            let Published { subscribers, id, .. } = self.core.pool.publish(registry, recipients, new_event());
-            Receipt { subscribers, id }
+            let Published { subscribers, id, .. } = self.core.pool.publish(registry, recipients, new_event);
+            Receipt { subscribers, id, is_refused: false }
         })
     }
 
@@ -359,7 +377,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// # Ok::<(), server_sent_events::OpenError>(())
     /// ```
     pub fn close(&self) {
-        self.core.registry.close().finish();
+        match &self.core.store {
+            Some(store) => store.close_streams(),
+            None => self.core.registry.close().finish(),
+        }
     }
 
     /// Returns the ID of the newest event, or `None` without a [history](crate::History). Every event that is published
@@ -370,7 +391,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Returns the publisher's counters, and what it holds now.
     pub fn stats(&self) -> Stats {
-        self.core.registry.stats()
+        let store = self.core.store.as_ref().map(Pipeline::stats).unwrap_or_default();
+        Stats { store, ..self.core.registry.stats() }
     }
 
     /// Returns the current state of this channel.
@@ -414,17 +436,30 @@ impl<P> fmt::Debug for Publisher<P> {
 pub struct Receipt {
     subscribers: usize,
     id: Option<String>,
+    is_refused: bool,
 }
 
 impl Receipt {
     /// Returns how many subscribers the event was queued for. It does not say whether they receive it.
+    ///
+    /// With a [store](crate::store), the event is queued later, once it is stored. Then this is how many subscribers its
+    /// channels had when it was published.
     pub fn subscribers(&self) -> usize {
         self.subscribers
     }
 
     /// Returns the event's ID: its own, or the one that the [history](crate::History) assigned. Returns `None` for a
     /// comment, and without a history.
+    ///
+    /// With a [store](crate::store), the ID is assigned once the event is stored. Only
+    /// [`publish_confirmed`](Publisher::publish_confirmed) waits for that.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// Returns `true` if the event was refused, and reaches nobody: more events wait to be [stored](crate::store) than
+    /// the limits allow, or the publisher is being dropped. Always `false` without a store.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 }

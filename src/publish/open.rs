@@ -290,7 +290,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, mut initial_data, last_event_id, start_after, .. } = self;
         let Self { settings, quota_key, is_alone, replay_last, snapshot, .. } = self;
-        settings.check().map_err(OpenError::InvalidSetting)?;
+        settings.check(publisher.core.store.is_some()).map_err(OpenError::InvalidSetting)?;
         if channels.is_empty() && !is_alone {
             return Err(OpenError::NoChannels);
         }

@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::Publisher;
+use super::stored::far_deadline;
 use crate::event::Event;
 use crate::queue::SubscriberId;
 use crate::spread;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Refuses new subscriptions, delivers queued events, and ends every stream. Returns how many it had to disconnect.
+    ///
+    /// With a [store](crate::store), it first waits until the published events are stored, and on the disk.
     ///
     /// Blocks until every subscription is dropped and every stream in the background is written, for at most `grace`.
     /// Then it disconnects the rest. No farewell is sent, and each client gets a reconnection delay of its own between
@@ -57,9 +60,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         };
         let farewell = farewell.map(|event| event.encode());
         let last = |id| farewell.clone().into_iter().chain([retry(id)]).collect();
-        let began = Instant::now();
+        let until = far_deadline(Instant::now(), grace);
+        if let Some(store) = &self.core.store {
+            store.settle(until);
+        }
         self.core.registry.shut_down(last).finish();
-        let until = began.checked_add(grace).unwrap_or(began + Duration::from_secs(365 * 86_400));
         self.core.registry.wait_until_empty(until)
     }
 }

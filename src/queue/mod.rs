@@ -20,7 +20,7 @@ mod schedule;
 mod subscriber;
 
 pub use overflow::Overflow;
-pub(crate) use payload::{Payload, Properties, Render, call_caught, drop_caught};
+pub(crate) use payload::{Payload, Properties, Render, TransformCall, call_caught, drop_caught};
 pub(crate) use queue::{Full, Popped, QueueLimits, Wake};
 pub(crate) use readiness::NonBlockingWrite;
 #[cfg(any(feature = "server", test))]

@@ -101,10 +101,19 @@ impl Payload {
 /// The closure given to `publish_with`, without the properties' type.
 type Closure = dyn Fn(&dyn Any) -> Option<Event> + Send + Sync;
 
+/// The arguments of a transform, which a store can keep.
+pub(crate) struct TransformCall {
+    pub(crate) name: Arc<str>,
+    pub(crate) argument: Box<str>,
+    pub(crate) event: Event,
+}
+
 /// An event that is rendered per subscriber, on the thread that takes it out of the queue.
 pub(crate) struct Render {
     /// `Some` until it is dropped.
     closure: Option<Box<Closure>>,
+    /// The call that the closure makes, if it is one of a transform.
+    transform: Option<Arc<TransformCall>>,
     size: usize,
     /// The event's ID: the one it was published with, or the history's.
     id: Option<String>,
@@ -122,7 +131,27 @@ impl Render {
     {
         // Memory that the closure's captures own is unknown; the limit by number bounds those events.
         let size = size_of::<Self>() + size_of::<F>();
-        Self { closure: Some(Box::new(closure)), size, id, sequence: 0, has_key }
+        Self { closure: Some(Box::new(closure)), transform: None, size, id, sequence: 0, has_key }
+    }
+
+    /// Creates an event that a transform makes.
+    pub(crate) fn transform<F>(call: TransformCall, transform: F) -> Self
+    where
+        F: Fn(&dyn Any, &TransformCall) -> Option<Event> + Send + Sync + 'static,
+    {
+        let call = Arc::new(call);
+        let text = call.argument.len() + call.event.encode_unsealed().len();
+        let (id, has_key) = (call.event.own_id().map(str::to_owned), call.event.own_key().is_some());
+        let shared = Arc::clone(&call);
+        let mut render = Self::new(move |properties| transform(properties, &shared), id, has_key);
+        render.size += text;
+        render.transform = Some(call);
+        render
+    }
+
+    /// Returns the transform's call that the event consists of, if it is one.
+    pub(crate) fn transform_call(&self) -> Option<&TransformCall> {
+        self.transform.as_deref()
     }
 
     /// Renders the event for one subscriber. If the closure panics, the subscriber gets a `gap` event instead.

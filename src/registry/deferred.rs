@@ -52,6 +52,21 @@ impl Deferred {
         std::mem::take(&mut self.wake)
     }
 
+    /// Wakes streams. Returns the application code that is left to run, if there is any.
+    ///
+    /// For a thread that runs none: it gives the rest to another thread, which then [finishes](Self::finish) it.
+    pub(crate) fn wake_only(mut self) -> Option<Self> {
+        for wake in self.wake.drain(..) {
+            wake.wake();
+        }
+        for subscriber in self.aborted.drain(..) {
+            subscriber.wake_parked();
+        }
+        // A frame is text, so it may be dropped anywhere.
+        self.payloads.retain(|payload| matches!(payload, Payload::Closure(_)));
+        (!self.left.is_empty() || !self.payloads.is_empty()).then_some(self)
+    }
+
     /// Wakes streams, and runs application code: hooks, and the `Drop` of properties and closures.
     ///
     /// That code may publish, which may end further subscribers, whose hooks may publish again. So the outermost call

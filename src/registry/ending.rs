@@ -11,17 +11,25 @@ use crate::stats::EndCause;
 impl Registry {
     /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
     pub(crate) fn end(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> bool {
+        let deferred = self.end_deferred(id, cause, at_once);
+        let ended = deferred.is_some();
+        if let Some(deferred) = deferred {
+            deferred.finish();
+        }
+        ended
+    }
+
+    /// Ends the subscriber as [`end`](Self::end) does. Returns what is left to do, or `None` if it had left before.
+    pub(crate) fn end_deferred(&self, id: SubscriberId, cause: EndCause, at_once: bool) -> Option<Deferred> {
         let mut deferred = Deferred::default();
         let mut state = self.state.lock();
-        let Some(member) = state.remove(id) else { return false };
+        let member = state.remove(id)?;
         if at_once {
             self.abort_member(member, cause, &mut deferred);
         } else {
             self.close_member(member, cause, &mut deferred);
         }
-        drop(state);
-        deferred.finish();
-        true
+        Some(deferred)
     }
 
     /// Ends every subscriber after its queued events.

@@ -36,25 +36,29 @@ mod backpressure;
 mod deferred;
 mod ending;
 mod membership;
+mod new_event;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::event::{Event, FrameId};
-use crate::history::{self, EventLog, History};
+use crate::event::FrameId;
+use crate::history::{EventLog, Ids, NewEntry};
 use crate::log::RateLimitedLog;
 use crate::queue::{Full, Payload, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
+use crate::store::Trim;
 
 use backpressure::Admit;
 pub(crate) use backpressure::Ticket;
 pub(crate) use deferred::{Deferred, Hooks, OnLeave};
 use membership::Membership;
+pub(crate) use new_event::NewEvent;
 use replay::Replay;
 pub(crate) use replay::{Opening, ReplayFrom, Slice};
 
@@ -66,8 +70,8 @@ pub(crate) struct Registry {
     last_id: AtomicU64,
     /// The sequence of the newest event that is queued for all its subscribers.
     committed: AtomicU64,
-    /// The first half of every ID, if there is a history.
-    epoch: Option<String>,
+    /// The names in its IDs, if there is a history.
+    ids: Option<Arc<Ids>>,
     announces_ids: bool,
     hooks: Option<Arc<dyn Hooks>>,
     warnings: Arc<RateLimitedLog>,
@@ -106,40 +110,6 @@ struct State {
     shuts_down: bool,
 }
 
-/// An event to publish.
-pub(crate) struct NewEvent {
-    /// Sealed, unless a history keeps the event.
-    pub(crate) payload: Payload,
-    pub(crate) own_id: Option<Arc<str>>,
-    pub(crate) key: Option<Arc<str>>,
-    /// A comment is not kept, and gets no ID.
-    pub(crate) is_comment: bool,
-}
-
-impl NewEvent {
-    /// Creates an event for everyone alike. With a history, it is completed under the ordering lock.
-    pub(crate) fn new(event: &Event, has_history: bool) -> Self {
-        let is_comment = event.is_comment();
-        let frame = if !has_history {
-            event.encode()
-        } else if is_comment {
-            // The history does not keep it, so it has no ID there.
-            event.encode_with_id(None)
-        } else {
-            event.encode_unsealed()
-        };
-        let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
-        Self { payload: Payload::Frame(frame), own_id, key, is_comment }
-    }
-
-    /// Creates an event for one subscriber. A history does not keep it, so it has no ID there.
-    pub(crate) fn for_one(event: &Event, has_history: bool) -> Self {
-        let frame = if has_history { event.encode_with_id(None) } else { event.encode() };
-        let (key, is_comment) = (event.own_key().cloned(), event.is_comment());
-        Self { payload: Payload::Frame(frame), own_id: None, key, is_comment }
-    }
-}
-
 /// The subscribers that an event is for.
 #[derive(Clone, Copy)]
 pub(crate) enum Recipients<'a> {
@@ -162,17 +132,17 @@ pub(crate) struct Published {
 impl Registry {
     pub(crate) fn new(
         limits: Limits,
-        history: Option<History>,
+        log: Option<EventLog<Payload>>,
         counters: Arc<Counters>,
         hooks: Option<Arc<dyn Hooks>>,
         warnings: Arc<RateLimitedLog>,
     ) -> Self {
-        let log = history.map(EventLog::new);
-        let epoch = log.as_ref().map(|log| log.epoch().to_owned());
+        let ids = log.as_ref().map(|log| Arc::clone(log.ids()));
+        let sequence = log.as_ref().map_or(0, EventLog::sequence);
         let announces_ids = log.as_ref().is_some_and(EventLog::announces_ids);
         let state = Mutex::new(State { log, ..State::default() });
-        let (last_id, committed, empty) = (AtomicU64::new(0), AtomicU64::new(0), Condvar::new());
-        Self { state, limits, counters, last_id, committed, epoch, announces_ids, hooks, warnings, empty }
+        let (last_id, committed, empty) = (AtomicU64::new(0), AtomicU64::new(sequence), Condvar::new());
+        Self { state, limits, counters, last_id, committed, ids, announces_ids, hooks, warnings, empty }
     }
 
     /// Returns an ID that no other subscriber has.
@@ -197,7 +167,7 @@ impl Registry {
     }
 
     pub(crate) fn has_history(&self) -> bool {
-        self.epoch.is_some()
+        self.ids.is_some()
     }
 
     /// Counts and logs a refused subscription.
@@ -214,7 +184,7 @@ impl Registry {
 
     /// Returns the ID of the newest event, if there is a history. Takes no lock.
     pub(crate) fn newest_id(&self) -> Option<String> {
-        self.epoch.as_ref().map(|epoch| history::id(epoch, self.committed.load(SeqCst)))
+        self.ids.as_ref().map(|ids| ids.id(self.committed.load(SeqCst)))
     }
 
     /// Returns the sequence and the ID of the newest event, if it is newer than `than` and IDs are announced. Takes no
@@ -223,8 +193,8 @@ impl Registry {
     /// If a live subscriber sees its queue empty after this call, it has been sent every event up to the returned one.
     pub(crate) fn newest_announced(&self, than: u64) -> Option<(u64, String)> {
         let newest = self.committed.load(SeqCst);
-        let epoch = self.epoch.as_ref().filter(|_| self.announces_ids && newest > than)?;
-        Some((newest, history::id(epoch, newest)))
+        let ids = self.ids.as_ref().filter(|_| self.announces_ids && newest > than)?;
+        Some((newest, ids.id(newest)))
     }
 
     /// Counts an event as published if these channels have no subscriber. Returns `true` if so; the event then needs no
@@ -236,6 +206,24 @@ impl Registry {
             self.counters.count_published(0, 0);
         }
         is_unreached
+    }
+
+    /// Returns how many subscribers these channels have, and the time of the history's clock.
+    pub(crate) fn count_subscribers(&self, channels: &[&str]) -> (usize, Option<Duration>) {
+        let state = self.state.lock();
+        let subscribers = match channels {
+            [channel] => state.channels.get(*channel).map_or(0, BTreeMap::len),
+            _ => {
+                let members = channels.iter().filter_map(|&channel| state.channels.get(channel));
+                members.flat_map(BTreeMap::keys).collect::<HashSet<_>>().len()
+            }
+        };
+        (subscribers, state.log.as_ref().map(EventLog::now))
+    }
+
+    /// Takes what the history has evicted, for its store to delete.
+    pub(crate) fn take_trim(&self) -> Trim {
+        self.state.lock().log.as_mut().map(EventLog::take_trim).unwrap_or_default()
     }
 
     /// Assigns the event its ID, keeps it, and queues it for these subscribers. A subscriber whose queue is full is
@@ -402,13 +390,14 @@ impl State {
         new_event: NewEvent,
         evicted: &mut Vec<Payload>,
     ) -> (Payload, Option<String>) {
-        let NewEvent { mut payload, own_id, is_comment, .. } = new_event;
+        let NewEvent { mut payload, own_id, is_comment, at, .. } = new_event;
         let Some(log) = self.log.as_mut().filter(|_| !is_comment) else { return (payload, None) };
         let sequence = log.sequence() + 1;
         let generated = log.id(sequence);
         payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
         let id = own_id.as_deref().map_or(generated, str::to_owned);
-        log.append(channels, payload.clone(), payload.size(), own_id, evicted);
+        let entry = NewEntry { payload: payload.clone(), size: payload.size(), own_id, at };
+        log.append(channels, entry, evicted);
         (payload, Some(id))
     }
 

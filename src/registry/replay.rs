@@ -8,7 +8,7 @@ use parking_lot::MutexGuard;
 use super::{Deferred, Registry, State};
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
-use crate::history::{EventLog, Resumption, Span};
+use crate::history::{EventLog, Place, Resumption, Span};
 use crate::queue::{Full, Payload, QueueLimits, Subscriber};
 use crate::stats::EndCause;
 
@@ -322,12 +322,17 @@ fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &Repl
     match replay_from {
         ReplayFrom::Now => (log.sequence(), false),
         ReplayFrom::Last(events) => log.before_last(channels, *events),
-        ReplayFrom::Id(id) => match log.sequence_of(id, channels) {
-            Some(sequence) if floors().all(|floor| floor <= sequence) => (sequence, false),
-            // The replay begins at the lowest floor: below it every requested event is known to be evicted. Beginning
-            // higher would skip events of another channel that are still held.
-            // Without channels there are no such events.
-            sequence => (sequence.unwrap_or(0).max(floors().min().unwrap_or(log.sequence())), true),
+        ReplayFrom::Id(id) => match log.place(id, channels) {
+            Place::Exact(sequence) if floors().all(|floor| floor <= sequence) && !log.has_lost_after(sequence) => {
+                (sequence, false)
+            }
+            place => {
+                let seen = if let Place::Exact(sequence) | Place::Lost(sequence) = place { sequence } else { 0 };
+                // The replay begins at the lowest floor: below it every requested event is known to be evicted.
+                // Beginning higher would skip events of another channel that are still held.
+                // Without channels there are no such events.
+                (seen.max(floors().min().unwrap_or(log.sequence())), true)
+            }
         },
     }
 }

@@ -37,6 +37,12 @@ fn public_types_can_cross_threads() {
     shares::<EventError>();
     shares::<OpenError>();
     shares::<InvalidSetting>();
+    shares::<BuildError>();
+    shares::<StoreError>();
+    shares::<PublishError>();
+    shares::<UnknownTransform>();
+    shares::<store::HistoryStore>();
+    shares::<store::StoreState>();
     shares::<HeaderError>();
     shares::<TryRecvError>();
     shares::<RecvTimeoutError>();

@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "log",
     "event",
     "stats",
+    "store",
     "history",
     "http",
     "origin",
@@ -39,6 +40,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
     (&["mio::", "httparse"], &["server.rs", "server/"]),
     (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "server/"]),
+    (&["rusqlite", "crc32fast"], &["store/sqlite/"]),
     // The order of events depends on one lock, the registry's; each other lock guards a queue, a stream, threads or
     // counts.
     (
@@ -51,6 +53,9 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
             "deliver/pool.rs",
             "deliver/slow.rs",
             "deliver/stream.rs",
+            "store/fake.rs",
+            "store/pipeline.rs",
+            "store/sqlite/upkeep.rs",
             "server/handlers.rs",
             "server/quota.rs",
             "adapter/tiny_http/refusal.rs",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::common::{ends, seed};
 use fastrand::Rng;
-use server_sent_events::{EndCause, OpenError};
+use server_sent_events::{BuildError, EndCause, OpenError};
 
 /// The expected behaviour of one subscriber's queue, as plainly as possible.
 struct Model {
@@ -160,12 +160,14 @@ fn every_policy_matches_a_simple_model() {
 #[test]
 fn queue_limits_of_zero_are_rejected() {
     let publisher = Publisher::new();
-    let zero = Publisher::builder().max_queued_events(0).build().unwrap_err();
-    let refused = publisher.subscription(()).max_queued_events(0).open().unwrap_err();
-    assert_eq!(refused, OpenError::InvalidSetting(zero));
-    let zero = Publisher::builder().max_queued_bytes(0).build().unwrap_err();
-    let refused = publisher.subscription(()).max_queued_bytes(0).open().unwrap_err();
-    assert_eq!(refused, OpenError::InvalidSetting(zero));
+    for (builder, subscription) in [
+        (Publisher::builder().max_queued_events(0), publisher.subscription(()).max_queued_events(0)),
+        (Publisher::builder().max_queued_bytes(0), publisher.subscription(()).max_queued_bytes(0)),
+    ] {
+        let error = builder.build().unwrap_err();
+        let BuildError::InvalidSetting(zero) = error else { panic!("{error:?}") };
+        assert_eq!(subscription.open().unwrap_err(), OpenError::InvalidSetting(zero));
+    }
 }
 
 #[test]

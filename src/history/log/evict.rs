@@ -1,0 +1,157 @@
+//! How the log forgets events, and what it remembers of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EventLog, Ring};
+use crate::store::Trim;
+
+impl<T: Clone> EventLog<T> {
+    /// Evicts the events that are older than the maximum age.
+    pub(crate) fn expire(&mut self, evicted: &mut Vec<T>) {
+        if self.settings.max_age.is_some() {
+            self.expire_at(self.now(), evicted);
+        }
+    }
+
+    fn expire_at(&mut self, now: Duration, evicted: &mut Vec<T>) {
+        let Some(max_age) = self.settings.max_age else { return };
+        while self.oldest_is_older_than(max_age, now) {
+            self.evict_oldest(evicted);
+        }
+    }
+
+    /// Returns whether an event is older than the maximum age.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.settings.max_age.is_some_and(|max_age| self.oldest_is_older_than(max_age, self.now()))
+    }
+
+    fn oldest_is_older_than(&self, max_age: Duration, now: Duration) -> bool {
+        self.entries.first_key_value().is_some_and(|(_, entry)| now.saturating_sub(entry.at) > max_age)
+    }
+
+    /// Evicts events until, at this time, the others are within the limits.
+    pub(super) fn evict_beyond_limits(&mut self, now: Duration, evicted: &mut Vec<T>) {
+        self.expire_at(now, evicted);
+        while self.bytes + self.tombstone_bytes > self.settings.max_bytes && !self.entries.is_empty() {
+            self.evict_oldest(evicted);
+        }
+    }
+
+    /// Takes what was evicted since the last call, for the store to delete.
+    pub(crate) fn take_trim(&mut self) -> Trim {
+        let trim = self.trim.as_mut().map(std::mem::take).unwrap_or_default();
+        Trim { horizon: self.horizon, ..trim }
+    }
+
+    /// Notes that the store need no longer hold this event.
+    pub(super) fn trim_event(&mut self, sequence: u64) {
+        if let Some(trim) = &mut self.trim {
+            trim.evicted.push(sequence);
+        }
+    }
+
+    /// Notes the floor of a channel for the store; `None` if it is the horizon.
+    pub(super) fn trim_floor(&mut self, channel: &Arc<str>, floor: Option<u64>) {
+        if let Some(trim) = &mut self.trim {
+            trim.floors.insert(Arc::clone(channel), floor);
+        }
+    }
+
+    /// Returns the name of this channel's ring. Creates the ring if it is missing, with the channel's floor.
+    pub(super) fn ensure_ring(&mut self, channel: &str) -> Arc<str> {
+        if let Some((name, _)) = self.rings.get_key_value(channel) {
+            return Arc::clone(name);
+        }
+        let floor = self.floor(channel);
+        let name: Arc<str> = channel.into();
+        match self.tombstones.remove_entry(channel) {
+            Some((name, _)) => {
+                self.tombstone_bytes -= Self::TOMBSTONE + name.len();
+                self.lowest_tombstones.remove(&(floor, name));
+            }
+            // The horizon may rise, and this floor must not.
+            None => self.trim_floor(&name, Some(floor)),
+        }
+        self.bytes += Self::CHANNEL + name.len();
+        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new() });
+        name
+    }
+
+    /// Evicts the oldest event from all its channels.
+    fn evict_oldest(&mut self, evicted: &mut Vec<T>) {
+        let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
+        // A ring that was full has evicted it already.
+        let holds_it = |channel: &&Arc<str>| {
+            self.rings.get(*channel).is_some_and(|ring| ring.sequences.front() == Some(&sequence))
+        };
+        let channels: Vec<Arc<str>> = entry.channels.iter().filter(holds_it).cloned().collect();
+        for channel in channels {
+            self.evict_from(&channel, evicted);
+        }
+    }
+
+    /// Evicts the oldest event of this channel, and removes the entry if no other ring holds it.
+    pub(super) fn evict_from(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
+        let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
+        ring.floor = sequence;
+        let mut ambiguous = None;
+        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
+        entry.rings -= 1;
+        if let Some(id) = &entry.own_id {
+            let own_id = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
+            own_id.oldest = None;
+            if own_id.newest == sequence {
+                ring.own_ids.remove(id);
+            } else {
+                ambiguous = Some(own_id.newest);
+            }
+        }
+        let is_last_ring = entry.rings == 0;
+        if is_last_ring {
+            let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
+            self.bytes -= entry.size;
+            evicted.push(entry.payload);
+        }
+        if let Some(trim) = &mut self.trim {
+            trim.evicted.extend(is_last_ring.then_some(sequence));
+            trim.floors.insert(Arc::clone(channel), Some(sequence));
+            trim.ambiguous.extend(ambiguous);
+        }
+        // Spare capacity is not counted towards `max_bytes`, so it must not stay.
+        if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
+            ring.sequences.shrink_to(ring.sequences.len() * 2);
+        }
+        if ring.own_ids.capacity() > 32 && ring.own_ids.len() < ring.own_ids.capacity() / 4 {
+            ring.own_ids.shrink_to(ring.own_ids.len() * 2);
+        }
+        if ring.sequences.is_empty() {
+            self.retire_channel(channel, sequence);
+        }
+    }
+
+    /// Removes a channel that has lost its last event. Its floor stays as a tombstone.
+    fn retire_channel(&mut self, channel: &Arc<str>, floor: u64) {
+        self.rings.remove(channel);
+        self.bytes -= Self::CHANNEL + channel.len();
+        self.tombstones.insert(Arc::clone(channel), floor);
+        self.lowest_tombstones.insert((floor, Arc::clone(channel)));
+        self.tombstone_bytes += Self::TOMBSTONE + channel.len();
+        if !self.is_restoring {
+            self.limit_tombstones();
+        }
+    }
+
+    /// Merges the lowest tombstones into the horizon until the others are within the limit.
+    pub(super) fn limit_tombstones(&mut self) {
+        while self.tombstone_bytes > self.settings.max_bytes / 16 {
+            let Some((floor, name)) = self.lowest_tombstones.pop_first() else { break };
+            self.tombstones.remove(&name);
+            self.tombstone_bytes -= Self::TOMBSTONE + name.len();
+            self.horizon = self.horizon.max(floor);
+            self.trim_floor(&name, None);
+        }
+    }
+}
