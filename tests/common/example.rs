@@ -90,6 +90,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "rouille"), "rouille"),
             (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),
+            (cfg!(feature = "sqlite"), "sqlite"),
         ] {
             if on {
                 cargo.args(["--features", feature]);

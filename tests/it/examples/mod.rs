@@ -5,6 +5,8 @@ mod chat;
 mod hub;
 #[cfg(all(feature = "server", target_os = "linux"))] // signals, and namespaces of processes
 mod hub_ends;
+#[cfg(all(feature = "server", feature = "sqlite", target_os = "linux"))] // signals
+mod hub_history;
 #[cfg(all(feature = "server", target_os = "linux"))] // a full disk
 mod hub_program;
 #[cfg(unix)] // signals

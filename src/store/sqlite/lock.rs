@@ -1,0 +1,102 @@
+//! The file beside the database: its lock, and the note of what was delivered.
+
+// SQLite's own locks allow several processes, and closing any descriptor of the database drops them. So the lock of the
+// process is on a file of its own. This file also holds a note of fixed size, which is overwritten in place after each
+// transaction. If the database then turns out to hold less than the note, events are missing: the newest part of its
+// log was lost, or an older copy of it was restored.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::fault::Fault;
+use crate::error::StoreError;
+
+/// The newest event that was delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) lineage: String,
+    pub(super) era: u64,
+    pub(super) sequence: u64,
+}
+
+impl Note {
+    /// Returns the note as one line. All notes of a lineage have the same length.
+    fn to_line(&self) -> String {
+        let text = format!("{} {:020} {:020}", self.lineage, self.era, self.sequence);
+        format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        let (text, crc) = line.strip_suffix('\n')?.rsplit_once(' ')?;
+        let is_whole = u32::from_str_radix(crc, 16) == Ok(crc32fast::hash(text.as_bytes()));
+        let mut words = text.split(' ');
+        let mut next = || words.next().filter(|_| is_whole);
+        Some(Self { lineage: next()?.into(), era: next()?.parse().ok()?, sequence: next()?.parse().ok()? })
+    }
+}
+
+/// The locked file. Dropping it releases the lock.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LockFile {
+    /// Locks the file that belongs to this database.
+    pub(super) fn lock(database: &Path) -> Result<Self, StoreError> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let failed = |doing, error: &io::Error| Fault::io(doing, &path, error).of(database);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|error| failed("open", &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path, file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { file: database.into() }),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &error)),
+        }
+    }
+
+    /// Returns the note of this lineage, if the file holds one.
+    pub(super) fn read(&mut self, lineage: &str) -> Result<Option<Note>, Fault> {
+        // A longer file holds no note of ours.
+        let mut bytes = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| (&self.file).take(1_024).read_to_end(&mut bytes));
+        read.map_err(|error| Fault::io("read", &self.path, &error))?;
+        let note = std::str::from_utf8(&bytes).ok().and_then(Note::from_line);
+        Ok(note.filter(|note| note.lineage == lineage))
+    }
+
+    /// Overwrites the note.
+    pub(super) fn write(&mut self, note: &Note) -> Result<(), Fault> {
+        let line = note.to_line();
+        let written = write_at_start(&mut self.file, line.as_bytes());
+        written.map_err(|error| Fault::io("write", &self.path, &error))
+    }
+
+    /// Overwrites the note, and shortens the file to it.
+    pub(super) fn write_first(&mut self, note: &Note) -> Result<(), Fault> {
+        let length = note.to_line().len() as u64;
+        self.file.set_len(length).map_err(|error| Fault::io("write", &self.path, &error))?;
+        self.write(note)
+    }
+
+    /// Waits until the note is on the disk.
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        self.file.sync_data().map_err(|error| Fault::io("sync", &self.path, &error))
+    }
+}
+
+#[cfg(unix)]
+fn write_at_start(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.write_all_at(bytes, 0)
+}
+
+#[cfg(not(unix))]
+fn write_at_start(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    io::Write::write_all(file, bytes)
+}

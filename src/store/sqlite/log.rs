@@ -1,0 +1,242 @@
+//! The log in the file: what each operation of the store reads and writes.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::fault::Fault;
+use super::lock::{LockFile, Note};
+use super::state::{Eras, State};
+use super::upkeep::{self, Upkeep};
+use super::{Surroundings, SyncPolicy, file, rows, schema};
+use crate::store::{Attached, Record, Trim};
+
+/// The log in an open file.
+pub(super) struct OpenLog {
+    file: PathBuf,
+    sync: SyncPolicy,
+    max_bytes: usize,
+    surroundings: Surroundings,
+    /// The era of this opening; `None` before `attach`.
+    era: Option<Era>,
+    /// `None` until the era is written.
+    upkeep: Option<Upkeep>,
+    writer: Connection,
+    /// The last field: the lock is released after the connections are closed.
+    lock: LockFile,
+}
+
+/// What a store knows of the log that it has attached to.
+struct Era {
+    state: State,
+    eras: Eras,
+    /// The newest event that was delivered without being stored; 0 if there is none.
+    unstored: u64,
+}
+
+impl Era {
+    /// Returns the note of what is delivered.
+    fn note(&self) -> Note {
+        let sequence = self.state.sequence.max(self.unstored);
+        Note { lineage: self.state.lineage.clone(), era: self.eras.last_number(), sequence }
+    }
+}
+
+impl OpenLog {
+    /// Opens the file, which the lock must belong to.
+    pub(super) fn open(
+        file: &Path,
+        lock: LockFile,
+        sync: SyncPolicy,
+        max_bytes: usize,
+        surroundings: Surroundings,
+    ) -> Result<Self, Fault> {
+        let writer = file::open(file)?;
+        let synchronous = if sync == SyncPolicy::Always { "full" } else { "normal" };
+        writer.pragma_update(None, "synchronous", synchronous)?;
+        Ok(Self { file: file.into(), sync, max_bytes, surroundings, era: None, upkeep: None, writer, lock })
+    }
+
+    /// Checks everything but the events, and returns the state with which the new era begins.
+    pub(super) fn attach(&mut self) -> Result<Attached, Fault> {
+        let (era, attached) = self.read_state()?;
+        self.era = Some(era);
+        Ok(attached)
+    }
+
+    /// Calls the closure with each event, in order, and begins the era if all of them are right.
+    pub(super) fn read(&mut self, event: &mut dyn FnMut(Record<'static>)) -> Result<(), Fault> {
+        let state = &self.era.as_ref().ok_or_else(not_attached)?.state;
+        let sum = rows::for_each_event(&self.writer, &mut |record| {
+            if record.sequence > state.sequence {
+                return Err(Fault::damaged_row("events", record.sequence));
+            }
+            event(record);
+            Ok(())
+        })?;
+        if sum == state.events { self.begin_era() } else { Err(Fault::Damaged("table events".into())) }
+    }
+
+    /// Reads and checks everything but the events, and decides how the new era begins.
+    fn read_state(&mut self) -> Result<(Era, Attached), Fault> {
+        schema::check_structure(&self.writer)?;
+        let mut state = State::read(&self.writer)?;
+        let mut eras = Eras::read(&self.writer)?;
+        if eras.sum() != state.eras {
+            return Err(Fault::Damaged("table eras".into()));
+        }
+        let (floors, sum) = rows::floors(&self.writer)?;
+        if sum != state.floors {
+            return Err(Fault::Damaged("table floors".into()));
+        }
+        let note = self.lock.read(&state.lineage)?;
+        if note.is_none() {
+            let (lineage, era) = (state.lineage.clone(), eras.last_number());
+            self.lock.write_first(&Note { lineage, era, sequence: state.sequence })?;
+        }
+        let has_lost = state.has_lost_events(eras.last_number(), note.as_ref(), self.surroundings.boot.as_deref());
+        let last = eras.last_number().max(note.map_or(0, |note| note.era));
+        let first = state.sequence + 1;
+        eras.begin(self.surroundings.seconds.max(last + 1), first);
+        if has_lost {
+            // A stream that begins now has a position after the loss.
+            (state.sequence, state.last_loss) = (first, first);
+        }
+        let attached = Attached {
+            lineage: state.lineage.clone(),
+            eras: eras.0.clone(),
+            sequence: state.sequence,
+            last_loss: state.last_loss,
+            floors,
+            horizon: state.horizon,
+        };
+        Ok((Era { state, eras, unstored: 0 }, attached))
+    }
+
+    /// Writes the new era, so that the next start knows of this one.
+    fn begin_era(&mut self) -> Result<(), Fault> {
+        if self.upkeep.is_some() {
+            return Ok(());
+        }
+        let era = self.era.as_ref().ok_or_else(not_attached)?;
+        let (eras, boot, is_synced) =
+            (era.eras.clone(), self.surroundings.boot.clone(), self.sync == SyncPolicy::Always);
+        self.transact(|connection, state| {
+            eras.write(connection)?;
+            (state.eras, state.boot, state.is_synced, state.is_closed) = (eras.sum(), boot, is_synced, false);
+            Ok(())
+        })?;
+        self.upkeep = Some(Upkeep::start(&self.file, &mut self.writer, self.sync, self.max_bytes)?);
+        self.write_note()
+    }
+
+    /// Runs one transaction, which ends with the new state.
+    fn transact(&mut self, change: impl FnOnce(&Connection, &mut State) -> Result<(), Fault>) -> Result<(), Fault> {
+        let era = self.era.as_mut().ok_or_else(not_attached)?;
+        let connection = &self.writer;
+        let run = |sql: &str| -> Result<(), Fault> {
+            connection.prepare_cached(sql)?.execute([])?;
+            Ok(())
+        };
+        let mut state = era.state.clone();
+        run("BEGIN IMMEDIATE")?;
+        let changed = change(connection, &mut state).and_then(|()| state.write(connection));
+        let committed = changed.and_then(|()| run("COMMIT"));
+        if committed.is_err() {
+            // Some errors have ended the transaction already.
+            let _ = run("ROLLBACK");
+        } else {
+            era.state = state;
+        }
+        committed
+    }
+
+    fn write_note(&mut self) -> Result<(), Fault> {
+        self.era.as_ref().map_or(Ok(()), |era| self.lock.write(&era.note()))
+    }
+
+    /// Stores these events, and deletes what is evicted. `is_last` means that the next start finds nothing missing.
+    pub(super) fn write(&mut self, records: &[Record<'_>], trim: &Trim, is_last: bool) -> Result<(), Fault> {
+        self.begin_era()?;
+        self.upkeep.as_ref().map_or(Ok(()), Upkeep::wait_for_room)?;
+        let has_stored_all = self.era.as_ref().is_some_and(|era| era.unstored == 0);
+        let was_settled = self.era.as_ref().is_some_and(|era| era.state.is_closed);
+        self.transact(|connection, state| {
+            for record in records {
+                state.events.add(rows::insert_event(connection, record)?);
+                state.sequence = record.sequence;
+            }
+            delete(connection, state, trim)?;
+            state.is_closed = is_last && has_stored_all;
+            Ok(())
+        })?;
+        if was_settled && !is_last {
+            // Otherwise a power loss could leave a file that looks complete, without these events.
+            self.sync()?;
+        }
+        self.write_note()
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        self.upkeep.as_ref().map_or(Ok(()), Upkeep::sync)
+    }
+
+    /// Makes everything durable. If nothing is written later, the next start finds nothing missing.
+    pub(super) fn settle(&mut self, trim: &Trim) -> Result<(), Fault> {
+        self.write(&[], trim, true)?;
+        self.sync()?;
+        self.lock.sync()?;
+        Ok(())
+    }
+
+    /// Notes that an event was delivered that is not stored.
+    pub(super) fn note_unstored(&mut self, sequence: u64) {
+        let Some(era) = &mut self.era else { return };
+        let is_first = era.unstored == 0;
+        era.unstored = sequence.max(era.unstored);
+        // The store has failed already, perhaps because of its disk. The note is only an attempt.
+        let _ = self.write_note();
+        if is_first {
+            let _ = self.lock.sync();
+        }
+    }
+
+    /// Stores the last trim, and makes the database durable without its write-ahead log.
+    pub(super) fn finish(&mut self, trim: &Trim) -> Result<(), Fault> {
+        self.write(&[], trim, true)?;
+        if let Some(mut upkeep) = self.upkeep.take() {
+            upkeep.stop();
+        }
+        // While another program reads the file, the log stays, and the checkpoint has synced it.
+        upkeep::checkpoint(&self.writer, "TRUNCATE")?;
+        self.lock.sync()?;
+        // Closing the connection then removes the log.
+        self.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(())
+    }
+}
+
+fn not_attached() -> Fault {
+    Fault::Failed("BUG: the store is not attached".into())
+}
+
+/// Deletes what the history has evicted.
+fn delete(connection: &Connection, state: &mut State, trim: &Trim) -> Result<(), Fault> {
+    for sequence in &trim.evicted {
+        state.events.remove(rows::delete_event(connection, *sequence)?);
+    }
+    for sequence in &trim.ambiguous {
+        if let Some((mut record, crc)) = rows::event(connection, *sequence)? {
+            rows::delete_event(connection, *sequence)?;
+            state.events.remove(Some(crc));
+            record.finds_own_id = false;
+            state.events.add(rows::insert_event(connection, &record)?);
+        }
+    }
+    for (channel, floor) in &trim.floors {
+        rows::set_floor(connection, channel, *floor, &mut state.floors)?;
+    }
+    state.horizon = state.horizon.max(trim.horizon);
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The format of the file.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::fault::Fault;
+
+/// The bytes `SSEh`, by which a file is known as a history.
+pub(super) const APPLICATION_ID: i64 = 0x5353_4568;
+pub(super) const VERSION: i64 = 1;
+
+/// The name and the text of each part of the schema.
+const PARTS: [(&str, &str); 5] = [
+    (
+        "state",
+        "CREATE TABLE state (lineage TEXT, sequence INTEGER, horizon INTEGER, last_loss INTEGER, events_sum INTEGER, \
+         floors_sum INTEGER, eras_sum INTEGER, closed INTEGER, boot TEXT, synced INTEGER, crc INTEGER)",
+    ),
+    ("eras", "CREATE TABLE eras (number INTEGER PRIMARY KEY, first INTEGER)"),
+    (
+        "events",
+        "CREATE TABLE events (sequence INTEGER PRIMARY KEY, at INTEGER, channels TEXT, own_id TEXT, \
+         finds_own_id INTEGER, key TEXT, transform TEXT, argument TEXT, fields TEXT, crc INTEGER)",
+    ),
+    ("floors", "CREATE TABLE floors (channel TEXT PRIMARY KEY, floor INTEGER, crc INTEGER) WITHOUT ROWID"),
+    (
+        "history",
+        "CREATE VIEW history AS SELECT (SELECT lineage FROM state) || '.' || ifnull( \
+         (SELECT number FROM eras WHERE first <= sequence ORDER BY number DESC LIMIT 1), \
+         (SELECT min(number) FROM eras)) || '-' || sequence AS id, \
+         strftime('%Y-%m-%d %H:%M:%f', at / 1000.0, 'unixepoch', 'localtime') AS time, \
+         channels, own_id, key, transform, argument, fields FROM events ORDER BY sequence",
+    ),
+];
+
+/// Creates the tables, in a transaction of the caller's.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    PARTS.iter().try_for_each(|(_, part)| connection.execute_batch(part))
+}
+
+/// Checks that the file is a history of this version.
+pub(super) fn check_version(connection: &Connection) -> Result<(), Fault> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let application_id = number("application_id").map_err(|error| match Fault::from(error) {
+        Fault::Damaged(_) => Fault::Foreign,
+        fault => fault,
+    })?;
+    match number("user_version")? {
+        _ if application_id != APPLICATION_ID => Err(Fault::Foreign),
+        VERSION => Ok(()),
+        version if version > VERSION => Err(Fault::NewerVersion(version)),
+        version => Err(Fault::Damaged(format!("format version {version}"))),
+    }
+}
+
+/// Checks the structure of the file, and that its tables are as they were created.
+pub(super) fn check_structure(connection: &Connection) -> Result<(), Fault> {
+    let report: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if report != "ok" {
+        return Err(Fault::Damaged(report));
+    }
+    for (name, part) in PARTS {
+        let mut query = connection.prepare("SELECT sql FROM sqlite_schema WHERE name = ?1")?;
+        let found: Option<String> = query.query_row([name], |row| row.get(0)).optional()?;
+        if found.as_deref() != Some(part) {
+            return Err(Fault::Damaged(format!("schema of {name}")));
+        }
+    }
+    Ok(())
+}

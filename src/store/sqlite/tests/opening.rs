@@ -1,0 +1,196 @@
+//! Which files a store opens, and what it does to the others.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::*;
+
+fn error_of(path: impl Into<PathBuf>) -> StoreError {
+    try_open(&Sqlite::at(path), "boot", 1).unwrap_err()
+}
+
+/// Returns the content of all files of a directory that a store must leave as they are.
+fn contents(folder: &Folder) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path());
+    let ours = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    paths.filter(|path| !ours(path)).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn one_file_has_one_store_whatever_its_path() {
+    let folder = Folder::new();
+    let first = open(&folder.sqlite());
+    let file = folder.file("events.db");
+    let indirect = folder.0.join("..").join(folder.0.file_name().unwrap()).join("events.db");
+    for path in [&file, &indirect] {
+        assert_eq!(error_of(path), StoreError::InUse { file: file.clone() });
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&file, folder.file("link")).unwrap();
+        assert_eq!(error_of(folder.file("link")), StoreError::InUse { file });
+    }
+    drop(first);
+    open(&folder.sqlite());
+}
+
+#[test]
+fn an_empty_file_becomes_a_history() {
+    let folder = Folder::new();
+    fs::write(folder.file("events.db"), "").unwrap();
+    let mut first = open(&folder.sqlite());
+    first.store.append(&records(1..=3), Trim::default()).unwrap();
+    drop(first);
+    assert_eq!(open(&folder.sqlite()).records, records(1..=3));
+}
+
+#[test]
+fn two_new_files_have_different_lineages() {
+    let (one, other) = (Folder::new(), Folder::new());
+    assert_ne!(open(&one.sqlite()).attached.lineage, open(&other.sqlite()).attached.lineage);
+}
+
+#[test]
+fn a_name_may_contain_any_character() {
+    let folder = Folder::new();
+    for name in ["a?b=c#d%41&e", "\u{1F98A} 'x' \"y\"", ":memory:", "file:x"] {
+        let sqlite = Sqlite::at(folder.file(name));
+        for _ in 0..2 {
+            open(&sqlite);
+            assert!(bytes(&folder.file(name)) > 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_foreign_file_is_left_as_it_is() {
+    let texts: [&[u8]; 4] = [b"x", b"Dear diary\n", &[0; 8_192], b"SQLite format 3\0 and then something else"];
+    for text in texts {
+        let folder = Folder::new();
+        let file = folder.file("events.db");
+        fs::write(&file, text).unwrap();
+        let before = contents(&folder);
+        assert_eq!(error_of(&file), StoreError::Foreign { file: file.clone() });
+        assert_eq!(contents(&folder), before);
+    }
+}
+
+#[test]
+fn another_database_is_left_as_it_is() {
+    for mode in ["delete", "wal"] {
+        let folder = Folder::new();
+        let file = folder.file("events.db");
+        let connection = Connection::open(&file).unwrap();
+        connection.pragma_update(None, "journal_mode", mode).unwrap();
+        connection.execute_batch("CREATE TABLE state (lineage)").unwrap();
+        let before = contents(&folder);
+        assert_eq!(error_of(&file), StoreError::Foreign { file: file.clone() }, "{mode}");
+        assert_eq!(contents(&folder), before, "{mode}");
+    }
+}
+
+#[test]
+fn a_newer_version_is_left_as_it_is() {
+    for (is_in_log, version) in [(false, 2), (true, 2), (false, i64::from(i32::MAX))] {
+        let folder = Folder::new();
+        let file = folder.file("events.db");
+        open(&folder.sqlite()).store.close(Trim::default()).unwrap();
+        let connection = crate::store::sqlite::file::connect(&file).unwrap();
+        connection.pragma_update(None, "user_version", version).unwrap();
+        if !is_in_log {
+            connection.pragma_update(None, "journal_mode", "delete").unwrap();
+        }
+        drop(connection);
+        let mut before = contents(&folder);
+        assert_eq!(error_of(&file), StoreError::NewerVersion { file: file.clone(), version });
+        let mut after = contents(&folder);
+        // The index of the log belongs to the processes that have it open.
+        for files in [&mut before, &mut after] {
+            files.remove(&folder.file("events.db-shm"));
+        }
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn a_history_without_its_database_is_damaged() {
+    let folder = Folder::new();
+    drop(open(&folder.sqlite()));
+    for is_empty in [true, false] {
+        let file = folder.file("events.db");
+        if is_empty {
+            fs::write(&file, "").unwrap()
+        } else {
+            fs::remove_file(&file).unwrap()
+        }
+        let before = contents(&folder);
+        let error = error_of(&file).to_string();
+        assert!(error.contains("its log") && error.contains("events.db-wal"), "{error}");
+        assert_eq!(contents(&folder), before);
+    }
+}
+
+#[test]
+fn an_error_names_what_the_user_can_change() {
+    let folder = Folder::new();
+    fs::create_dir(folder.file("directory")).unwrap();
+    let missing = folder.file("missing").join("events.db");
+    let text = |path: &Path| error_of(path).to_string();
+    assert!(text(&missing).contains("failed to find the directory"), "{}", text(&missing));
+    assert!(text(&folder.file("directory")).contains("not a regular file"));
+    assert!(text(Path::new("")).contains("not the name of a file"), "{}", text(Path::new("")));
+    assert!(text(Path::new("/dev/null")).contains("not a regular file"));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(folder.file("nothing"), folder.file("dangling")).unwrap();
+        assert!(text(&folder.file("dangling")).contains("a symbolic link to a file that does not exist"));
+    }
+}
+
+/// Even root may not write to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_only_file_system_is_an_error_that_says_so() {
+    let name = "opening::a_read_only_file_system_is_an_error_that_says_so";
+    if let Some(folder) = child::folder() {
+        let error = error_of(folder.join("events.db")).to_string();
+        assert!(error.contains("failed to open") && error.contains("Read-only"), "{error}");
+        return;
+    }
+    let folder = Folder::new();
+    open(&folder.sqlite()).store.close(Trim::default()).unwrap();
+    let mount = "mount --bind \"$SSE_CHILD\" \"$SSE_CHILD\" && mount -o remount,ro,bind \"$SSE_CHILD\"";
+    child::run_with_mount(name, &folder.0, mount);
+}
+
+#[test]
+fn a_file_without_write_permission_is_an_error_that_says_so() {
+    let folder = Folder::new();
+    open(&folder.sqlite()).store.close(Trim::default()).unwrap();
+    let mut permissions = fs::metadata(folder.file("events.db")).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(folder.file("events.db"), permissions).unwrap();
+    if fs::OpenOptions::new().append(true).open(folder.file("events.db")).is_ok() {
+        eprintln!("skipped: this user may write to everything");
+        return;
+    }
+    assert!(error_of(folder.file("events.db")).to_string().contains("no permission to write the file"));
+}
+
+#[test]
+fn two_processes_never_share_a_file() {
+    let name = "opening::two_processes_never_share_a_file";
+    if let Some(folder) = child::folder() {
+        let _opened = open(&Sqlite::at(folder.join("events.db")));
+        println!("\nopened");
+        child::wait_forever();
+    }
+    let folder = Folder::new();
+    let mut other = child::Running::start(name, &folder.0, "");
+    other.wait_for_line("opened");
+    let file = folder.file("events.db");
+    assert_eq!(error_of(&file), StoreError::InUse { file });
+    other.kill();
+    open(&folder.sqlite());
+}
