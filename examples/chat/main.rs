@@ -1,4 +1,4 @@
-//! A chat for everybody who opens the page: `cargo run --release --example chat [ADDRESS [PUBLIC_HOST]]`.
+//! A chat for everybody who opens the page: `cargo run --release --example chat -- [ADDRESS [PUBLIC_HOST]]`.
 //!
 //! | request | response |
 //! |---|---|
@@ -8,6 +8,9 @@
 //!
 //! A tab that loses its connection reconnects, sends its last event ID, and gets the events it missed. A new tab gets
 //! the messages that are sent from then on.
+//!
+//! With the feature `sqlite`, `--history FILE` keeps the events in a file: after a restart, an open page reconnects, and
+//! has missed nothing.
 //!
 //! Pages of other websites are refused. Behind a proxy, `PUBLIC_HOST` is the host in the browser's address bar.
 //!
@@ -22,9 +25,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clap::Parser;
 use serde_json::json;
 use server_sent_events::adapter::tiny_http as sse;
-use server_sent_events::{Event, History, OriginPolicy, Publisher, Shutdown};
+use server_sent_events::{Event, History, OriginPolicy, Publisher, Receipt, Shutdown, WeakPublisher};
 use signals::EndSignals;
 use tiny_http::{Header, Method, Request, Response};
 
@@ -37,9 +41,8 @@ mod signals;
 const MAX_NAME: usize = 40;
 /// The maximum length of a form in bytes. A longer one is rejected.
 const MAX_FORM: usize = 16 * 1024;
-/// The number of events in the history. A history does not count what a closure owns, so this and `MAX_FORM` bound its
-/// memory to 64 MiB. It is more than a queue and the kernels of both ends hold, so that a slow tab misses nothing
-/// either.
+/// The number of events in the history. It is more than a queue and the kernels of both ends hold, so that a slow tab
+/// misses nothing either.
 const KEPT: usize = 4_096;
 
 /// The time after which a user without a tab has left. A tab that is reloaded or loses its connection reconnects
@@ -47,6 +50,25 @@ const KEPT: usize = 4_096;
 const MOMENT: Duration = Duration::from_secs(2);
 /// The grace of the shutdown.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The transform of messages: each user gets those of the others.
+const NOT_TO_THE_SENDER: &str = "not to the sender";
+
+/// A chat for everybody who opens the page
+#[derive(Parser)]
+struct Options {
+    /// The address to listen on
+    #[arg(default_value = "127.0.0.1:5000")]
+    address: String,
+
+    /// The host in the browser's address bar, behind a proxy
+    public_host: Option<String>,
+
+    /// Keeps the events in this file, so that a restart is no gap
+    #[cfg(feature = "sqlite")]
+    #[arg(long, value_name = "FILE")]
+    history: Option<std::path::PathBuf>,
+}
 
 /// One connected page.
 struct User {
@@ -60,34 +82,45 @@ enum Change {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
     let signals = EndSignals::catch()?;
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
-    let server = sse::Server::bind(address)?;
-    let public_host = std::env::args().nth(2);
-    let policy = public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
+    let server = sse::Server::bind(&options.address)?;
+    let policy = options.public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
     let policy = policy.build(server.local_addr())?;
     output::say(format_args!("listening on http://{}", server.local_addr()));
 
     // A hook runs on the thread that opens or ends a stream, so it only sends a message.
     let (opened, changes) = channel();
     let ended = opened.clone();
+    let history = History::new().max_events_per_channel(KEPT);
+    #[cfg(feature = "sqlite")]
+    let history = match options.history {
+        Some(file) => history.store(server_sent_events::store::Sqlite::at(file)),
+        None => history,
+    };
     // A closed tab is noticed within two heartbeats. The server needs two descriptors per stream, and the usual limit
     // is 1,024. The history also has the `users` events. Replaying them is harmless: each list is whole, and the newest
     // comes last.
     let chat = Publisher::builder_for::<User>()
         .heartbeat(Duration::from_secs(2))
         .max_subscribers(400)
-        .history(History::new().max_events_per_channel(KEPT))
+        .history(history)
+        // A replay calls it again. It compares names, so no tab of the sender ever gets the message.
+        .transform(NOT_TO_THE_SENDER, |user: &User, event: &Event, sender: &str| {
+            (user.name != sender).then(|| event.clone())
+        })
         // An error means that the chat has ended.
         .on_open(move |tab| drop(opened.send(Change::Opened(tab.properties.name.clone()))))
         .on_end(move |tab| drop(ended.send(Change::Ended(tab.properties.name.clone()))))
         .build()?;
-    let teller = chat.clone();
+    // A handle would keep the chat alive, and its hooks keep this thread alive.
+    let teller = chat.downgrade();
     thread::spawn(move || tell_who_is_here(&teller, &changes));
 
     let (streams, stop_handle) = (chat.clone(), server.stop_handle());
     signals.at_the_first(move || {
         streams.shutdown_with(Shutdown::new(GRACE).retry_between(Duration::from_secs(1), Duration::from_secs(5)));
+        drop(streams);
         stop_handle.stop();
     });
     server.serve(4, |request| {
@@ -119,7 +152,8 @@ fn answer(chat: &Publisher<User>, policy: &OriginPolicy, mut request: Request) -
                 Err(error) => return refuse(request, error.status(), &error.to_string()),
             };
             match publish(chat, &fields(&form)) {
-                Ok(()) => request.respond(Response::empty(204)),
+                Ok(receipt) if receipt.is_refused() => refuse(request, 503, "too many messages: try again later"),
+                Ok(_) => request.respond(Response::empty(204)),
                 Err(reason) => refuse(request, 400, &reason),
             }
         }
@@ -133,16 +167,14 @@ fn answer(chat: &Publisher<User>, policy: &OriginPolicy, mut request: Request) -
     }
 }
 
-fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(), String> {
+fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<Receipt, String> {
     let sender = name(fields)?;
     let message =
         fields.get("message").filter(|message| !message.is_empty()).ok_or("the field `message` is missing")?;
     // With the time, because a tab that reconnects shows the message later.
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let data = json!({ "username": sender, "message": message, "time": time }).to_string();
-    // A replay calls the closure again. It compares names, so no tab of the sender ever gets the message.
-    chat.publish_with("chat", move |user: &User| (user.name != sender).then(|| Event::new(&*data)));
-    Ok(())
+    chat.publish_through(NOT_TO_THE_SENDER, "chat", data, &sender).map_err(|error| error.to_string())
 }
 
 /// Publishes which users join and leave, and the list of users after each change.
@@ -150,10 +182,12 @@ fn publish(chat: &Publisher<User>, fields: &HashMap<String, String>) -> Result<(
 /// It runs on one thread, so that an older list never comes after a newer one. Changes that come together share a list.
 /// At most ten lists per second are published, because each goes to all tabs. A user counts once, whatever the number
 /// of tabs.
-fn tell_who_is_here(chat: &Publisher<User>, changes: &Receiver<Change>) {
+fn tell_who_is_here(chat: &WeakPublisher<User>, changes: &Receiver<Change>) {
     let tell = |event_type, data: serde_json::Value| {
         let event = Event::new(data.to_string()).event(event_type).expect("a plain word");
-        chat.publish_to("chat", event);
+        if let Some(chat) = chat.upgrade() {
+            chat.publish_to("chat", event);
+        }
     };
     let mut tabs: BTreeMap<String, usize> = BTreeMap::new();
     // Users without a tab, and when they will have left.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use server_sent_events::server::{HandlerError, Request, Response};
+use server_sent_events::store::StoreState;
 use server_sent_events::{Event, Publisher};
 use subtle::ConstantTimeEq;
 
@@ -12,6 +13,9 @@ use crate::{MAX_CHANNEL, MAX_CHANNELS, live, statistics};
 
 /// The paths, without the slash, that the hub itself answers. No channel can have such a name.
 const RESERVED: [&str; 3] = ["stats", "stats/live", "healthz"];
+
+/// The longest time that a post waits for its event to be stored.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything that an answer needs.
 pub struct Hub {
@@ -31,7 +35,7 @@ impl Hub {
         let path = request.target().split('?').next().unwrap_or_default();
         match (request.method(), path) {
             ("GET" | "HEAD", "/") => self.page.respond(),
-            ("GET" | "HEAD", "/healthz") => uncached(Response::text("ok\n")),
+            ("GET" | "HEAD", "/healthz") => uncached(self.health()?),
             ("GET" | "HEAD", "/stats") => {
                 let text = statistics::text(&self.publisher.stats()).into_bytes();
                 uncached(Response::bytes(statistics::CONTENT_TYPE, text)?)
@@ -60,8 +64,24 @@ impl Hub {
     }
 
     fn publish(&self, channels: &[String], request: &Request) -> Result<Response, HandlerError> {
-        let receipt = self.publisher.publish_to(channels, event(request)?);
-        Response::status(204)?.header("X-Watchers", &receipt.subscribers().to_string())
+        let receipt = match self.publisher.publish_confirmed(channels, event(request)?, STORE_TIMEOUT) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                let response = Response::text(format!("{error}\n")).with_status(503)?;
+                return response.header("Retry-After", "1");
+            }
+        };
+        let id = receipt.id().unwrap_or_default();
+        Response::status(204)?.header("Event-Id", id)?.header("X-Watchers", &receipt.subscribers().to_string())
+    }
+
+    fn health(&self) -> Result<Response, HandlerError> {
+        match self.publisher.store_state() {
+            Some(StoreState::Broken { reason, .. }) => {
+                Response::text(format!("events are no longer stored: {reason}\n")).with_status(503)
+            }
+            _ => Ok(Response::text("ok\n")),
+        }
     }
 }
 

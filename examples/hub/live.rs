@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use server_sent_events::server::{HandlerError, Request, Response};
-use server_sent_events::{History, Publisher, Stats};
+use server_sent_events::{History, Publisher, Stats, WeakPublisher};
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 60;
 
-/// Starts a thread that publishes the figures of `hub`. Returns their publisher, which `hub` does not count.
-pub fn start(hub: Publisher) -> Result<Publisher, Box<dyn Error>> {
+/// Starts a thread that publishes the figures of `hub`, until `hub` is dropped. Returns their publisher, which `hub`
+/// does not count.
+pub fn start(hub: WeakPublisher) -> Result<Publisher, Box<dyn Error>> {
     let live = Publisher::builder().history(History::new().max_events_per_channel(SAMPLES)).build()?;
     let samples = live.clone();
     thread::Builder::new().name("hub live figures".into()).spawn(move || publish_samples(&hub, &samples))?;
@@ -25,11 +26,12 @@ pub fn watch(live: &Publisher, request: &Request) -> Result<Response, HandlerErr
     Ok(subscription.open()?.into())
 }
 
-fn publish_samples(hub: &Publisher, live: &Publisher) {
-    let (mut before, mut since) = (hub.stats(), Instant::now());
+fn publish_samples(hub: &WeakPublisher, live: &Publisher) {
+    let stats = || hub.upgrade().map(|hub| (hub.stats(), Instant::now()));
+    let Some((mut before, mut since)) = stats() else { return };
     loop {
         thread::sleep(PERIOD);
-        let (stats, now) = (hub.stats(), Instant::now());
+        let Some((stats, now)) = stats() else { return };
         live.publish(sample(&before, &stats, now - since));
         (before, since) = (stats, now);
     }

@@ -9,10 +9,12 @@
 //! |---|---|
 //! | `GET /` | a page with live figures, which also watches channels and sends to them |
 //! | `GET /CHANNEL` or `/A,B` | the event stream of the channel, or of both |
-//! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | 204; publishes the body |
+//! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | publishes the body: 204 with its ID in `Event-Id` |
 //! | `GET /stats` | statistics, for Prometheus |
 //! | `GET /stats/live` | an event stream with the page's figures, once per second |
-//! | `GET /healthz` | 200, for health checks |
+//! | `GET /healthz` | 200, or 503 if events are no longer stored; for health checks |
+//!
+//! With the feature `sqlite`, `--history FILE` keeps the events in a file: a restart is no gap.
 //!
 //! On SIGINT (Ctrl+C) or SIGTERM, every stream gets an event of type `shutdown` and a reconnection time of its own. The
 //! program ends within some seconds, and at once on a second signal.
@@ -25,6 +27,8 @@ use std::time::Duration;
 use answer::Hub;
 use options::Options;
 use server_sent_events::server::{EventServer, EventServerBuilder};
+#[cfg(feature = "sqlite")]
+use server_sent_events::store::Sqlite;
 use server_sent_events::{Event, History, Publisher, Shutdown};
 use signals::EndSignals;
 
@@ -65,20 +69,28 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let max_streams = max_streams(options.max_streams)?;
     let server = settings(&options).max_streams(max_streams).bind(&options.address);
     let server = server.map_err(|error| options::bind_error(&options.address, error))?;
+    let history = History::new().max_events_per_channel(options.history_events);
+    #[cfg(feature = "sqlite")]
+    let history = match &options.history {
+        Some(file) => history.store(Sqlite::at(file)),
+        None => history,
+    };
     let publisher = Publisher::builder()
         .max_subscribers(max_streams)
         .max_channel_name_len(MAX_CHANNEL)
         .max_channels_per_subscriber(MAX_CHANNELS)
         // Room for a few of the largest events at once. Their frames are shared by all streams.
         .max_queued_bytes(4 * MAX_BODY)
-        .history(History::new().max_events_per_channel(options.history_events))
+        .history(history)
         .build()?;
-    let live = live::start(publisher.clone())?;
+    let live = live::start(publisher.downgrade())?;
 
     output::say(format_args!("listening on http://{}", server.local_addr()));
     let (streams, figures, stop_handle) = (publisher.clone(), live.clone(), server.stop_handle());
     signals.at_the_first(move || {
         shut_down(&streams, &figures);
+        // `main` then drops the last handle, which waits for the history's file to be closed.
+        drop((streams, figures));
         stop_handle.stop();
     });
     let hub = Hub::new(publisher, live, options.publish_token);

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
+#[cfg(feature = "sqlite")]
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -12,9 +14,10 @@ Requests:
   GET /                 A page: live figures, watching channels, sending to them
   GET /CHANNEL          The event stream of a channel; /A,B is both in one stream
   POST /CHANNEL         Publishes the body (UTF-8, at most 1 MiB), with ?event=TYPE and ?retry=MS
-                        if wanted. The header X-Watchers counts the streams that get the event
+                        if wanted. The response's headers are Event-Id, the event's ID, and
+                        X-Watchers, the number of streams in its channels. 503: try again later
   GET /stats            Statistics, for Prometheus
-  GET /healthz          200, for health checks
+  GET /healthz          200, or 503 if events are no longer stored; for health checks
 
 Examples:
   hub                                       # on http://127.0.0.1:5000, for this machine
@@ -73,6 +76,11 @@ pub struct Options {
     /// The number of events that each channel keeps for clients that reconnect
     #[arg(long, value_name = "N", default_value = "8192", value_parser = positive)]
     pub history_events: usize,
+
+    /// Keeps the events in this file, so that a restart is no gap. A post is then answered once its event is stored
+    #[cfg(feature = "sqlite")]
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 impl Options {

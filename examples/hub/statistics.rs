@@ -19,6 +19,7 @@ pub fn text(stats: &Stats) -> String {
     metrics.register("history_events", "Events that are kept", now(stats.history.events));
     metrics.register_with_unit("history", "What is kept", Unit::Bytes, now(stats.history.bytes));
     metrics.register("history_channels", "Channels of which events are kept", now(stats.history.channels));
+    metrics.register("pending_events", "Events that wait to be stored", now(stats.store.pending));
     for (name, help, number) in [
         ("published_events", "Events published", stats.events_published),
         ("queued_events", "Events put into a queue, once for each stream", stats.events_queued),
@@ -27,6 +28,9 @@ pub fn text(stats: &Stats) -> String {
         ("panicked_events", "Events that failed for a stream", stats.closures_panicked),
         ("dropped_events", "Events dropped from a full queue", stats.events_dropped),
         ("refused_streams", "Streams refused", stats.subscriptions_refused),
+        ("stored_events", "Events stored in the history's file", stats.store.events_stored),
+        ("unstored_events", "Events delivered, but not stored", stats.store.events_not_stored),
+        ("refused_events", "Events refused because too many wait to be stored", stats.store.events_refused),
     ] {
         metrics.register(name, help, ConstCounter::new(number));
     }

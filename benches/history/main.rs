@@ -1,4 +1,8 @@
-//! Measures what a history costs: `cargo bench --bench history`. Ends by itself within half a minute.
+//! Measures what a history costs: `cargo bench --features sqlite --bench history`. Ends by itself within a minute.
+//! Without the feature `sqlite` it measures a history in memory only.
+
+#[cfg(feature = "sqlite")]
+mod store;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -123,5 +127,7 @@ fn main() -> io::Result<()> {
         us(during.0),
         us(during.1)
     );
+    #[cfg(feature = "sqlite")]
+    store::measure()?;
     Ok(())
 }
