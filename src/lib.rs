@@ -73,6 +73,38 @@
 //!
 //! [`Event`] rejects text that would break the stream.
 //!
+//! # A type of the application's becomes an event
+//!
+//! Every method that takes an event takes any type that converts into one. So one `impl` decides how an application's
+//! events look, and a test of it needs no publisher:
+//!
+//! ```
+//! use server_sent_events::{Event, Publisher};
+//!
+//! enum Build {
+//!     Progress(u8),
+//!     Failed { reason: String },
+//! }
+//!
+//! impl From<Build> for Event {
+//!     fn from(build: Build) -> Self {
+//!         let (event_type, data) = match build {
+//!             Build::Progress(percent) => ("progress", percent.to_string()),
+//!             Build::Failed { reason } => ("failed", reason),
+//!         };
+//!         Event::new(data).event(event_type).expect("a type without line ends is valid")
+//!     }
+//! }
+//!
+//! let publisher = Publisher::new();
+//! publisher.publish(Build::Progress(50));
+//! publisher.publish(Build::Failed { reason: "out of memory".into() });
+//!
+//! let event = Event::from(Build::Progress(50));
+//! assert_eq!((event.event_type(), event.data()), (Some("progress"), Some("50")));
+//! # Ok::<(), server_sent_events::EventError>(())
+//! ```
+//!
 //! # A channel reaches some of the subscribers
 //!
 //! A channel is a name. It needs no declaration: it exists as long as it has a subscriber. A subscriber of two channels

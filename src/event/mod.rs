@@ -31,6 +31,10 @@ const MAX_ID: usize = 128;
 ///
 /// A plain string converts into an event, so [`Publisher::publish`](crate::Publisher::publish) takes either.
 ///
+/// Each setter has a getter: [`data`](Self::data), [`event_type`](Self::event_type), [`event_id`](Self::event_id),
+/// [`retry_time`](Self::retry_time), [`event_key`](Self::event_key) and [`comment_text`](Self::comment_text). Two events
+/// are equal if all of these are. So a test can check what an application would send.
+///
 /// ```
 /// use server_sent_events::Event;
 /// use std::time::Duration;
@@ -202,12 +206,56 @@ impl Event {
         self
     }
 
+    /// Returns the data; `None` for a comment.
+    ///
+    /// ```
+    /// # use server_sent_events::Event;
+    /// # use std::time::Duration;
+    /// let event = Event::new("21.0").event("celsius")?.id("42")?.retry(Duration::from_secs(2))?.key("hall");
+    /// assert_eq!(event.data(), Some("21.0"));
+    /// assert_eq!(event.event_type(), Some("celsius"));
+    /// assert_eq!(event.event_id(), Some("42"));
+    /// assert_eq!(event.retry_time(), Some(Duration::from_secs(2)));
+    /// assert_eq!(event.event_key(), Some("hall"));
+    /// assert_eq!(event.comment_text(), None);
+    /// # Ok::<(), server_sent_events::EventError>(())
+    /// ```
+    pub fn data(&self) -> Option<&str> {
+        self.data.as_deref()
+    }
+
+    /// Returns the type that [`event`](Self::event) set.
+    pub fn event_type(&self) -> Option<&str> {
+        self.event.as_deref()
+    }
+
+    /// Returns the ID that [`id`](Self::id) set. An ID that a history assigns is not in it: see
+    /// [`Receipt::id`](crate::Receipt::id).
+    pub fn event_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Returns the reconnection time that [`retry`](Self::retry) set, in whole milliseconds.
+    pub fn retry_time(&self) -> Option<Duration> {
+        self.retry.map(|milliseconds| Duration::from_millis(milliseconds.into()))
+    }
+
+    /// Returns the key that [`key`](Self::key) set.
+    pub fn event_key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Returns the text of a comment that [`comment`](Self::comment) made; `None` for an event with data.
+    pub fn comment_text(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
+
     /// Returns the encoded event: lines of `field: value`, and a blank line. A comment with no other field has no blank
     /// line.
     ///
     /// Publishing encodes the event itself. This method is for tests and other transports.
     pub fn encode(&self) -> Frame {
-        self.encode_with_id(self.own_id())
+        self.encode_with_id(self.event_id())
     }
 
     /// Encodes the event with this ID instead of its own.
@@ -242,12 +290,7 @@ impl Event {
         event
     }
 
-    /// Returns the ID that the application set.
-    pub(crate) fn own_id(&self) -> Option<&str> {
-        self.id.as_deref()
-    }
-
-    pub(crate) fn own_key(&self) -> Option<&Arc<str>> {
+    pub(crate) fn shared_key(&self) -> Option<&Arc<str>> {
         self.key.as_ref()
     }
 

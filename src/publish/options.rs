@@ -32,7 +32,7 @@ impl PublishOptions {
     ///
     /// Returns the errors of [`Event::id`].
     pub fn id(mut self, id: impl Into<String>) -> Result<Self, EventError> {
-        self.id = Event::comment("").id(id)?.own_id().map(str::to_owned);
+        self.id = Event::comment("").id(id)?.event_id().map(str::to_owned);
         Ok(self)
     }
 

@@ -77,7 +77,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         argument: &str,
     ) -> Result<Receipt, UnknownTransform> {
         let event = event.into();
-        let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
+        let (own_id, key) = (event.event_id().map(Into::into), event.shared_key().cloned());
         let payload = self.core.transforms.payload(transform, event, argument);
         let payload = payload.ok_or_else(|| UnknownTransform::new(transform))?;
         Ok(self.send(channels, || NewEvent { payload, own_id, key, is_comment: false, at: None }))

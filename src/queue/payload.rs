@@ -141,7 +141,7 @@ impl Render {
     {
         let call = Arc::new(call);
         let text = call.argument.len() + call.event.encode_unsealed().len();
-        let (id, has_key) = (call.event.own_id().map(str::to_owned), call.event.own_key().is_some());
+        let (id, has_key) = (call.event.event_id().map(str::to_owned), call.event.shared_key().is_some());
         let shared = Arc::clone(&call);
         let mut render = Self::new(move |properties| transform(properties, &shared), id, has_key);
         render.size += text;
@@ -168,12 +168,12 @@ impl Render {
             }
         };
         // The history and the queues took the event before the closure rendered it, so its ID and key come too late.
-        let loses_id = self.id.is_some() && event.own_id().is_some_and(|id| Some(id) != self.id.as_deref());
-        let loses_key = !self.has_key && event.own_key().is_some();
+        let loses_id = self.id.is_some() && event.event_id().is_some_and(|id| Some(id) != self.id.as_deref());
+        let loses_key = !self.has_key && event.shared_key().is_some();
         if loses_id || loses_key {
             counters.count_unusable_field();
         }
-        let id = self.id.as_deref().or(event.own_id());
+        let id = self.id.as_deref().or(event.event_id());
         let mut frame = event.encode_unsealed();
         frame.seal(id, self.sequence);
         frame.mark_private();

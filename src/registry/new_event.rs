@@ -30,14 +30,14 @@ impl NewEvent {
         } else {
             event.encode_unsealed()
         };
-        let (own_id, key) = (event.own_id().map(Into::into), event.own_key().cloned());
+        let (own_id, key) = (event.event_id().map(Into::into), event.shared_key().cloned());
         Self { payload: Payload::Frame(frame), own_id, key, is_comment, at: None }
     }
 
     /// Creates an event for one subscriber. A history does not keep it, so it has no ID there.
     pub(crate) fn for_one(event: &Event, has_history: bool) -> Self {
         let frame = if has_history { event.encode_with_id(None) } else { event.encode() };
-        let (key, is_comment) = (event.own_key().cloned(), event.is_comment());
+        let (key, is_comment) = (event.shared_key().cloned(), event.is_comment());
         Self { payload: Payload::Frame(frame), own_id: None, key, is_comment, at: None }
     }
 }

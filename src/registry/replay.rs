@@ -61,7 +61,7 @@ impl StartId {
         let mut events: Vec<Event> = self.gap.into_iter().chain(initial_data).collect();
         match events.pop() {
             Some(last) => {
-                let last = if last.own_id().is_some() { last } else { last.with_id(&self.id) };
+                let last = if last.event_id().is_some() { last } else { last.with_id(&self.id) };
                 events.push(last);
                 events.iter().map(Event::encode).collect()
             }

@@ -68,7 +68,7 @@ impl SubscriptionHandle {
         let (Some(registry), Some(pool)) = (self.registry.upgrade(), self.pool.upgrade()) else { return false };
         let event = event.into();
         let has_history = registry.has_history();
-        if has_history && event.own_id().is_some() {
+        if has_history && event.event_id().is_some() {
             registry.count_unusable_field();
         }
         let new_event = NewEvent::for_one(&event, has_history);

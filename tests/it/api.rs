@@ -83,6 +83,22 @@ fn a_frame_is_the_text_it_carries() {
 }
 
 #[test]
+fn an_event_returns_what_was_set() {
+    let event = Event::new("a\r\nb").event("progress").unwrap().id("7").unwrap().key("job 7");
+    let event = event.retry(Duration::from_micros(1_500)).unwrap();
+    assert_eq!((event.data(), event.event_type()), (Some("a\r\nb"), Some("progress")));
+    assert_eq!((event.event_id(), event.event_key()), (Some("7"), Some("job 7")));
+    assert_eq!(event.retry_time(), Some(Duration::from_millis(2)), "as it is sent: in milliseconds, rounded up");
+    let comment = Event::comment("still here");
+    assert_eq!((comment.comment_text(), comment.data()), (Some("still here"), None));
+    let plain = Event::from("x");
+    assert_eq!((plain.event_type(), plain.event_id(), plain.event_key()), (None, None, None));
+    assert_eq!((plain.retry_time(), plain.comment_text()), (None, None));
+    assert_eq!(plain, Event::new(String::from("x")));
+    assert_ne!(plain, Event::new("x").key("job 7"), "the key counts, although it is not sent");
+}
+
+#[test]
 fn an_overflow_policy_is_read_as_it_was_written() {
     let block = |time| Overflow::Block(time);
     for (policy, text) in [
