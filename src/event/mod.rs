@@ -184,7 +184,11 @@ impl Event {
     }
 
     /// Sets the key: the subject of the event. For subscribers with
-    /// [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), the event replaces a queued event with the same key.
+    /// [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey), the event replaces a queued event of the same channel
+    /// with the same key.
+    ///
+    /// Each channel has keys of its own. An event that is published to several channels counts under the first of them
+    /// that the subscriber is in.
     ///
     /// Every text is allowed, and counts towards the queue's bytes. The key is not sent, and other subscribers get
     /// every event. Setting it again replaces it.

@@ -7,11 +7,28 @@ use crate::event::Event;
 
 /// The ID and the key of an event of [`publish_with_options`](crate::Publisher::publish_with_options).
 ///
-/// ```
-/// use server_sent_events::PublishOptions;
+/// With them a personal event can be resumed after and coalesced, as any other event:
 ///
-/// let options = PublishOptions::new().id("job-7/3")?.key("job-7");
-/// # Ok::<(), server_sent_events::EventError>(())
+/// ```
+/// use server_sent_events::{Event, History, Overflow, PublishOptions, Publisher};
+///
+/// struct User { name: &'static str }
+/// let publisher = Publisher::builder_for::<User>().history(History::new()).overflow(Overflow::LatestPerKey).build()?;
+/// let mut ada = publisher.subscription(User { name: "Ada" }).channels("jobs").open()?;
+/// for percent in [50, 100] {
+///     let options = PublishOptions::new().id(format!("job-7/{percent}"))?.key("job-7");
+///     publisher.publish_with_options("jobs", options, move |user: &User| {
+///         Some(Event::new(format!("{}: {percent} %", user.name)))
+///     });
+/// }
+/// assert!(ada.try_recv()?.starts_with("id: "));
+/// assert_eq!(ada.try_recv()?, "data: Ada: 100 %\nid: job-7/100\n\n");
+/// # drop(ada);
+///
+/// // Ada's client has seen the first half only.
+/// let ada = publisher.subscription(User { name: "Ada" }).channels("jobs").last_event_id("job-7/50").open()?;
+/// assert!(ada.resumption().is_complete());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use = "options do nothing until they are given to `publish_with_options`"]
@@ -36,7 +53,7 @@ impl PublishOptions {
         Ok(self)
     }
 
-    /// Sets what the event is about, as [`Event::key`] does.
+    /// Sets the event's key, as [`Event::key`] does.
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = Some(key.into());
         self

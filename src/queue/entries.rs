@@ -5,6 +5,15 @@ use std::sync::Arc;
 
 use super::Payload;
 
+/// The key of an event in one subscriber's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct QueueKey {
+    /// The channel that the subscriber gets the event from; `None` if it was sent to this subscriber alone. Two
+    /// channels may use one key for different things.
+    pub(crate) channel: Option<Arc<str>>,
+    pub(crate) key: Arc<str>,
+}
+
 /// The payloads of one queue.
 pub(super) enum Entries {
     Fifo(Fifo),
@@ -29,7 +38,7 @@ impl Entries {
     }
 
     /// Appends the payload. No other payload of its key may be queued. A FIFO queue ignores the key and the size.
-    pub(super) fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
+    pub(super) fn put(&mut self, payload: Payload, key: Option<&QueueKey>, size: usize) {
         match self {
             Self::Fifo(fifo) => fifo.put(payload),
             Self::Keyed(keyed) => keyed.put(payload, key, size),
@@ -55,7 +64,7 @@ impl Entries {
     }
 
     /// Removes the payload of this key, and returns it with its size.
-    pub(super) fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
+    pub(super) fn remove(&mut self, key: &QueueKey) -> Option<(Payload, usize)> {
         if let Self::Keyed(keyed) = self { keyed.remove(key) } else { None }
     }
 
@@ -115,26 +124,26 @@ impl Fifo {
 pub(super) struct Keyed {
     queued: BTreeMap<u64, KeyedEntry>,
     /// The number of the queued entry of each key.
-    newest: HashMap<Arc<str>, u64>,
+    newest: HashMap<QueueKey, u64>,
     next: u64,
 }
 
 struct KeyedEntry {
     payload: Payload,
-    key: Option<Arc<str>>,
+    key: Option<QueueKey>,
     /// The size of the payload and the key.
     size: usize,
 }
 
 impl Keyed {
-    fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
+    fn put(&mut self, payload: Payload, key: Option<&QueueKey>, size: usize) {
         self.queued.insert(self.next, KeyedEntry { payload, key: key.cloned(), size });
-        let replaced = key.and_then(|key| self.newest.insert(Arc::clone(key), self.next));
+        let replaced = key.and_then(|key| self.newest.insert(key.clone(), self.next));
         debug_assert!(replaced.is_none(), "BUG: two payloads of one key are queued");
         self.next += 1;
     }
 
-    fn remove(&mut self, key: &str) -> Option<(Payload, usize)> {
+    fn remove(&mut self, key: &QueueKey) -> Option<(Payload, usize)> {
         let number = self.newest.remove(key)?;
         self.queued.remove(&number).map(|entry| (entry.payload, entry.size))
     }
@@ -160,10 +169,11 @@ mod tests {
     #[test]
     fn a_key_without_a_queued_payload_is_forgotten() {
         let mut entries = Entries::keyed();
-        for key in ["a", "b"] {
-            entries.put(payload(), Some(&key.into()), 1);
+        let key = |key: &str| QueueKey { channel: None, key: key.into() };
+        for name in ["a", "b"] {
+            entries.put(payload(), Some(&key(name)), 1);
         }
-        assert!(entries.take_first().is_some() && entries.remove("b").is_some());
+        assert!(entries.take_first().is_some() && entries.remove(&key("b")).is_some());
         let Entries::Keyed(keyed) = &entries else { panic!("another kind of queue") };
         assert!(keyed.newest.is_empty() && keyed.queued.is_empty());
     }

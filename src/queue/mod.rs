@@ -19,6 +19,7 @@ mod readiness;
 mod schedule;
 mod subscriber;
 
+pub(crate) use entries::QueueKey;
 pub use overflow::Overflow;
 pub(crate) use payload::{Payload, Properties, Render, TransformCall, call_caught, drop_caught};
 pub(crate) use queue::{Full, Popped, QueueLimits, Wake};

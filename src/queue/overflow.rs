@@ -58,7 +58,8 @@ pub enum Overflow {
     ///
     /// Then an event of type `gap` reports how many were lost, once per run of losses. Its data is `{"lost":3}`.
     DropOldest,
-    /// Of the events with the same [key](crate::Event::key) only the newest is queued, even if the queue has room.
+    /// Of the events of one channel with the same [key](crate::Event::key) only the newest is queued, even if the queue
+    /// has room.
     ///
     /// This concerns queued events only. A new subscriber does not get the current values: send them as [initial
     /// data](crate::SubscriptionBuilder::initial_data_with). A replay from the history has every event, not only the

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::entries::Entries;
+use super::entries::{Entries, QueueKey};
 use super::schedule::Schedule;
 use super::{Overflow, Payload, race_window};
 use crate::stats::EndCause;
@@ -126,7 +126,7 @@ impl Queue {
     pub(super) fn push(
         &self,
         payload: &Payload,
-        key: Option<&Arc<str>>,
+        key: Option<&QueueKey>,
         dropped: &mut Vec<Payload>,
         schedule: &Schedule,
     ) -> Result<Option<Wake>, Full> {
@@ -136,7 +136,7 @@ impl Queue {
             buffer.bytes -= size;
             dropped.push(replaced);
         }
-        let size = payload.size() + key.map_or(0, |key| key.len());
+        let size = payload.size() + key.map_or(0, |key| key.key.len());
         if self.drops_oldest() {
             while !buffer.has_room(size, &self.limits) {
                 dropped.push(buffer.take_first().expect("BUG: an empty queue has no room"));
@@ -289,7 +289,7 @@ impl Buffer {
     }
 
     /// Appends the payload. No other payload of its key may be queued.
-    fn put(&mut self, payload: Payload, key: Option<&Arc<str>>, size: usize) {
+    fn put(&mut self, payload: Payload, key: Option<&QueueKey>, size: usize) {
         self.bytes += size;
         self.entries.put(payload, key, size);
     }
@@ -330,7 +330,8 @@ mod tests {
         fn push(&self, data: &str, key: Option<&str>) -> Option<usize> {
             let mut dropped = Vec::new();
             let payload = Payload::Frame(Event::new(data).encode());
-            let wake = self.queue.push(&payload, key.map(Arc::from).as_ref(), &mut dropped, &self.schedule).ok()?;
+            let key = key.map(|key| QueueKey { channel: None, key: key.into() });
+            let wake = self.queue.push(&payload, key.as_ref(), &mut dropped, &self.schedule).ok()?;
             if let Some(wake) = wake {
                 wake.wake();
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use super::entries::QueueKey;
 use super::queue::Queue;
 use super::schedule::Schedule;
 use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
@@ -83,7 +84,7 @@ impl Subscriber {
     pub(crate) fn push(
         &self,
         payload: &Payload,
-        key: Option<&Arc<str>>,
+        key: Option<&QueueKey>,
         dropped: &mut Vec<Payload>,
     ) -> Result<Option<Wake>, Full> {
         self.queue.push(payload, key, dropped, &self.schedule)

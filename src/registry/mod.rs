@@ -50,7 +50,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::event::FrameId;
 use crate::history::{EventLog, Ids, NewEntry};
 use crate::log::RateLimitedLog;
-use crate::queue::{Full, Payload, Subscriber, SubscriberId};
+use crate::queue::{Full, Payload, QueueKey, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 use crate::store::Trim;
 
@@ -259,7 +259,7 @@ impl Registry {
         // Slow streams alone keep more than before only after such a frame was published or evicted.
         let may_retain =
             newest_large.is_some() || deferred.payloads.iter().any(|payload| payload.large_frame().is_some());
-        let subscribers = self.queue_for_all(&mut state, recipients, &payload, key.as_ref(), &beyond, &mut deferred);
+        let subscribers = self.queue_for_all(&mut state, recipients, &payload, key, &beyond, &mut deferred);
         if let Some(log) = &state.log {
             self.committed.store(log.sequence(), SeqCst);
         }
@@ -283,17 +283,22 @@ impl Registry {
         state: &mut State,
         recipients: Recipients<'_>,
         payload: &Payload,
-        key: Option<&Arc<str>>,
+        key: Option<Arc<str>>,
         beyond: &BTreeSet<SubscriberId>,
         deferred: &mut Deferred,
     ) -> usize {
         let dropped_before = deferred.payloads.len();
+        let key = key.map(|key| QueueKey { channel: None, key });
         let mut fanout = Fanout { payload, key, beyond, queued: 0, replaying: 0, full: Vec::new(), deferred };
         match recipients {
             Recipients::Channels(channels) => {
                 let mut reached = HashSet::new();
                 for &channel in channels {
-                    for (&id, subscriber) in state.channels.get(channel).into_iter().flatten() {
+                    let Some((name, members)) = state.channels.get_key_value(channel) else { continue };
+                    if let Some(key) = &mut fanout.key {
+                        key.channel = Some(Arc::clone(name));
+                    }
+                    for (&id, subscriber) in members {
                         if channels.len() == 1 || reached.insert(id) {
                             fanout.queue(id, subscriber);
                         }
@@ -345,7 +350,7 @@ impl Registry {
 /// One event on its way to the queues of its subscribers.
 struct Fanout<'a> {
     payload: &'a Payload,
-    key: Option<&'a Arc<str>>,
+    key: Option<QueueKey>,
     /// The subscribers that get the event regardless of their limits.
     beyond: &'a BTreeSet<SubscriberId>,
     queued: usize,
@@ -362,7 +367,7 @@ impl Fanout<'_> {
             self.replaying += usize::from(self.payload.sequence() > 0);
             return;
         }
-        match subscriber.push(self.payload, self.key, &mut self.deferred.payloads) {
+        match subscriber.push(self.payload, self.key.as_ref(), &mut self.deferred.payloads) {
             Ok(wake) => self.deferred.wake.extend(wake),
             Err(Full) if self.beyond.contains(&id) => {
                 self.deferred.wake.extend(subscriber.push_beyond_limits(self.payload.clone()));

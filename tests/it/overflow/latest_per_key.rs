@@ -22,6 +22,35 @@ fn of_one_key_only_the_newest_waits_at_the_end() {
 }
 
 #[test]
+fn the_keys_of_one_channel_replace_nothing_of_another() {
+    let publisher = with_frames(10, Overflow::LatestPerKey);
+    let mut subscription = publisher.subscribe_to(["a", "b"]).unwrap();
+    for n in 0..3 {
+        publisher.publish_to("a", keyed(&format!("a{n}"), "k"));
+        publisher.publish_to("b", keyed(&format!("b{n}"), "k"));
+        subscription.handle().send(keyed(&format!("sent {n}"), "k"));
+    }
+    gets_just(&mut subscription, ["a2", "b2", "sent 2"]);
+}
+
+#[test]
+fn an_event_to_several_channels_counts_under_the_first_that_the_subscriber_is_in() {
+    let publisher = with_frames(10, Overflow::LatestPerKey);
+    let mut of_both = publisher.subscribe_to(["a", "b"]).unwrap();
+    let mut of_b = publisher.subscribe_to("b").unwrap();
+    publisher.publish_to(["a", "b"], keyed("to both", "k"));
+    publisher.publish_to("b", keyed("to b", "k"));
+    // For the one it was an event of "a", for the other one of "b".
+    gets_just(&mut of_both, ["to both", "to b"]);
+    gets_just(&mut of_b, ["to b"]);
+    publisher.publish_to(["a", "b"], keyed("to both", "k"));
+    publisher.publish_to(["b", "a"], keyed("to b and a", "k"));
+    publisher.publish_to("a", keyed("to a", "k"));
+    gets_just(&mut of_both, ["to b and a", "to a"]);
+    gets_just(&mut of_b, ["to b and a"]);
+}
+
+#[test]
 fn an_event_that_was_taken_is_no_longer_replaced() {
     let publisher = with_frames(10, Overflow::LatestPerKey);
     let mut subscription = publisher.subscribe().unwrap();
