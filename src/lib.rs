@@ -327,6 +327,7 @@ pub use publish::{
     SubscriptionBuilder, WeakPublisher,
 };
 pub use queue::Overflow;
+pub use registry::QuotaPolicy;
 pub use stats::{ChannelStats, EndCause, EndCounts, HistoryStats, Stats, StoreStats};
 pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHandle};
 

@@ -37,6 +37,9 @@ pub enum EndCause {
     Disconnected,
     /// Its [lifetime](crate::SubscriptionBuilder::max_lifetime) was over. What was queued before is delivered.
     Expired,
+    /// A newer subscription with the same [quota key](crate::SubscriptionBuilder::quota_key) took its place:
+    /// [`QuotaPolicy::DisconnectOldest`](crate::QuotaPolicy::DisconnectOldest). What was queued is dropped.
+    Replaced,
 }
 
 /// Writes the cause in a few words, for a log line: `closed`, `queue full`, `connection lost: broken pipe`.
@@ -51,6 +54,7 @@ impl fmt::Display for EndCause {
             Self::Dropped => "dropped",
             Self::Disconnected => "disconnected",
             Self::Expired => "lifetime expired",
+            Self::Replaced => "replaced",
         })
     }
 }
@@ -89,8 +93,9 @@ pub struct Stats {
     pub channels: usize,
     /// Events published, also those that reached nobody.
     pub events_published: u64,
-    /// How often an event was put into a subscriber's queue; each of the last words of a
-    /// [shutdown](crate::Publisher::shutdown_with) counts as one.
+    /// How often an event was put into a subscriber's queue; the last block of a
+    /// [replaced](crate::QuotaPolicy::DisconnectOldest) subscriber and each one of a
+    /// [shutdown](crate::Publisher::shutdown_with) count as one.
     pub events_queued: u64,
     /// How often an event was taken out of a queue and given to whoever reads the subscription; to a writer, when the
     /// write was no error.
@@ -171,6 +176,8 @@ pub struct EndCounts {
     pub disconnected: u64,
     /// [`EndCause::Expired`].
     pub expired: u64,
+    /// [`EndCause::Replaced`].
+    pub replaced: u64,
 }
 
 /// What a publisher knows of one channel now; from [`Publisher::channel_stats`](crate::Publisher::channel_stats).
@@ -210,6 +217,7 @@ pub(crate) struct Counters {
     dropped: AtomicU64,
     disconnected: AtomicU64,
     expired: AtomicU64,
+    replaced: AtomicU64,
 }
 
 impl Counters {
@@ -233,6 +241,7 @@ impl Counters {
             dropped: AtomicU64::new(0),
             disconnected: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
         }
     }
 
@@ -278,6 +287,7 @@ impl Counters {
             EndCause::Dropped => &self.dropped,
             EndCause::Disconnected => &self.disconnected,
             EndCause::Expired => &self.expired,
+            EndCause::Replaced => &self.replaced,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -303,6 +313,7 @@ impl Counters {
                 dropped: self.dropped.load(Relaxed),
                 disconnected: self.disconnected.load(Relaxed),
                 expired: self.expired.load(Relaxed),
+                replaced: self.replaced.load(Relaxed),
             },
             history,
             store: StoreStats::default(),

@@ -209,7 +209,7 @@ impl WriterPool {
         }
         drop_caught(source);
         // Another holder of the record must drop nothing of the application's with it.
-        let (payloads, _) = stream.subscriber.abort(cause);
+        let (payloads, _) = stream.subscriber.abort(cause, None);
         drop(payloads);
         stream.subscriber.stop_listening();
         if let Some(on_end) = on_end {

@@ -309,16 +309,15 @@ impl FrameSource {
         if self.ended {
             return Next::Ended;
         }
-        if self.after_gap.is_some() && self.subscriber.is_aborted() {
-            return self.see_end();
-        }
-        if let Some(payload) = self.after_gap.take() {
-            return self.deliver(payload, allow_callbacks);
-        }
-        if (!self.preamble.is_empty() || self.replay.is_some())
-            && let Some(next) = self.next_of_preamble(allow_callbacks)
-        {
-            return next;
+        let has_more = self.after_gap.is_some() || !self.preamble.is_empty() || self.replay.is_some();
+        // An aborted stream skips what comes before its queue.
+        if has_more && !self.subscriber.is_aborted() {
+            if let Some(payload) = self.after_gap.take() {
+                return self.deliver(payload, allow_callbacks);
+            }
+            if let Some(next) = self.next_of_preamble(allow_callbacks) {
+                return next;
+            }
         }
         match self.subscriber.pop(allow_callbacks) {
             Popped::Payload { lost, payload, publisher_waits } => {
@@ -339,9 +338,6 @@ impl FrameSource {
 
     /// Returns the next thing before the queue, or `None` if the preamble and the replay are over.
     fn next_of_preamble(&mut self, allow_callbacks: bool) -> Option<Next> {
-        if self.subscriber.is_aborted() {
-            return Some(self.see_end());
-        }
         while self.preamble.is_empty() {
             let registry = self.replay.as_ref()?;
             match registry.next_slice(&self.subscriber, allow_callbacks) {

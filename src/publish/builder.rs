@@ -15,7 +15,7 @@ use crate::event::{Event, HeartbeatStyle};
 use crate::history::{EventLog, History};
 use crate::log::RateLimitedLog;
 use crate::queue::{Overflow, QueueLimits};
-use crate::registry::{Hooks, Limits, Registry};
+use crate::registry::{Hooks, Limits, QuotaPolicy, Registry};
 use crate::stats::Counters;
 
 /// The settings of a publisher's streams, which a subscription can override.
@@ -53,7 +53,7 @@ impl Settings {
 /// | events in the history | 8,192 per channel, 64 MiB in all | the oldest event is evicted; a client that asks for it gets a `gap` event | [`History`] |
 /// | subscriptions | 10,000 | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
 /// | subscribers of one channel | no limit of its own | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
-/// | subscriptions per address, user or other key | no limit of its own | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers_per_quota_key`](Self::max_subscribers_per_quota_key), [`quota_key`](crate::SubscriptionBuilder::quota_key) |
+/// | subscriptions per address, user or other key | no limit of its own | [`OpenError`](crate::OpenError), and the adapters respond so that a browser reconnects later; or the oldest one ends | [`max_subscribers_per_quota_key`](Self::max_subscribers_per_quota_key), [`quota_policy`](Self::quota_policy), [`quota_key`](crate::SubscriptionBuilder::quota_key) |
 /// | channels of one subscriber | 64 | [`OpenError`](crate::OpenError); the adapters respond with status 400 | [`max_channels_per_subscriber`](Self::max_channels_per_subscriber) |
 /// | the name of a channel | 256 bytes | [`OpenError`](crate::OpenError); the adapters respond with status 400 | [`max_channel_name_len`](Self::max_channel_name_len) |
 /// | the lifetime of a stream | none | the stream ends after its queued events, and the client reconnects | [`max_lifetime`](Self::max_lifetime) |
@@ -83,6 +83,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                 channel_name_len: 256,
                 per_channel: usize::MAX,
                 per_quota_key: usize::MAX,
+                quota_policy: QuotaPolicy::RefuseNew,
             },
             settings: Settings {
                 queue: Arc::new(QueueLimits { events: 1_024, bytes: 1024 * 1024, overflow: Overflow::Disconnect }),
@@ -120,10 +121,22 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     }
 
     /// Sets how many subscriptions one [quota key](crate::SubscriptionBuilder::quota_key) may have at once, such as an
-    /// address or a user. Defaults to [`max_subscribers`](Self::max_subscribers). A subscription counts until it is
-    /// dropped, even after it has ended.
+    /// address or a user. Defaults to [`max_subscribers`](Self::max_subscribers).
+    ///
+    /// Beyond it, the [quota policy](Self::quota_policy) decides. By default a new subscription is refused, and a
+    /// subscription counts until it is dropped, even after it has ended.
     pub fn max_subscribers_per_quota_key(mut self, subscribers: usize) -> Self {
         self.limits.per_quota_key = subscribers;
+        self
+    }
+
+    /// Sets what happens to a new subscription whose quota key has reached its limit. Defaults to
+    /// [`QuotaPolicy::RefuseNew`].
+    ///
+    /// For users that reload pages or change networks, [`DisconnectOldest`](QuotaPolicy::DisconnectOldest) is the
+    /// friendlier one: the newest page always works.
+    pub fn quota_policy(mut self, policy: QuotaPolicy) -> Self {
+        self.limits.quota_policy = policy;
         self
     }
 
@@ -369,7 +382,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     }
 
     fn check(&self) -> Result<(), InvalidSetting> {
-        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key } = self.limits;
+        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key, quota_policy: _ } =
+            self.limits;
         InvalidSetting::check("max_subscribers", subscribers == 0)?;
         InvalidSetting::check("max_channels_per_subscriber", channels == 0)?;
         InvalidSetting::check("max_channel_name_len", channel_name_len == 0)?;

@@ -11,6 +11,7 @@ use super::entries::QueueKey;
 use super::queue::Queue;
 use super::schedule::Schedule;
 use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
+use crate::event::Frame;
 use crate::stats::EndCause;
 
 /// The number of a subscriber within its publisher; later subscribers have higher numbers.
@@ -106,12 +107,12 @@ impl Subscriber {
         self.queue.close(cause, &self.schedule)
     }
 
-    /// Ends the stream at once. If it has ended already, the earlier cause remains. Returns the queued payloads, to be
-    /// dropped without a lock, and the reader to wake.
+    /// Ends the stream at once, or with this frame if it is not blocked. If it has ended already, the earlier cause
+    /// remains. Returns the queued payloads, to be dropped without a lock, and the reader to wake.
     ///
     /// The caller must then call [`wake_parked`](Self::wake_parked) without a lock, unless it owns the stream.
-    pub(crate) fn abort(&self, cause: EndCause) -> (Vec<Payload>, Option<Wake>) {
-        self.queue.abort(cause, &self.schedule)
+    pub(crate) fn abort(&self, cause: EndCause, farewell: Option<Frame>) -> (Vec<Payload>, Option<Wake>) {
+        self.queue.abort(cause, farewell, &self.schedule)
     }
 
     /// Wakes the stream if it is parked: its socket may never take more.
@@ -126,7 +127,7 @@ impl Subscriber {
         self.queue.end()
     }
 
-    /// Returns whether nothing more may be delivered.
+    /// Returns whether nothing more may be delivered but what the queue then holds.
     pub(crate) fn is_aborted(&self) -> bool {
         self.queue.is_aborted()
     }

@@ -1,12 +1,16 @@
 //! How subscribers end: one, all, or when their subscription is dropped.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Deferred, Registry, State};
-use crate::event::Frame;
+use crate::event::{Event, Frame};
 use crate::queue::{Payload, Subscriber, SubscriberId};
+use crate::spread;
 use crate::stats::EndCause;
+
+/// The shortest time after which the client of a replaced subscriber reconnects; the longest is twice that.
+const EARLIEST_RETURN: Duration = Duration::from_secs(60);
 
 impl Registry {
     /// Ends the subscriber, after its queued events or at once. Returns `false` if it had left before.
@@ -25,7 +29,7 @@ impl Registry {
         let mut state = self.state.lock();
         let member = state.remove(id)?;
         if at_once {
-            self.abort_member(member, cause, &mut deferred);
+            self.abort_member(member, cause, None, &mut deferred);
         } else {
             self.close_member(member, cause, &mut deferred);
         }
@@ -44,10 +48,20 @@ impl Registry {
         self.end_all(&mut state, last)
     }
 
+    /// Disconnects the oldest subscriber of a quota key, which a newer one replaces. Its client must not replace the
+    /// newer one at once.
+    pub(super) fn replace(&self, state: &mut State, oldest: SubscriberId, deferred: &mut Deferred) {
+        let member = state.remove(oldest).expect("BUG: a quota key counts a subscriber that is not registered");
+        let retry = EARLIEST_RETURN + EARLIEST_RETURN.mul_f64(spread::random_share());
+        self.counters.count_queued(1);
+        self.abort_member(member, EndCause::Replaced, Some(Event::retry_alone(retry).encode()), deferred);
+    }
+
     fn end_all(&self, state: &mut State, mut last: impl FnMut(SubscriberId) -> Vec<Frame>) -> Deferred {
         let mut deferred = Deferred::default();
         state.channels.clear();
         state.end_replays();
+        state.quota.leave_all();
         state.blocking = 0;
         for (id, member) in std::mem::take(&mut state.members) {
             let last = last(id);
@@ -72,7 +86,7 @@ impl Registry {
         drop(state);
         let mut deferred = Deferred::default();
         for subscriber in remaining {
-            let (mut payloads, wake) = subscriber.abort(EndCause::Closed);
+            let (mut payloads, wake) = subscriber.abort(EndCause::Closed, None);
             deferred.payloads.append(&mut payloads);
             deferred.wake.extend(wake);
             deferred.aborted.push(subscriber);
@@ -87,19 +101,16 @@ impl Registry {
         let id = subscriber.id();
         let mut deferred = Deferred::default();
         let mut state = self.state.lock();
+        let member = state.remove(id);
         state.alive.remove(&id);
         if let Some(key) = subscriber.quota_key() {
-            let count = state.quota.get_mut(key).expect("BUG: a subscription's quota key is not counted");
-            *count -= 1;
-            if *count == 0 {
-                state.quota.remove(key);
-            }
+            state.quota.remove(key);
         }
         if state.alive.is_empty() {
             self.empty.notify_all();
         }
-        if let Some(member) = state.remove(id) {
-            self.abort_member(member, EndCause::Dropped, &mut deferred);
+        if let Some(member) = member {
+            self.abort_member(member, EndCause::Dropped, None, &mut deferred);
         }
         state.replays.remove(&id);
         drop(state);

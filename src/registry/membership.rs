@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::{Deferred, Limits, OnLeave, Registry, State};
 use crate::error::OpenError;
+use crate::event::Frame;
 use crate::queue::{Properties, Subscriber, SubscriberId};
 use crate::stats::EndCause;
 
@@ -83,7 +84,7 @@ impl Registry {
             return Err(OpenError::TooManyChannels { given: all, limit: self.limits.channels });
         }
         self.check_names(&new)?;
-        state.check_channel_limits(&new, &self.limits)?;
+        state.check_channel_limits(&new, None, &self.limits)?;
         state.join(id, &new);
         Ok(new.len())
     }
@@ -132,9 +133,15 @@ impl Registry {
     }
 
     /// Ends a subscriber that was just removed, at once.
-    pub(super) fn abort_member(&self, mut member: Membership, cause: EndCause, deferred: &mut Deferred) {
+    pub(super) fn abort_member(
+        &self,
+        mut member: Membership,
+        cause: EndCause,
+        farewell: Option<Frame>,
+        deferred: &mut Deferred,
+    ) {
         self.end_member(&mut member, cause, deferred);
-        let (mut payloads, wake) = member.subscriber.abort(cause);
+        let (mut payloads, wake) = member.subscriber.abort(cause, farewell);
         deferred.payloads.append(&mut payloads);
         deferred.wake.extend(wake);
         deferred.aborted.push(Arc::clone(&member.subscriber));
@@ -179,7 +186,7 @@ impl Membership {
 }
 
 impl State {
-    /// Checks that one more subscription crosses no limit.
+    /// Checks that one more subscription crosses no limit. Returns the subscriber that it replaces.
     ///
     /// # Errors
     ///
@@ -189,23 +196,30 @@ impl State {
         channels: &[Arc<str>],
         quota_key: Option<&Arc<str>>,
         limits: &Limits,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<SubscriberId>, OpenError> {
         if self.shuts_down {
             return Err(OpenError::ShuttingDown);
         }
         if self.alive.len() >= limits.subscribers {
             return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
         }
-        let is_used_up = |key: &&Arc<str>| self.quota.get(*key).is_some_and(|count| *count >= limits.per_quota_key);
-        if let Some(key) = quota_key.filter(is_used_up) {
-            return Err(OpenError::TooManyPerQuotaKey { key: key.to_string(), limit: limits.per_quota_key });
-        }
-        self.check_channel_limits(channels, limits)
+        let replaced = quota_key.map_or(Ok(None), |key| self.quota.check(key, limits))?;
+        self.check_channel_limits(channels, replaced, limits)?;
+        Ok(replaced)
     }
 
-    fn check_channel_limits(&self, channels: &[Arc<str>], limits: &Limits) -> Result<(), OpenError> {
+    /// Checks that these channels have room for one more subscriber, which may replace another one.
+    fn check_channel_limits(
+        &self,
+        channels: &[Arc<str>],
+        replaced: Option<SubscriberId>,
+        limits: &Limits,
+    ) -> Result<(), OpenError> {
         let is_full = |channel: &&Arc<str>| {
-            self.channels.get(&***channel).is_some_and(|members| members.len() >= limits.per_channel)
+            self.channels.get(&***channel).is_some_and(|members| {
+                let leaves = replaced.is_some_and(|replaced| members.contains_key(&replaced));
+                members.len() - usize::from(leaves) >= limits.per_channel
+            })
         };
         match channels.iter().find(is_full) {
             Some(channel) => {
@@ -218,7 +232,7 @@ impl State {
     pub(super) fn add(&mut self, subscriber: &Arc<Subscriber>, channels: &[Arc<str>]) {
         let id = subscriber.id();
         if let Some(key) = subscriber.quota_key() {
-            *self.quota.entry(Arc::clone(key)).or_default() += 1;
+            self.quota.add(key, id);
         }
         self.alive.insert(id, Arc::downgrade(subscriber));
         self.blocking += usize::from(subscriber.block_timeout().is_some());
@@ -258,6 +272,9 @@ impl State {
     pub(super) fn remove(&mut self, id: SubscriberId) -> Option<Membership> {
         let member = self.members.remove(&id)?;
         self.blocking -= usize::from(member.subscriber.block_timeout().is_some());
+        if let Some(key) = member.subscriber.quota_key() {
+            self.quota.leave(key, id);
+        }
         for channel in &member.channels {
             self.leave_channel(channel, id);
         }

@@ -22,7 +22,7 @@
 //     the replay. If it panics for a subscriber, that subscriber is sent a `gap` event instead, and the panic is
 //     counted.
 //  7. A stream ends in one of two ways: after its queued events (close, unsubscribe, lifetime, shutdown), or at once
-//     (disconnect, queue full). Its end wakes a waiting reader or a stream in the background, as an event does. A
+//     (disconnect, queue full, replaced). Its end wakes a waiting reader or a stream in the background, as an event does. A
 //     subscriber leaves the registry before its stream ends.
 //  8. Memory is bounded by default: each queue by events and bytes, the history, the number of subscriptions, the
 //     length of a channel's name and the number of channels per subscription. A channel without subscribers and without
@@ -37,6 +37,7 @@ mod deferred;
 mod ending;
 mod membership;
 mod new_event;
+mod quota;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -59,6 +60,8 @@ pub(crate) use backpressure::Ticket;
 pub(crate) use deferred::{Deferred, Hooks, OnLeave};
 use membership::Membership;
 pub(crate) use new_event::NewEvent;
+use quota::Quota;
+pub use quota::QuotaPolicy;
 use replay::Replay;
 pub(crate) use replay::{Opening, ReplayFrom, Slice};
 
@@ -87,6 +90,7 @@ pub(crate) struct Limits {
     pub(crate) channel_name_len: usize,
     pub(crate) per_channel: usize,
     pub(crate) per_quota_key: usize,
+    pub(crate) quota_policy: QuotaPolicy,
 }
 
 /// The state that the ordering lock guards.
@@ -100,8 +104,7 @@ struct State {
     /// All subscriptions that are not dropped, including those that have ended. They count because their connections
     /// may still be open, and connections are what a machine runs out of.
     alive: BTreeMap<SubscriberId, Weak<Subscriber>>,
-    /// The number of subscriptions per quota key.
-    quota: BTreeMap<Arc<str>, usize>,
+    quota: Quota,
     log: Option<EventLog<Payload>>,
     /// The number of subscribers for which publishers may wait.
     blocking: usize,
@@ -318,7 +321,7 @@ impl Registry {
         self.counters.count_published(queued, deferred.payloads.len() - dropped_before);
         for id in full {
             let member = state.remove(id).expect("BUG: a channel names a subscriber that is not registered");
-            self.abort_member(member, EndCause::QueueFull, deferred);
+            self.abort_member(member, EndCause::QueueFull, None, deferred);
         }
         queued + replaying
     }

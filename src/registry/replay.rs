@@ -191,8 +191,11 @@ impl Registry {
         allow_gap: bool,
         deferred: &mut Deferred,
     ) -> Result<Option<Opening>, OpenError> {
-        state.check_limits(channels, subscriber.quota_key(), &self.limits)?;
+        let replaced = state.check_limits(channels, subscriber.quota_key(), &self.limits)?;
         let Some(log) = &mut state.log else {
+            if let Some(oldest) = replaced {
+                self.replace(state, oldest, deferred);
+            }
             state.add(subscriber, channels);
             let resumption = Resumption::NotRequested;
             return Ok(Some(Opening { resumption, start: None, first_slice: Vec::new(), is_replaying: false }));
@@ -214,6 +217,9 @@ impl Registry {
         let mut replay =
             Replay { spans, cursor, sent: VecDeque::new(), sent_bytes: 0, limits: Arc::clone(subscriber.limits()) };
         let (first_slice, is_last) = replay.take_slice(log);
+        if let Some(oldest) = replaced {
+            self.replace(state, oldest, deferred);
+        }
         state.add(subscriber, channels);
         if !is_last {
             subscriber.set_replaying(true);
@@ -247,7 +253,7 @@ impl Registry {
     /// The subscriber may have left the registry before, with the rest of its replay still due.
     pub(crate) fn end_overtaken(&self, subscriber: &Subscriber) {
         if !self.end(subscriber.id(), EndCause::QueueFull, true) {
-            drop(subscriber.abort(EndCause::QueueFull));
+            drop(subscriber.abort(EndCause::QueueFull, None));
         }
     }
 }

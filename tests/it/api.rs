@@ -142,6 +142,7 @@ fn an_end_cause_is_a_few_words() {
         (EndCause::Dropped, "dropped"),
         (EndCause::Disconnected, "disconnected"),
         (EndCause::Expired, "lifetime expired"),
+        (EndCause::Replaced, "replaced"),
     ] {
         assert_eq!(cause.to_string(), words);
     }

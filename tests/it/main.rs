@@ -25,6 +25,7 @@ mod limits;
 mod ordering;
 mod overflow;
 mod personal_events;
+mod quota_policy;
 mod reader;
 mod reentrancy;
 mod send;

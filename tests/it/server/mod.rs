@@ -8,6 +8,7 @@ mod few_threads;
 mod handler;
 mod limits;
 mod policy;
+mod replaced;
 mod request;
 mod request_values;
 mod response;
