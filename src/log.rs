@@ -1,19 +1,68 @@
-//! Rate-limited warnings for the operator. They never contain an event's content.
+//! Rate-limited lines for the operator. They never contain an event's content.
 
-// Each kind is logged at once, and then at most once per second with the number of times it happened meanwhile. So a
+// A line about subscribers has the quota key and the channels of the last one, shortened, since clients choose them in
+// many applications. Each kind is logged at once, and then at most once per second with the number of times it happened meanwhile. So a
 // thousand clients that are slow together make one line. Without the feature `log` only empty methods are compiled.
 
+use std::fmt::{self, Display};
 use std::io;
 #[cfg(feature = "log")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
+
+/// The subscriber that a line is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) quota_key: Option<&'a str>,
+    pub(crate) channels: &'a [Arc<str>],
+}
+
+impl Subject<'_> {
+    /// The number of channels that a line names.
+    const MAX_CHANNELS: usize = 4;
+}
+
+/// Writes nothing for a subscriber with neither a quota key nor a channel.
+impl Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "; ";
+        if let Some(key) = self.quota_key {
+            write!(f, "{separator}quota key {:?}", shortened(key, 64))?;
+            separator = ", ";
+        }
+        for (n, channel) in self.channels.iter().take(Self::MAX_CHANNELS).enumerate() {
+            let word = match (n, self.channels.len()) {
+                (0, 1) => "channel ",
+                (0, _) => "channels ",
+                _ => "",
+            };
+            write!(f, "{separator}{word}{:?}", shortened(channel, 64))?;
+            separator = ", ";
+        }
+        match self.channels.len().saturating_sub(Self::MAX_CHANNELS) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Returns at most this many characters of a text, and `...` if it has more.
+fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 /// The warnings of one publisher or server.
 #[derive(Debug)]
 pub(crate) struct RateLimitedLog {
     start: Instant,
-    slow: Kind,
+    queue_full: Kind,
+    write_timed_out: Kind,
+    ended: Kind,
     no_thread: Kind,
     refused: Kind,
     unusable_field: Kind,
@@ -31,7 +80,9 @@ impl RateLimitedLog {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
-            slow: Kind::default(),
+            queue_full: Kind::default(),
+            write_timed_out: Kind::default(),
+            ended: Kind::default(),
             no_thread: Kind::default(),
             refused: Kind::default(),
             unusable_field: Kind::default(),
@@ -46,10 +97,24 @@ impl RateLimitedLog {
         }
     }
 
-    /// Logs that slow subscribers were disconnected.
-    pub(crate) fn slow(&self, subscribers: usize) {
-        if let Some(times) = self.slow.count(subscribers, self.start) {
-            warn(format_args!("disconnected {times} slow subscribers: queue full"));
+    /// Logs that slow subscribers were disconnected because their queues were full, the last one of them this one.
+    pub(crate) fn queue_full(&self, subscribers: usize, last: Subject<'_>) {
+        if let Some(times) = self.queue_full.count(subscribers, self.start) {
+            warn(format_args!("disconnected {times} slow subscribers: queue full{last}"));
+        }
+    }
+
+    /// Logs that slow subscribers were disconnected because a write took too long, the last one of them this one.
+    pub(crate) fn write_timed_out(&self, subscribers: usize, last: Subject<'_>) {
+        if let Some(times) = self.write_timed_out.count(subscribers, self.start) {
+            warn(format_args!("disconnected {times} slow subscribers: write timed out{last}"));
+        }
+    }
+
+    /// Logs that subscribers ended for a usual cause, the last one of them this one.
+    pub(crate) fn ended(&self, subscribers: usize, cause: &dyn Display, last: Subject<'_>) {
+        if let Some(times) = self.ended.count(subscribers, self.start) {
+            debug(format_args!("{times} streams ended, the last one: {cause}{last}"));
         }
     }
 
@@ -113,9 +178,10 @@ impl RateLimitedLog {
     }
 
     /// Logs that a subscription was refused.
-    pub(crate) fn refused(&self, error: &dyn std::fmt::Display) {
+    pub(crate) fn refused(&self, error: &dyn Display, subject: Subject<'_>) {
         if let Some(times) = self.refused.count(1, self.start) {
-            warn(format_args!("refused {times} subscriptions, the last one: {error}"));
+            let error = shortened(&error.to_string(), 256);
+            warn(format_args!("refused {times} subscriptions, the last one: {error}{subject}"));
         }
     }
 }
@@ -126,15 +192,26 @@ pub(crate) fn server_ended(error: &io::Error) {
     warn(format_args!("the event server ended: {error}"));
 }
 
-fn warn(text: std::fmt::Arguments<'_>) {
-    // The logger belongs to the application. Its panic has been reported by the panic hook, and must not end this
-    // thread.
+fn warn(text: fmt::Arguments<'_>) {
     #[cfg(feature = "log")]
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| log::warn!(target: "server_sent_events", "{text}"))) {
-        std::mem::forget(payload);
-    }
+    call_logger(log::Level::Warn, text);
     #[cfg(not(feature = "log"))]
     let _ = text;
+}
+
+fn debug(text: fmt::Arguments<'_>) {
+    #[cfg(feature = "log")]
+    call_logger(log::Level::Debug, text);
+    #[cfg(not(feature = "log"))]
+    let _ = text;
+}
+
+/// Calls the application's logger. A panic in it has been reported by the panic hook, and must not end this thread.
+#[cfg(feature = "log")]
+fn call_logger(level: log::Level, text: fmt::Arguments<'_>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| log::log!(target: "server_sent_events", level, "{text}"))) {
+        std::mem::forget(payload);
+    }
 }
 
 /// One kind of warning, and the time of its last line.
@@ -167,6 +244,26 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_names_the_quota_key_and_the_channels() {
+        let channels: Vec<Arc<str>> = ["a", "b\n", "c", "d", "e", "f"].map(Into::into).into();
+        let line = |quota_key, channels| Subject { quota_key, channels }.to_string();
+        assert_eq!(line(None, &[]), "");
+        assert_eq!(line(Some("Ada"), &[]), "; quota key \"Ada\"");
+        assert_eq!(line(None, &channels[..1]), "; channel \"a\"");
+        assert_eq!(line(Some("Ada"), &channels[..2]), "; quota key \"Ada\", channels \"a\", \"b\\n\"");
+        assert_eq!(line(None, &channels), "; channels \"a\", \"b\\n\", \"c\", \"d\" and 2 more");
+    }
+
+    #[test]
+    fn a_line_is_short_whatever_clients_choose() {
+        let long: Arc<str> = "\u{1}".repeat(100_000).into();
+        let line = Subject { quota_key: Some(&long), channels: &vec![Arc::clone(&long); 100] }.to_string();
+        assert!(line.len() < 5 * 64 * "\\u{1}".len() + 100, "{}", line.len());
+        assert_eq!(shortened("äöü", 3), "äöü");
+        assert_eq!(shortened("äöüß", 3), "äöü...");
+    }
 
     #[test]
     fn a_first_notice_is_logged_at_once_and_later_ones_together_once_a_second() {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Mutex;
 
 use common::eventually;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use server_sent_events::Publisher;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -22,6 +22,10 @@ impl Log for Keeps {
     }
 
     fn log(&self, record: &Record) {
+        // tiny_http logs details.
+        if record.level() == Level::Debug && record.target().starts_with("tiny_http") {
+            return;
+        }
         assert_eq!(record.target(), "server_sent_events");
         LINES.lock().unwrap().push(format!("{}: {}", record.level(), record.args()));
         self.0.publish("a line was logged");
@@ -40,18 +44,33 @@ fn logs(text: &str) {
 fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
     let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
-    log::set_max_level(LevelFilter::Info);
+    log::set_max_level(LevelFilter::Debug);
 
-    let _slow: Vec<_> = (0..100).map(|_| publisher.subscribe().unwrap()).collect();
+    let open = |key: &str| publisher.subscription(()).quota_key(key).open();
+    let _slow: Vec<_> = (0..100).map(|n| open(&format!("user {n}")).unwrap()).collect();
     publisher.publish("a secret");
     publisher.publish("a secret");
-    logs("WARN: disconnected 100 slow subscribers: queue full");
+    logs("WARN: disconnected 100 slow subscribers: queue full; quota key \"user 99\", channel \"default channel\"");
 
-    assert!(publisher.subscribe().is_err());
-    logs("WARN: refused 1 subscriptions, the last one: subscriber limit reached (100)");
+    // The logger above was refused first, within the same second.
+    eventually("a refusal is logged with its key and channels", || {
+        assert!(publisher.subscription(()).quota_key("Ada").channels(["a", "b"]).open().is_err());
+        let about = "the last one: subscriber limit reached (100); quota key \"Ada\", channels \"a\", \"b\"";
+        LINES.lock().unwrap().iter().any(|line| line.starts_with("WARN: refused ") && line.ends_with(about))
+    });
     for _ in 0..1_000 {
         assert!(publisher.subscribe().is_err());
     }
+
+    let quotas = Publisher::builder().max_subscribers_per_quota_key(1).build().unwrap();
+    let ended = quotas.subscription(()).quota_key("Ada").channels("chat").open().unwrap();
+    // Clients choose the key in many applications.
+    let endless = "x".repeat(1_000_000);
+    let _only = quotas.subscription(()).quota_key(&*endless).open().unwrap();
+    assert!(quotas.subscription(()).quota_key(&*endless).open().is_err());
+    logs("WARN: refused 1 subscriptions, the last one: subscriber limit of quota key \"xxx");
+    ended.handle().close();
+    logs("DEBUG: 1 streams ended, the last one: closed; quota key \"Ada\", channel \"chat\"");
 
     let huge = Publisher::builder().writer_stack_size(usize::MAX / 4).build().unwrap();
     assert!(huge.subscribe().unwrap().write_in_background(io::sink()).is_err());
@@ -67,6 +86,7 @@ fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
     let lines = LINES.lock().unwrap();
     assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.len() < 1_000), "{lines:?}");
 }
 
 #[cfg(feature = "tiny_http")]

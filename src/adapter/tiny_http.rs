@@ -342,7 +342,7 @@ impl<P: Send + Sync + 'static> SubscriptionBuilder<'_, P> {
         let publisher = self.publisher();
         // Checked before opening, so that no hook is called for a stream that cannot begin.
         if !publisher.can_begin_streams() {
-            publisher.count_refused();
+            self.count_refused();
             refuse(request, RETRY, headers);
             return Ok(());
         }

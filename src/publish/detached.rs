@@ -18,11 +18,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.core.pool.can_begin_streams()
     }
 
-    /// Counts and logs a subscription that was refused because its stream cannot begin.
-    pub(crate) fn count_refused(&self) {
-        self.core.registry.count_cannot_begin();
-    }
-
     /// Creates a subscription that nothing can be published to, and that ends after this frame.
     pub(crate) fn detached(&self, frame: Frame) -> Subscription {
         let settings = self.core.settings.clone();

@@ -7,6 +7,7 @@ mod hooks;
 mod last_event_id;
 mod open;
 mod options;
+mod receipt;
 mod shutdown;
 mod snapshot;
 mod stored;
@@ -38,6 +39,7 @@ pub use hooks::{Ended, Opened};
 pub use last_event_id::LastEventId;
 pub use open::SubscriptionBuilder;
 pub use options::PublishOptions;
+pub use receipt::Receipt;
 pub use shutdown::Shutdown;
 pub use snapshot::Snapshot;
 use stored::Commits;
@@ -57,6 +59,11 @@ pub use weak::WeakPublisher;
 ///
 /// When the last handle is dropped, every stream ends as with [`close`](Self::close). A subscription keeps no handle
 /// alive.
+///
+/// A program needs one publisher, or a few: one per type of properties or set of limits. A publisher whose streams are
+/// [written in the background](Subscription::write_in_background), as the adapters do, has at least two threads of its
+/// own, a writer and a supervisor. So a publisher per request costs two threads per request. For the stream of one
+/// request use a subscriber [without a channel](Self::subscribe_alone), and for groups of subscribers use channels.
 ///
 /// ```
 /// use server_sent_events::Publisher;
@@ -428,38 +435,5 @@ impl<P> fmt::Debug for Publisher<P> {
             .field("subscribers", &stats.subscribers)
             .field("channels", &stats.channels)
             .finish_non_exhaustive()
-    }
-}
-
-/// The result of publishing an event.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Receipt {
-    subscribers: usize,
-    id: Option<String>,
-    is_refused: bool,
-}
-
-impl Receipt {
-    /// Returns how many subscribers the event was queued for. It does not say whether they receive it.
-    ///
-    /// With a [store](crate::store), the event is queued later, once it is stored. Then this is how many subscribers its
-    /// channels had when it was published.
-    pub fn subscribers(&self) -> usize {
-        self.subscribers
-    }
-
-    /// Returns the event's ID: its own, or the one that the [history](crate::History) assigned. Returns `None` for a
-    /// comment, and without a history.
-    ///
-    /// With a [store](crate::store), the ID is assigned once the event is stored. Only
-    /// [`publish_confirmed`](Publisher::publish_confirmed) waits for that.
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
-    }
-
-    /// Returns `true` if the event was refused, and reaches nobody: more events wait to be [stored](crate::store) than
-    /// the limits allow, or the publisher is being dropped. Always `false` without a store.
-    pub fn is_refused(&self) -> bool {
-        self.is_refused
     }
 }

@@ -15,6 +15,7 @@ use crate::deliver::SourceSettings;
 use crate::error::OpenError;
 use crate::event::{Event, HeartbeatStyle};
 use crate::history::Resumption;
+use crate::log::Subject;
 use crate::queue::{Overflow, Payload, Properties, Subscriber};
 use crate::registry::{Opening, ReplayFrom};
 use crate::spread;
@@ -55,6 +56,13 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             settings: publisher.core.settings.clone(),
             quota_key: None,
         }
+    }
+
+    /// Counts and logs that it was refused because its stream cannot begin.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn count_refused(&self) {
+        let subject = Subject { quota_key: self.quota_key.as_deref(), channels: &self.channels };
+        self.publisher.core.registry.count_cannot_begin(subject);
     }
 
     #[cfg(feature = "tiny_http")]
@@ -310,7 +318,10 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             Some(make) => snapshot::open(registry, &subscriber, &channels, &replay_from, make),
             None => registry.open(&subscriber, &channels, &replay_from).map(|opening| (opening, None)),
         };
-        let (opening, snapshot) = opened.inspect_err(|error| registry.count_refused(error))?;
+        let (opening, snapshot) = opened.inspect_err(|error| {
+            let quota_key = subscriber.quota_key().map(|key| &**key);
+            registry.count_refused(error, Subject { quota_key, channels: &channels });
+        })?;
         let Opening { resumption, start, first_slice, is_replaying } = opening;
         initial_data.extend(snapshot);
         // After a restart all clients open streams at once. Their streams should not all end at once.

@@ -106,20 +106,46 @@ impl Deferred {
         }
     }
 
+    /// Logs why the subscribers have left.
+    fn log_ends(&self, warnings: &RateLimitedLog) {
+        let mut slow: [(usize, Option<&Membership>); 2] = Default::default();
+        let mut others = (0, None);
+        for left in &self.left {
+            let cause = left.end_cause();
+            let (count, last) = match cause {
+                EndCause::QueueFull => &mut slow[0],
+                EndCause::WriteTimedOut => &mut slow[1],
+                _ => {
+                    others = (others.0 + 1, Some((cause, left)));
+                    continue;
+                }
+            };
+            (*count, *last) = (*count + 1, Some(left));
+        }
+        if let (count, Some(last)) = slow[0] {
+            warnings.queue_full(count, last.subject());
+        }
+        if let (count, Some(last)) = slow[1] {
+            warnings.write_timed_out(count, last.subject());
+        }
+        if let (count, Some((cause, last))) = others {
+            warnings.ended(count, &cause, last.subject());
+        }
+    }
+
     /// Runs application code. Each panic is caught where it happens, so that the rest still runs.
     fn call_application(self) {
-        if let Some(warnings) = &self.warnings {
-            let is_slow = |left: &&Membership| left.subscriber.end_cause() == Some(EndCause::QueueFull);
-            warnings.slow(self.left.iter().filter(is_slow).count());
+        if let Some(warnings) = self.warnings.as_ref().filter(|_| cfg!(feature = "log")) {
+            self.log_ends(warnings);
         }
         // Each guard is dropped after its hook was called.
-        for Membership { subscriber, channels, on_leave, guard, .. } in self.left {
+        for left in self.left {
+            let cause = left.end_cause();
+            let Membership { subscriber, channels, on_leave, guard, .. } = left;
             for closure in on_leave {
-                let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 call_caught(|| closure(cause));
             }
             if let Some(hooks) = self.hooks.as_ref().filter(|_| subscriber.mark_left(&channels)) {
-                let cause = subscriber.end_cause().expect("BUG: a subscriber left without a cause");
                 hooks.ended(subscriber.properties(), &channels, cause);
             }
             // A panic in a `Drop` must not skip the remaining hooks, and must not end this thread.

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use super::{Deferred, Limits, OnLeave, Registry, State};
 use crate::error::OpenError;
 use crate::event::Frame;
+use crate::log::Subject;
 use crate::queue::{Properties, Subscriber, SubscriberId};
 use crate::stats::EndCause;
 
@@ -53,6 +54,12 @@ impl Registry {
             left += usize::from(self.leave_channels(&mut state, &channels, id, &mut deferred) > 0);
         }
         (left, deferred)
+    }
+
+    /// Returns the channels of the subscriber; none if it has left.
+    #[cfg(feature = "tiny_http")]
+    pub(crate) fn channels_of(&self, id: SubscriberId) -> Vec<Arc<str>> {
+        self.state.lock().members.get(&id).map(|member| member.channels.clone()).unwrap_or_default()
     }
 
     /// Returns whether the subscriber has not left.
@@ -169,6 +176,16 @@ impl Registry {
 }
 
 impl Membership {
+    /// Returns why it has left.
+    pub(super) fn end_cause(&self) -> EndCause {
+        self.subscriber.end_cause().expect("BUG: a subscriber left without a cause")
+    }
+
+    /// Returns what the log says of it.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject { quota_key: self.subscriber.quota_key().map(|key| &**key), channels: &self.channels }
+    }
+
     /// Wakes all publishers that wait for this subscriber.
     pub(super) fn wake_publishers(&self) {
         for publisher in self.waiting_publishers.values() {

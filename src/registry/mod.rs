@@ -50,7 +50,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::event::FrameId;
 use crate::history::{EventLog, Ids, NewEntry};
-use crate::log::RateLimitedLog;
+use crate::log::{RateLimitedLog, Subject};
 use crate::queue::{Full, Payload, QueueKey, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 use crate::store::Trim;
@@ -174,15 +174,15 @@ impl Registry {
     }
 
     /// Counts and logs a refused subscription.
-    pub(crate) fn count_refused(&self, reason: &dyn Display) {
+    pub(crate) fn count_refused(&self, reason: &dyn Display, subject: Subject<'_>) {
         self.counters.count_refused();
-        self.warnings.refused(reason);
+        self.warnings.refused(reason, subject);
     }
 
     /// Counts and logs a subscription that was refused because its stream cannot begin.
     #[cfg(feature = "tiny_http")]
-    pub(crate) fn count_cannot_begin(&self) {
-        self.count_refused(&"half of the writer threads are blocked in first writes");
+    pub(crate) fn count_cannot_begin(&self, subject: Subject<'_>) {
+        self.count_refused(&"half of the writer threads are blocked in first writes", subject);
     }
 
     /// Returns the ID of the newest event, if there is a history. Takes no lock.

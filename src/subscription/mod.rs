@@ -14,6 +14,8 @@ use crate::deliver::{Batch, Drained, FrameSource, NoFrame, Sink, Wait, WriterPoo
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::event::Frame;
 use crate::history::Resumption;
+#[cfg(feature = "tiny_http")]
+use crate::log::Subject;
 use crate::stats::EndCause;
 
 pub use background::BackgroundOptions;
@@ -270,7 +272,10 @@ impl Subscription {
     #[cfg(feature = "tiny_http")]
     pub(crate) fn count_refused(&self) {
         if let Some(registry) = self.source.registry().upgrade() {
-            registry.count_cannot_begin();
+            let subscriber = self.source.subscriber();
+            let channels = registry.channels_of(subscriber.id());
+            let quota_key = subscriber.quota_key().map(|key| &**key);
+            registry.count_cannot_begin(Subject { quota_key, channels: &channels });
         }
     }
 
