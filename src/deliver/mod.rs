@@ -6,6 +6,7 @@
 //
 //     outcome     how long to wait for the next frame, and why there is none
 //     source      what a subscriber is sent next
+//     pace        when it may be sent, if the subscription has a minimum interval
 //     batch       frames that are written together
 //     stream      one stream in the background: its source, its writer, and what its socket has not taken yet
 //     pool        the writer threads and the run queue
@@ -19,6 +20,7 @@
 
 mod batch;
 mod outcome;
+mod pace;
 mod pass;
 mod pool;
 mod slow;

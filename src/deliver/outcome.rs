@@ -24,6 +24,8 @@ pub(crate) enum NoFrame {
 pub(crate) enum Drained {
     /// Nothing is left to drain.
     Empty,
+    /// What is left must wait until the interval is over.
+    Paused,
     /// The batch is full.
     Full,
     /// The next step calls the application, which is not allowed. Nothing was appended.

@@ -181,10 +181,28 @@ impl WriterPool {
             // To the tail: the others come first. It stays running, so nobody else puts it there.
             return self.put(Job::Pass(pass.stream));
         }
+        if pass.drained == Drained::Paused && !self.pause(&pass.stream) {
+            return self.put(Job::Pass(pass.stream));
+        }
         let subscriber = Arc::clone(&stream.subscriber);
         if let Err(notified) = subscriber.finish(Waker::from(pass.stream)) {
             notified.wake();
         }
+    }
+
+    /// Pauses a stream until its interval is over. Returns `false` if the stream has ended, and needs another pass.
+    fn pause(&self, stream: &Arc<Stream>) -> bool {
+        let place = stream.state.lock();
+        let Some(opens) = place.as_ref().expect("BUG: a stream ended in its pass").source.pause() else { return false };
+        drop(place);
+        // Rounded up, so that one wake-up of the supervisor serves several streams.
+        let due = self.at(opens).next_multiple_of(1_000);
+        let mut inbox = self.inbox.lock();
+        inbox.paused.push((due, Arc::downgrade(stream)));
+        if due < inbox.waits_until {
+            self.inbox_changed.notify_one();
+        }
+        true
     }
 
     /// Ends a stream: leaves the registry, drops the writer, calls the hook once. Nothing that the application does

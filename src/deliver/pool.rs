@@ -44,6 +44,10 @@ pub(super) enum Job {
 pub(super) struct SupervisorInbox {
     /// Streams with a heartbeat or a lifetime that have begun.
     pub(super) watch: Vec<Weak<Stream>>,
+    /// Streams that are paused, each with the time at which it continues.
+    pub(super) paused: Vec<(u64, Weak<Stream>)>,
+    /// The time until which the supervisor waits; 0 while it does not.
+    pub(super) waits_until: u64,
     /// Set when a job began while the supervisor slept, a thread has left, or the pool may end.
     pub(super) look: bool,
 }

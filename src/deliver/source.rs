@@ -1,5 +1,7 @@
 //! The frames of one subscriber, in order: initial data, the replay, its queue, and heartbeats in silence.
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,7 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::Sink;
-use super::outcome::{Drained, NoFrame, Wait};
+use super::outcome::Drained;
+use super::pace::Pace;
 use crate::event::{self, Frame, FrameId, HeartbeatStyle};
 use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
@@ -20,15 +23,18 @@ enum Next {
     Skipped,
     NeedsCall,
     Empty,
+    /// What is queued must wait until the interval is over.
+    Paused,
     Ended,
 }
 
-/// The heartbeat and the lifetime of a stream.
+/// The times of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SourceSettings {
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) heartbeat_style: HeartbeatStyle,
     pub(crate) lifetime: Option<Duration>,
+    pub(crate) min_interval: Option<Duration>,
 }
 
 /// The reading side of a subscriber. Dropping it removes the subscriber from the registry.
@@ -43,6 +49,8 @@ pub(crate) struct FrameSource {
     /// The registry whose history refills the preamble, while the subscriber replays.
     replay: Option<Arc<Registry>>,
     expires: Option<Instant>,
+    /// Boxed, since few streams have a minimum interval.
+    pace: Option<Box<Pace>>,
     /// The number of events that were taken out of the queue, but are not known to be delivered.
     undelivered: u64,
     counters: Arc<Counters>,
@@ -73,7 +81,7 @@ impl FrameSource {
         counters: Arc<Counters>,
         settings: SourceSettings,
     ) -> Self {
-        let SourceSettings { heartbeat, heartbeat_style, lifetime } = settings;
+        let SourceSettings { heartbeat, heartbeat_style, lifetime, min_interval } = settings;
         let taken = Instant::now();
         Self {
             subscriber,
@@ -81,6 +89,7 @@ impl FrameSource {
             preamble: VecDeque::new(),
             replay: None,
             expires: lifetime.and_then(|lifetime| taken.checked_add(lifetime)),
+            pace: min_interval.map(|interval| Box::new(Pace::new(interval, taken))),
             undelivered: 0,
             counters,
             taken,
@@ -171,8 +180,12 @@ impl FrameSource {
         }
         let empty = batch.len();
         let drained = self.drain(batch, empty, allow_callbacks);
-        let is_silent = drained == Drained::Empty && batch.len() == empty;
+        let is_silent = matches!(drained, Drained::Empty | Drained::Paused) && batch.len() == empty;
         if !is_silent || self.heartbeat_due().is_none_or(|due| due > Instant::now()) {
+            return drained;
+        }
+        if drained == Drained::Paused {
+            batch.append(&event::heartbeat(self.heartbeat_style));
             return drained;
         }
         let heartbeat = self.make_heartbeat();
@@ -191,6 +204,7 @@ impl FrameSource {
                 Next::Skipped => {}
                 // The queue is not checked again, since a push after this has notified the next pass.
                 Next::Empty => return Drained::Empty,
+                Next::Paused => return Drained::Paused,
                 Next::NeedsCall if batch.len() > empty => return Drained::Full,
                 Next::NeedsCall => return Drained::NeedsCall,
                 Next::Ended => return Drained::Ended,
@@ -248,60 +262,11 @@ impl FrameSource {
         self.taken.checked_add(self.heartbeat?)
     }
 
-    /// Returns the next frame, for a reader that takes frames one by one. Waits for it up to `wait`.
-    pub(crate) fn take(&mut self, wait: Wait) -> Result<Frame, NoFrame> {
-        let next = self.wait_for(wait);
-        self.count_delivered();
-        next
-    }
-
-    /// Returns the next frame, or a heartbeat if one is due. Waits for it up to `wait`.
-    pub(crate) fn wait_for(&mut self, wait: Wait) -> Result<Frame, NoFrame> {
-        loop {
-            let next = self.next(true);
-            let now = Instant::now();
-            self.expire(now);
-            match next {
-                Next::Frame(frame) => {
-                    self.taken = now;
-                    return Ok(frame);
-                }
-                Next::Ended => return Err(NoFrame::Ended),
-                Next::Skipped | Next::Empty => {}
-                Next::NeedsCall => unreachable!("BUG: callbacks are allowed"),
-            }
-            // A skipped event does not break the silence: the client sees nothing of it.
-            if self.heartbeat_due().is_some_and(|due| due <= now) {
-                let heartbeat = self.make_heartbeat();
-                let frame = match self.next(true) {
-                    Next::Ended => return Err(NoFrame::Ended),
-                    Next::Empty => self.send_heartbeat(heartbeat),
-                    Next::Frame(frame) => frame,
-                    Next::Skipped => continue,
-                    Next::NeedsCall => unreachable!("BUG: callbacks are allowed"),
-                };
-                self.taken = now;
-                return Ok(frame);
-            }
-            let is_empty = matches!(next, Next::Empty);
-            match wait {
-                Wait::Not if is_empty => return Err(NoFrame::Timeout),
-                Wait::Until(deadline) if deadline <= now => return Err(NoFrame::Timeout),
-                _ if is_empty => self.wait_at_bell(wait),
-                _ => {}
-            }
-        }
-    }
-
-    /// Blocks until the queue changes, the wait is over, or a heartbeat or the end of the lifetime is due.
-    fn wait_at_bell(&self, wait: Wait) {
-        let bell = self.bell.as_ref().expect("BUG: a stream in the background has no bell");
-        let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
-        // The bell is disconnected when the queue no longer listens. Then there is nothing to wait for.
-        match deadline.into_iter().chain(self.heartbeat_due()).chain(self.expires).min() {
-            Some(until) => drop(bell.recv_deadline(until)),
-            None => drop(bell.recv()),
-        }
+    /// Leaves what is queued until the returned time. Only the end of the stream wakes its reader earlier. Returns
+    /// `None` if the stream has ended, and nothing need wait.
+    pub(super) fn pause(&self) -> Option<Instant> {
+        let pace = self.pace.as_ref().expect("BUG: a stream without an interval was paused");
+        self.subscriber.pause().then(|| pace.opens())
     }
 
     /// Returns the next thing for the subscriber, without heartbeats and without waiting.
@@ -319,8 +284,19 @@ impl FrameSource {
                 return next;
             }
         }
-        match self.subscriber.pop(allow_callbacks) {
+        let subscriber = &self.subscriber;
+        // What is queued at the end of a stream does not wait.
+        if let Some(pace) = &mut self.pace
+            && !pace.admits(Instant::now, || subscriber.queued())
+            && subscriber.end_cause().is_none()
+        {
+            return Next::Paused;
+        }
+        match subscriber.pop(allow_callbacks) {
             Popped::Payload { lost, payload, publisher_waits } => {
+                if let Some(pace) = &mut self.pace {
+                    pace.take(Instant::now);
+                }
                 if publisher_waits && let Some(registry) = self.registry.upgrade() {
                     registry.made_room(self.subscriber.id());
                 }
@@ -331,7 +307,12 @@ impl FrameSource {
                 self.deliver(payload, true)
             }
             Popped::NeedsCall => Next::NeedsCall,
-            Popped::Empty => Next::Empty,
+            Popped::Empty => {
+                if let Some(pace) = &mut self.pace {
+                    pace.end_batch();
+                }
+                Next::Empty
+            }
             Popped::Ended => self.see_end(),
         }
     }

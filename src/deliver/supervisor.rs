@@ -1,4 +1,4 @@
-//! The supervisor: watches the writer threads, and schedules heartbeats and the ends of lifetimes.
+//! The supervisor: watches the writer threads, and schedules heartbeats, the ends of lifetimes and of pauses.
 
 // A write or a closure of the application can block a writer thread. While any job runs, the supervisor checks every 10
 // ms how long each thread has been busy. If threads are blocked and jobs wait, it starts one more. So there is a thread
@@ -31,6 +31,8 @@ pub(super) struct Supervisor {
     /// The streams by the time of their next check, in microseconds. A number makes equal times distinct. A stream that
     /// has ended is removed at its check.
     watched: BTreeMap<(u64, u64), Weak<Stream>>,
+    /// The streams whose minimum interval is not over, by the time at which it is.
+    paused: BTreeMap<(u64, u64), Weak<Stream>>,
     next_number: u64,
     /// The time of the last check of the threads, and what it found.
     looked: u64,
@@ -61,7 +63,15 @@ impl Supervisor {
     const LONGEST_LOOK_AWAY: u64 = 60_000_000;
 
     pub(super) fn new(pool: Arc<WriterPool>) -> Self {
-        Self { pool, watched: BTreeMap::new(), next_number: 0, looked: 0, jobs_begun: 0, waited: false }
+        Self {
+            pool,
+            watched: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            next_number: 0,
+            looked: 0,
+            jobs_begun: 0,
+            waited: false,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -75,11 +85,14 @@ impl Supervisor {
                     seen = Seen::SomethingUnderWay;
                 }
             }
-            let next_awakening = self.watched.first_key_value().map(|((due, _), _)| *due);
+            let first = |streams: &BTreeMap<(u64, u64), _>| streams.first_key_value().map(|((due, _), _)| *due);
+            let next_awakening = first(&self.watched).into_iter().chain(first(&self.paused));
             let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
             let mut inbox = pool.inbox.lock();
-            if !inbox.look && inbox.watch.is_empty() {
-                match next_awakening.into_iter().chain(next_look).min() {
+            if !inbox.look && inbox.watch.is_empty() && inbox.paused.is_empty() {
+                let until = next_awakening.chain(next_look).min();
+                inbox.waits_until = until.unwrap_or(u64::MAX);
+                match until {
                     Some(due) => {
                         let wait = Duration::from_micros(due.saturating_sub(pool.now()));
                         pool.inbox_changed.wait_for(&mut inbox, wait);
@@ -87,12 +100,17 @@ impl Supervisor {
                     None => pool.inbox_changed.wait(&mut inbox),
                 }
             }
-            let SupervisorInbox { watch, .. } = std::mem::take(&mut *inbox);
+            let SupervisorInbox { watch, paused, .. } = std::mem::take(&mut *inbox);
             drop(inbox);
             pool.asleep.store(false, SeqCst);
             for stream in watch {
                 self.schedule(stream);
             }
+            for (due, stream) in paused {
+                self.paused.insert((due, self.next_number), stream);
+                self.next_number += 1;
+            }
+            self.wake_paused();
             self.wake_watched();
             if self.looked + TICK.as_micros() as u64 <= pool.now() {
                 seen = self.look();
@@ -117,6 +135,18 @@ impl Supervisor {
         let due = if is_far { now + Self::LONGEST_LOOK_AWAY } else { due };
         self.watched.insert((due, self.next_number), weak);
         self.next_number += 1;
+    }
+
+    /// Wakes the streams whose minimum interval is over.
+    fn wake_paused(&mut self) {
+        let now = self.pool.now();
+        while let Some(entry) = self.paused.first_entry().filter(|entry| entry.key().0 <= now) {
+            let Some(stream) = entry.remove().upgrade() else { continue };
+            if stream.subscriber.schedule().notify() {
+                stream.wake_by_ref();
+            }
+            self.pool.release(stream);
+        }
     }
 
     /// Wakes the streams that have been silent for their interval, and those whose lifetime is over. Their pass then

@@ -34,7 +34,8 @@ impl Settings {
         InvalidSetting::check("max_queued_events", self.queue.events == 0)?;
         InvalidSetting::check("max_queued_bytes", self.queue.bytes == 0)?;
         InvalidSetting::check_option("heartbeat", self.source.heartbeat)?;
-        InvalidSetting::check_option("max_lifetime", self.source.lifetime)
+        InvalidSetting::check_option("max_lifetime", self.source.lifetime)?;
+        InvalidSetting::check_option("min_interval", self.source.min_interval)
     }
 }
 
@@ -91,6 +92,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                     heartbeat: Some(Duration::from_secs(15)),
                     heartbeat_style: HeartbeatStyle::default(),
                     lifetime: None,
+                    min_interval: None,
                 },
             },
             on_open: None,
@@ -204,6 +206,41 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// this. Its queued events are still delivered. With a history the client misses nothing.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.source.lifetime = lifetime.into();
+        self
+    }
+
+    /// Sets the minimum interval between two batches of a stream; `None` for none. Defaults to none.
+    ///
+    /// What is queued when an interval is over is sent together. Nothing else is sent until the next interval is over,
+    /// except a heartbeat that is due. After an interval of silence an event is sent at once. With
+    /// [`Overflow::LatestPerKey`] a page so gets the newest event of each key, for example five times per second, however
+    /// often the values change. With the other policies the queue must hold the events of an interval. A publisher that
+    /// [blocks](Overflow::Block) waits for the interval.
+    ///
+    /// Initial data and a replay do not wait, and neither does what is queued when the stream ends.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, Overflow, Publisher};
+    /// use std::time::Duration;
+    ///
+    /// let publisher = Publisher::builder()
+    ///     .overflow(Overflow::LatestPerKey)
+    ///     .min_interval(Duration::from_millis(200))
+    ///     .build()?;
+    /// let mut subscription = publisher.subscribe()?;
+    /// for celsius in ["20.0", "20.1", "20.2"] {
+    ///     publisher.publish(Event::new(celsius).key("kitchen"));
+    /// }
+    /// assert_eq!(subscription.next().unwrap(), "data: 20.2\n\n");
+    /// publisher.publish(Event::new("20.3").key("kitchen"));
+    /// assert!(subscription.try_recv().is_err()); // not before 200 ms are over
+    /// publisher.publish(Event::new("20.4").key("kitchen"));
+    /// assert_eq!(subscription.next().unwrap(), "data: 20.4\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "throttle")]
+    pub fn min_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.settings.source.min_interval = interval.into();
         self
     }
 
@@ -404,6 +441,7 @@ impl<P> fmt::Debug for PublisherBuilder<P> {
             .field("queue", &self.settings.queue)
             .field("heartbeat", &self.settings.source.heartbeat)
             .field("max_lifetime", &self.settings.source.lifetime)
+            .field("min_interval", &self.settings.source.min_interval)
             .field("history", &self.history)
             .field("max_retained_bytes", &self.max_retained_bytes)
             .field("max_writer_threads", &self.writer_threads)

@@ -27,7 +27,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         drop(subscriber.close(EndCause::Closed));
         let nobody = Weak::new();
         let counters = Arc::clone(&self.core.counters);
-        let settings = SourceSettings { heartbeat: None, lifetime: None, ..settings.source };
+        let settings = SourceSettings { heartbeat: None, lifetime: None, min_interval: None, ..settings.source };
         let mut source = FrameSource::new(subscriber, rings, nobody, counters, settings);
         source.begin([Payload::Frame(frame)].into(), 0, None);
         Subscription::new(source, Arc::clone(&self.core.pool), Resumption::NotRequested, None)

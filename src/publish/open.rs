@@ -282,6 +282,13 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
+    /// Sets the minimum interval between two batches; `None` for none. Defaults to the
+    /// [publisher's](crate::PublisherBuilder::min_interval), whose documentation explains it.
+    pub fn min_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.settings.source.min_interval = interval.into();
+        self
+    }
+
     /// Sets the key that the subscription also counts for, such as an address or a user. See
     /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key).
     pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {

@@ -101,6 +101,8 @@ struct Buffer {
     /// `true` if the stream ends at once. The entries then hold its last frame, if it has one.
     aborted: bool,
     publisher_waits: bool,
+    /// `true` while the reader leaves what is queued until a time of its own. Then only the end wakes it.
+    paused: bool,
     listener: Listener,
 }
 
@@ -117,6 +119,7 @@ impl Queue {
             end: None,
             aborted: false,
             publisher_waits: false,
+            paused: false,
             listener: Listener::Bell { bell, saw_empty: false },
         };
         Self { buffer: Mutex::new(buffer), limits }
@@ -148,7 +151,7 @@ impl Queue {
             return Err(Full);
         }
         buffer.put(payload.clone(), key, size);
-        Ok(buffer.listener.take_wake(schedule))
+        Ok(buffer.take_wake(schedule))
     }
 
     /// Pushes a payload regardless of the limits. Returns the reader to wake.
@@ -156,12 +159,13 @@ impl Queue {
         let mut buffer = self.buffer.lock();
         let size = payload.size();
         buffer.put(payload, None, size);
-        buffer.listener.take_wake(schedule)
+        buffer.take_wake(schedule)
     }
 
     /// Pops the next payload. A closure stays queued unless callbacks are allowed.
     pub(super) fn pop(&self, allow_callbacks: bool) -> Popped {
         let mut buffer = self.buffer.lock();
+        buffer.paused = false;
         if !allow_callbacks && matches!(buffer.entries.first(), Some(Payload::Closure(_))) {
             return Popped::NeedsCall;
         }
@@ -179,6 +183,21 @@ impl Queue {
         drop(buffer);
         race_window();
         Popped::Payload { lost, payload, publisher_waits }
+    }
+
+    /// Leaves the payloads in the queue until the reader pops again: a push does not wake it. Returns `false` if the queue
+    /// has ended.
+    pub(super) fn pause(&self) -> bool {
+        let mut buffer = self.buffer.lock();
+        if buffer.end.is_some() {
+            return false;
+        }
+        buffer.paused = true;
+        if let Listener::Bell { saw_empty, .. } = &mut buffer.listener {
+            // So that the end rings the bell.
+            *saw_empty = true;
+        }
+        true
     }
 
     /// Ends the queue after its payloads. If the queue has ended already, the earlier cause remains. Returns the reader
@@ -293,6 +312,11 @@ impl Buffer {
     fn has_room(&self, size: usize, limits: &QueueLimits) -> bool {
         let events = self.entries.len();
         events == 0 || (events < limits.events && self.bytes + size <= limits.bytes)
+    }
+
+    /// Returns the reader to wake after a push, if it would not look at the queue by itself.
+    fn take_wake(&mut self, schedule: &Schedule) -> Option<Wake> {
+        if self.paused { None } else { self.listener.take_wake(schedule) }
     }
 
     /// Appends the payload. No other payload of its key may be queued.

@@ -101,6 +101,12 @@ impl Subscriber {
         self.queue.pop(allow_callbacks)
     }
 
+    /// Leaves the queued payloads until the reader pops again: a push does not wake it. Returns `false` if the stream has
+    /// ended.
+    pub(crate) fn pause(&self) -> bool {
+        self.queue.pause()
+    }
+
     /// Ends the stream after its queued payloads. If it has ended already, the earlier cause remains. Returns the
     /// reader to wake.
     pub(crate) fn close(&self, cause: EndCause) -> Option<Wake> {

@@ -144,12 +144,14 @@ impl Reader {
                 (Drained::Ended, _) => return,
                 (Drained::Full, _) => continue,
                 (Drained::NeedsCall, _) => unreachable!("BUG: callbacks are allowed"),
-                (Drained::Empty, None) => self.subscription.source.wait_for(Wait::Forever).ok(),
-                (Drained::Empty, Some(due)) if due <= now => {
+                (Drained::Empty | Drained::Paused, None) => self.subscription.source.wait_for(Wait::Forever).ok(),
+                (Drained::Empty | Drained::Paused, Some(due)) if due <= now => {
                     self.padding = self.server.fill_up();
                     return;
                 }
-                (Drained::Empty, Some(due)) => self.subscription.source.wait_for(Wait::Until(due)).ok(),
+                (Drained::Empty | Drained::Paused, Some(due)) => {
+                    self.subscription.source.wait_for(Wait::Until(due)).ok()
+                }
             };
             if let Some(frame) = frame {
                 Sink::append(&mut self.bytes, &frame);

@@ -22,6 +22,7 @@ mod hooks;
 mod initial_data;
 mod leading;
 mod limits;
+mod min_interval;
 mod ordering;
 mod overflow;
 mod personal_events;
