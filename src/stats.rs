@@ -25,8 +25,8 @@ pub enum EndCause {
     /// The client's side ended the connection: writing to it failed, with an error of this kind. A writer that panicked
     /// counts as [`Other`](io::ErrorKind::Other).
     ConnectionLost(io::ErrorKind),
-    /// A socket [written in the background](crate::Subscription::write_in_background) did not accept a whole write
-    /// within the write timeout; or a write was blocked for a second while the publisher had no writer thread left; or
+    /// A socket, [written in the background](crate::Subscription::write_in_background) or by
+    /// [`write_to`](crate::Subscription::write_to), did not accept a whole write within the write timeout; or a write was blocked for a second while the publisher had no writer thread left; or
     /// the stream could not [begin](crate::PublisherBuilder::max_writer_threads) in time.
     WriteTimedOut,
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an

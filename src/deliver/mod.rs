@@ -8,6 +8,7 @@
 //     source      what a subscriber is sent next
 //     pace        when it may be sent, if the subscription has a minimum interval
 //     batch       frames that are written together
+//     socket      the sockets among writers, in which a blocked write can be ended
 //     stream      one stream in the background: its source, its writer, and what its socket has not taken yet
 //     pool        the writer threads and the run queue
 //     worker      the work of a writer thread
@@ -24,6 +25,7 @@ mod pace;
 mod pass;
 mod pool;
 mod slow;
+mod socket;
 mod source;
 mod start_slots;
 mod stream;
@@ -32,8 +34,9 @@ mod supervisor;
 mod tests;
 mod worker;
 
-pub(crate) use batch::{Batch, Sink};
+pub(crate) use batch::{Batch, BatchedWrite, Sink};
 pub(crate) use outcome::{Drained, NoFrame, Wait};
 pub(crate) use pool::WriterPool;
+pub(crate) use socket::{Socket, WatchedSocket};
 pub(crate) use source::{FrameSource, SourceSettings};
 pub(crate) use stream::{OnEnd, Output, Writer};

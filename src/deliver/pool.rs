@@ -1,7 +1,6 @@
 //! The writer threads of one publisher, and their run queue.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -13,12 +12,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::FrameSource;
 use super::slow::SlowStreams;
+use super::socket::Socket;
 use super::start_slots::StartSlots;
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
 use crate::event::FrameId;
 use crate::log::RateLimitedLog;
-use crate::queue::{Subscriber, Wake, call_caught, race_window};
+use crate::queue::{Interrupt, Subscriber, Wake, call_caught, race_window};
 use crate::registry::{Deferred, NewEvent, Published, Recipients, Registry};
 use crate::stats::EndCause;
 
@@ -66,7 +66,7 @@ pub(super) struct WorkerStatus {
 #[derive(Clone)]
 pub(super) struct BlockedWrite {
     pub(super) stream: Arc<Stream>,
-    pub(super) socket: Arc<TcpStream>,
+    pub(super) socket: Arc<Socket>,
     /// When the write began. Kept with the stream, so that one stream's age is never taken for another's.
     pub(super) since: u64,
 }
@@ -75,8 +75,7 @@ impl BlockedWrite {
     /// Frees the blocked write within microseconds.
     pub(super) fn shut_down(&self, as_timed_out: bool) {
         self.stream.timed_out.fetch_or(as_timed_out, SeqCst);
-        // An error means that the client has closed the connection.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shut_down();
     }
 }
 
@@ -184,8 +183,10 @@ impl WriterPool {
             self.under_way.fetch_add(1, SeqCst);
         }
         let Output { writer, write_timeout, head, chunked, can_refuse, on_end } = output;
-        let socket = if let Writer::Parks(writer) = &writer { Some(Arc::clone(writer)) } else { None };
         source.drop_bell();
+        if let Writer::Parks(socket) = &writer {
+            source.subscriber().set_socket(Arc::clone(socket) as Arc<dyn Interrupt>);
+        }
         let (subscriber, heartbeat) = (Arc::clone(source.subscriber()), source.heartbeat());
         // A little later than the source's own check, whose clock is finer.
         let expires = source.expires().map_or(u64::MAX, |expires| self.at(expires) + 1_000);
@@ -202,7 +203,7 @@ impl WriterPool {
             expires: AtomicU64::new(expires),
             last_write: AtomicU64::new(self.now()),
         });
-        subscriber.listen_in_background(socket.as_ref());
+        subscriber.listen_in_background();
         if heartbeat.is_some() || expires != u64::MAX {
             self.inbox.lock().watch.push(Arc::downgrade(&stream));
             self.inbox_changed.notify_one();

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Wake, Waker};
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use super::batch::Pending;
 use super::pool::Job;
 use super::slow::SlowStream;
+use super::socket::Socket;
 use super::{Drained, FrameSource};
 use crate::queue::{NonBlockingWrite, Subscriber};
 use crate::stats::EndCause;
@@ -36,28 +36,30 @@ pub(crate) struct Output {
 
 pub(crate) enum Writer {
     /// A writer that may block, with its socket if that is known: the socket can be shut down while a write is blocked.
-    Blocks(Box<dyn Write + Send>, Option<Arc<TcpStream>>),
+    Blocks(Box<dyn Write + Send>, Option<Arc<Socket>>),
     // Only the sockets of `EventServer` do not block.
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     Parks(Arc<dyn NonBlockingWrite>),
 }
 
 impl Writer {
-    /// Wraps a writer. Recognizes a `TcpStream`, so that its write timeout applies.
-    pub(crate) fn new(writer: impl Write + Send + 'static) -> Self {
-        let mut writer = Some(writer);
-        let any: &mut dyn std::any::Any = &mut writer;
-        match any.downcast_mut::<Option<TcpStream>>().and_then(Option::take).map(Arc::new) {
-            Some(socket) => Self::Blocks(Box::new(Socket(Arc::clone(&socket))), Some(socket)),
-            None => Self::Blocks(Box::new(writer.expect("BUG: a writer that is no socket was taken out")), None),
+    /// Wraps a writer. Recognizes a socket, so that its write timeout applies. Returns it with the bytes that were
+    /// buffered for the socket.
+    pub(crate) fn new(writer: impl Write + Send + 'static) -> (Self, Vec<u8>) {
+        match Socket::recognize(writer) {
+            Ok((socket, buffered)) => {
+                let socket = Arc::new(socket);
+                (Self::Blocks(Box::new(SharedSocket(Arc::clone(&socket))), Some(socket)), buffered)
+            }
+            Err(writer) => (Self::Blocks(Box::new(writer), None), Vec::new()),
         }
     }
 }
 
 /// A socket that the supervisor shares.
-struct Socket(Arc<TcpStream>);
+struct SharedSocket(Arc<Socket>);
 
-impl Write for Socket {
+impl Write for SharedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (&*self.0).write(bytes)
     }

@@ -112,7 +112,7 @@ impl Error for OpenError {}
 /// use server_sent_events::{OpenError, Publisher};
 /// use std::io;
 ///
-/// fn copy(publisher: &Publisher, output: impl io::Write) -> io::Result<()> {
+/// fn copy(publisher: &Publisher, output: impl io::Write + 'static) -> io::Result<()> {
 ///     publisher.subscribe()?.write_to(output)?;
 ///     Ok(())
 /// }

@@ -50,7 +50,7 @@ impl Settings {
 /// | data in the kernel for a client that does not read | about 200 KB with this crate's listeners on Linux, 4 MB with others | the write blocks | the adapters and servers |
 /// | large events that only slow streams keep in memory | 64 MiB in all | the streams that have been slow for longest are disconnected, and their clients resume | [`max_retained_bytes`](Self::max_retained_bytes) |
 /// | writer threads | one per processor, and one more per blocked write, up to 1,000 | blocked sockets are shut down, the one blocked longest first | [`max_writer_threads`](Self::max_writer_threads) |
-/// | writer threads blocked in the first write of a stream, to anything but a `TcpStream` | half of them | later streams wait to begin, for 30 s at most; the tiny_http adapter answers busy | [`max_writer_threads`](Self::max_writer_threads) |
+/// | writer threads blocked in the first write of a stream, to anything but a socket | half of them | later streams wait to begin, for 30 s at most; the tiny_http adapter answers busy | [`max_writer_threads`](Self::max_writer_threads) |
 /// | events in the history | 8,192 per channel, 64 MiB in all | the oldest event is evicted; a client that asks for it gets a `gap` event | [`History`] |
 /// | subscriptions | 10,000 | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers`](Self::max_subscribers) |
 /// | subscribers of one channel | no limit of its own | [`OpenError`](crate::OpenError); the adapters respond so that a browser reconnects later | [`max_subscribers_per_channel`](Self::max_subscribers_per_channel) |
@@ -352,7 +352,8 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     ///
     /// The pool has one thread per processor, and one more per blocked write. So this is how many blocked writes do not
     /// delay other streams. At the limit, sockets that have been blocked for a second or more are shut down, the one
-    /// blocked longest first. This is possible only for a writer that is a [`TcpStream`](std::net::TcpStream).
+    /// blocked longest first. This is possible only for a
+    /// [recognized socket](crate::Subscription::write_in_background).
     ///
     /// A client can block the first write to any other writer for as long as it likes. At most half of the threads, and
     /// at least one, may be blocked in first writes. Further streams wait until another one has begun, or for their

@@ -23,8 +23,8 @@ pub(crate) use entries::QueueKey;
 pub use overflow::Overflow;
 pub(crate) use payload::{Payload, Properties, Render, TransformCall, call_caught, drop_caught};
 pub(crate) use queue::{Full, Popped, QueueLimits, Wake};
-pub(crate) use readiness::NonBlockingWrite;
 #[cfg(any(feature = "server", test))]
 pub(crate) use readiness::Readiness;
+pub(crate) use readiness::{Interrupt, NonBlockingWrite};
 pub(crate) use schedule::race_window;
 pub(crate) use subscriber::{Subscriber, SubscriberId};

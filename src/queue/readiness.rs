@@ -28,8 +28,20 @@ use super::race_window;
 // a wake-up before a. So after c the writer thread checks whether the stream was aborted, and does steps 1 and 2
 // itself.
 
+/// What a stream may be blocked at.
+pub(crate) trait Interrupt: Send + Sync {
+    /// Frees the stream, which was aborted.
+    fn interrupt(&self);
+}
+
+impl<W: NonBlockingWrite> Interrupt for W {
+    fn interrupt(&self) {
+        self.readiness().set_ready();
+    }
+}
+
 /// A writer that does not block, shared with the event loop that watches its socket.
-pub(crate) trait NonBlockingWrite: Send + Sync {
+pub(crate) trait NonBlockingWrite: Interrupt {
     /// Writes as much as the writer takes now. Returns an error of the kind `WouldBlock` if it takes nothing.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use super::entries::QueueKey;
 use super::queue::Queue;
 use super::schedule::Schedule;
-use super::{Full, NonBlockingWrite, Payload, Popped, Properties, QueueLimits, Wake};
+use super::{Full, Interrupt, Payload, Popped, Properties, QueueLimits, Wake};
 use crate::event::Frame;
 use crate::stats::EndCause;
 
@@ -29,9 +29,9 @@ pub(crate) struct Subscriber {
     /// Which hooks may run, as bits. The hook of the end runs after that of the beginning, whichever event comes first.
     hooks_called: AtomicU8,
     queue: Queue,
-    /// The socket where the stream may be parked. Weak, since the descriptor must be free as soon as the stream is
-    /// over.
-    socket: OnceLock<Weak<dyn NonBlockingWrite>>,
+    /// The socket where the stream may be parked or blocked. Weak, since the descriptor must be free as soon as the
+    /// stream is over.
+    socket: OnceLock<Weak<dyn Interrupt>>,
     id: SubscriberId,
     properties: Properties,
     quota_key: Option<Arc<str>>,
@@ -116,16 +116,21 @@ impl Subscriber {
     /// Ends the stream at once, or with this frame if it is not blocked. If it has ended already, the earlier cause
     /// remains. Returns the queued payloads, to be dropped without a lock, and the reader to wake.
     ///
-    /// The caller must then call [`wake_parked`](Self::wake_parked) without a lock, unless it owns the stream.
+    /// The caller must then call [`interrupt`](Self::interrupt) without a lock, unless it owns the stream.
     pub(crate) fn abort(&self, cause: EndCause, farewell: Option<Frame>) -> (Vec<Payload>, Option<Wake>) {
         self.queue.abort(cause, farewell, &self.schedule)
     }
 
-    /// Wakes the stream if it is parked: its socket may never take more.
-    pub(crate) fn wake_parked(&self) {
+    /// Frees the stream if it is parked, or blocked in a write: its socket may never take more.
+    pub(crate) fn interrupt(&self) {
         if let Some(socket) = self.socket.get().and_then(Weak::upgrade) {
-            socket.readiness().set_ready();
+            socket.interrupt();
         }
+    }
+
+    /// Sets the socket where the stream may be parked or blocked.
+    pub(crate) fn set_socket(&self, socket: Arc<dyn Interrupt>) {
+        let _ = self.socket.set(Arc::downgrade(&socket));
     }
 
     /// Returns why the stream has ended or is about to, even if its reader has not reached the end.
@@ -175,12 +180,8 @@ impl Subscriber {
         self.queue.block_timeout()
     }
 
-    /// Makes the writer threads listen to the queue. The stream's first pass must follow. `socket` is where the stream
-    /// waits if it does not block.
-    pub(crate) fn listen_in_background(&self, socket: Option<&Arc<dyn NonBlockingWrite>>) {
-        if let Some(socket) = socket {
-            let _ = self.socket.set(Arc::downgrade(socket));
-        }
+    /// Makes the writer threads listen to the queue. The stream's first pass must follow.
+    pub(crate) fn listen_in_background(&self) {
         self.queue.listen_in_background();
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Deferred {
     pub(super) hooks: Option<Arc<dyn Hooks>>,
     /// The log for slow subscribers among them.
     pub(super) warnings: Option<Arc<RateLimitedLog>>,
-    /// Aborted subscribers, whose streams may be parked.
+    /// Aborted subscribers, whose streams may be parked or blocked.
     pub(super) aborted: Vec<Arc<Subscriber>>,
     /// Payloads that the history evicted or queues dropped, including closures.
     pub(super) payloads: Vec<Payload>,
@@ -72,11 +72,12 @@ impl Deferred {
     /// That code may publish, which may end further subscribers, whose hooks may publish again. So the outermost call
     /// on a thread works through a list, and a nested call adds its work to that list. The stack does not grow.
     pub(crate) fn finish(mut self) {
+        // Aborted streams first. Otherwise a reader that is woken could write its last block by now, which would be cut.
+        for subscriber in self.aborted.drain(..) {
+            subscriber.interrupt();
+        }
         for wake in self.wake.drain(..) {
             wake.wake();
-        }
-        for subscriber in self.aborted.drain(..) {
-            subscriber.wake_parked();
         }
         if self.left.is_empty() && self.payloads.is_empty() {
             return;

@@ -47,7 +47,7 @@ pub enum QuotaPolicy {
     /// |---|---|---|
     /// | the iterator, `recv`, a [`Reader`](crate::Reader) | the next frame is the `retry:` block; then the stream ends | the same, once the server's write returns |
     /// | [`write_to`](crate::Subscription::write_to) | the block is written; then it returns | a recognized socket is shut down; any other writer is waited for |
-    /// | [`write_in_background`](crate::Subscription::write_in_background), the adapters | the block is written; then the stream ends | a `TcpStream` is shut down; any other writer is waited for |
+    /// | [`write_in_background`](crate::Subscription::write_in_background), the adapters | the block is written; then the stream ends | a recognized socket is shut down; any other writer is waited for |
     /// | `EventServer` | the block is written; then the stream ends | the connection is closed |
     ///
     /// An `EventSource` keeps the time for later reconnects. A page that was replaced and whose next stream is to

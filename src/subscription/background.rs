@@ -17,9 +17,10 @@ impl Subscription {
     /// writer must do any framing. When the stream ends, the writer is dropped.
     ///
     /// A stream in the background occupies a thread only while a write to it is blocked. A
-    /// [`TcpStream`](std::net::TcpStream) must be in blocking mode. It gets a write timeout of 30 s, after which it is
-    /// shut down. For any other writer the caller must set a timeout: accepted sockets inherit `SO_SNDTIMEO` and
-    /// `TCP_USER_TIMEOUT` from their listener.
+    /// [`TcpStream`](std::net::TcpStream), a `UnixStream`, or a `BufWriter` of one is recognized. It must be in blocking
+    /// mode. It gets a write timeout of 30 s, after which it is shut down. For any other writer, such as a
+    /// `Box<dyn Write>`, the caller must set a timeout: accepted sockets inherit `SO_SNDTIMEO` and `TCP_USER_TIMEOUT`
+    /// from their listener.
     ///
     /// A heartbeat comes up to a quarter of its interval late, so that streams that fell silent together are not all
     /// written at once.
@@ -64,8 +65,8 @@ impl Subscription {
     ) -> io::Result<()> {
         let BackgroundOptions { write_timeout, on_end } = options;
         InvalidSetting::check_option("write_timeout", write_timeout)?;
-        let writer = Writer::new(writer);
-        self.write(Output { writer, write_timeout, head: Vec::new(), chunked: false, can_refuse: false, on_end })
+        let (writer, head) = Writer::new(writer);
+        self.write(Output { writer, write_timeout, head, chunked: false, can_refuse: false, on_end })
     }
 
     /// Writes the stream on the publisher's writer threads, as the body of a response.
@@ -103,7 +104,7 @@ impl BackgroundOptions {
         Self { write_timeout: Some(Duration::from_secs(30)), on_end: None }
     }
 
-    /// Sets the timeout of one write to a [`TcpStream`](std::net::TcpStream); `None` for no limit. Defaults to 30 s.
+    /// Sets the timeout of one write to a recognized socket; `None` for no limit. Defaults to 30 s.
     ///
     /// After it, the socket is shut down, and the stream ends with [`EndCause::WriteTimedOut`]. A write of 64 KiB or
     /// more takes no further frame. The timeout is checked every 10 ms. For any

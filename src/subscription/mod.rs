@@ -3,14 +3,14 @@
 mod background;
 mod handle;
 mod reader;
+mod writing;
 
 use std::fmt;
-use std::io::{self, Write};
 use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::deliver::{Batch, Drained, FrameSource, NoFrame, Sink, Wait, WriterPool};
+use crate::deliver::{FrameSource, NoFrame, Wait, WriterPool};
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::event::Frame;
 use crate::history::Resumption;
@@ -160,94 +160,6 @@ impl Subscription {
     /// Returns why the stream ended, once the iterator has returned `None`; `None` before.
     pub fn end_cause(&self) -> Option<EndCause> {
         self.source.end_cause()
-    }
-
-    /// Writes the stream to this writer on the current thread, and returns why the stream ended.
-    ///
-    /// Blocks until the stream ends. Frames that are queued together are written with one `write_all` and one `flush`,
-    /// so an event never waits for a later one. A write of 64 KiB or more takes no further frame. A frame of 16 KiB or
-    /// more is written by itself, without a copy. The bytes are the bare event stream: the caller writes the response's
-    /// head and any framing.
-    ///
-    /// **A client that does not read can block the writer forever**, even after the stream has ended. For a
-    /// [`TcpStream`](std::net::TcpStream), set a timeout with
-    /// [`set_write_timeout`](std::net::TcpStream::set_write_timeout) before.
-    ///
-    /// # Errors
-    ///
-    /// Returns the writer's error unchanged; the usual cause is a lost connection. The stream has then ended.
-    ///
-    /// ```
-    /// use server_sent_events::{EndCause, Publisher};
-    ///
-    /// let publisher = Publisher::new();
-    /// let subscription = publisher.subscribe()?;
-    /// publisher.publish("hello");
-    /// publisher.close();
-    /// let mut body = Vec::new();
-    /// assert_eq!(subscription.write_to(&mut body)?, EndCause::Closed);
-    /// assert_eq!(body, b"data: hello\n\n");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// A server with a thread per connection, whose clients resume:
-    ///
-    /// ```no_run
-    /// use server_sent_events::{History, Publisher};
-    /// use std::io::{self, BufRead, BufReader, Read, Write};
-    /// use std::net::{TcpListener, TcpStream};
-    /// use std::{thread, time::Duration};
-    ///
-    /// fn answer(publisher: &Publisher, mut connection: TcpStream) -> io::Result<()> {
-    ///     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    ///     connection.set_write_timeout(Some(Duration::from_secs(30)))?;
-    ///     let mut last_event_id = None;
-    ///     for line in BufReader::new((&connection).take(8 * 1024)).lines() {
-    ///         let line = line?;
-    ///         match line.split_once(':') {
-    ///             Some((name, id)) if name.eq_ignore_ascii_case("Last-Event-ID") => {
-    ///                 last_event_id = Some(id.trim().to_owned());
-    ///             }
-    ///             _ if line.is_empty() => break, // the end of the request's head
-    ///             _ => {}
-    ///         }
-    ///     }
-    ///     let subscription = publisher.subscription(()).last_event_id(last_event_id).open()?;
-    ///     connection.write_all(
-    ///         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-    ///         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
-    ///     )?;
-    ///     subscription.write_to(connection)?;
-    ///     Ok(())
-    /// }
-    ///
-    /// let publisher = Publisher::builder().history(History::new()).build()?;
-    /// for connection in TcpListener::bind("127.0.0.1:5000")?.incoming() {
-    ///     let (publisher, connection) = (publisher.clone(), connection?);
-    ///     thread::spawn(move || answer(&publisher, connection));
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn write_to(mut self, mut writer: impl Write) -> io::Result<EndCause> {
-        let mut batch = Batch::default();
-        loop {
-            batch.begin(b"", false);
-            // The loop blocks here until there is a frame, and in the writer.
-            if let Ok(frame) = self.source.wait_for(Wait::Forever) {
-                batch.append(&frame);
-            }
-            let drained = self.source.fill(&mut batch, true);
-            let write = batch.seal(drained == Drained::Ended);
-            if let Err(error) = batch.write_all(&write, &mut writer).and_then(|()| writer.flush()) {
-                self.source.leave(EndCause::ConnectionLost(error.kind()));
-                return Err(error);
-            }
-            self.source.written(Instant::now());
-            if drained == Drained::Ended {
-                return Ok(self.end_cause().expect("BUG: a stream ended without a cause"));
-            }
-            batch.clear();
-        }
     }
 
     /// Puts a comment first, because some proxies hold back a response's head until its body begins.

@@ -4,6 +4,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::common::writers::Kept;
 use crate::common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing, publisher, subscriber};
 use server_sent_events::{EndCause, Publisher, Subscription};
 
@@ -146,9 +147,9 @@ fn write_to_returns_why_the_stream_ended() {
     let subscription = publisher.subscription(()).initial_data(["1"]).open().unwrap();
     publisher.publish("2");
     publisher.close();
-    let mut body = Vec::new();
-    assert_eq!(subscription.write_to(&mut body).unwrap(), EndCause::Closed);
-    assert_eq!(body, b"data: 1\n\ndata: 2\n\n");
+    let kept = Kept::default();
+    assert_eq!(subscription.write_to(kept.clone()).unwrap(), EndCause::Closed);
+    assert_eq!(kept.text(), "data: 1\n\ndata: 2\n\n");
 }
 
 #[test]

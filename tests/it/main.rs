@@ -33,6 +33,7 @@ mod send;
 mod shutdown;
 mod stress;
 mod wire_format;
+mod write_to;
 
 // --- streams that are written in the background ---
 mod start_slots;

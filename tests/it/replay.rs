@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use crate::common::writers::Kept;
 use crate::common::{PATIENCE, Watchdog, ends, gets_nothing};
 use server_sent_events::{EndCause, Event, History, Overflow, Publisher, PublisherBuilder, Resumption, Subscription};
 
@@ -241,9 +242,9 @@ fn every_way_to_read_gets_the_whole_replay() {
     };
     let (publisher, subscription) = replaying(builder());
     publisher.close();
-    let mut written = Vec::new();
-    assert_eq!(subscription.write_to(&mut written).unwrap(), EndCause::Closed);
-    assert!(data(&written) == expected);
+    let written = Kept::default();
+    assert_eq!(subscription.write_to(written.clone()).unwrap(), EndCause::Closed);
+    assert!(data(written.text().as_bytes()) == expected);
 
     let (publisher, subscription) = replaying(builder());
     publisher.close();
