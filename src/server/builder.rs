@@ -243,6 +243,29 @@ impl EventServerBuilder {
         self
     }
 
+    /// Makes buffers small, so that a slow client reads fresh values: [`send_buffer_size`](Self::send_buffer_size) 8 KiB,
+    /// [`notsent_lowat`](Self::notsent_lowat) 4 KiB.
+    ///
+    /// What the kernel has taken can no longer be replaced by a newer value. With the default buffers it takes more than
+    /// 64 KiB, which a client that reads 4 KB/s gets 16 s later. With small ones the rest waits in the subscriber's
+    /// queue, where [`Overflow::LatestPerKey`](crate::Overflow::LatestPerKey) keeps the newest event of each key. The
+    /// price: a distant client gets about 8 KiB per round trip, which is 80 KB/s at 100 ms.
+    ///
+    /// ```
+    /// use server_sent_events::server::EventServer;
+    /// use server_sent_events::{Event, Overflow, Publisher};
+    ///
+    /// let publisher = Publisher::builder().overflow(Overflow::LatestPerKey).build()?;
+    /// let streams = publisher.clone();
+    /// let server = EventServer::builder().fresh_values().bind("127.0.0.1:0")?.spawn(move |_| streams.subscribe())?;
+    /// publisher.publish(Event::new("21.5").key("kitchen"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fresh_values(mut self) -> Self {
+        self.sockets.keep_fresh();
+        self
+    }
+
     /// Sets the size of the kernel's send buffer per connection (`SO_SNDBUF`; Linux doubles it).
     ///
     /// Data in this buffer cannot be withdrawn. A small buffer detects a slow client sooner and keeps less stale data
