@@ -20,8 +20,14 @@ fn held(region: &Region<'_, System>) -> usize {
 /// counted.
 #[track_caller]
 fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
+    keeps_within(History::new(), max_bytes, publish);
+}
+
+/// Checks the same of a history with these settings.
+#[track_caller]
+fn keeps_within(history: History, max_bytes: usize, publish: impl Fn(&Publisher)) {
     let region = Region::new(ALLOCATOR);
-    let history = History::new().max_bytes(max_bytes);
+    let history = history.max_bytes(max_bytes);
     let publisher = Publisher::builder().history(history).build().unwrap();
     let before = held(&region);
     publish(&publisher);
@@ -61,6 +67,13 @@ fn a_history_stays_within_its_bytes() {
             publisher.publish_with("closures", |()| None);
             publisher
                 .publish_to("own ids", Event::new("x").id(format!("an id of its own {n}").replace(' ', "-")).unwrap());
+        }
+    });
+    // Keys of which each has one event, in several channels, and some that are published again.
+    keeps_within(History::new().latest_per_key().max_events_per_channel(1_000_000), 2 * MIB, |publisher| {
+        for n in 0..events / 20 {
+            publisher.publish_to(["a", "b", "c"], Event::new("x").key(format!("the key of a device {n}")));
+            publisher.publish_to("again", Event::new("x").key(format!("{}", n % 100)));
         }
     });
 }

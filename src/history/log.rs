@@ -15,6 +15,7 @@
 // A log that is kept in a store also has a loss: the sequence before which events are missing everywhere.
 
 mod evict;
+mod latest;
 mod restore;
 
 use std::cell::Cell;
@@ -39,6 +40,8 @@ struct Entry<T> {
     /// The number of rings that still hold it.
     rings: usize,
     own_id: Option<Arc<str>>,
+    /// Only if the log keeps the newest event of each key.
+    key: Option<Arc<str>>,
     size: usize,
     at: Duration,
 }
@@ -48,6 +51,7 @@ pub(crate) struct NewEntry<T> {
     pub(crate) payload: T,
     pub(crate) size: usize,
     pub(crate) own_id: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// When it was published, from [`EventLog::now`]; `None` for now.
     pub(crate) at: Option<Duration>,
 }
@@ -58,6 +62,8 @@ struct Ring {
     /// The highest sequence that the ring has evicted.
     floor: u64,
     own_ids: HashMap<Arc<str>, OwnId>,
+    /// The event of each key, if the log keeps only the newest.
+    keys: HashMap<Arc<str>, u64>,
 }
 
 /// The events of one channel that share an ID given by the application.
@@ -65,7 +71,7 @@ struct Ring {
 struct OwnId {
     /// `None` once the oldest is evicted: then nothing shows which of the events a client saw.
     oldest: Option<u64>,
-    newest: u64,
+    events: usize,
 }
 
 /// The events that a replay wants from one channel: those with a sequence above `from`, up to `until`.
@@ -122,6 +128,7 @@ impl<T: Clone> EventLog<T> {
     const ENTRY: usize = 384;
     const ENTRY_CHANNEL: usize = 48;
     const OWN_ID: usize = 128;
+    const KEY: usize = 128;
     const CHANNEL: usize = 256;
     const TOMBSTONE: usize = 192;
 
@@ -245,28 +252,33 @@ impl<T: Clone> EventLog<T> {
     /// event with its ID was evicted.
     fn keep(&mut self, channels: &[&str], entry: NewEntry<T>, finds_own_id: bool, at: Duration, evicted: &mut Vec<T>) {
         let sequence = self.sequence;
-        let NewEntry { payload, size, own_id, .. } = entry;
+        let NewEntry { payload, size, own_id, key, .. } = entry;
+        let key = key.filter(|_| self.keeps_latest());
         let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
         for channel in &channels {
             let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
             ring.sequences.push_back(sequence);
             if let Some(id) = &own_id {
-                let first = OwnId { oldest: Some(sequence), newest: sequence };
+                let first = OwnId { oldest: Some(sequence), events: 0 };
                 let own_id = ring.own_ids.entry(Arc::clone(id)).or_insert(first);
-                own_id.newest = sequence;
+                own_id.events += 1;
                 own_id.oldest = own_id.oldest.filter(|_| finds_own_id);
             }
-            if ring.sequences.len() > self.settings.max_events_per_channel {
+            if let Some(key) = &key {
+                self.replace_older(channel, key, sequence, evicted);
+            }
+            if self.rings[channel].sequences.len() > self.settings.max_events_per_channel {
                 self.evict_from(channel, evicted);
             }
         }
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
-        let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size;
+        let key_size = key.as_ref().map_or(0, |key| channels.len() * Self::KEY + key.len());
+        let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size + key_size;
         self.bytes += size;
         let rings = channels.len();
         // Times in the log never go back: the oldest event is the first to be too old.
         let at = self.entries.last_key_value().map_or(at, |(_, newest)| at.max(newest.at));
-        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, size, at });
+        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, key, size, at });
     }
 
     /// Returns the highest sequence that this channel may have evicted.
@@ -275,11 +287,11 @@ impl<T: Clone> EventLog<T> {
         ring.or_else(|| self.tombstones.get(channel).copied()).unwrap_or(self.horizon)
     }
 
-    /// Returns the next wanted events above the cursor, and whether none remain. The events are in order and without
-    /// duplicates.
+    /// Returns the next wanted events above the cursor, the cursor behind them, and whether none remain. The events are
+    /// in order and without duplicates. Up to `state_until`, only events with a key are wanted.
     ///
-    /// It visits only what it returns: it searches each ring, and merges the results.
-    pub(crate) fn slice(&self, spans: &[Span], cursor: u64) -> (Vec<(u64, T)>, bool) {
+    /// It visits only events of these channels: it searches each ring, and merges the results.
+    pub(crate) fn slice(&self, spans: &[Span], cursor: u64, state_until: u64) -> (Vec<(u64, T)>, u64, bool) {
         let mut rings: Vec<_> = spans
             .iter()
             .filter_map(|span| {
@@ -294,20 +306,23 @@ impl<T: Clone> EventLog<T> {
             heads.extend(sequences.next().map(|next| Reverse((*next, ring))));
         }
         let mut events: Vec<(u64, T)> = Vec::new();
-        let mut bytes = 0;
+        let (mut last, mut visited, mut bytes) = (cursor, 0, 0);
         while let Some(Reverse((next, ring))) = heads.pop() {
             heads.extend(rings[ring].next().map(|next| Reverse((*next, ring))));
-            if events.last().is_some_and(|(last, _)| *last == next) {
+            if last == next {
                 continue;
             }
-            if events.len() == Self::MAX_SLICE_EVENTS || bytes >= Self::MAX_SLICE_BYTES {
-                return (events, false);
+            if visited == Self::MAX_SLICE_EVENTS || bytes >= Self::MAX_SLICE_BYTES {
+                return (events, last, false);
             }
+            (last, visited) = (next, visited + 1);
             let entry = &self.entries[&next];
-            bytes += entry.size.saturating_sub(Self::ENTRY);
-            events.push((next, entry.payload.clone()));
+            if next > state_until || entry.key.is_some() {
+                bytes += entry.size.saturating_sub(Self::ENTRY);
+                events.push((next, entry.payload.clone()));
+            }
         }
-        (events, true)
+        (events, last, true)
     }
 
     /// Returns the sequence after which these channels hold this many events, and whether they have evicted an event

@@ -45,6 +45,7 @@ pub struct History {
     gap: Gap,
     announce_ids: bool,
     store: Option<Arc<dyn OpenStore>>,
+    latest_per_key: bool,
 }
 
 /// The report for a subscriber that asks for evicted events.
@@ -67,7 +68,42 @@ impl History {
             gap: Gap::Default,
             announce_ids: true,
             store: None,
+            latest_per_key: false,
         }
+    }
+
+    /// Keeps of the events of one channel with the same [key](Event::key) only the newest, so that a newcomer gets the
+    /// state and not the past. Events without a key are kept as before.
+    ///
+    /// A subscriber without a [last event ID](crate::SubscriptionBuilder::last_event_id) first gets the newest event of
+    /// each key of its channels, in the order in which they were published, and then the live events. It gets no past
+    /// events without a key. [`replay_last(0)`](crate::SubscriptionBuilder::replay_last) and
+    /// [`snapshot_with`](crate::SubscriptionBuilder::snapshot_with) replace the state; other numbers for `replay_last`
+    /// count all events that are kept.
+    ///
+    /// A subscriber that resumes gets every kept event that is newer than its ID. A value that was replaced while it was
+    /// away is **not** a loss, because a newer value of the same key follows: there is no `gap` event, and its state is
+    /// right after the replay. It is a gap if the limits of the history evict the newest event of a key. A newcomer is
+    /// not sent a gap for that, so the limits should exceed the number of keys. An [ID of the
+    /// application's](Event::id) is forgotten with its event: resuming after a replaced one is a gap.
+    ///
+    /// ```
+    /// use server_sent_events::{Event, History, Publisher};
+    ///
+    /// let publisher = Publisher::builder().history(History::new().latest_per_key()).build()?;
+    /// for (room, celsius) in [("kitchen", "18.5"), ("hall", "21.0"), ("kitchen", "18.7")] {
+    ///     publisher.publish(Event::new(format!("{room}: {celsius}")).key(room));
+    /// }
+    /// let mut newcomer = publisher.subscribe()?;
+    /// let start = newcomer.next().unwrap();
+    /// assert!(start.starts_with("id: "));
+    /// assert!(newcomer.next().unwrap().starts_with("data: hall: 21.0\n"));
+    /// assert!(newcomer.next().unwrap().starts_with("data: kitchen: 18.7\n"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn latest_per_key(mut self) -> Self {
+        self.latest_per_key = true;
+        self
     }
 
     /// Sets the limit of events per channel. Defaults to 8,192.
@@ -92,7 +128,7 @@ impl History {
     ///
     /// Beyond it the oldest events are evicted first, whatever their channels. Each event counts as its text (for a
     /// closure, the closure's own size) and 384 bytes. Each of its channels adds 48 bytes. An ID of the application's
-    /// adds its length, and 128 bytes per channel. Each channel counts as its name and 256 bytes. Channels whose events
+    /// adds its length, and 128 bytes per channel, and so does a key with [`latest_per_key`](Self::latest_per_key). Each channel counts as its name and 256 bytes. Channels whose events
     /// are all evicted are remembered in at most a sixteenth of the limit.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -180,6 +216,7 @@ impl fmt::Debug for History {
             .field("max_age", &self.max_age)
             .field("max_bytes", &self.max_bytes)
             .field("announce_ids", &self.announce_ids)
+            .field("latest_per_key", &self.latest_per_key)
             .finish_non_exhaustive()
     }
 }

@@ -189,7 +189,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// Sets the ID of the last event that the client saw, which it sends as `Last-Event-ID`.
     ///
     /// The subscriber gets every newer event of its channels in order, each once, and then the live events. Without an
-    /// ID, or without a [history](crate::History), nothing is replayed.
+    /// ID it gets no past events, unless the history keeps the [latest per key](crate::History::latest_per_key). Without
+    /// a [history](crate::History), nothing is replayed.
     ///
     /// If the history has evicted a newer event, or the ID is not one of this history (but of an earlier run of the
     /// program, for example), an event of type [`gap`](crate::History::gap_event) comes first. Then the events that are

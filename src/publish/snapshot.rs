@@ -65,6 +65,6 @@ pub(super) fn open<'p>(
         }
     }
     // The state cannot be placed among the events. Made after the opening, it lacks none of them.
-    let opening = registry.open(subscriber, channels, &ReplayFrom::Now)?;
+    let opening = registry.open(subscriber, channels, &ReplayFrom::Last(0))?;
     Ok((Opening { resumption, ..opening }, Some(Box::new(move |_| make().events))))
 }

@@ -61,9 +61,8 @@ pub enum Overflow {
     /// Of the events of one channel with the same [key](crate::Event::key) only the newest is queued, even if the queue
     /// has room.
     ///
-    /// This concerns queued events only. A new subscriber does not get the current values: send them as [initial
-    /// data](crate::SubscriptionBuilder::initial_data_with). A replay from the history has every event, not only the
-    /// newest of each key.
+    /// This concerns queued events only. A new subscriber does not get the current values, and a replay has every event:
+    /// with [`History::latest_per_key`](crate::History::latest_per_key), both get the newest event of each key.
     ///
     /// If the queue is full of other keys or of events without a key, the stream ends as with `Disconnect`.
     LatestPerKey,

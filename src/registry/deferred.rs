@@ -52,16 +52,21 @@ impl Deferred {
         std::mem::take(&mut self.wake)
     }
 
+    fn wake_all(&mut self) {
+        // Aborted streams first. Otherwise a reader that is woken could write its last block by now, which would be cut.
+        for subscriber in self.aborted.drain(..) {
+            subscriber.interrupt();
+        }
+        for wake in self.wake.drain(..) {
+            wake.wake();
+        }
+    }
+
     /// Wakes streams. Returns the application code that is left to run, if there is any.
     ///
     /// For a thread that runs none: it gives the rest to another thread, which then [finishes](Self::finish) it.
     pub(crate) fn wake_only(mut self) -> Option<Self> {
-        for wake in self.wake.drain(..) {
-            wake.wake();
-        }
-        for subscriber in self.aborted.drain(..) {
-            subscriber.wake_parked();
-        }
+        self.wake_all();
         // A frame is text, so it may be dropped anywhere.
         self.payloads.retain(|payload| matches!(payload, Payload::Closure(_)));
         (!self.left.is_empty() || !self.payloads.is_empty()).then_some(self)
@@ -72,13 +77,7 @@ impl Deferred {
     /// That code may publish, which may end further subscribers, whose hooks may publish again. So the outermost call
     /// on a thread works through a list, and a nested call adds its work to that list. The stack does not grow.
     pub(crate) fn finish(mut self) {
-        // Aborted streams first. Otherwise a reader that is woken could write its last block by now, which would be cut.
-        for subscriber in self.aborted.drain(..) {
-            subscriber.interrupt();
-        }
-        for wake in self.wake.drain(..) {
-            wake.wake();
-        }
+        self.wake_all();
         if self.left.is_empty() && self.payloads.is_empty() {
             return;
         }

@@ -236,7 +236,7 @@ impl Registry {
     pub(crate) fn publish(
         &self,
         recipients: Recipients<'_>,
-        mut new_event: NewEvent,
+        new_event: NewEvent,
         ticket: Option<Ticket>,
     ) -> Result<(Published, Deferred), Box<(NewEvent, Ticket)>> {
         let mut deferred = Deferred::default();
@@ -253,7 +253,7 @@ impl Registry {
             Admit::Beyond(subscribers) => subscribers,
             Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
         };
-        let key = new_event.key.take();
+        let key = new_event.key.clone();
         let (payload, id) = match recipients {
             Recipients::Channels(channels) => state.seal_and_keep(channels, new_event, &mut deferred.payloads),
             Recipients::Subscriber(_) => (new_event.payload, None),
@@ -398,13 +398,13 @@ impl State {
         new_event: NewEvent,
         evicted: &mut Vec<Payload>,
     ) -> (Payload, Option<String>) {
-        let NewEvent { mut payload, own_id, is_comment, at, .. } = new_event;
+        let NewEvent { mut payload, own_id, key, is_comment, at } = new_event;
         let Some(log) = self.log.as_mut().filter(|_| !is_comment) else { return (payload, None) };
         let sequence = log.sequence() + 1;
         let generated = log.id(sequence);
         payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
         let id = own_id.as_deref().map_or(generated, str::to_owned);
-        let entry = NewEntry { payload: payload.clone(), size: payload.size(), own_id, at };
+        let entry = NewEntry { payload: payload.clone(), size: payload.size(), own_id, key, at };
         log.append(channels, entry, evicted);
         (payload, Some(id))
     }

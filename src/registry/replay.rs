@@ -15,7 +15,7 @@ use crate::stats::EndCause;
 /// The past events that a subscription asks for.
 #[derive(Debug)]
 pub(crate) enum ReplayFrom {
-    /// No past events.
+    /// No past events, or the state if the history keeps the newest event of each key.
     Now,
     /// All events that are newer than this ID.
     Id(String),
@@ -77,6 +77,8 @@ pub(super) struct Replay {
     spans: Vec<Span>,
     /// The sequence up to which it has taken everything.
     cursor: u64,
+    /// The sequence up to which it delivers the newest event of each key, and nothing else; 0 if the client resumes.
+    state_until: u64,
     /// Events that were sent to this subscriber alone, each with the sequence of the event before it.
     sent: VecDeque<(u64, Payload)>,
     sent_bytes: usize,
@@ -202,6 +204,7 @@ impl Registry {
         };
         log.expire(&mut deferred.payloads);
         let (cursor, is_gap) = find_start(log, channels, replay_from);
+        let state_until = if matches!(replay_from, ReplayFrom::Now) { log.sequence() } else { 0 };
         if is_gap && !allow_gap {
             return Ok(None);
         }
@@ -214,8 +217,8 @@ impl Registry {
         // The opening reports what each channel has evicted so far.
         let span = |channel| Span::new(channel, log.floor(channel).max(cursor));
         let spans = channels.iter().map(span).collect();
-        let mut replay =
-            Replay { spans, cursor, sent: VecDeque::new(), sent_bytes: 0, limits: Arc::clone(subscriber.limits()) };
+        let (sent, limits) = (VecDeque::new(), Arc::clone(subscriber.limits()));
+        let mut replay = Replay { spans, cursor, state_until, sent, sent_bytes: 0, limits };
         let (first_slice, is_last) = replay.take_slice(log);
         if let Some(oldest) = replaced {
             self.replace(state, oldest, deferred);
@@ -285,8 +288,8 @@ impl State {
 impl Replay {
     /// Takes the next part. Returns whether it is the last.
     fn take_slice(&mut self, log: &EventLog<Payload>) -> (Vec<Payload>, bool) {
-        let (events, is_last) = log.slice(&self.spans, self.cursor);
-        self.cursor = events.last().map_or(self.cursor, |(sequence, _)| *sequence);
+        let (events, cursor, is_last) = log.slice(&self.spans, self.cursor, self.state_until);
+        self.cursor = cursor;
         let mut payloads = Vec::with_capacity(events.len());
         for (sequence, payload) in events {
             self.take_sent(&mut payloads, sequence);
@@ -326,6 +329,8 @@ impl Replay {
 fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
     let floors = || channels.iter().map(|channel| log.floor(channel));
     match replay_from {
+        // The state of each channel: events of keys above its floor.
+        ReplayFrom::Now if log.keeps_latest() => (floors().min().unwrap_or(log.sequence()), false),
         ReplayFrom::Now => (log.sequence(), false),
         ReplayFrom::Last(events) => log.before_last(channels, *events),
         ReplayFrom::Id(id) => match log.place(id, channels) {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::latest::shrink;
 use super::{EventLog, Ring};
 use crate::store::Trim;
 
@@ -75,7 +76,7 @@ impl<T: Clone> EventLog<T> {
             None => self.trim_floor(&name, Some(floor)),
         }
         self.bytes += Self::CHANNEL + name.len();
-        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new() });
+        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new(), keys: HashMap::new() });
         name
     }
 
@@ -97,39 +98,60 @@ impl<T: Clone> EventLog<T> {
         let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
         let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
         ring.floor = sequence;
-        let mut ambiguous = None;
+        self.trim_floor(channel, Some(sequence));
+        self.release(channel, sequence, evicted);
+    }
+
+    /// Releases an event that was removed from this channel's ring, and removes its entry if no other ring holds it.
+    pub(super) fn release(&mut self, channel: &Arc<str>, sequence: u64, evicted: &mut Vec<T>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
         let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
         entry.rings -= 1;
+        let is_last_ring = entry.rings == 0;
+        let mut ambiguous = None;
         if let Some(id) = &entry.own_id {
             let own_id = ring.own_ids.get_mut(id).expect("BUG: an event's own id is not in its ring");
-            own_id.oldest = None;
-            if own_id.newest == sequence {
+            own_id.oldest = own_id.oldest.filter(|oldest| *oldest != sequence);
+            own_id.events -= 1;
+            if own_id.events == 0 {
                 ring.own_ids.remove(id);
-            } else {
-                ambiguous = Some(own_id.newest);
+            } else if own_id.oldest.is_none() {
+                ambiguous = Some(Arc::clone(id));
             }
         }
-        let is_last_ring = entry.rings == 0;
+        if let Some(key) = entry.key.as_ref().filter(|key| ring.keys.get(*key) == Some(&sequence)) {
+            ring.keys.remove(key);
+        }
         if is_last_ring {
             let entry = self.entries.remove(&sequence).expect("BUG: a ring names an event that is not held");
             self.bytes -= entry.size;
             evicted.push(entry.payload);
+            self.trim_event(sequence);
         }
-        if let Some(trim) = &mut self.trim {
-            trim.evicted.extend(is_last_ring.then_some(sequence));
-            trim.floors.insert(Arc::clone(channel), Some(sequence));
-            trim.ambiguous.extend(ambiguous);
+        if let Some(id) = ambiguous {
+            self.trim_own_id(channel, &id);
         }
-        // Spare capacity is not counted towards `max_bytes`, so it must not stay.
+        self.shrink_ring(channel);
+        if self.rings[channel].sequences.is_empty() {
+            self.retire_channel(channel, sequence);
+        }
+    }
+
+    /// Releases spare capacity. It is not counted towards `max_bytes`, so it must not stay.
+    fn shrink_ring(&mut self, channel: &Arc<str>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: an event was released from a channel without a ring");
         if ring.sequences.capacity() > 32 && ring.sequences.len() < ring.sequences.capacity() / 4 {
             ring.sequences.shrink_to(ring.sequences.len() * 2);
         }
-        if ring.own_ids.capacity() > 32 && ring.own_ids.len() < ring.own_ids.capacity() / 4 {
-            ring.own_ids.shrink_to(ring.own_ids.len() * 2);
-        }
-        if ring.sequences.is_empty() {
-            self.retire_channel(channel, sequence);
-        }
+        shrink(&mut ring.own_ids);
+        shrink(&mut ring.keys);
+    }
+
+    /// Notes that an ID of the application no longer shows a client's position in this channel.
+    fn trim_own_id(&mut self, channel: &Arc<str>, id: &Arc<str>) {
+        let Some(trim) = &mut self.trim else { return };
+        let has_id = |sequence: &&u64| self.entries[*sequence].own_id.as_ref() == Some(id);
+        trim.ambiguous.extend(self.rings[channel].sequences.iter().rev().find(has_id));
     }
 
     /// Removes a channel that has lost its last event. Its floor stays as a tombstone.

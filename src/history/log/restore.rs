@@ -13,6 +13,7 @@ pub(crate) struct Restored<T> {
     pub(crate) age: Duration,
     pub(crate) channels: Vec<Arc<str>>,
     pub(crate) own_id: Option<Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
     /// `false` if an older event with this ID was evicted.
     pub(crate) finds_own_id: bool,
     pub(crate) payload: T,
@@ -36,7 +37,7 @@ impl<T: Clone> EventLog<T> {
 
     /// Adds the next event of the store, to the channels that have not evicted it.
     pub(crate) fn restore(&mut self, restored: Restored<T>, evicted: &mut Vec<T>) {
-        let Restored { sequence, age, channels, own_id, finds_own_id, payload, size } = restored;
+        let Restored { sequence, age, channels, own_id, key, finds_own_id, payload, size } = restored;
         self.sequence = sequence;
         let channels: Vec<&str> =
             channels.iter().map(|channel| &**channel).filter(|channel| self.floor(channel) < sequence).collect();
@@ -46,7 +47,7 @@ impl<T: Clone> EventLog<T> {
             return;
         }
         let now = self.now();
-        let entry = NewEntry { payload, size, own_id, at: None };
+        let entry = NewEntry { payload, size, own_id, key, at: None };
         self.keep(&channels, entry, finds_own_id, now.saturating_sub(age), evicted);
         self.evict_beyond_limits(now, evicted);
     }

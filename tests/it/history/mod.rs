@@ -3,6 +3,7 @@
 mod announced_ids;
 mod beginning;
 mod eviction;
+mod latest_per_key;
 mod own_ids;
 mod resuming;
 
