@@ -157,7 +157,8 @@
 //! ```
 //!
 //! If the state can change while the subscription opens, make a snapshot of it with
-//! [`initial_data_with`](SubscriptionBuilder::initial_data_with).
+//! [`initial_data_with`](SubscriptionBuilder::initial_data_with). If the state is the newest value of each
+//! [key](Event::key), a history [keeps it](History::latest_per_key) and needs no snapshot.
 //!
 //! # A client that reconnects misses nothing
 //!
@@ -262,7 +263,9 @@
 //! # Memory is bounded by default
 //!
 //! [`PublisherBuilder`] has the table of all limits. If a queue is full, its stream is disconnected, and a client with
-//! a history resumes. [`Overflow`] has other policies: drop the oldest event, keep the latest per key, or wait.
+//! a history resumes. [`Overflow`] has other policies: drop the oldest event, keep the latest per key, or wait. With
+//! [`min_interval`](PublisherBuilder::min_interval) values that change often are sent a few times per second. A
+//! [`QuotaPolicy`] decides if the newest page of a user replaces the oldest.
 //!
 //! # Features
 //!

@@ -107,7 +107,10 @@ pub(super) fn restore(
                 let Record { channels, own_id, key, finds_own_id, .. } = record;
                 let (size, own_id, key) = (payload.size(), own_id.map(Arc::from), key.map(Arc::from));
                 let channels = channels.into_owned();
-                log.restore(Restored { sequence, age, channels, own_id, key, finds_own_id, payload, size }, &mut evicted);
+                log.restore(
+                    Restored { sequence, age, channels, own_id, key, finds_own_id, payload, size },
+                    &mut evicted,
+                );
             }
             Err(Hole { unknown_transform }) => {
                 if let Some(name) = unknown_transform {

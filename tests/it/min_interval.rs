@@ -17,7 +17,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The settings of a publisher whose subscribers get the newest event of each key.
 fn newest_each(interval: Duration) -> PublisherBuilder {
-    Publisher::builder().overflow(Overflow::LatestPerKey).min_interval(interval)
+    // Without a heartbeat, which would wake the stream too.
+    Publisher::builder().overflow(Overflow::LatestPerKey).min_interval(interval).heartbeat(None)
 }
 
 fn publish(publisher: &Publisher, data: &str) {

@@ -76,7 +76,10 @@ impl<T: Clone> EventLog<T> {
             None => self.trim_floor(&name, Some(floor)),
         }
         self.bytes += Self::CHANNEL + name.len();
-        self.rings.insert(Arc::clone(&name), Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new(), keys: HashMap::new() });
+        self.rings.insert(
+            Arc::clone(&name),
+            Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new(), keys: HashMap::new() },
+        );
         name
     }
 
