@@ -148,7 +148,7 @@ mod server {
     fn serve_tiny_http(delivery: &Delivery) -> io::Result<()> {
         let Delivery::Published(publisher) = delivery.clone() else { unreachable!("the loop has its own server") };
         let server = server_sent_events::adapter::tiny_http::Server::bind("127.0.0.1:0")?;
-        println!("{}", server.local_addr());
+        println!("{}", server.local_addr()?);
         thread::spawn(move || {
             for request in server.incoming_requests() {
                 publisher.subscribe().unwrap().respond(request).unwrap();

@@ -272,6 +272,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
+//! | `tiny_http_openssl` | no | `Server::https` of that adapter, for a trusted network |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
 //! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |

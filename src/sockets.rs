@@ -6,6 +6,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
 /// The socket options that differ between servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
@@ -52,12 +54,18 @@ pub(crate) fn listen_on(address: impl ToSocketAddrs, options: Options) -> io::Re
 }
 
 fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // As std does. On Windows the option means something else: another program could steal the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    set_options(SockRef::from(&socket), options)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// Sets the options of a listener. Its backlog stays as it is.
+pub(crate) fn set_options(socket: SockRef<'_>, options: Options) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows))]
@@ -73,16 +81,12 @@ fn listen(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
     if let Some(bytes) = options.send_buffer_size {
         socket.set_send_buffer_size(bytes)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
-
-    use socket2::SockRef;
 
     use super::*;
 

@@ -99,7 +99,10 @@ fn failed_handlers_are_served_and_logged(publisher: &Publisher) {
     let server = Server::bind("127.0.0.1:0").unwrap();
     let stop_handle = server.stop_handle();
     for _ in 0..3 {
-        TcpStream::connect(server.local_addr()).unwrap().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        TcpStream::connect(server.local_addr().unwrap())
+            .unwrap()
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
     }
     let number = std::sync::atomic::AtomicUsize::new(0);
     let answer = |request| match number.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

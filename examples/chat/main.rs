@@ -86,8 +86,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
     let server = sse::Server::bind(&options.address)?;
     let policy = options.public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
-    let policy = policy.build(server.local_addr())?;
-    output::say(format_args!("listening on http://{}", server.local_addr()));
+    let policy = policy.build(server.local_addr()?)?;
+    output::say(format_args!("listening on http://{}", server.local_addr()?));
 
     // A hook runs on the thread that opens or ends a stream, so it only sends a message.
     let (opened, changes) = channel();

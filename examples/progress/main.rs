@@ -137,8 +137,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = sse::Server::bind(address)?;
     let public_host = std::env::args().nth(2);
     let policy = public_host.into_iter().fold(OriginPolicy::builder(), |policy, host| policy.public_host(host));
-    let policy = policy.build(server.local_addr())?;
-    output::say(format_args!("listening on http://{}", server.local_addr()));
+    let policy = policy.build(server.local_addr()?)?;
+    output::say(format_args!("listening on http://{}", server.local_addr()?));
 
     // The server needs two descriptors per subscriber, and the usual limit is 1,024.
     let history = History::new().max_events_per_channel(KEPT).max_bytes(MAX_KEPT_BYTES);

@@ -11,7 +11,7 @@ mod output;
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:5000".into());
     let server = sse::Server::bind(address)?;
-    output::say(format_args!("listening on http://{}", server.local_addr()));
+    output::say(format_args!("listening on http://{}", server.local_addr()?));
 
     // The server needs two descriptors per subscriber, and the usual limit is 1,024.
     let publisher = Publisher::builder().max_subscribers(400).build()?;

@@ -6,11 +6,12 @@
 //! the connection.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use socket2::{SockAddr, Socket, Type};
 
 /// The thread that nudges a server. Dropping it ends the thread.
 #[derive(Debug)]
@@ -23,25 +24,16 @@ pub(crate) struct Nudger {
 }
 
 impl Nudger {
-    /// The pause between two nudges while requests arrive. Each nudge frees at most one connection, so a long pause
-    /// would let a burst of connections wait too long.
-    const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
-
     /// The longest pause. The pause grows fourfold with each nudge without a request; beyond this, the thread waits for
     /// a request.
     const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 
-    /// Starts the thread for the server that listens on this address.
-    pub(crate) fn start(server: SocketAddr) -> io::Result<Self> {
-        let target = match server {
-            SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            address => address,
-        };
+    /// Starts the thread for this server.
+    pub(crate) fn start(target: Target) -> io::Result<Self> {
         let (arrived, requests) = bounded(1);
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("tiny_http nudge".into()).stack_size(128 * 1024);
-        let thread = thread.spawn(move || Self::run(target, &requests, &stopped))?;
+        let thread = thread.spawn(move || Self::run(&target, &requests, &stopped))?;
         Ok(Self { arrived: Some(arrived), stop: Some(stop), thread: Some(thread) })
     }
 
@@ -50,27 +42,19 @@ impl Nudger {
         let _ = self.arrived.as_ref().map(|arrived| arrived.try_send(()));
     }
 
-    fn run(target: SocketAddr, requests: &Receiver<()>, stopped: &Receiver<()>) {
+    fn run(target: &Target, requests: &Receiver<()>, stopped: &Receiver<()>) {
         while requests.recv().is_ok() {
-            let mut pause = Self::SHORTEST_PAUSE;
+            let mut pause = target.shortest_pause();
             while pause <= Self::LONGEST_PAUSE {
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
-                nudge(target);
-                pause = if requests.try_recv().is_ok() { Self::SHORTEST_PAUSE } else { pause * 4 };
+                // An error means that no descriptor is left, or that the server is busy; a later nudge may succeed.
+                let _ = target.nudge();
+                pause = if requests.try_recv().is_ok() { target.shortest_pause() } else { pause * 4 };
             }
         }
     }
-}
-
-/// Connects, and closes the connection. An error means that no descriptor is left; a later nudge may succeed.
-fn nudge(target: SocketAddr) {
-    let Ok(_socket) = TcpStream::connect_timeout(&target, Nudger::LONGEST_PAUSE) else { return };
-    // Closed by a reset, since a normal close would occupy a port in TIME_WAIT. On other systems a reset connection can
-    // make `accept` fail, which would end the server.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket2::SockRef::from(&_socket).set_linger(Some(Duration::ZERO));
 }
 
 impl Drop for Nudger {
@@ -81,5 +65,137 @@ impl Drop for Nudger {
             // A panic in the thread has been reported by the panic hook.
             let _ = thread.join();
         }
+    }
+}
+
+/// How the thread reaches its server.
+#[derive(Debug)]
+pub(crate) struct Target {
+    address: SockAddr,
+    /// Set for a server that counts a connection only after its TLS handshake.
+    #[cfg(feature = "tiny_http_openssl")]
+    tls: Option<openssl::ssl::SslContext>,
+}
+
+impl Target {
+    /// Returns the target of a server that listens on this TCP address.
+    pub(crate) fn tcp(server: SocketAddr) -> Self {
+        let address: SocketAddr = match server {
+            SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+            SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+            address => address,
+        };
+        Self::new(address.into())
+    }
+
+    /// Returns the target of a server that listens on the Unix socket with this path.
+    #[cfg(all(unix, feature = "tiny_http"))]
+    pub(crate) fn unix(path: &std::path::Path) -> io::Result<Self> {
+        Ok(Self::new(SockAddr::unix(path)?))
+    }
+
+    fn new(address: SockAddr) -> Self {
+        Self {
+            address,
+            #[cfg(feature = "tiny_http_openssl")]
+            tls: None,
+        }
+    }
+
+    /// Adds a TLS handshake to each nudge.
+    #[cfg(feature = "tiny_http_openssl")]
+    pub(crate) fn with_tls(self) -> io::Result<Self> {
+        // It sends nothing, and trusts nothing that it receives. So it loads no root certificates.
+        let context = openssl::ssl::SslContext::builder(openssl::ssl::SslMethod::tls_client())?;
+        Ok(Self { tls: Some(context.build()), ..self })
+    }
+
+    /// Returns the pause between two nudges while requests arrive.
+    ///
+    /// Each nudge frees at most one connection, so a long pause would let a burst of connections wait too long. With
+    /// TLS, handshakes keep connections apart, so bursts are small; and each nudge costs a handshake.
+    fn shortest_pause(&self) -> Duration {
+        #[cfg(feature = "tiny_http_openssl")]
+        if self.tls.is_some() {
+            return Duration::from_millis(32);
+        }
+        Duration::from_millis(2)
+    }
+
+    /// Connects, and closes the connection.
+    fn nudge(&self) -> io::Result<()> {
+        let socket = Socket::new(self.address.domain(), Type::STREAM, None)?;
+        socket.connect_timeout(&self.address, Nudger::LONGEST_PAUSE)?;
+        // Closed by a reset, since a normal close would occupy a port in TIME_WAIT. On other systems a reset connection
+        // can make `accept` fail, which would end the server.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket.set_linger(Some(Duration::ZERO))?;
+        #[cfg(feature = "tiny_http_openssl")]
+        if let Some(tls) = &self.tls {
+            // The server may be busy with the handshake of another client.
+            socket.set_read_timeout(Some(Nudger::LONGEST_PAUSE))?;
+            openssl::ssl::Ssl::new(tls)?.connect(socket).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Checks that a request leads to nudges of this target, and the next one to more.
+    fn nudges(target: Target, mut accept: impl FnMut() -> Box<dyn Read>) {
+        let nudger = Nudger::start(target).unwrap();
+        for _ in 0..3 {
+            nudger.request_arrived();
+            // The end of a nudge is a reset, or an end of file.
+            let read = accept().read(&mut [0]);
+            assert!(read.as_ref().map_or(true, |read| *read == 0), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_nudge_of_tcp_is_a_connection_that_ends() {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        nudges(Target::tcp(listener.local_addr().unwrap()), || Box::new(listener.accept().unwrap().0));
+    }
+
+    #[test]
+    #[cfg(all(unix, feature = "tiny_http"))]
+    fn a_nudge_of_a_unix_socket_is_a_connection_that_ends() {
+        let path = std::env::temp_dir().join(format!("sse-{}-nudge.sock", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        nudges(Target::unix(&path).unwrap(), || Box::new(listener.accept().unwrap().0));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// tiny_http passes a connection to its pool after the handshake.
+    #[test]
+    #[cfg(feature = "tiny_http_openssl")]
+    fn a_nudge_with_tls_completes_its_handshake() {
+        use openssl::ssl::{SslAcceptor, SslMethod};
+
+        let key = openssl::rsa::Rsa::generate(2048).unwrap();
+        let key = openssl::pkey::PKey::from_rsa(key).unwrap();
+        let mut certificate = openssl::x509::X509::builder().unwrap();
+        certificate.set_pubkey(&key).unwrap();
+        certificate.set_not_before(&openssl::asn1::Asn1Time::days_from_now(0).unwrap()).unwrap();
+        certificate.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
+        certificate.sign(&key, openssl::hash::MessageDigest::sha256()).unwrap();
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
+        acceptor.set_private_key(&key).unwrap();
+        acceptor.set_certificate(&certificate.build()).unwrap();
+        let acceptor = acceptor.build();
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::tcp(listener.local_addr().unwrap()).with_tls().unwrap();
+        nudges(target, || {
+            let (socket, _) = listener.accept().unwrap();
+            Box::new(acceptor.accept(socket).expect("a whole handshake"))
+        });
     }
 }

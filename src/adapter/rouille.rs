@@ -91,7 +91,7 @@ use std::time::Duration;
 use rouille::{ReadWrite, Request, Response, ResponseBody, Server, Upgrade};
 
 use crate::adapter::body;
-use crate::adapter::nudge::Nudger;
+use crate::adapter::nudge::{Nudger, Target};
 use crate::error::{BodyError, OriginRefused};
 use crate::http::{self, LAST_EVENT_ID, ResponseHeaders};
 use crate::origin::OriginPolicy;
@@ -272,7 +272,7 @@ where
         handler(request)
     });
     let server = server.map_err(io::Error::other)?;
-    nudger.set(Nudger::start(server.server_addr())?).expect("BUG: the nudger was set twice");
+    nudger.set(Nudger::start(Target::tcp(server.server_addr()))?).expect("BUG: the nudger was set twice");
     Ok(server)
 }
 

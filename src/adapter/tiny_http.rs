@@ -60,7 +60,7 @@
 //!
 //! let publisher = Publisher::new();
 //! let server = Server::bind("127.0.0.1:5000")?;
-//! let policy = OriginPolicy::builder().build(server.local_addr())?;
+//! let policy = OriginPolicy::builder().build(server.local_addr()?)?;
 //! for request in server.incoming_requests() {
 //!     match check_origin(&request, &policy) {
 //!         Ok(()) => publisher.respond(request)?,
@@ -115,11 +115,13 @@ use crate::subscription::Subscription;
 
 use lazy_writer::LazyWriter;
 
+mod builder;
 mod lazy_writer;
 mod refusal;
 mod request;
 mod server;
 
+pub use builder::ServerBuilder;
 pub use request::{check_origin, last_event_id, read_body};
 pub use server::{IncomingRequests, Server, StopHandle};
 

@@ -91,6 +91,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),
             (cfg!(feature = "sqlite"), "sqlite"),
+            (cfg!(feature = "tiny_http_openssl"), "tiny_http_openssl"),
         ] {
             if on {
                 cargo.args(["--features", feature]);

@@ -37,7 +37,7 @@ impl Running {
         // Tests with hundreds of clients run in parallel, and both ends of each connection are in this process.
         super::raise_open_files();
         let server = Arc::new(Server::bind("127.0.0.1:0").unwrap());
-        let address = server.local_addr();
+        let address = server.local_addr().unwrap();
         let requests = Arc::clone(&server);
         let thread = thread::spawn(move || {
             for request in requests.incoming_requests() {

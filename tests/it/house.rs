@@ -31,6 +31,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
         &["tiny_http::"],
         &[
             "adapter/tiny_http.rs",
+            "adapter/tiny_http/builder.rs",
             "adapter/tiny_http/lazy_writer.rs",
             "adapter/tiny_http/refusal.rs",
             "adapter/tiny_http/request.rs",
@@ -39,7 +40,8 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     ),
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
     (&["mio::", "httparse"], &["server.rs", "server/"]),
-    (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "server/"]),
+    (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "adapter/tiny_http/builder.rs", "server/"]),
+    (&["openssl::"], &["adapter/nudge.rs"]),
     (&["rusqlite", "crc32fast"], &["store/sqlite/"]),
     // The order of events depends on one lock, the registry's; each other lock guards a queue, a stream, threads or
     // counts.

@@ -9,19 +9,21 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use tiny_http::Request;
+use tiny_http::{ListenAddr, Listener, Request};
 
-use crate::adapter::nudge::Nudger;
+use super::ServerBuilder;
+use crate::adapter::nudge::{Nudger, Target};
 use crate::error::InvalidSetting;
 use crate::log::RateLimitedLog;
 use crate::queue::drop_caught;
-use crate::sockets;
 
 /// A [`tiny_http::Server`] that is set up for event streams.
 ///
 /// [`serve`](Self::serve) answers requests on several threads until the server is [stopped](Self::stop_handle). A
 /// program that needs only one thread can loop over [`incoming_requests`](Self::incoming_requests), which ends at a
 /// stop too.
+///
+/// [`from_listener`](Self::from_listener) takes a socket that listens already, of TCP or of Unix.
 ///
 /// The listener has socket options that `tiny_http::Server::http` does not set, and connections inherit them:
 ///
@@ -57,11 +59,99 @@ impl Server {
     ///
     /// Returns the operating system's error for the last address, or its error if a thread cannot be started.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let listener = sockets::listen_on(address, sockets::Options::default())?;
-        let nudger = Nudger::start(listener.local_addr()?)?;
-        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        Self::builder().bind(address)
+    }
+
+    /// Returns a builder for a server with other settings.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::new()
+    }
+
+    /// Creates a server for a socket that listens already: one that systemd has opened for the program, or a Unix
+    /// socket.
+    ///
+    /// A TCP listener gets the options above, except for the backlog: it keeps its own. It becomes blocking, since
+    /// `tiny_http` needs that. The example `activated` takes its socket from systemd.
+    ///
+    /// A Unix socket must be bound to a path. Its clients are local programs, such as a proxy: their requests have no
+    /// [`remote_addr`](Request::remote_addr), and there is no [`local_addr`](Self::local_addr). A client that does not
+    /// read blocks a writer thread until it ends, because a Unix socket has no `TCP_USER_TIMEOUT`.
+    ///
+    /// **Dropping the server removes the file of a Unix socket**, even if another program has created it: `tiny_http`
+    /// does that. To keep the file, end the program without dropping the server
+    /// ([`forget`](std::mem::forget) it).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for a Unix socket without a path, or the operating
+    /// system's error if an option cannot be set or a thread cannot be started.
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    /// # #[cfg(unix)]
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// # #[cfg(unix)]
+    /// # fn main() -> std::io::Result<()> {
+    /// // curl -N --unix-socket events.sock http://localhost/
+    /// let publisher = Publisher::new();
+    /// for request in Server::from_listener(UnixListener::bind("events.sock")?)?.incoming_requests() {
+    ///     publisher.respond(request)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(unix))]
+    /// # fn main() {}
+    /// ```
+    pub fn from_listener(listener: impl Into<Listener>) -> io::Result<Self> {
+        Self::builder().from_listener(listener)
+    }
+
+    /// Binds a server as [`bind`](Self::bind) does, and encrypts all connections with TLS.
+    ///
+    /// The certificate, followed by the chain to its root, and the private key are in the format PEM.
+    ///
+    /// **This is for a trusted network**, as all of `tiny_http` is; on the open internet, put a proxy in front.
+    /// `tiny_http` performs each handshake on the thread that accepts connections, without a time limit. So one client
+    /// that connects and sends nothing keeps all further clients out, for as long as it likes. Streams that have begun
+    /// continue.
+    ///
+    /// The feature `tiny_http_openssl` uses the OpenSSL of the system, which the system updates. Building needs its
+    /// headers and `pkg-config` (Debian: `libssl-dev`). `tiny_http` 0.12 could use rustls instead, but only version
+    /// 0.20, which gets no more fixes: a client can make it loop forever (RUSTSEC-2024-0336). So this crate does not
+    /// support that. The two exclude each other: a program that enables `ssl-rustls` of `tiny_http` or `rustls` of
+    /// rouille does not compile with this feature.
+    ///
+    /// A handshake also is part of each connection that keeps streams from starving. So there are at most 30 of those
+    /// per second, and three after a single request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`bind`](Self::bind), and OpenSSL's error if the certificate or the key cannot be read, or
+    /// if they do not belong together.
+    ///
+    /// ```no_run
+    /// use server_sent_events::{Publisher, adapter::tiny_http::Server};
+    /// use std::fs;
+    /// use tiny_http::SslConfig;
+    ///
+    /// // curl -N -k https://localhost:5000/
+    /// let publisher = Publisher::new();
+    /// let tls = SslConfig { certificate: fs::read("events.pem")?, private_key: fs::read("events.key")? };
+    /// for request in Server::https("127.0.0.1:5000", tls)?.incoming_requests() {
+    ///     publisher.respond(request)?;
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "tiny_http_openssl")]
+    pub fn https(address: impl ToSocketAddrs, config: tiny_http::SslConfig) -> io::Result<Self> {
+        Self::builder().tls(config).bind(address)
+    }
+
+    /// Starts the nudges for a server that runs already.
+    pub(super) fn start(server: tiny_http::Server, target: Target) -> io::Result<Self> {
         Ok(Self {
-            nudger,
+            nudger: Nudger::start(target)?,
             server: Arc::new(server),
             is_stopped: Arc::default(),
             serving: AtomicUsize::new(0),
@@ -70,8 +160,20 @@ impl Server {
     }
 
     /// Returns the address the server is bound to.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.server.server_addr().to_ip().expect("BUG: bound to an IP address")
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) if the server listens on a Unix socket;
+    /// [`tiny_http::Server::server_addr`] returns its path.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self.server.server_addr() {
+            ListenAddr::IP(address) => Ok(address),
+            #[cfg(unix)]
+            ListenAddr::Unix(_) => {
+                let text = "the server listens on a Unix socket: it has no IP address";
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
+        }
     }
 
     /// Returns the [`tiny_http::Server`] below.
@@ -229,7 +331,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+        f.debug_struct("Server").field("local_addr", &self.server.server_addr()).finish_non_exhaustive()
     }
 }
 

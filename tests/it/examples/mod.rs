@@ -16,6 +16,8 @@ mod posts;
 mod progress;
 #[cfg(feature = "rouille")]
 mod rouille;
+#[cfg(unix)] // descriptors of a parent process
+mod socket_activation;
 
 use crate::common::example::Example;
 use crate::common::http::Events;

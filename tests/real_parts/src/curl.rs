@@ -66,7 +66,7 @@ impl Stream {
 
     /// Returns the next line, without trailing white space, and its time; `None` at the end.
     #[track_caller]
-    fn next_line(&mut self) -> Option<(Instant, String)> {
+    pub fn next_line(&mut self) -> Option<(Instant, String)> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok((moment, line)) => Some((moment, line.trim_end().to_owned())),
             Err(RecvTimeoutError::Disconnected) => None,

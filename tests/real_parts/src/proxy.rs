@@ -359,7 +359,7 @@ impl Drop for Killed {
 }
 
 /// Creates a certificate for 127.0.0.1, and its key.
-fn make_certificate(folder: &Path) {
+pub fn make_certificate(folder: &Path) {
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
     openssl.args(["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]);

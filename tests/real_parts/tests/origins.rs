@@ -83,9 +83,9 @@ struct Site {
 impl Site {
     fn with(settings: OriginPolicyBuilder) -> Self {
         let server = sse::Server::bind("127.0.0.1:0").unwrap();
-        let policy = settings.build(server.local_addr()).unwrap();
+        let policy = settings.build(server.local_addr().unwrap()).unwrap();
         let publisher = Publisher::builder().history(History::new()).build().unwrap();
-        let (address, stop_handle) = (server.local_addr().to_string(), server.stop_handle());
+        let (address, stop_handle) = (server.local_addr().unwrap().to_string(), server.stop_handle());
         let (sender, changes) = channel();
         let published = publisher.clone();
         let thread = thread::spawn(move || {

@@ -4,6 +4,7 @@
 // Blocked sockets behave as on Linux.
 #[cfg(target_os = "linux")]
 mod blocked;
+mod listeners;
 mod serving;
 
 use std::path::Path;

@@ -14,7 +14,7 @@ use tiny_http::{Request, Response};
 #[test]
 fn a_server_that_is_dropped_gives_its_port_back() {
     let server = Server::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr();
+    let address = server.local_addr().unwrap();
     assert!(Server::bind(address).is_err(), "two servers on one port");
     drop(server);
     eventually("the port is free", || Server::bind(address).is_ok());
@@ -23,10 +23,10 @@ fn a_server_that_is_dropped_gives_its_port_back() {
 #[test]
 fn the_server_is_a_tiny_http_server() {
     let server = Server::bind("[::1]:0").or_else(|_| Server::bind("127.0.0.1:0")).unwrap();
-    assert_eq!(server.get_ref().server_addr().to_ip(), Some(server.local_addr()));
+    assert_eq!(server.get_ref().server_addr().to_ip(), Some(server.local_addr().unwrap()));
     assert!(server.try_recv().unwrap().is_none());
     assert!(server.recv_timeout(Duration::from_millis(1)).unwrap().is_none());
-    let mut client = Client::connect(server.local_addr());
+    let mut client = Client::connect(server.local_addr().unwrap());
     client.send(GET);
     let request = server.recv_timeout(PATIENCE).unwrap().expect("a request");
     request.respond(Response::from_string("plain")).unwrap();
@@ -57,7 +57,7 @@ fn serving_answers_on_several_threads_until_it_is_stopped() {
         request.respond(Response::from_string("all three"))
     };
     serve(3, answer, |server| {
-        let mut clients = [(); 3].map(|()| Client::connect(server.local_addr()));
+        let mut clients = [(); 3].map(|()| Client::connect(server.local_addr().unwrap()));
         for client in &mut clients {
             client.send(GET);
         }
@@ -80,7 +80,7 @@ fn a_handler_that_runs_when_the_server_is_stopped_is_waited_for() {
     let server = Server::bind("127.0.0.1:0").unwrap();
     thread::scope(|scope| {
         let serving = scope.spawn(|| server.serve(1, answer));
-        let mut client = Client::connect(server.local_addr());
+        let mut client = Client::connect(server.local_addr().unwrap());
         client.send(GET);
         called.recv().unwrap();
         server.stop_handle().stop();
@@ -100,11 +100,11 @@ fn a_handler_that_panics_or_fails_costs_its_request_and_no_thread() {
     };
     serve(1, answer, |server| {
         for path in ["/panic", "/fail"] {
-            let mut client = Client::connect(server.local_addr());
+            let mut client = Client::connect(server.local_addr().unwrap());
             client.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
             assert_eq!(client.reads_head().status(), "HTTP/1.1 500 Internal Server Error");
         }
-        let mut client = Client::connect(server.local_addr());
+        let mut client = Client::connect(server.local_addr().unwrap());
         client.send(GET);
         client.reads_until("answered");
     });
@@ -126,7 +126,7 @@ fn a_stop_may_come_early_often_or_late() {
     stop_handle.clone().stop();
     server.serve(2, |_| Ok(())).unwrap();
     server.serve(2, |_| Ok(())).unwrap();
-    let address = server.local_addr();
+    let address = server.local_addr().unwrap();
     drop(server);
     stop_handle.stop();
     eventually("the port is free", || Server::bind(address).is_ok());

@@ -6,7 +6,7 @@ use tiny_http::{Header, Method, Response};
 
 fn main() {
     let server = Server::bind(std::env::args().nth(1).expect("an address")).unwrap();
-    println!("listening on http://{}", server.local_addr());
+    println!("listening on http://{}", server.local_addr().unwrap());
     let publisher = Publisher::builder().history(History::new()).build().unwrap();
     let served = server.serve(4, move |mut request| {
         let path = request.url().split('?').next().unwrap_or_default();
