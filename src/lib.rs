@@ -210,13 +210,13 @@
 //!   thousands of streams. A stream occupies a thread only while a write to it is blocked. The adapters do this.
 //!
 //! ```
-//! # use server_sent_events::Publisher;
+//! # use server_sent_events::{Publisher, ResponseHeaders, http};
 //! # use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
 //! # let listener = TcpListener::bind("127.0.0.1:0")?;
 //! # let mut client = TcpStream::connect(listener.local_addr()?)?;
 //! let publisher = Publisher::new();
 //! let (mut connection, _) = listener.accept()?;
-//! connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")?;
+//! connection.write_all(http::response_head(&ResponseHeaders::new()).as_bytes())?;
 //! publisher.subscribe()?.write_in_background(connection)?;
 //! publisher.publish("hello");
 //! # publisher.close();
@@ -225,6 +225,9 @@
 //! # assert!(text.ends_with("\r\n\r\ndata: hello\n\n"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The module [`http`] has the response's head, its headers, the last event ID of a request, and the body that refuses
+//! a client for now. `docs/embedding.md` has programs for the standard library, axum, oxhttp, touche and CGI.
 //!
 //! A page of any website can send requests to a server on the same machine or network. `OriginPolicy` keeps such pages
 //! from publishing: `EventServer` applies it, and the adapters' documentation shows it for tiny_http and rouille.
@@ -272,6 +275,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tiny_http` | yes | [`adapter::tiny_http`](adapter) |
+//! | `http` | with an adapter | `last_event_id` in the module [`http`], for other servers |
 //! | `tiny_http_openssl` | no | `Server::https` of that adapter, for a trusted network |
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
@@ -293,10 +297,9 @@ mod deliver;
 mod error;
 mod event;
 mod history;
-// Its functions serve the adapters, and no adapter uses all of them. Without an adapter only `ResponseHeaders` and
-// `Batch` are used.
+// Its private functions serve the adapters, and no adapter uses all of them.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
-mod http;
+pub mod http;
 mod log;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 mod origin;

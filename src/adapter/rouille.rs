@@ -306,7 +306,7 @@ pub fn respond_busy(retry: Duration) -> Response {
 /// # Ok::<(), server_sent_events::HeaderError>(())
 /// ```
 pub fn respond_busy_with_headers(retry: Duration, headers: &ResponseHeaders) -> Response {
-    response(headers, ResponseBody::from_string(http::busy(retry)))
+    response(headers, ResponseBody::from_string(http::retry_later(retry)))
 }
 
 /// Returns the ID of the last event that the client saw, if the request has one.

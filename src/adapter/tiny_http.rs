@@ -197,14 +197,14 @@ fn head(request: &Request, headers: &ResponseHeaders) -> (Vec<u8>, bool) {
     };
     let keep_alive = !request.headers().iter().any(says_close);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    (http::head(chunked, keep_alive, &date, headers).into_bytes(), chunked)
+    (http::head(chunked, keep_alive, Some(&date), headers).into_bytes(), chunked)
 }
 
 /// Answers the request with a busy response that no writer thread writes. Does not block.
 fn refuse(request: Request, retry: Duration, headers: &ResponseHeaders) {
     let (mut response, chunked) = head(&request, headers);
     if *request.method() != Method::Head {
-        let body = format!(":\n{}", http::busy(retry));
+        let body = format!(":\n{}", http::retry_later(retry));
         let body = if chunked { format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()) } else { body };
         response.extend_from_slice(body.as_bytes());
     }
@@ -273,7 +273,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             refuse(request, retry, headers);
             return Ok(());
         }
-        self.detached(http::busy(retry)).respond_with_headers(request, headers)
+        self.detached(http::retry_later(retry)).respond_with_headers(request, headers)
     }
 
     /// Answers the request with the stream of a new subscriber of [`DEFAULT_CHANNEL`](crate::DEFAULT_CHANNEL), with

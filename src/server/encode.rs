@@ -46,7 +46,7 @@ impl Outgoing {
 
 /// Returns the head of a stream with the application's headers and these additional header lines.
 pub(super) fn stream_head(own: &ResponseHeaders, headers: &str, chunked: bool) -> Vec<u8> {
-    let head = http::head(chunked, false, &date(), own);
+    let head = http::head(chunked, false, Some(&date()), own);
     let fields = head.strip_suffix("\r\n").expect("BUG: head does not end with an empty line");
     format!("{fields}{headers}\r\n").into_bytes()
 }
@@ -60,7 +60,7 @@ pub(super) fn stream_without_body(own: &ResponseHeaders, headers: &str) -> Outgo
 pub(super) fn retry_later(own: &ResponseHeaders, headers: &str, is_head: bool) -> Outgoing {
     let mut head = stream_head(own, headers, false);
     if !is_head {
-        head.extend_from_slice(http::busy(Duration::from_secs(5)).as_bytes());
+        head.extend_from_slice(http::retry_later(Duration::from_secs(5)).as_bytes());
     }
     Outgoing::new(head, None, false)
 }

@@ -47,7 +47,7 @@ impl Subscription {
     /// A server with a thread per connection, whose clients resume:
     ///
     /// ```no_run
-    /// use server_sent_events::{History, Publisher};
+    /// use server_sent_events::{History, Publisher, ResponseHeaders, http};
     /// use std::io::{self, BufRead, BufReader, Read, Write};
     /// use std::net::{TcpListener, TcpStream};
     /// use std::{thread, time::Duration};
@@ -66,10 +66,7 @@ impl Subscription {
     ///         }
     ///     }
     ///     let subscription = publisher.subscription(()).last_event_id(last_event_id).open()?;
-    ///     connection.write_all(
-    ///         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
-    ///         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
-    ///     )?;
+    ///     connection.write_all(http::response_head(&ResponseHeaders::new()).as_bytes())?;
     ///     subscription.write_to(connection)?;
     ///     Ok(())
     /// }
