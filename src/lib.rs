@@ -341,6 +341,7 @@ pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHand
 /// The code of the documents, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/cookbook.md")]
 #[doc = include_str!("../docs/deployment.md")]
 struct Documents;
 

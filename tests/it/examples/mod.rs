@@ -9,6 +9,7 @@ mod hub_ends;
 mod hub_history;
 #[cfg(all(feature = "server", target_os = "linux"))] // a full disk
 mod hub_program;
+mod job_log;
 #[cfg(unix)] // signals
 mod online;
 mod output;
@@ -102,7 +103,7 @@ fn shows_each_visit_to_every_viewer(visits: &Example) {
 /// name or a text runs.
 #[test]
 fn no_page_turns_text_into_html() {
-    for page in ["visits", "chat", "progress"].into_iter().chain(cfg!(feature = "server").then_some("hub")) {
+    for page in ["visits", "chat", "progress", "job_log"].into_iter().chain(cfg!(feature = "server").then_some("hub")) {
         let example = Example::start(page);
         let (_, html) = get(&example.url);
         assert!(html.contains("textContent"), "{page}");
