@@ -95,6 +95,13 @@ impl Browser {
         Self(Rc::new(Session { client, runtime, _driver: driver }))
     }
 
+    /// Starts a browser with this page.
+    pub fn with(url: &str) -> (Self, Tab) {
+        let browser = Self::new();
+        let tab = browser.opens(url);
+        (browser, tab)
+    }
+
     /// Opens this page in a new tab. The page may not have loaded yet.
     pub fn opens(&self, url: &str) -> Tab {
         let Session { client, runtime, .. } = &*self.0;

@@ -5,6 +5,8 @@ pub mod client;
 #[path = "../../common/mod.rs"]
 pub mod common;
 pub mod curl;
+pub mod firefox;
 pub mod installed;
 pub mod proxy;
 pub mod relay;
+pub mod trying_page;
