@@ -123,7 +123,7 @@ impl<T: Clone> EventLog<T> {
     const MAX_SLICE_EVENTS: usize = 256;
     const MAX_SLICE_BYTES: usize = 64 * 1024;
 
-    // The memory that an event, a channel and a tombstone take in allocations, rounded up. `tests/history_memory.rs`
+    // The memory that an event, a channel and a tombstone take in allocations, rounded up. `tests/alone/history_memory.rs`
     // checks these constants.
     const ENTRY: usize = 384;
     const ENTRY_CHANNEL: usize = 48;

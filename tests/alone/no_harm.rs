@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use crate::common::echo::{Echo, get, responds};
 use crate::common::eventually;
-use crate::common::process::{alone, held};
+use crate::common::process::{held, is_back_at};
 use crate::common::server::{opened, serve};
+use crate::own_process::is_alone;
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServerBuilder;
 
@@ -21,11 +23,11 @@ pub fn threads_without_blocked_writes() -> usize {
     1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
 }
 
-/// Runs `test` alone with a server of these settings. Checks that another stream of it goes on, and that nothing is
+/// Runs `test` with a server of these settings. Checks that another stream of it goes on, and that nothing is
 /// left.
 #[track_caller]
 pub fn does_no_harm<T>(settings: EventServerBuilder, test: impl FnOnce(SocketAddr, &Publisher) -> T) -> T {
-    let _alone = alone();
+    assert!(is_alone(), "the test lacks `own_process!`");
     let none = held().1;
     let publisher = patient();
     let server = serve(settings, &publisher);
@@ -42,5 +44,24 @@ pub fn does_no_harm<T>(settings: EventServerBuilder, test: impl FnOnce(SocketAdd
     drop((healthy, publisher));
     server.stop().unwrap();
     eventually("no thread and no descriptor is left", || held().0 == 0 && held().1 <= none);
+    result
+}
+
+/// Runs `test` with an echo of these settings. Checks that it leaves no thread, no descriptor and no subscriber behind, and
+/// that the server still answers.
+#[track_caller]
+pub fn leaves_nothing<T>(settings: EventServerBuilder, test: impl FnOnce(&Echo) -> T) -> T {
+    assert!(is_alone(), "the test lacks `own_process!`");
+    let before = held();
+    let server = Echo::serve(settings);
+    let descriptors = held().1;
+    let result = test(&server);
+    eventually("threads and descriptors are where they were", || {
+        held().0 <= threads_without_blocked_writes() && held().1 <= descriptors
+    });
+    eventually("no stream is left", || server.publisher.stats().subscribers == 0);
+    responds(&mut server.send(get("/alive")), 200, "");
+    drop(server);
+    eventually("the server has left nothing behind", || is_back_at(before));
     result
 }

@@ -4,9 +4,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::echo::{Echo, get, leaves_nothing, post, post_whole, rejects, responds, with_bodies};
+use crate::common::echo::{Echo, get, post, post_whole, rejects, responds, with_bodies};
 use crate::common::eventually;
 use crate::common::server::{reads_response, well_formed};
+use crate::no_harm::leaves_nothing;
+use crate::own_process::own_process;
 use server_sent_events::server::{EventServer, EventServerBuilder};
 
 const MAX_BODY: usize = 16 * 1024;
@@ -53,6 +55,7 @@ macro_rules! are_rejected {
     ($($name:ident: $status:literal, $request:expr $(, then the $end:ident)?;)*) => {$(
         #[test]
         fn $name() {
+            own_process!();
             let ends = [$(stringify!($end))?] as [&str; _];
             is_rejected_with($status, &$request, ends.len() == 1);
         }
@@ -64,6 +67,7 @@ macro_rules! are_given_to_the_handler {
     ($($name:ident: $request:expr, $body:expr;)*) => {$(
         #[test]
         fn $name() {
+            own_process!();
             is_given_to_the_handler(&$request, &$body);
         }
     )*};
@@ -164,6 +168,7 @@ are_given_to_the_handler! {
 /// The choice of the handler does not depend on the method.
 #[test]
 fn other_methods_have_bodies_too() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut client = server.connect();
         for method in ["PUT", "PATCH", "DELETE", "BREW"] {
@@ -177,6 +182,7 @@ fn other_methods_have_bodies_too() {
 /// A proxy would take a 2xx response to it for the start of a tunnel (RFC 9110 9.3.6).
 #[test]
 fn a_connect_never_reaches_the_handler() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         for target in ["/", "localhost:80", "http://localhost/"] {
             let mut client = server.send(format!("CONNECT {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -189,6 +195,7 @@ fn a_connect_never_reaches_the_handler() {
 
 #[test]
 fn a_body_that_is_reset_never_reaches_the_handler() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         for body in ["", "hell"] {
             server.send(sent("Content-Length: 5", body)).resets();
@@ -214,6 +221,7 @@ fn drips(server: &Echo, body: &str, piece: usize, interval: Duration) -> (u16, D
 
 #[test]
 fn a_body_below_the_minimum_rate_has_no_more_time_than_none() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let (status, after) = drips(server, &"x".repeat(1_000), 1, Duration::from_millis(10));
         assert_eq!((status, server.requests().len()), (408, 0));
@@ -223,6 +231,7 @@ fn a_body_below_the_minimum_rate_has_no_more_time_than_none() {
 
 #[test]
 fn a_body_above_the_minimum_rate_may_take_its_time() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let (status, after) = drips(server, &"x".repeat(MAX_BODY), 400, Duration::from_millis(20));
         assert_eq!((status, server.requests().len()), (200, 1));
@@ -233,6 +242,7 @@ fn a_body_above_the_minimum_rate_may_take_its_time() {
 /// Bytes that are not part of the body, such as extensions, do not count as progress.
 #[test]
 fn a_body_that_consists_of_frames_alone_is_too_slow() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let start = Instant::now();
         let mut client = server.send(chunked(""));
@@ -247,6 +257,7 @@ fn a_body_that_consists_of_frames_alone_is_too_slow() {
 
 #[test]
 fn a_client_is_asked_for_its_body() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut client = server.connect();
         for (lines, body) in [
@@ -269,6 +280,7 @@ fn a_client_is_asked_for_its_body() {
 
 #[test]
 fn a_client_is_not_asked_for_a_body_that_will_not_be_read() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         for (request, status) in [
             (sent("Content-Length: 16385\r\nExpect: 100-continue", ""), 413),
@@ -291,6 +303,7 @@ fn a_client_is_not_asked_for_a_body_that_will_not_be_read() {
 
 #[test]
 fn a_client_that_is_asked_and_sends_no_body_is_too_slow() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut client = server.send(sent("Content-Length: 5\r\nExpect: 100-continue", ""));
         client.reads("HTTP/1.1 100 Continue\r\n\r\n");
@@ -300,6 +313,7 @@ fn a_client_that_is_asked_and_sends_no_body_is_too_slow() {
 
 #[test]
 fn a_client_that_sends_no_more_after_a_whole_body_gets_its_response() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut client = server.send(post_whole("/wait", "hello"));
         server.waits(1);
@@ -314,6 +328,7 @@ fn a_client_that_sends_no_more_after_a_whole_body_gets_its_response() {
 
 #[test]
 fn a_reset_after_a_whole_body_frees_the_connection_before_the_handler_returns() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let before = crate::common::process::held().1;
         let client = server.send(post_whole("/wait", "hello"));
@@ -328,6 +343,7 @@ fn a_reset_after_a_whole_body_frees_the_connection_before_the_handler_returns() 
 /// Node, Java and curl offer HTTP/2 and WebSocket this way.
 #[test]
 fn an_offered_upgrade_is_ignored_and_the_request_answered_at_once() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut client = server.connect();
         for lines in [
@@ -349,6 +365,7 @@ fn an_offered_upgrade_is_ignored_and_the_request_answered_at_once() {
 /// The byte after it must not add a body to the response.
 #[test]
 fn a_rejected_head_request_gets_no_body() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         for rest in ["\r\n x", "Content-Length: 5\r\n\r\nhello", "Expect: 200-ok\r\n\r\n", " x\r\n\r\n"] {
             let mut client = server.send(format!("HEAD / HTTP/1.1\r\nHost: localhost\r\n{rest}"));

@@ -3,23 +3,22 @@
 //! `HOSTILE=1` multiplies the number of clients by ten; the limit on open files must allow for it.
 
 use std::io::Read;
-use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::http::{Client, GET};
-use crate::common::process::{self, held, is_back_at};
+use crate::common::process::{held, is_back_at};
 use crate::common::server::{opened, send, serve, stalled};
 use crate::common::{PATIENCE, Watchdog, eventually};
+use crate::own_process::own_process;
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;
 
-/// Runs one test at a time and raises the limit on open files. Returns the factor for the number of clients.
-fn alone() -> (MutexGuard<'static, ()>, usize) {
-    let alone = process::alone();
+/// Raises the limit on open files. Returns the factor for the number of clients.
+fn times() -> usize {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    (alone, if std::env::var_os("HOSTILE").is_some() { 10 } else { 1 })
+    if std::env::var_os("HOSTILE").is_some() { 10 } else { 1 }
 }
 
 /// The event loop, the handlers, the thread that ends streams, the supervisor, and a writer thread per processor. A few
@@ -48,7 +47,8 @@ impl Drop for Over<'_> {
 
 #[test]
 fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
-    let (_alone, times) = alone();
+    own_process!();
+    let times = times();
     let _watchdog = Watchdog::new("hostile clients", Duration::from_secs(120));
     let before = held();
     let publisher = Publisher::builder().max_queued_bytes(16 << 20).max_queued_events(100_000).build().unwrap();
@@ -137,7 +137,8 @@ fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
 
 #[test]
 fn behind_half_requests_a_good_one_is_answered() {
-    let (_alone, times) = alone();
+    own_process!();
+    let times = times();
     let publisher = Publisher::new();
     for settings in [EventServer::builder(), EventServer::builder().max_streams(10)] {
         let server = serve(settings, &publisher);
@@ -154,7 +155,8 @@ fn behind_half_requests_a_good_one_is_answered() {
 /// The server scans request headers as they grow: sent byte by byte, that is as many times as they are long.
 #[test]
 fn long_heads_that_trickle_hold_up_nobody() {
-    let (_alone, times) = alone();
+    own_process!();
+    let times = times();
     let _watchdog = Watchdog::new("long heads", Duration::from_secs(120));
     let publisher = Publisher::new();
     let server = serve(EventServer::builder(), &publisher);
@@ -187,7 +189,8 @@ fn long_heads_that_trickle_hold_up_nobody() {
 
 #[test]
 fn a_client_without_a_request_is_disconnected_in_time() {
-    let (_alone, times) = alone();
+    own_process!();
+    let times = times();
     let publisher = Publisher::new();
     let server = serve(EventServer::builder().header_read_timeout(Duration::from_millis(300)), &publisher);
     let clients: Vec<Client> = (0..50 * times).map(|_| Client::connect(server.local_addr())).collect();

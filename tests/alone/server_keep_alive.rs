@@ -4,16 +4,19 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::echo::{Echo, get, leaves_nothing, post, post_whole, rejects, responds, with_bodies};
+use crate::common::echo::{Echo, get, post, post_whole, rejects, responds, with_bodies};
 use crate::common::http::{Client, FIRST_CHUNK};
-use crate::common::process::{alone, held, is_back_at};
+use crate::common::process::{held, is_back_at};
 use crate::common::server::reads_response;
 use crate::common::{PATIENCE, eventually};
+use crate::no_harm::leaves_nothing;
+use crate::own_process::own_process;
 
 const MAX_BODY: usize = 1 << 20;
 
 #[test]
 fn ten_thousand_posts_need_one_connection() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.connect();
         let descriptors = held().1;
@@ -41,6 +44,7 @@ fn mixed(n: usize) -> String {
 
 #[test]
 fn requests_that_arrive_together_are_answered_in_order() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let requests: String = (0..400).map(mixed).collect();
         let mut client = server.send(requests);
@@ -57,6 +61,7 @@ fn requests_that_arrive_together_are_answered_in_order() {
 
 #[test]
 fn a_request_does_not_overtake_the_one_before_it() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(format!("{}{}", post_whole("/wait", "first"), post_whole("/", "second")));
         server.waits(1);
@@ -74,6 +79,7 @@ fn a_request_does_not_overtake_the_one_before_it() {
 /// The server stops reading ahead, and must resume reading once it reaches the rest.
 #[test]
 fn a_large_body_that_arrives_behind_a_slow_request_is_read_to_its_end() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         for size in [1_000, 16 * 1024, 20_000, 100_000, MAX_BODY] {
             let mut client = server.connect();
@@ -96,6 +102,7 @@ fn a_large_body_that_arrives_behind_a_slow_request_is_read_to_its_end() {
 
 #[test]
 fn a_connection_without_a_next_request_is_closed_after_its_timeout() {
+    own_process!();
     let timeout = Duration::from_millis(300);
     let settings = with_bodies(MAX_BODY).keep_alive_timeout(timeout).header_read_timeout(Duration::from_secs(600));
     leaves_nothing(settings, |server| {
@@ -120,6 +127,7 @@ fn a_connection_without_a_next_request_is_closed_after_its_timeout() {
 
 #[test]
 fn a_next_request_that_does_not_arrive_whole_is_too_slow() {
+    own_process!();
     let timeout = Duration::from_millis(300);
     let settings = with_bodies(MAX_BODY).header_read_timeout(timeout).keep_alive_timeout(Duration::from_secs(600));
     leaves_nothing(settings, |server| {
@@ -135,6 +143,7 @@ fn a_next_request_that_does_not_arrive_whole_is_too_slow() {
 
 #[test]
 fn the_last_request_that_is_allowed_closes_its_connection() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).max_requests_per_connection(3), |server| {
         let mut client = server.send((0..5).map(|n| post_whole("/", &n.to_string())).collect::<String>());
         for n in 0..3 {
@@ -148,6 +157,7 @@ fn the_last_request_that_is_allowed_closes_its_connection() {
 
 #[test]
 fn a_client_that_asks_for_the_end_gets_it_after_its_response() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         for lines in ["Connection: close", "Connection: keep-alive, Close", "Connection: x\r\nconnection: CLOSE"] {
             let request = post("/", &format!("Content-Length: 5\r\n{lines}"), "hello");
@@ -161,6 +171,7 @@ fn a_client_that_asks_for_the_end_gets_it_after_its_response() {
 
 #[test]
 fn http_1_0_has_one_request_per_connection() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         for lines in ["Content-Length: 5", "Content-Length: 5\r\nConnection: keep-alive"] {
             let request = post("/", lines, "hello").replace("HTTP/1.1", "HTTP/1.0");
@@ -174,6 +185,7 @@ fn http_1_0_has_one_request_per_connection() {
 
 #[test]
 fn a_stream_may_be_the_last_of_several_requests() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(format!("{}{}{}", post_whole("/", "hello"), get("/"), get("/stream")));
         responds(&mut client, 200, "hello");
@@ -187,6 +199,7 @@ fn a_stream_may_be_the_last_of_several_requests() {
 
 #[test]
 fn nothing_may_follow_the_request_of_a_stream() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         for next in [get("/"), post_whole("/", "hello")] {
             let mut client = server.send(get("/stream") + &next);
@@ -204,6 +217,7 @@ fn nothing_may_follow_the_request_of_a_stream() {
 
 #[test]
 fn garbage_behind_a_request_is_rejected_after_the_responses_before_it() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(post_whole("/", "hello") + "garbage\r\n\r\n");
         responds(&mut client, 200, "hello");
@@ -217,6 +231,7 @@ fn garbage_behind_a_request_is_rejected_after_the_responses_before_it() {
 
 #[test]
 fn requests_that_arrived_before_the_end_are_answered_as_far_as_they_are_whole() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let requests: String = ["/wait", "/", "/"].map(|path| post_whole(path, "hello")).concat();
         let mut client = server.send(requests + "POST / HTTP/1.1\r\n");
@@ -234,6 +249,7 @@ fn requests_that_arrived_before_the_end_are_answered_as_far_as_they_are_whole() 
 
 #[test]
 fn reads_that_arrived_before_the_end_are_answered_if_the_first_one_is_slow() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let mut client = server.send(get("/wait") + &get("/") + &get("/"));
         server.waits(1);
@@ -250,6 +266,7 @@ fn reads_that_arrived_before_the_end_are_answered_if_the_first_one_is_slow() {
 /// Returns a server with room for two streams and a few more connections.
 #[test]
 fn an_idle_connection_makes_room_for_another() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).max_streams(2), |server| {
         let mut clients: Vec<Client> = (0..300)
             .map(|n| {
@@ -268,6 +285,7 @@ fn an_idle_connection_makes_room_for_another() {
 
 #[test]
 fn a_connection_whose_handler_runs_makes_no_room() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).max_streams(2), |server| {
         let mut waiting = server.send(post_whole("/wait", "hello"));
         server.waits(1);
@@ -281,7 +299,7 @@ fn a_connection_whose_handler_runs_makes_no_room() {
 
 #[test]
 fn a_stop_closes_idle_connections_and_unfinished_requests_at_once() {
-    let _alone = alone();
+    own_process!();
     let before = held();
     let server = Echo::serve(with_bodies(MAX_BODY));
     let mut idle = server.send(post_whole("/", "hello"));
@@ -305,7 +323,7 @@ fn a_stop_closes_idle_connections_and_unfinished_requests_at_once() {
 
 #[test]
 fn a_stop_waits_for_a_handler_and_its_response() {
-    let _alone = alone();
+    own_process!();
     let server = Echo::serve(with_bodies(MAX_BODY));
     let mut client = server.send(post_whole("/wait", "hello") + &post_whole("/", "again"));
     server.waits(1);
@@ -321,7 +339,7 @@ fn a_stop_waits_for_a_handler_and_its_response() {
 /// The socket takes only a part of the response at once.
 #[test]
 fn a_stop_lets_a_response_be_read_to_its_end() {
-    let _alone = alone();
+    own_process!();
     const SIZE: usize = 32 << 20;
     let server = Echo::serve(with_bodies(SIZE).max_body_memory(SIZE * 4));
     let mut client = server.send(post_whole("/", &"x".repeat(SIZE)));
@@ -338,7 +356,7 @@ fn a_stop_lets_a_response_be_read_to_its_end() {
 
 #[test]
 fn a_body_for_which_handlers_leave_no_memory_costs_no_other_client_its_body() {
-    let _alone = alone();
+    own_process!();
     const SIZE: usize = 200_000;
     let server = Echo::serve(with_bodies(SIZE).max_body_memory(SIZE + 1_000));
     let held = server.send(post_whole("/wait", &"x".repeat(SIZE)));

@@ -3,10 +3,12 @@
 
 use std::thread;
 
-use crate::common::echo::{Echo, get, leaves_nothing, post, post_whole, with_bodies};
+use crate::common::echo::{Echo, get, post, post_whole, with_bodies};
 use crate::common::http::Client;
 use crate::common::seed;
 use crate::common::server::reads_response;
+use crate::no_harm::leaves_nothing;
+use crate::own_process::own_process;
 use fastrand::Rng;
 
 const MAX_BODY: usize = 50_000;
@@ -121,6 +123,7 @@ fn talk(server: &Echo, random: &mut Rng) {
 
 #[test]
 fn random_requests_get_their_responses_in_order() {
+    own_process!();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 20;
     let seed = seed("random requests");
     leaves_nothing(with_bodies(MAX_BODY), |server| {

@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::http::Client;
-use crate::common::process::{alone, held, is_back_at};
+use crate::common::process::{held, is_back_at};
 use crate::common::server::{opened, serve, stalled};
 use crate::common::{eventually, seed};
+use crate::own_process::own_process;
 use server_sent_events::server::{EventServer, EventServerBuilder, Response, RunningServer};
 use server_sent_events::{Publisher, PublisherBuilder};
 
@@ -56,7 +57,7 @@ fn unchunked(bytes: &[u8]) -> String {
 
 #[test]
 fn a_client_that_reads_on_after_a_while_misses_no_byte() {
-    let _alone = alone();
+    own_process!();
     let mut random = fastrand::Rng::with_seed(seed("a_client_that_reads_on_after_a_while_misses_no_byte"));
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
@@ -86,7 +87,7 @@ fn a_client_that_reads_on_after_a_while_misses_no_byte() {
 
 #[test]
 fn stalled_clients_hold_no_thread() {
-    let _alone = alone();
+    own_process!();
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
     let clients: Vec<TcpStream> = (0..100).map(|_| stalled(server.local_addr())).collect();
@@ -103,7 +104,7 @@ fn stalled_clients_hold_no_thread() {
 
 #[test]
 fn a_full_queue_closes_the_socket_at_once() {
-    let _alone = alone();
+    own_process!();
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = serve(small(), &publisher);
     let mut healthy = opened(server.local_addr());
@@ -128,7 +129,7 @@ fn a_full_queue_closes_the_socket_at_once() {
 
 #[test]
 fn a_stalled_stream_ends_as_timed_out_after_its_write_timeout() {
-    let _alone = alone();
+    own_process!();
     let publisher = patient().build().unwrap();
     let timeout = Duration::from_millis(500);
     let server = serve(small().write_timeout(timeout), &publisher);
@@ -150,7 +151,7 @@ fn a_stalled_stream_ends_as_timed_out_after_its_write_timeout() {
 
 #[test]
 fn a_quiet_stream_is_not_timed_out() {
-    let _alone = alone();
+    own_process!();
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let server = serve(small().write_timeout(Duration::from_millis(1)), &publisher);
     let mut quiet = opened(server.local_addr());
@@ -168,7 +169,7 @@ fn a_quiet_stream_is_not_timed_out() {
 
 #[test]
 fn a_stalled_client_that_leaves_is_gone_at_once() {
-    let _alone = alone();
+    own_process!();
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
     let mut healthy = opened(server.local_addr());
@@ -188,7 +189,7 @@ fn a_stalled_client_that_leaves_is_gone_at_once() {
 
 #[test]
 fn a_server_that_stops_disconnects_stalled_clients_and_leaves_nothing_behind() {
-    let _alone = alone();
+    own_process!();
     let before = held();
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
@@ -206,7 +207,7 @@ fn a_server_that_stops_disconnects_stalled_clients_and_leaves_nothing_behind() {
 
 #[test]
 fn a_publisher_that_shuts_down_disconnects_stalled_clients() {
-    let _alone = alone();
+    own_process!();
     let before = held();
     let publisher = patient().build().unwrap();
     let server = serve(small(), &publisher);
@@ -224,7 +225,7 @@ fn a_publisher_that_shuts_down_disconnects_stalled_clients() {
 
 #[test]
 fn a_server_that_stops_leaves_no_thread_and_no_descriptor() {
-    let _alone = alone();
+    own_process!();
     let before = held();
     for _ in 0..3 {
         let publisher = Publisher::new();
@@ -252,7 +253,7 @@ fn text_of(bytes: usize, settings: EventServerBuilder) -> RunningServer {
 
 #[test]
 fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
-    let _alone = alone();
+    own_process!();
     let timeout = Duration::from_millis(400);
     let server = text_of(150_000, small().write_timeout(timeout));
     let mut client = stalled(server.local_addr());
@@ -270,7 +271,7 @@ fn a_text_is_sent_to_its_end_as_long_as_the_client_reads() {
 
 #[test]
 fn a_client_that_takes_nothing_of_a_text_is_disconnected_in_time() {
-    let _alone = alone();
+    own_process!();
     let server = text_of(3_000_000, small().write_timeout(Duration::from_millis(500)));
     let before = held().1;
     let client = stalled(server.local_addr());
@@ -284,10 +285,10 @@ fn a_client_that_takes_nothing_of_a_text_is_disconnected_in_time() {
 /// With `TCP_USER_TIMEOUT` the kernel resets it after 30 s, so this takes longer and runs with `HOSTILE=1` only.
 #[test]
 fn a_client_that_reads_slowly_and_steadily_is_never_disconnected() {
+    own_process!();
     if std::env::var_os("HOSTILE").is_none() {
         return;
     }
-    let _alone = alone();
     let publisher = patient().build().unwrap();
     let server = serve(EventServer::builder(), &publisher);
     let mut client = stalled(server.local_addr());

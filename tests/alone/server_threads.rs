@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK, GET};
-use crate::common::process::{alone, held, is_back_at};
+use crate::common::process::{held, is_back_at};
 use crate::common::server::{opened, response_to, send, serve};
+use crate::own_process::own_process;
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use server_sent_events::{EndCause, Publisher};
 
@@ -56,7 +57,7 @@ fn fragile_streams(publisher: &Publisher<Fragile>) -> RunningServer {
 
 #[test]
 fn properties_that_panic_when_they_are_dropped_end_no_server() {
-    let _alone = alone();
+    own_process!();
     let ends = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&ends);
     let publisher = Publisher::builder_for::<Fragile>().on_end(move |_| {
@@ -81,7 +82,7 @@ fn properties_that_panic_when_they_are_dropped_end_no_server() {
 
 #[test]
 fn properties_that_panic_when_they_are_dropped_make_no_publish_panic() {
-    let _alone = alone();
+    own_process!();
     let (ends, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counts, others) = (Arc::clone(&ends), Arc::clone(&dropped));
     let publisher = Publisher::builder_for::<Fragile>().max_queued_events(1).on_end(move |_| {
@@ -117,7 +118,7 @@ impl Drop for Notes {
 
 #[test]
 fn neither_the_event_loop_nor_the_supervisor_drops_the_properties_of_a_subscriber() {
-    let _alone = alone();
+    own_process!();
     let dropped = Arc::new(Mutex::new(Vec::new()));
     // Streams that are parked, with a heartbeat that the supervisor watches.
     let publisher = Publisher::builder_for::<Notes>().heartbeat(Duration::from_millis(1)).build().unwrap();
@@ -154,7 +155,7 @@ const WATCHERS: [&str; 2] = ["sse event loop", "sse supervisor"];
 
 #[test]
 fn a_hook_that_blocks_stalls_no_connection() {
-    let _alone = alone();
+    own_process!();
     let (gate, called) = (Gate::default(), Arc::new(AtomicBool::new(false)));
     let (waits, calls) = (gate.clone(), Arc::clone(&called));
     let publisher = Publisher::builder().on_end(move |_| {
@@ -175,7 +176,7 @@ fn a_hook_that_blocks_stalls_no_connection() {
 
 #[test]
 fn timeouts_of_any_length_are_accepted() {
-    let _alone = alone();
+    own_process!();
     let publisher = Publisher::new();
     let settings = EventServer::builder().header_read_timeout(Duration::MAX).write_timeout(Duration::MAX);
     let server = serve(settings, &publisher);
@@ -192,7 +193,7 @@ fn timeouts_of_any_length_are_accepted() {
 
 #[test]
 fn join_waits_for_the_stop() {
-    let _alone = alone();
+    own_process!();
     let server = serve(EventServer::builder(), &Publisher::new());
     let (address, stop_handle, is_stopped) = (server.local_addr(), server.stop_handle(), AtomicBool::new(false));
     assert!(server.is_running());
@@ -210,7 +211,7 @@ fn join_waits_for_the_stop() {
 
 #[test]
 fn a_server_that_was_stopped_is_not_running() {
-    let _alone = alone();
+    own_process!();
     let server = serve(EventServer::builder(), &Publisher::new());
     server.stop_handle().stop();
     eventually("it has ended", || !server.is_running());
@@ -235,7 +236,7 @@ fn busy_server(gate: &Gate, publisher: &Publisher) -> (RunningServer, Vec<Client
 
 #[test]
 fn the_handler_is_not_called_for_clients_that_have_gone() {
-    let _alone = alone();
+    own_process!();
     let (gate, publisher) = (Gate::default(), Publisher::new());
     let (server, mut clients, calls) = busy_server(&gate, &publisher);
     let _opens = OpensAtEnd(gate.clone());
@@ -267,7 +268,7 @@ fn the_handler_is_not_called_for_clients_that_have_gone() {
 
 #[test]
 fn a_stream_opened_for_a_client_that_has_gone_meanwhile_ends_with_the_reason() {
-    let _alone = alone();
+    own_process!();
     let causes = Arc::new(Mutex::new(Vec::new()));
     let ends = Arc::clone(&causes);
     let publisher = Publisher::builder().on_end(move |ended| ends.lock().unwrap().push(ended.cause));

@@ -12,6 +12,7 @@ use crate::common::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK};
 use crate::common::process::held;
 use crate::common::server::{opened, response_to, send, serve, stalled, streams};
 use crate::no_harm::{does_no_harm, patient, threads_without_blocked_writes};
+use crate::own_process::own_process;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder};
@@ -34,6 +35,7 @@ fn publish_megabytes(publisher: &Publisher, megabytes: usize) {
 /// There, an event waits in a buffer until that is full, for over a minute.
 #[test]
 fn an_event_comes_at_once() {
+    own_process!();
     holds(|address, publisher| {
         let mut client = opened(address);
         for _ in 0..20 {
@@ -46,6 +48,7 @@ fn an_event_comes_at_once() {
 /// There, the stream of a client without chunked encoding is collected to its end, which never comes.
 #[test]
 fn http_1_0_gets_no_chunks_and_ends_by_close() {
+    own_process!();
     holds(|address, _| {
         let publisher = Publisher::new();
         let server = streams(&publisher);
@@ -67,6 +70,7 @@ fn http_1_0_gets_no_chunks_and_ends_by_close() {
 /// There, a body follows the headers.
 #[test]
 fn head_gets_the_head_alone_and_its_subscription_ends() {
+    own_process!();
     holds(|address, _| {
         let response = response_to(address, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!((response.status, response.header("Content-Type")), (200, Some("text/event-stream; charset=utf-8")));
@@ -76,6 +80,7 @@ fn head_gets_the_head_alone_and_its_subscription_ends() {
 /// There, 64 GiB are allocated and the program aborts; from 1,025 bytes on, a thread waits for them.
 #[test]
 fn an_announced_body_is_rejected_and_not_waited_for() {
+    own_process!();
     holds(|address, _| {
         for length in ["68719476736", "1025"] {
             for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405), ("DELETE", 405)] {
@@ -89,6 +94,7 @@ fn an_announced_body_is_rejected_and_not_waited_for() {
 /// There, a thread that answers a second request on a stream's connection waits for the stream's end.
 #[test]
 fn a_second_request_ends_the_stream_and_holds_up_nobody() {
+    own_process!();
     holds(|address, _| {
         let mut clients: Vec<Client> = (0..20).map(|_| opened(address)).collect();
         for client in &mut clients {
@@ -106,6 +112,7 @@ fn a_second_request_ends_the_stream_and_holds_up_nobody() {
 /// There, each of them occupies a thread and two descriptors forever.
 #[test]
 fn a_request_for_http_2_is_rejected_and_leaves_nothing_behind() {
+    own_process!();
     holds(|address, _| {
         for _ in 0..50 {
             assert_eq!(response_to(address, "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n").status, 505);
@@ -116,6 +123,7 @@ fn a_request_for_http_2_is_rejected_and_leaves_nothing_behind() {
 /// There, up to a fifth of the streams that are opened together never get a byte.
 #[test]
 fn of_streams_that_open_at_once_none_starves() {
+    own_process!();
     holds(|address, publisher| {
         for round in 0..3 {
             let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
@@ -138,6 +146,7 @@ fn of_streams_that_open_at_once_none_starves() {
 /// There, half a request occupies a thread for as long as the client likes.
 #[test]
 fn half_requests_occupy_no_thread_and_are_disconnected() {
+    own_process!();
     holds(|address, _| {
         let mut half: Vec<Client> = (0..300).map(|_| send(address, "GET / HTTP/1.1\r\n")).collect();
         drop(opened(address));
@@ -151,6 +160,7 @@ fn half_requests_occupy_no_thread_and_are_disconnected() {
 /// There, no socket option can be set.
 #[test]
 fn sockets_have_the_options_that_event_streams_need() {
+    own_process!();
     does_no_harm(EventServer::builder().send_buffer_size(20_000).notsent_lowat(5_000), |address, _| {
         let client = opened(address);
         let socket = others_end(client.address());
@@ -179,6 +189,7 @@ fn others_end(peer: SocketAddr) -> OwnedFd {
 /// for up to six times as long.
 #[test]
 fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_in_time() {
+    own_process!();
     let deadline = Duration::from_millis(500);
     let settings = EventServer::builder().send_buffer_size(4_096).notsent_lowat(4_096).write_timeout(deadline);
     holds(|_, _| {
@@ -207,6 +218,7 @@ fn a_client_that_reads_slowly_stays_and_one_that_does_not_read_is_disconnected_i
 /// There, the kernel buffers four megabytes for a client that does not read, so the client reads stale events later.
 #[test]
 fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
+    own_process!();
     let taken = |settings: EventServerBuilder| {
         let mut taken = 0;
         holds(|_, _| {
@@ -234,6 +246,7 @@ fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
 /// There, the program notices a client that has closed only after two writes to it have failed.
 #[test]
 fn a_client_that_closes_is_gone_before_anything_is_written() {
+    own_process!();
     holds(|address, publisher| {
         let (closes, resets) = (opened(address), opened(address));
         drop(closes);
@@ -247,6 +260,7 @@ fn a_client_that_closes_is_gone_before_anything_is_written() {
 /// There, the connection stays open after a response, and a client that reads to its end waits forever.
 #[test]
 fn the_end_of_an_answer_is_the_end_of_its_connection() {
+    own_process!();
     holds(|address, _| {
         // Reads to the end.
         assert_eq!(response_to(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
@@ -262,6 +276,7 @@ fn the_end_of_an_answer_is_the_end_of_its_connection() {
 /// There, a header may contain line ends, and so forge other headers.
 #[test]
 fn no_setting_and_no_request_forges_a_header() {
+    own_process!();
     let bind = |origin: &str| EventServer::builder().allow_origin(origin).bind("127.0.0.1:0");
     for origin in ["https://example.org\r\nX: y", "https://example.org\n", "https://exa\0mple.org"] {
         assert_eq!(bind(origin).unwrap_err().kind(), std::io::ErrorKind::InvalidInput, "{origin:?}");
@@ -281,6 +296,7 @@ fn no_setting_and_no_request_forges_a_header() {
 /// There, a header that is not ASCII closes the connection without a response.
 #[test]
 fn a_header_that_is_not_ascii_is_read() {
+    own_process!();
     holds(|address, _| {
         for value in ["Last-Event-ID: \u{e4}".as_bytes(), b"X: \xff"] {
             let request = [b"GET / HTTP/1.1\r\nHost: localhost\r\n", value, b"\r\n\r\n"].concat();
@@ -292,6 +308,7 @@ fn a_header_that_is_not_ascii_is_read() {
 /// There, a chunk of more than 65,535 bytes panics.
 #[test]
 fn an_event_of_any_size_is_one_chunk() {
+    own_process!();
     holds(|address, publisher| {
         let mut client = opened(address);
         for size in [65_535, 65_536, 1_000_000] {
@@ -305,6 +322,7 @@ fn an_event_of_any_size_is_one_chunk() {
 /// There, and with the standard library, 128 connections may wait to be accepted.
 #[test]
 fn a_thousand_connections_may_wait_to_be_accepted() {
+    own_process!();
     holds(|_, publisher| {
         let server = EventServer::bind("127.0.0.1:0").unwrap();
         let mut clients: Vec<Client> = (0..300).map(|_| send(server.local_addr(), GET)).collect();

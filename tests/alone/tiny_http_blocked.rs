@@ -1,20 +1,16 @@
 //! tiny_http: connections whose first response cannot be written leave nothing behind.
 
-use std::sync::MutexGuard;
-
 use crate::common::blocked::{Attacked, BEHIND_ANOTHER, BODY_MISSING, small};
 use crate::common::http::{Client, FIRST_CHUNK, GET};
-use crate::common::process::{self, descriptors, threads};
+use crate::common::process::{descriptors, threads};
 use crate::common::{PATIENCE, Watchdog, eventually};
-
-fn alone() -> (MutexGuard<'static, ()>, Watchdog) {
-    (process::alone(), Watchdog::new("blocked responses", PATIENCE * 8))
-}
+use crate::own_process::own_process;
 
 #[test]
 fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
+    own_process!();
+    let _watchdog = Watchdog::new("blocked responses", PATIENCE * 8);
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
-        let _alone = alone();
         let attacked = Attacked::by(request, small());
         let early: Vec<Client> = (0..20).map(|_| attacked.server.send(GET)).collect();
         drop(early);
@@ -34,8 +30,9 @@ fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
 
 #[test]
 fn blocked_clients_leave_nothing_behind() {
+    own_process!();
+    let _watchdog = Watchdog::new("blocked responses", PATIENCE * 8);
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
-        let _alone = alone();
         let (descriptors_before, threads_before) = (descriptors(), threads("sse "));
         let mut attacked = Attacked::by(request, small());
         eventually("all others are refused", || attacked.is_full(request));

@@ -7,8 +7,6 @@ use server_sent_events::Publisher;
 use server_sent_events::server::{EventServer, EventServerBuilder, HandlerError, Request, Response, RunningServer};
 
 use super::http::Client;
-#[cfg(target_os = "linux")]
-use super::process::{alone, held, is_back_at};
 use super::server::{ParsedResponse, reads_response};
 use super::{PATIENCE, eventually};
 
@@ -145,29 +143,6 @@ pub fn rejects(client: &mut Client, status: u16) -> String {
     let response = reads_response(client, false);
     assert_eq!((response.status, response.header("Connection")), (status, Some("close")), "{}", response.body);
     response.body
-}
-
-/// Runs `test` alone with a server of these settings. Checks that it leaves no thread, no descriptor and no subscriber
-/// behind, and that the server still answers.
-#[cfg(target_os = "linux")]
-#[track_caller]
-pub fn leaves_nothing<T>(settings: EventServerBuilder, test: impl FnOnce(&Echo) -> T) -> T {
-    let _alone = alone();
-    let before = held();
-    let server = Echo::serve(settings);
-    let descriptors = held().1;
-    let result = test(&server);
-    eventually("threads and descriptors are where they were", || held().0 <= most_threads() && held().1 <= descriptors);
-    eventually("no stream is left", || server.publisher.stats().subscribers == 0);
-    responds(&mut server.send(get("/alive")), 200, "");
-    drop(server);
-    eventually("the server has left nothing behind", || is_back_at(before));
-    result
-}
-
-/// The event loop, four handlers, the thread that ends streams, the supervisor, and a writer thread per processor.
-pub fn most_threads() -> usize {
-    1 + 4 + 1 + 1 + std::thread::available_parallelism().unwrap().get()
 }
 
 /// Returns a server with the default settings that accepts bodies up to this size.

@@ -1,18 +1,6 @@
 //! What this process holds: this crate's threads, and descriptors.
 
 use std::fs::read_dir;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use super::eventually;
-
-/// Lets one test of the process run at a time, for those that count its threads and descriptors.
-#[track_caller]
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    eventually("no thread is left of the test before", || threads("sse ") == 0);
-    alone
-}
 
 /// Returns how many threads of this process have a name with this prefix.
 pub fn threads(name: &str) -> usize {

@@ -1,8 +1,6 @@
 //! The integration tests, in one crate: one link, and tests that wait do so in parallel.
 //!
-//! The tests that count or limit their whole process are separate. `tests/alone` counts its threads and descriptors,
-//! one test at a time. A test that changes the process for good has a file of its own: its allocator, its peak memory,
-//! its limits, its logger.
+//! The tests that count or change their whole process are separate, in `tests/alone`.
 
 #[allow(dead_code)] // tests/alone uses the rest
 #[path = "../common/mod.rs"]

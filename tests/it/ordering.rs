@@ -7,7 +7,7 @@ use crate::common::{Watchdog, subscriber};
 use server_sent_events::{Publisher, Subscription};
 
 const PUBLISHERS: usize = 4;
-const EVENTS: usize = 100_000;
+const EVENTS: usize = 40_000;
 const SUBSCRIBERS: usize = 8;
 /// The maximum lead of the publishers over the slowest subscriber, so that all keep up.
 const AHEAD: usize = 500;

@@ -198,18 +198,22 @@ fn a_busy_stream_is_hardly_padded() {
     let client = server(publisher.subscribe().unwrap().into_reader().pad_to(8_192), 8_192);
     let data = "x".repeat(1_024);
     let start = Instant::now();
+    let (mut last, mut pauses) = (start, 0);
     for n in 0..1_000 * SECONDS {
         publisher.publish(&data);
+        // On a busy machine this thread does not always get to run, and the stream has a pause.
+        pauses += usize::from(last.elapsed() > Duration::from_millis(20));
+        last = Instant::now();
         // The pace is the scenario.
         thread::sleep((start + Duration::from_millis(n.into())).saturating_duration_since(Instant::now()));
     }
     publisher.close();
     let body: String = client.iter().collect();
     let events = 1_000 * SECONDS as usize * (data.len() + "data: \n\n".len());
-    let share = (body.len() - events) as f64 / body.len() as f64;
-    println!("{} bytes, {:.2} % of them padding", body.len(), share * 100.0);
+    let padding = body.len() - events;
+    println!("{} bytes, {padding} of them padding, {pauses} pauses", body.len());
     assert_eq!(parsed(&body).len(), 1_000 * SECONDS as usize);
-    assert!(share < 0.05, "{share}");
+    assert!(padding <= (5 + pauses) * 8_192, "{padding} bytes of padding, {pauses} pauses");
 }
 
 /// Padding takes no more memory for a server with a very large buffer.

@@ -1,7 +1,7 @@
 //! Clients of `hub` that disconnect and resume at random while other clients publish: nothing is lost without a gap,
 //! nothing comes twice, nothing is out of order.
 //!
-//! `RESUME_SECONDS` is the duration; 2 by default.
+//! `RESUME_SECONDS` is the duration; 1 by default.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -90,7 +90,7 @@ impl Client {
 
 /// Lets 200 clients come and go while `publish` publishes from two threads, then until each has received the end.
 fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
-    let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(2);
+    let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
     let seed = seed(test);
     let _watchdog = Watchdog::new(&format!("{test} with SEED={seed}"), Duration::from_secs(seconds + 100));
     let hub = Example::start("hub");

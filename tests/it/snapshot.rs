@@ -193,7 +193,7 @@ fn a_refused_subscription_asks_for_no_more_than_it_needs_and_leaves_nothing() {
 /// Whatever is published, evicted, resumed or disconnected: a page without a gap shows the application's count.
 #[test]
 fn a_page_without_a_gap_shows_the_state() {
-    let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(100_000);
+    let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(50_000);
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);

@@ -387,7 +387,7 @@ fn check(bytes: &[u8], largest: usize, seed: u64, is_valid: bool) {
 proptest! {
     #![proptest_config(ProptestConfig {
         // A case has several requests.
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 4,
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_000) / 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -10,6 +10,7 @@ use crate::common::{PATIENCE, eventually};
 
 #[test]
 fn a_head_that_trickles_has_no_more_time_than_others() {
+    own_process!();
     leaves_nothing(|address| {
         let start = Instant::now();
         let mut client = Client::connect(address);
@@ -27,6 +28,7 @@ fn a_head_that_trickles_has_no_more_time_than_others() {
 
 #[test]
 fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
+    own_process!();
     leaves_nothing(|address| {
         let mut client = Client::connect(address);
         for byte in GET.bytes() {
@@ -38,6 +40,7 @@ fn a_head_that_comes_byte_by_byte_in_time_is_a_request() {
 
 #[test]
 fn a_second_request_on_a_running_stream_ends_it() {
+    own_process!();
     does_no_harm(EventServer::builder(), |address, publisher| {
         let mut client = opened(address);
         client.send(GET);
@@ -48,6 +51,7 @@ fn a_second_request_on_a_running_stream_ends_it() {
 
 #[test]
 fn a_byte_on_a_running_stream_ends_it() {
+    own_process!();
     leaves_nothing(|address| {
         let mut client = opened(address);
         client.send("\n");
@@ -57,6 +61,7 @@ fn a_byte_on_a_running_stream_ends_it() {
 
 #[test]
 fn a_client_that_closes_within_a_head_leaves_nothing_behind() {
+    own_process!();
     leaves_nothing(|address| {
         for n in 0..GET.len() {
             let client = send(address, &GET[..n]);
@@ -67,6 +72,7 @@ fn a_client_that_closes_within_a_head_leaves_nothing_behind() {
 
 #[test]
 fn a_client_that_neither_reads_its_answer_nor_closes_is_disconnected() {
+    own_process!();
     leaves_nothing(|address| {
         let before = descriptors();
         let clients: Vec<Client> = (0..20).map(|_| send(address, "garbage\r\n\r\n")).collect();
@@ -77,6 +83,7 @@ fn a_client_that_neither_reads_its_answer_nor_closes_is_disconnected() {
 
 #[test]
 fn a_client_that_sends_forever_is_disconnected() {
+    own_process!();
     use std::io::Write;
     leaves_nothing(|address| {
         let mut client = std::net::TcpStream::connect(address).unwrap();
@@ -90,6 +97,7 @@ fn a_client_that_sends_forever_is_disconnected() {
 /// Incomplete request headers keep no other client out.
 #[test]
 fn behind_half_requests_a_good_one_is_answered_though_there_is_room_for_few() {
+    own_process!();
     let settings = EventServer::builder().max_streams(5).header_read_timeout(Duration::from_secs(600));
     set(settings, |address| {
         let half: Vec<Client> = (0..200).map(|_| send(address, "GET / HTTP/1.1\r\n")).collect();

@@ -9,6 +9,7 @@ fn host(host: &str) -> String {
 
 #[test]
 fn an_allowed_host_is_answered_in_addition_to_our_own() {
+    own_process!();
     set(EventServer::builder().allow_host("example.org").allow_host("example.net"), |address| {
         for (name, status) in [
             ("example.org", 200),
@@ -24,6 +25,7 @@ fn an_allowed_host_is_answered_in_addition_to_our_own() {
 
 #[test]
 fn any_host_may_be_allowed() {
+    own_process!();
     set(EventServer::builder().allow_any_host(), |address| {
         assert_eq!(response_to(address, host("example.org")).status, 200);
         let mut client = send(address, "GET / HTTP/1.0\r\n\r\n");
@@ -42,6 +44,7 @@ fn allowed(response: &ParsedResponse) -> [Option<&str>; 3] {
 
 #[test]
 fn without_cors_an_origin_changes_nothing() {
+    own_process!();
     leaves_nothing(|address| {
         let response = response_to(address, of_origin("HEAD", "https://example.org"));
         assert_eq!((response.status, allowed(&response)), (200, [None, None, None]));
@@ -50,6 +53,7 @@ fn without_cors_an_origin_changes_nothing() {
 
 #[test]
 fn an_origin_that_is_allowed_is_named_and_others_are_refused() {
+    own_process!();
     let settings = EventServer::builder().allow_origin("https://example.org").allow_origin("http://localhost:8000");
     set(settings, |address| {
         for origin in ["https://example.org", "http://localhost:8000"] {
@@ -83,6 +87,7 @@ fn an_origin_that_is_allowed_is_named_and_others_are_refused() {
 
 #[test]
 fn credentials_are_allowed_only_when_asked_for() {
+    own_process!();
     let settings = EventServer::builder().allow_origin("https://example.org").allow_credentials();
     set(settings, |address| {
         for method in ["HEAD", "OPTIONS"] {
@@ -94,6 +99,7 @@ fn credentials_are_allowed_only_when_asked_for() {
 
 #[test]
 fn a_preflight_is_answered() {
+    own_process!();
     set(EventServer::builder().allow_origin("https://example.org"), |address| {
         let request = "OPTIONS /a HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.org\r\n\
             Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n\r\n";
@@ -113,6 +119,7 @@ fn a_preflight_is_answered() {
 
 #[test]
 fn every_answer_to_an_allowed_page_can_be_read_by_it() {
+    own_process!();
     let settings = EventServer::builder().allow_origin("https://example.org").max_streams(1);
     set(settings, |address| {
         let _full = opened(address);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::common::http::GET;
 use crate::common::server::{response_to, send, serve};
 use crate::no_harm::does_no_harm;
+use crate::own_process::own_process;
 use server_sent_events::server::{EventServer, EventServerBuilder};
 
 const HEADER_READ_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,6 +49,7 @@ macro_rules! are_answered {
         $(#[$comment])*
         #[test]
         fn $name() {
+            own_process!();
             is_answered_with($status, $request);
         }
     )*};
@@ -159,6 +161,7 @@ are_answered! {
 
 #[test]
 fn a_request_just_within_the_limits_is_accepted() {
+    own_process!();
     leaves_nothing(|address| {
         let rest = 8 * 1_024 - with("X: ").len();
         let heads = [
@@ -182,6 +185,7 @@ fn a_request_just_within_the_limits_is_accepted() {
 
 #[test]
 fn a_405_names_the_allowed_methods() {
+    own_process!();
     leaves_nothing(|address| {
         let response = response_to(address, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD")));

@@ -48,6 +48,7 @@ fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
 /// Each input gets one well-formed response and the end of the connection.
 #[test]
 fn random_heads_get_one_well_formed_answer_each() {
+    own_process!();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000) / 10;
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     leaves_nothing(|address| {

@@ -115,7 +115,7 @@ fn every_stream_ends_once_while_many_threads_publish_hand_over_close_and_drop() 
                         let mut rng = Rng::with_seed(seed ^ number ^ (round as u64) << 8);
                         let mut handed_over = 0;
                         let mut clients = Vec::new();
-                        for _ in 0..1_000 {
+                        for _ in 0..500 {
                             match rng.u32(..100) {
                                 0..60 => drop(publisher.publish("x".repeat(rng.usize(..2_000))).subscribers()),
                                 60..75 => {

@@ -1,17 +1,13 @@
 //! If a thread cannot be started, the caller gets an error or the publisher goes on; the process never aborts.
-//!
-//! One test: it takes the address space away from the whole process.
-#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
-
-#[allow(dead_code)] // it uses only some of them
-mod common;
+//! The test takes the address space away from its whole process.
 
 use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Watchdog, eventually};
+use crate::common::{Watchdog, eventually};
+use crate::own_process::own_process;
 use rlimit::Resource;
 use server_sent_events::Publisher;
 
@@ -52,6 +48,7 @@ impl io::Write for Gate {
 
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
+    own_process!();
     let _watchdog = Watchdog::new("no more threads", Duration::from_secs(60));
     let publisher = Publisher::builder().writer_stack_size(STACK).build().unwrap();
     let dropped = Arc::new(());

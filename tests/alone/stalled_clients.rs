@@ -1,11 +1,6 @@
 //! Clients that never read cost a bounded amount of memory, and do not affect a healthy client.
 //!
-//! One test: the memory of the whole process is measured. `STALLED_EVENTS` is the number of events that it publishes;
-//! the default is for everyday use.
-#![cfg(target_os = "linux")]
-
-#[allow(dead_code)] // it uses only some of them
-mod common;
+//! `STALLED_EVENTS` is the number of events that the test publishes; the default is for everyday use.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, Watchdog, eventually};
+use crate::common::{PATIENCE, Watchdog, eventually};
+use crate::own_process::own_process;
 use server_sent_events::{BackgroundOptions, EndCause, Overflow, Publisher};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -31,7 +27,7 @@ fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
 }
 
 /// Returns a connection for which the kernel buffers little: its writer is soon blocked.
-fn small_connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
+pub fn small_connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(4_096).unwrap();
     client.connect(&listener.local_addr().unwrap().into()).unwrap();
@@ -42,7 +38,8 @@ fn small_connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
 
 #[test]
 fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
-    let events: usize = std::env::var("STALLED_EVENTS").map_or(100_000, |events| events.parse().unwrap());
+    own_process!();
+    let events: usize = std::env::var("STALLED_EVENTS").map_or(30_000, |events| events.parse().unwrap());
     let _watchdog = Watchdog::new("stalled clients", PATIENCE * 3 + Duration::from_micros(events as u64 * 200));
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();

@@ -1,20 +1,10 @@
 //! A history stays within its byte limit, as measured by the allocator.
 //!
-//! One test: the allocator counts the whole process. `HISTORY_EVENTS` is the maximum number of events that it
-//! publishes; the default is for everyday use.
+//! `HISTORY_EVENTS` is the maximum number of events that the test publishes; the default is for everyday use.
 
-use std::alloc::System;
-
+use crate::allocated::allocated;
+use crate::own_process::own_process;
 use server_sent_events::{Event, History, Publisher};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-fn held(region: &Region<'_, System>) -> usize {
-    let change = region.change();
-    change.bytes_allocated - change.bytes_deallocated
-}
 
 /// Publishes with this closure. Checks that the memory held in the end is within the limit, and not far below what is
 /// counted.
@@ -26,12 +16,11 @@ fn stays_within(max_bytes: usize, publish: impl Fn(&Publisher)) {
 /// Checks the same of a history with these settings.
 #[track_caller]
 fn keeps_within(history: History, max_bytes: usize, publish: impl Fn(&Publisher)) {
-    let region = Region::new(ALLOCATOR);
     let history = history.max_bytes(max_bytes);
     let publisher = Publisher::builder().history(history).build().unwrap();
-    let before = held(&region);
+    let before = allocated();
     publish(&publisher);
-    let held = held(&region) - before;
+    let held = allocated() - before;
     let counted = publisher.stats().history.bytes;
     println!("{max_bytes} bytes allowed, {counted} counted, {held} held: {:?}", publisher.stats().history);
     assert!(counted <= max_bytes, "{counted} counted");
@@ -42,8 +31,9 @@ fn keeps_within(history: History, max_bytes: usize, publish: impl Fn(&Publisher)
 
 #[test]
 fn a_history_stays_within_its_bytes() {
+    own_process!();
     const MIB: usize = 1024 * 1024;
-    let events: usize = std::env::var("HISTORY_EVENTS").map_or(100_000, |events| events.parse().unwrap());
+    let events: usize = std::env::var("HISTORY_EVENTS").map_or(50_000, |events| events.parse().unwrap());
     // Many channels with one event each, which become channels without an event.
     stays_within(4 * MIB, |publisher| {
         for n in 0..events {

@@ -1,13 +1,10 @@
 //! The log has what an operator must know: each kind at once, few lines, and nothing of any event.
-#![cfg(feature = "log")]
-
-#[allow(dead_code)] // it uses only some of them
-mod common;
 
 use std::io;
 use std::sync::Mutex;
 
-use common::eventually;
+use crate::common::eventually;
+use crate::own_process::own_process;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use server_sent_events::Publisher;
 
@@ -39,9 +36,10 @@ fn logs(text: &str) {
     eventually("it is logged", || LINES.lock().unwrap().iter().any(|line| line.starts_with(text)));
 }
 
-/// One test: there is one logger per process.
+/// There is one logger per process.
 #[test]
 fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
+    own_process!();
     let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
     log::set_max_level(LevelFilter::Debug);

@@ -1,30 +1,19 @@
 //! Bodies of many clients at once: their total memory has a limit, and they leave threads for other requests.
-#![cfg(all(feature = "server", target_os = "linux"))]
 
-#[allow(dead_code)] // other tests use the rest
-mod common;
-
-use std::alloc::System;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::echo::{get, leaves_nothing, most_threads, post, post_whole, rejects, responds, with_bodies};
-use common::eventually;
-use common::http::{Client, FIRST_CHUNK};
-use common::process::{alone, held};
-use common::server::send;
+use crate::allocated::allocated;
+use crate::common::echo::{get, post, post_whole, rejects, responds, with_bodies};
+use crate::common::eventually;
+use crate::common::http::{Client, FIRST_CHUNK};
+use crate::common::process::held;
+use crate::common::server::send;
+use crate::no_harm::{leaves_nothing, threads_without_blocked_writes};
+use crate::own_process::own_process;
 use server_sent_events::server::{EventServerBuilder, Response};
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-fn allocated() -> usize {
-    let stats = ALLOCATOR.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
-}
 
 const MAX_BODY: usize = 60_000;
 const BUDGET: usize = 100_000;
@@ -46,6 +35,7 @@ fn begun(size: usize) -> String {
 
 #[test]
 fn if_the_memory_is_used_up_the_slowest_body_is_rejected() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut slow = server.send(begun(10_000));
         // The server has read its bytes once a later client has its response.
@@ -62,6 +52,7 @@ fn if_the_memory_is_used_up_the_slowest_body_is_rejected() {
 
 #[test]
 fn if_no_other_body_can_be_rejected_the_last_one_is_rejected() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let mut first = server.send(post_whole("/wait", &body(MAX_BODY)));
         server.waits(1);
@@ -81,6 +72,7 @@ fn if_no_other_body_can_be_rejected_the_last_one_is_rejected() {
 
 #[test]
 fn a_chunked_body_counts_as_one_with_a_length() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let chunks = |size| format!("{:x}\r\n{}\r\n0\r\n\r\n", size, body(size));
         let mut first = server.send(post("/wait", "Transfer-Encoding: chunked", &chunks(MAX_BODY)));
@@ -93,6 +85,7 @@ fn a_chunked_body_counts_as_one_with_a_length() {
 
 #[test]
 fn a_client_that_leaves_gives_its_memory_back() {
+    own_process!();
     leaves_nothing(settings().handler_threads(2), |server| {
         let mut running = server.send(post_whole("/wait", "hello"));
         server.waits(1);
@@ -115,6 +108,7 @@ fn a_client_that_leaves_gives_its_memory_back() {
 /// Neither their number nor their size adds another thread.
 #[test]
 fn the_memory_of_all_bodies_has_a_limit() {
+    own_process!();
     const CLIENTS: usize = 200;
     const LARGE: usize = 1 << 20;
     let settings = with_bodies(LARGE).max_body_memory(4 * LARGE).body_read_timeout(Duration::from_secs(600));
@@ -140,6 +134,7 @@ fn the_memory_of_all_bodies_has_a_limit() {
 /// Bytes that a client sends after an unanswered request are not a body, and need a limit of their own.
 #[test]
 fn the_memory_of_what_is_read_ahead_has_a_limit() {
+    own_process!();
     const CLIENTS: usize = 200;
     leaves_nothing(with_bodies(MAX_BODY), |server| {
         let request = post_whole("/wait", "x") + &post_whole("/", &body(MAX_BODY));
@@ -161,6 +156,7 @@ fn the_memory_of_what_is_read_ahead_has_a_limit() {
 
 #[test]
 fn what_follows_a_body_does_not_count_as_one() {
+    own_process!();
     leaves_nothing(settings(), |server| {
         let request = post_whole("/wait", "x") + &post_whole("/", &body(MAX_BODY));
         let mut clients: Vec<Client> = (0..40).map(|_| server.send(&request)).collect();
@@ -175,6 +171,7 @@ fn what_follows_a_body_does_not_count_as_one() {
 
 #[test]
 fn while_posts_block_pages_and_streams_are_answered() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).handler_threads(3), |server| {
         let mut posts: Vec<Client> = (0..10).map(|n| server.send(post_whole("/wait", &n.to_string()))).collect();
         server.waits(2);
@@ -195,6 +192,7 @@ fn while_posts_block_pages_and_streams_are_answered() {
 
 #[test]
 fn one_handler_thread_is_enough_for_posts() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).handler_threads(1), |server| {
         let mut clients: Vec<Client> = (0..20).map(|n| server.send(post_whole("/", &n.to_string()))).collect();
         for (n, client) in clients.iter_mut().enumerate() {
@@ -206,6 +204,7 @@ fn one_handler_thread_is_enough_for_posts() {
 /// A withdrawn call must not keep its place among the posts that run at the same time.
 #[test]
 fn posts_whose_clients_leave_free_their_threads() {
+    own_process!();
     leaves_nothing(with_bodies(MAX_BODY).handler_threads(2), |server| {
         for _ in 0..50 {
             let client = server.send(post_whole("/", "hello"));
@@ -220,6 +219,7 @@ fn posts_whose_clients_leave_free_their_threads() {
 /// Among a thousand slow bodies, well-behaved clients notice nothing.
 #[test]
 fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
+    own_process!();
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let settings = with_bodies(MAX_BODY).max_body_memory(1 << 20).body_read_timeout(Duration::from_secs(600));
     leaves_nothing(settings, |server| {
@@ -245,7 +245,7 @@ fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
         }
         println!("at most {longest:?} for an event to 50 streams and a post");
         assert!(longest < Duration::from_secs(2), "{longest:?}");
-        assert!(held().0 <= most_threads(), "{} threads", held().0);
+        assert!(held().0 <= threads_without_blocked_writes(), "{} threads", held().0);
         // A client of the test has a buffer of 8 KiB.
         let each = allocated().saturating_sub(before) / slow.len();
         println!("{each} bytes per slow body");
@@ -260,8 +260,8 @@ fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
 /// The event loop must not write to one client for as long as that client reads.
 #[test]
 fn a_large_response_holds_up_nobody() {
-    const LARGE: usize = 256 << 20;
-    let _alone = alone();
+    own_process!();
+    const LARGE: usize = 64 << 20;
     let page: Arc<[u8]> = vec![b'x'; LARGE].into();
     let server = with_bodies(MAX_BODY).bind("127.0.0.1:0").unwrap();
     let server = server.spawn(move |request| match request.path() {
@@ -272,21 +272,19 @@ fn a_large_response_holds_up_nobody() {
     let address = server.local_addr();
     thread::scope(|threads| {
         let reader = threads.spawn(move || {
-            let start = Instant::now();
             let mut client = send(address, get("/large"));
             client.reads_head();
             let read = io::copy(&mut client.into_reader().take(LARGE as u64), &mut io::sink()).unwrap();
             assert_eq!(read, LARGE as u64);
-            start.elapsed()
         });
-        let (mut client, mut longest) = (Client::connect(address), Duration::ZERO);
+        let (mut client, mut responses) = (Client::connect(address), 0);
         while !reader.is_finished() {
-            let start = Instant::now();
             client.send(&get("/"));
             client.reads_head();
-            longest = longest.max(start.elapsed());
+            responses += 1;
         }
-        println!("at most {longest:?} during a response that took {:?}", reader.join().unwrap());
-        assert!(longest < Duration::from_secs(1), "{longest:?}");
+        reader.join().unwrap();
+        println!("{responses} responses during a large one");
+        assert!(responses > 10, "{responses}");
     });
 }
