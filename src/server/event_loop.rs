@@ -395,13 +395,14 @@ impl EventLoop {
             return;
         }
         self.stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
-        self.acceptor.close(self.poll.registry());
         // Connections that have their response are idle, and close at once.
         self.receive_all();
         let tokens: Vec<usize> = self.connections.keys().copied().collect();
         for token in tokens {
             self.stop_connection(token);
         }
+        // Last: once a client is refused, no open connection takes another request.
+        self.acceptor.close(self.poll.registry());
     }
 
     fn stop_connection(&mut self, token: usize) {
