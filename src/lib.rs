@@ -282,6 +282,7 @@
 //! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
+//! | `test-util` | no | `client::Parser`, for tests of what a program publishes |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; other ends of streams at the level `debug`. At most one per kind and second. A line about subscribers has the quota key and the channels of the last one |
 //!
 //! Without features, only crossbeam-channel and parking_lot are compiled.
@@ -293,6 +294,8 @@
 
 pub mod adapter;
 mod channels;
+#[cfg(feature = "test-util")]
+pub mod client;
 mod deliver;
 mod error;
 mod event;

@@ -92,6 +92,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "server"), "server"),
             (cfg!(feature = "sqlite"), "sqlite"),
             (cfg!(feature = "tiny_http_openssl"), "tiny_http_openssl"),
+            (cfg!(feature = "test-util"), "test-util"),
         ] {
             if on {
                 cargo.args(["--features", feature]);

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "deliver",
     "subscription",
     "publish",
+    "client",
     "server",
     "adapter",
 ];

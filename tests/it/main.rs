@@ -45,6 +45,10 @@ mod resume_model;
 mod resume_over_sockets;
 mod snapshot;
 
+// --- clients ---
+#[cfg(feature = "test-util")]
+mod parser;
+
 // --- servers ---
 mod adapter;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
