@@ -282,6 +282,7 @@
 //! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
+//! | `client` | no | `client::EventSource`, a blocking client with TLS |
 //! | `test-util` | no | `client::Parser`, for tests of what a program publishes |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; other ends of streams at the level `debug`. At most one per kind and second. A line about subscribers has the quota key and the channels of the last one |
 //!
@@ -294,7 +295,7 @@
 
 pub mod adapter;
 mod channels;
-#[cfg(feature = "test-util")]
+#[cfg(any(feature = "client", feature = "test-util"))]
 pub mod client;
 mod deliver;
 mod error;

@@ -50,12 +50,15 @@ pub struct Parser {
 }
 
 impl Parser {
+    pub(super) const MAX_LINE_LEN: usize = 4 * 1024 * 1024;
+    pub(super) const MAX_EVENT_LEN: usize = 16 * 1024 * 1024;
+
     /// Creates a parser at the start of a stream.
     pub fn new() -> Self {
         let no_id: Arc<str> = Arc::default();
         Self {
-            max_line_len: 4 * 1024 * 1024,
-            max_event_len: 16 * 1024 * 1024,
+            max_line_len: Self::MAX_LINE_LEN,
+            max_event_len: Self::MAX_EVENT_LEN,
             line: Vec::new(),
             is_first_line: true,
             is_after_cr: false,

@@ -28,7 +28,7 @@ pub trait LastEventId: sealed::IntoId {}
 
 impl<T: sealed::IntoId> LastEventId for T {}
 
-pub(super) mod sealed {
+pub(crate) mod sealed {
     pub trait IntoId {
         fn into_id(self) -> Option<String>;
     }

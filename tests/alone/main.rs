@@ -21,6 +21,9 @@ mod stalled_clients;
 #[cfg(target_os = "linux")]
 mod threads;
 
+#[cfg(all(feature = "client", target_os = "linux"))]
+mod client_stops;
+
 #[cfg(all(feature = "tiny_http", target_os = "linux"))]
 mod tiny_http_blocked;
 

@@ -85,6 +85,7 @@ pub fn built_examples() -> &'static Path {
         }
         // All features, as in the tests: with others, cargo would build the crate and the examples once more.
         for (on, feature) in [
+            (cfg!(feature = "client"), "client"),
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),
             (cfg!(feature = "rouille"), "rouille"),

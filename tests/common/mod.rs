@@ -6,7 +6,9 @@ pub mod blocked;
 pub mod echo;
 #[cfg(feature = "tiny_http")]
 pub mod example;
-#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
+#[cfg(feature = "client")]
+pub mod foreign_server;
+#[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server", feature = "client"))]
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod process;

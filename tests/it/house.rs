@@ -40,10 +40,12 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["rouille::"], &["adapter/rouille.rs", "adapter/mod.rs"]),
-    (&["mio::", "httparse"], &["server.rs", "server/"]),
     (&["socket2"], &["sockets.rs", "adapter/nudge.rs", "adapter/tiny_http/builder.rs", "server/"]),
     (&["openssl::"], &["adapter/nudge.rs"]),
     (&["rusqlite", "crc32fast"], &["store/sqlite/"]),
+    (&["mio::"], &["server.rs", "server/", "client/transport.rs"]),
+    (&["httparse"], &["server.rs", "server/"]),
+    (&["ureq::"], &["client/connection.rs", "client/transport.rs"]),
     // The order of events depends on one lock, the registry's; each other lock guards a queue, a stream, threads or
     // counts.
     (
@@ -59,6 +61,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
             "store/fake.rs",
             "store/pipeline.rs",
             "store/sqlite/upkeep.rs",
+            "client/stop.rs",
             "server/handlers.rs",
             "server/quota.rs",
             "adapter/tiny_http/refusal.rs",

@@ -46,7 +46,9 @@ mod resume_over_sockets;
 mod snapshot;
 
 // --- clients ---
-#[cfg(feature = "test-util")]
+#[cfg(feature = "client")]
+mod client;
+#[cfg(any(feature = "client", feature = "test-util"))]
 mod parser;
 
 // --- servers ---
