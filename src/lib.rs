@@ -283,8 +283,8 @@
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
 //! | `client` | no | `client::EventSource`, a blocking client with TLS |
-//! | `test-util` | no | `client::Parser`, for tests of what a program publishes |
 //! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; other ends of streams at the level `debug`. At most one per kind and second. A line about subscribers has the quota key and the channels of the last one |
+//! | `test-util` | no | `test_util`: clients in memory and a clock, for tests of what a program publishes |
 //!
 //! Without features, only crossbeam-channel and parking_lot are compiled.
 
@@ -297,6 +297,7 @@ pub mod adapter;
 mod channels;
 #[cfg(any(feature = "client", feature = "test-util"))]
 pub mod client;
+mod clock;
 mod deliver;
 mod error;
 mod event;
@@ -318,6 +319,8 @@ mod spread;
 mod stats;
 pub mod store;
 mod subscription;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 
 pub use channels::{Channels, DEFAULT_CHANNEL};
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]

@@ -16,6 +16,7 @@ use super::socket::Socket;
 use super::start_slots::StartSlots;
 use super::stream::{Output, Stream, StreamState, Writer};
 use super::supervisor::Supervisor;
+use crate::clock::Clock;
 use crate::event::FrameId;
 use crate::log::RateLimitedLog;
 use crate::queue::{Interrupt, Subscriber, Wake, call_caught, race_window};
@@ -128,6 +129,7 @@ pub(crate) struct WriterPool {
     pub(super) warnings: Arc<RateLimitedLog>,
     /// Times are counted in microseconds from here, so that they fit into an atomic.
     start: Instant,
+    pub(super) clock: Clock,
 }
 
 impl WriterPool {
@@ -136,6 +138,7 @@ impl WriterPool {
         stack_size: usize,
         max_retained_bytes: usize,
         warnings: Arc<RateLimitedLog>,
+        clock: Clock,
     ) -> Arc<Self> {
         let (run_queue, jobs) = unbounded();
         Arc::new(Self {
@@ -156,7 +159,8 @@ impl WriterPool {
             max_threads,
             stack_size,
             warnings,
-            start: Instant::now(),
+            start: clock.now(),
+            clock,
         })
     }
 
@@ -265,7 +269,7 @@ impl WriterPool {
     }
 
     pub(super) fn now(&self) -> u64 {
-        self.at(Instant::now())
+        self.at(self.clock.now())
     }
 
     /// Returns the time in microseconds since the pool's start; never 0.

@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 use super::Sink;
 use super::outcome::Drained;
 use super::pace::Pace;
+use crate::clock::Clock;
 use crate::event::{self, Frame, FrameId, HeartbeatStyle};
 use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
@@ -35,6 +36,7 @@ pub(crate) struct SourceSettings {
     pub(crate) heartbeat_style: HeartbeatStyle,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) min_interval: Option<Duration>,
+    pub(crate) clock: Clock,
 }
 
 /// The reading side of a subscriber. Dropping it removes the subscriber from the registry.
@@ -60,6 +62,7 @@ pub(crate) struct FrameSource {
     ended: bool,
     heartbeat: Option<Duration>,
     heartbeat_style: HeartbeatStyle,
+    clock: Clock,
     /// The highest sequence that the stream was sent in any form.
     sent: u64,
     registry: Weak<Registry>,
@@ -81,8 +84,8 @@ impl FrameSource {
         counters: Arc<Counters>,
         settings: SourceSettings,
     ) -> Self {
-        let SourceSettings { heartbeat, heartbeat_style, lifetime, min_interval } = settings;
-        let taken = Instant::now();
+        let SourceSettings { heartbeat, heartbeat_style, lifetime, min_interval, clock } = settings;
+        let taken = clock.now();
         Self {
             subscriber,
             after_gap: None,
@@ -96,6 +99,7 @@ impl FrameSource {
             ended: false,
             heartbeat,
             heartbeat_style,
+            clock,
             sent: 0,
             registry,
             bell: Some(bell),
@@ -129,6 +133,10 @@ impl FrameSource {
 
     pub(crate) fn registry(&self) -> &Weak<Registry> {
         &self.registry
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(crate) fn heartbeat(&self) -> Option<Duration> {
@@ -172,7 +180,7 @@ impl FrameSource {
         // The clock is read only where it matters, and during this pass. So a stream that is woken because of the time
         // is woken once.
         if let Some(expires) = self.expires {
-            let now = Instant::now();
+            let now = self.clock.now();
             if !allow_callbacks && expires <= now {
                 return Drained::NeedsCall;
             }
@@ -181,7 +189,7 @@ impl FrameSource {
         let empty = batch.len();
         let drained = self.drain(batch, empty, allow_callbacks);
         let is_silent = matches!(drained, Drained::Empty | Drained::Paused) && batch.len() == empty;
-        if !is_silent || self.heartbeat_due().is_none_or(|due| due > Instant::now()) {
+        if !is_silent || self.heartbeat_due().is_none_or(|due| due > self.clock.now()) {
             return drained;
         }
         if drained == Drained::Paused {
@@ -284,10 +292,10 @@ impl FrameSource {
                 return next;
             }
         }
-        let subscriber = &self.subscriber;
+        let (subscriber, clock) = (&self.subscriber, self.clock);
         // What is queued at the end of a stream does not wait.
         if let Some(pace) = &mut self.pace
-            && !pace.admits(Instant::now, || subscriber.queued())
+            && !pace.admits(|| clock.now(), || subscriber.queued())
             && subscriber.end_cause().is_none()
         {
             return Next::Paused;
@@ -295,7 +303,7 @@ impl FrameSource {
         match subscriber.pop(allow_callbacks) {
             Popped::Payload { lost, payload, publisher_waits } => {
                 if let Some(pace) = &mut self.pace {
-                    pace.take(Instant::now);
+                    pace.take(|| clock.now());
                 }
                 if publisher_waits && let Some(registry) = self.registry.upgrade() {
                     registry.made_room(self.subscriber.id());

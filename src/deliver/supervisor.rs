@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use super::pool::{BlockedWrite, Job, SupervisorInbox, Threads, WorkerStatus, WriterPool};
 use super::stream::Stream;
+#[cfg(feature = "test-util")]
+use crate::clock::TestClock;
 use crate::spread;
 
 /// The interval of the checks while any job runs. A thread that is busy with a job for longer counts as blocked.
@@ -95,6 +97,8 @@ impl Supervisor {
                 match until {
                     Some(due) => {
                         let wait = Duration::from_micros(due.saturating_sub(pool.now()));
+                        #[cfg(feature = "test-util")]
+                        let wait = if pool.clock.is_virtual() { wait.min(TestClock::LOOK) } else { wait };
                         pool.inbox_changed.wait_for(&mut inbox, wait);
                     }
                     None => pool.inbox_changed.wait(&mut inbox),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
-use std::time::Instant;
 
 use super::FrameSource;
 use super::batch::{Batch, Sink};
@@ -103,7 +102,7 @@ impl WriterPool {
             self.write_pass(pass, batch, status);
         }
         // Taken after the writes: a write that took longer than the heartbeat's interval was not silence.
-        let written = Instant::now();
+        let written = self.clock.now();
         for pass in group.drain(..) {
             self.finish_pass(pass, written);
         }

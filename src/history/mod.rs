@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::error::InvalidSetting;
 use crate::event::Event;
 #[cfg(any(feature = "sqlite", test))]
@@ -179,6 +180,17 @@ impl History {
     #[cfg(any(feature = "sqlite", test))]
     pub fn store(mut self, store: impl Into<HistoryStore>) -> Self {
         self.store = Some(store.into().0);
+        self
+    }
+
+    /// Takes a test's clock instead of its own.
+    pub(crate) fn on(self, clock: Clock) -> Self {
+        #[cfg(feature = "test-util")]
+        if clock.is_virtual() {
+            let start = clock.now();
+            return self.clock(move || clock.now() - start);
+        }
+        let _ = clock;
         self
     }
 

@@ -9,6 +9,7 @@ use super::hooks::{Ended, HooksOf, OnEnd, OnOpen, Opened};
 use super::stored::{self, Restoring};
 use super::transform::Transforms;
 use super::{Core, Handles, Publisher};
+use crate::clock::Clock;
 use crate::deliver::{SourceSettings, WriterPool};
 use crate::error::{BuildError, InvalidSetting};
 use crate::event::{Event, HeartbeatStyle};
@@ -93,6 +94,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
                     heartbeat_style: HeartbeatStyle::default(),
                     lifetime: None,
                     min_interval: None,
+                    clock: Clock::default(),
                 },
             },
             on_open: None,
@@ -377,6 +379,17 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self
     }
 
+    /// Sets a clock that a test advances. Defaults to the system's.
+    ///
+    /// Heartbeats, lifetimes, [write timeouts](crate::BackgroundOptions::write_timeout) and the
+    /// [ages of a history](History::max_age) follow it, whatever [`History::clock`] is set to. The grace of a shutdown
+    /// and the waits of [`Overflow::Block`] do not.
+    #[cfg(feature = "test-util")]
+    pub fn clock(mut self, clock: crate::clock::TestClock) -> Self {
+        self.settings.source.clock = clock.into_clock();
+        self
+    }
+
     /// Builds the publisher with these settings.
     ///
     /// If the history has a [store](crate::store), blocks while its events are read.
@@ -388,13 +401,15 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         self.check()?;
         let warnings = Arc::new(RateLimitedLog::new());
         let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
+        let clock = self.settings.source.clock;
         let open_store = self.history.as_mut().and_then(History::take_store);
         let (log, store) = match (self.history, &open_store) {
             (Some(history), Some(open)) => {
+                let history = history.on(clock);
                 let Restoring { log, store } = stored::restore(history, &**open, &self.transforms, &warnings)?;
                 (Some(log), Some((store, open.window_limits())))
             }
-            (history, _) => (history.map(EventLog::new), None),
+            (history, _) => (history.map(|history| EventLog::new(history.on(clock))), None),
         };
         let sequence = log.as_ref().map_or(0, EventLog::sequence);
         let Self { on_open, on_end, .. } = self;
@@ -404,7 +419,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let registry = Registry::new(self.limits, log, Arc::clone(&counters), to_call, Arc::clone(&warnings));
         let registry = Arc::new(registry);
         let retained = self.max_retained_bytes;
-        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, retained, Arc::clone(&warnings));
+        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, retained, Arc::clone(&warnings), clock);
         let store = match store {
             Some((store, limits)) => Some(stored::start(store, sequence, limits, &registry, &pool, &warnings)?),
             None => None,

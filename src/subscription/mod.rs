@@ -8,7 +8,7 @@ mod writing;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::deliver::{FrameSource, NoFrame, Wait, WriterPool};
 use crate::error::{RecvTimeoutError, TryRecvError};
@@ -99,7 +99,7 @@ impl Subscription {
     /// ```
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Frame, RecvTimeoutError> {
         // A timeout beyond the range of the clock counts as no timeout.
-        let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
+        let wait = self.source.clock().now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
         self.source.take(wait).map_err(|no_frame| match no_frame {
             NoFrame::Timeout => RecvTimeoutError::Timeout,
             NoFrame::Ended => RecvTimeoutError::Ended,

@@ -108,7 +108,7 @@ impl Reader {
     /// ```
     pub fn into_inner(mut self) -> Subscription {
         // What was read has reached its reader.
-        self.subscription.source.written(Instant::now());
+        self.subscription.source.written(self.subscription.source.clock().now());
         self.subscription
     }
 
@@ -119,7 +119,7 @@ impl Reader {
         self.bytes.shrink_to(4096);
         self.read = 0;
         // The server has taken all bytes that it read before, as a writer would have.
-        self.subscription.source.written(Instant::now());
+        self.subscription.source.written(self.subscription.source.clock().now());
         if self.padding == 0 {
             self.take_frames();
         }
@@ -136,7 +136,7 @@ impl Reader {
     fn take_frames(&mut self) {
         loop {
             let drained = self.subscription.source.fill(&mut self.bytes, true);
-            let now = Instant::now();
+            let now = self.subscription.source.clock().now();
             if !self.bytes.is_empty() {
                 return self.server.takes(self.bytes.len(), now);
             }

@@ -1,13 +1,11 @@
 //! A subscription that the current thread writes to a writer.
 
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::time::Instant;
-
 use super::Subscription;
 use crate::deliver::{Batch, BatchedWrite, Drained, Sink, Socket, Wait, WatchedSocket};
 use crate::queue::Interrupt;
 use crate::stats::EndCause;
+use std::io::{self, Write};
+use std::sync::Arc;
 
 impl Subscription {
     /// Writes the stream to this writer on the current thread, and returns why the stream ended.
@@ -128,7 +126,7 @@ impl Subscription {
             let drained = self.source.fill(&mut batch, true);
             let write = batch.seal(drained == Drained::Ended);
             write_all(&batch, &write)?;
-            self.source.written(Instant::now());
+            self.source.written(self.source.clock().now());
             if drained == Drained::Ended {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ const ORDER: &[&str] = &[
     "error",
     "channels",
     "spread",
+    "clock",
     "log",
     "event",
     "stats",
@@ -24,6 +25,7 @@ const ORDER: &[&str] = &[
     "client",
     "server",
     "adapter",
+    "test_util",
 ];
 
 /// What only some files may name: the types of another crate, and locks.
@@ -63,6 +65,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
             "store/sqlite/upkeep.rs",
             "client/stop.rs",
             "server/handlers.rs",
+            "test_util/stalled.rs",
             "server/quota.rs",
             "adapter/tiny_http/refusal.rs",
         ],
@@ -170,6 +173,14 @@ fn every_link_of_a_document_leads_somewhere() {
             assert!(titles.any(|title| anchor(title) == heading), "{} links to {link}", document.display());
         }
     }
+}
+
+/// People copy the tests of the cookbook, which run here.
+#[test]
+fn the_cookbook_shows_the_tests_that_run() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (document, file) = (read("docs/cookbook.md"), read("tests/cookbook.rs"));
+    assert!(document.contains(&format!("```rust,test\n{file}```\n")), "docs/cookbook.md shows other tests");
 }
 
 /// People copy the configuration that the tests run.

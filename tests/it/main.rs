@@ -51,6 +51,10 @@ mod client;
 #[cfg(any(feature = "client", feature = "test-util"))]
 mod parser;
 
+// --- the tools for tests ---
+#[cfg(feature = "test-util")]
+mod test_util;
+
 // --- servers ---
 mod adapter;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]

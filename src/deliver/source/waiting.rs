@@ -1,7 +1,5 @@
 //! A thread that takes the frames one by one, and waits for the next one at the subscription's bell.
 
-use std::time::Instant;
-
 use super::{FrameSource, Next};
 use crate::deliver::outcome::{NoFrame, Wait};
 use crate::event::{self, Frame};
@@ -18,7 +16,7 @@ impl FrameSource {
     pub(crate) fn wait_for(&mut self, wait: Wait) -> Result<Frame, NoFrame> {
         loop {
             let mut next = self.next(true);
-            let now = Instant::now();
+            let now = self.clock.now();
             self.expire(now);
             // A skipped event does not break the silence: the client sees nothing of it.
             let is_silent = matches!(next, Next::Skipped | Next::Empty | Next::Paused);
@@ -66,7 +64,7 @@ impl FrameSource {
         let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
         // The bell is disconnected when the queue no longer listens. Then there is nothing to wait for.
         match deadline.into_iter().chain(opens).chain(self.heartbeat_due()).chain(self.expires).min() {
-            Some(until) => drop(bell.recv_deadline(until)),
+            Some(until) => drop(bell.recv_deadline(self.clock.wait_until(until))),
             None => drop(bell.recv()),
         }
     }
