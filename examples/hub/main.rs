@@ -1,8 +1,8 @@
 //! Channels that anything can publish to and anything can watch, over HTTP: a program to run.
 //!
 //! ```text
-//! cargo run --release --features server --example hub -- --help
-//! cargo install --path . --no-default-features --features server --example hub
+//! cargo run --release --features server,client --example hub -- --help
+//! cargo install --path . --no-default-features --features server,client --example hub
 //! ```
 //!
 //! | request | answer |
@@ -16,6 +16,8 @@
 //!
 //! With the feature `sqlite`, `--history FILE` keeps the events in a file: a restart is no gap.
 //!
+//! `hub watch URL` and `hub publish URL` are its clients for a terminal.
+//!
 //! On SIGINT (Ctrl+C) or SIGTERM, every stream gets an event of type `shutdown` and a reconnection time of its own. The
 //! program ends within some seconds, and at once on a second signal.
 
@@ -25,7 +27,7 @@ use std::thread;
 use std::time::Duration;
 
 use answer::Hub;
-use options::Options;
+use options::{Command, Options};
 use server_sent_events::server::{EventServer, EventServerBuilder};
 #[cfg(feature = "sqlite")]
 use server_sent_events::store::Sqlite;
@@ -38,9 +40,11 @@ mod options;
 #[path = "../common/output.rs"]
 mod output;
 mod page;
+mod publish;
 #[path = "../common/signals.rs"]
 mod signals;
 mod statistics;
+mod watch;
 
 /// A larger body is answered with 413.
 const MAX_BODY: usize = 1024 * 1024;
@@ -55,7 +59,13 @@ const DEFAULT_MAX_STREAMS: u64 = 10_000;
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    match run(Options::from_command_line()) {
+    let mut options = Options::from_command_line();
+    let result = match options.command.take() {
+        Some(Command::Watch(options)) => watch::run(options),
+        Some(Command::Publish(options)) => publish::run(options),
+        None => serve(options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::log(format_args!("hub: {error}"));
@@ -64,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> Result<(), Box<dyn Error>> {
+fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
     let max_streams = max_streams(options.max_streams)?;
     let server = settings(&options).max_streams(max_streams).bind(&options.address);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 const AFTER_HELP: &str = "\
 Requests:
@@ -22,6 +22,10 @@ Requests:
 Examples:
   hub                                       # on http://127.0.0.1:5000, for this machine
   HUB_PUBLISH_TOKEN=secret hub 0.0.0.0:80   # for others: all can watch, only some can publish
+
+  hub watch http://127.0.0.1:5000/builds             # in a terminal, with colors
+  hub publish http://127.0.0.1:5000/builds 'all green'
+  make 2>&1 | hub publish --lines http://127.0.0.1:5000/builds
 
   curl -N http://127.0.0.1:5000/builds
   curl -d 'all green' http://127.0.0.1:5000/builds
@@ -41,7 +45,11 @@ Memory:
 /// Channels that anything can publish to and anything can watch: server-sent events over HTTP
 #[derive(Parser)]
 #[command(name = "hub", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Options {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The address to listen on
     #[arg(default_value = "127.0.0.1:5000", value_parser = address)]
     pub address: String,
@@ -83,6 +91,58 @@ pub struct Options {
     pub history: Option<PathBuf>,
 }
 
+/// What hub does instead of serving.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Prints the messages of an event stream, and reconnects
+    Watch(Watch),
+    /// Publishes a text, or standard input
+    Publish(Publish),
+}
+
+#[derive(Args)]
+pub struct Watch {
+    /// The stream, such as http://127.0.0.1:5000/builds
+    pub url: String,
+
+    /// Begins after this event
+    #[arg(long, value_name = "ID")]
+    pub last_event_id: Option<String>,
+
+    /// A header of the request, such as 'Authorization: Bearer TOKEN'. Repeatable
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+
+    /// Prints a JSON object per message: type, data and id
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Publish {
+    /// The channel, such as http://127.0.0.1:5000/builds, or several: /A,B
+    pub url: String,
+
+    /// The event's data [default: standard input]
+    pub text: Option<String>,
+
+    /// Publishes each line of standard input as an event
+    #[arg(long, conflicts_with = "text")]
+    pub lines: bool,
+
+    /// The event's type
+    #[arg(long, value_name = "TYPE")]
+    pub event: Option<String>,
+
+    /// The reconnection time of the watchers, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub retry: Option<u64>,
+
+    /// The hub's publish token. Other users of this machine can read the command line, but not the environment
+    #[arg(long, value_name = "TOKEN", env = "HUB_PUBLISH_TOKEN", hide_env_values = true)]
+    pub publish_token: Option<String>,
+}
+
 impl Options {
     /// Parses the command line. Ends the program with the exit code 2 if it is invalid.
     pub fn from_command_line() -> Self {
@@ -108,6 +168,11 @@ pub fn bind_error(address: &str, error: io::Error) -> String {
         reject(error);
     }
     format!("cannot listen on {address}: {error}")
+}
+
+fn header(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn address(text: &str) -> Result<String, &'static str> {

@@ -41,7 +41,7 @@ mod write_in_background;
 mod history;
 mod replay;
 mod resume_model;
-#[cfg(all(feature = "tiny_http", feature = "server"))] // the example hub
+#[cfg(all(feature = "tiny_http", feature = "server", feature = "client"))] // the example hub
 mod resume_over_sockets;
 mod snapshot;
 

@@ -93,7 +93,7 @@ fn help_does_not_show_the_publish_token_of_the_environment() {
 fn a_bad_argument_is_named_with_exit_code_2() {
     for (arguments, reason) in [
         (&["--bogus"][..], "unexpected argument '--bogus' found"),
-        (&["127.0.0.1:0", "127.0.0.1:0"], "unexpected argument '127.0.0.1:0' found"),
+        (&["127.0.0.1:0", "127.0.0.1:0"], "cannot be used with '[ADDRESS]'"),
         (&["127.0.0.1"], "expected HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000"),
         (&["127.0.0.1:65536"], "expected HOST:PORT"),
         (&["--max-streams", "0"], "expected a whole number above 0"),

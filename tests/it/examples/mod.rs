@@ -1,14 +1,16 @@
 //! The examples do what their first lines promise, with real clients.
 
 mod chat;
-#[cfg(feature = "server")]
+#[cfg(all(feature = "server", feature = "client"))]
 mod hub;
-#[cfg(all(feature = "server", target_os = "linux"))] // signals, and namespaces of processes
+#[cfg(all(feature = "server", feature = "client", target_os = "linux"))] // signals, and namespaces of processes
 mod hub_ends;
-#[cfg(all(feature = "server", feature = "sqlite", target_os = "linux"))] // signals
+#[cfg(all(feature = "server", feature = "client", feature = "sqlite", target_os = "linux"))] // signals
 mod hub_history;
-#[cfg(all(feature = "server", target_os = "linux"))] // a full disk
+#[cfg(all(feature = "server", feature = "client", target_os = "linux"))] // a full disk
 mod hub_program;
+#[cfg(all(feature = "server", feature = "client", unix))] // a terminal
+mod hub_terminal;
 mod job_log;
 #[cfg(unix)] // signals
 mod online;

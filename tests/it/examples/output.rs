@@ -43,7 +43,8 @@ fn examples_use_no_macro_that_panics_when_output_fails() {
 #[cfg(target_os = "linux")]
 #[test]
 fn examples_serve_whatever_becomes_of_their_output() {
-    let on_event_server = cfg!(feature = "server").then_some(["hub", "visits_event_server"]).into_iter().flatten();
+    let hub = cfg!(all(feature = "server", feature = "client")).then_some("hub");
+    let on_event_server = cfg!(feature = "server").then_some("visits_event_server").into_iter().chain(hub);
     let on_rouille = cfg!(feature = "rouille").then_some("rouille");
     let names = ["visits", "chat", "progress"].into_iter().chain(on_event_server).chain(on_rouille);
     for name in names {

@@ -9,7 +9,7 @@ use crate::common::http::Client;
 /// For hub, chat and progress: the stream, where to post, and a body with the text that the stream's clients then
 /// receive.
 const POSTS: &[(&str, &str, &str, &str, &str)] = &[
-    #[cfg(feature = "server")]
+    #[cfg(all(feature = "server", feature = "client"))]
     ("hub", "/c", "/c", "hello", "data: hello\n"),
     ("chat", "/subscribe?username=Bob", "/publish", "username=Ada&message=hello", "\"message\":\"hello\""),
     ("progress", "/events", "/jobs", "name=hello", "\"name\":\"hello\",\"percent\":0,\"state\":\"queued\""),
