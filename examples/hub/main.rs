@@ -1,8 +1,8 @@
 //! Channels that anything can publish to and anything can watch, over HTTP: a program to run.
 //!
 //! ```text
-//! cargo run --release --features server,client --example hub -- --help
-//! cargo install --path . --no-default-features --features server,client --example hub
+//! cargo run --release --features server,client,sqlite --example hub -- --help
+//! cargo install --path . --no-default-features --features server,client,sqlite --example hub
 //! ```
 //!
 //! | request | answer |

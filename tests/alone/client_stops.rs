@@ -10,8 +10,9 @@ use server_sent_events::client::{EndCause, EventSource, EventSourceBuilder};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::foreign_server::{ForeignServer, STREAM};
-use crate::common::process::{alone, held, is_back_at};
+use crate::common::process::{held, is_back_at};
 use crate::common::{PATIENCE, eventually};
+use crate::own_process::own_process;
 
 /// Stops a client whose program waits for a message. `is_there` returns when the client is in the state.
 #[track_caller]
@@ -55,7 +56,7 @@ fn full_listener() -> (Socket, SocketAddr, Vec<Socket>) {
 
 #[test]
 fn while_it_connects() {
-    let _alone = alone();
+    own_process!();
     let (_listener, address, _fill) = full_listener();
     thread::sleep(Duration::from_millis(20));
     stops("connecting", EventSource::builder(format!("http://{address}/")), || ());
@@ -63,28 +64,28 @@ fn while_it_connects() {
 
 #[test]
 fn while_it_negotiates_tls() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     stops("TLS", EventSource::builder(server.url().replace("http", "https")), || server.accepts());
 }
 
 #[test]
 fn while_it_waits_for_the_response() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     stops("waiting for the response", EventSource::builder(server.url()), || server.gets_request());
 }
 
 #[test]
 fn while_it_reads() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     stops("reading", EventSource::builder(server.url()), || server.answers(STREAM));
 }
 
 #[test]
 fn while_it_waits_to_reconnect() {
-    let _alone = alone();
+    own_process!();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (sender, lost) = channel();
     let builder = EventSource::builder(format!("http://{address}/")).reconnection_time(Duration::from_secs(3_600));
@@ -94,7 +95,7 @@ fn while_it_waits_to_reconnect() {
 
 #[test]
 fn while_the_program_takes_nothing() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     let before = held();
     let events = EventSource::builder(server.url()).connect().unwrap();
@@ -117,7 +118,7 @@ fn while_the_program_takes_nothing() {
 /// The stop comes at any moment of a connection's life.
 #[test]
 fn at_any_moment() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     let before = held();
     for round in 0..300_u64 {
@@ -148,7 +149,7 @@ fn at_any_moment() {
 
 #[test]
 fn an_end_leaves_nothing_behind() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     let before = held();
     let mut events = EventSource::builder(server.url()).connect().unwrap();
@@ -162,7 +163,7 @@ fn an_end_leaves_nothing_behind() {
 /// Each lost connection is closed before the next one is made.
 #[test]
 fn lost_connections_leave_nothing_behind() {
-    let _alone = alone();
+    own_process!();
     let server = ForeignServer::new();
     let events = EventSource::builder(server.url()).reconnection_time(Duration::from_millis(1)).connect().unwrap();
     drop(server.answers(STREAM));

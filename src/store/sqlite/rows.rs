@@ -88,8 +88,12 @@ pub(super) fn insert_event(connection: &Connection, record: &Record<'_>) -> Resu
 
 /// Deletes an event. Returns the checksum of its row, if there was one.
 pub(super) fn delete_event(connection: &Connection, sequence: u64) -> Result<Option<u32>, Fault> {
-    let mut delete = connection.prepare_cached("DELETE FROM events WHERE sequence = ?1 RETURNING crc")?;
-    Ok(delete.query_row([sequence as i64], |row| row.get(0)).optional()?)
+    let mut query = connection.prepare_cached("SELECT crc FROM events WHERE sequence = ?1")?;
+    let crc = query.query_row([sequence as i64], |row| row.get(0)).optional()?;
+    if crc.is_some() {
+        connection.prepare_cached("DELETE FROM events WHERE sequence = ?1")?.execute([sequence as i64])?;
+    }
+    Ok(crc)
 }
 
 const SELECT_EVENTS: &str =
@@ -172,8 +176,11 @@ pub(super) fn set_floor(
     Ok(())
 }
 
+/// The floors of all channels.
+type Floors = Vec<(Arc<str>, u64)>;
+
 /// Returns the floors of all channels, and the sum of their rows.
-pub(super) fn floors(connection: &Connection) -> Result<(Vec<(Arc<str>, u64)>, TableSum), Fault> {
+pub(super) fn floors(connection: &Connection) -> Result<(Floors, TableSum), Fault> {
     let mut query = connection.prepare("SELECT channel, floor, crc FROM floors ORDER BY channel")?;
     let mut rows = query.query([])?;
     let (mut floors, mut sum) = (Vec::new(), TableSum::default());

@@ -86,9 +86,9 @@ fn record(sequence: u64) -> Record<'static> {
         sequence,
         at: 1_700_000_000_000 + sequence,
         channels: channels.into(),
-        own_id: (sequence % 4 == 0).then(|| format!("own-{sequence}").into()),
+        own_id: sequence.is_multiple_of(4).then(|| format!("own-{sequence}").into()),
         finds_own_id: sequence % 8 != 4,
-        key: (sequence % 3 == 0).then(|| "key".into()),
+        key: sequence.is_multiple_of(3).then(|| "key".into()),
         content,
     }
 }

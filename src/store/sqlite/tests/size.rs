@@ -98,7 +98,7 @@ fn kept_events_between_evicted_ones_do_not_waste_the_file() {
 fn a_log_that_is_written_without_a_pause_stays_within_its_limit() {
     let mut measured = Measured::new(256 << 10);
     for sequence in 1..5_000 {
-        let evicted: Vec<u64> = (sequence as u64).checked_sub(20).into_iter().collect();
+        let evicted: Vec<u64> = u64::checked_sub(sequence, 20).into_iter().collect();
         measured.append(&[event(sequence, 1_000)], trim(&evicted, &[], 0));
     }
 }
