@@ -113,6 +113,8 @@ pub(crate) struct EventLog<T> {
     last_time: Cell<Duration>,
     /// What was evicted and is still in the store; `None` without a store.
     trim: Option<Trim>,
+    /// The channels and IDs of the application's that no longer show a client's position, since the last trim.
+    ambiguous_ids: Vec<(Arc<str>, Arc<str>)>,
     /// Events of a store are being added, so the floors of their channels must stay.
     is_restoring: bool,
 }
@@ -151,6 +153,7 @@ impl<T: Clone> EventLog<T> {
             bytes: 0,
             last_time: Cell::default(),
             trim: None,
+            ambiguous_ids: Vec::new(),
             is_restoring: false,
         }
     }
@@ -264,10 +267,9 @@ impl<T: Clone> EventLog<T> {
                 own_id.events += 1;
                 own_id.oldest = own_id.oldest.filter(|_| finds_own_id);
             }
-            if let Some(key) = &key {
-                self.replace_older(channel, key, sequence, evicted);
-            }
-            if self.rings[channel].sequences.len() > self.settings.max_events_per_channel {
+            let is_full = ring.sequences.len() > self.settings.max_events_per_channel;
+            let has_replaced = key.as_ref().is_some_and(|key| self.replace_older(channel, key, sequence, evicted));
+            if is_full && !has_replaced {
                 self.evict_from(channel, evicted);
             }
         }

@@ -42,8 +42,14 @@ impl<T: Clone> EventLog<T> {
 
     /// Takes what was evicted since the last call, for the store to delete.
     pub(crate) fn take_trim(&mut self) -> Trim {
-        let trim = self.trim.as_mut().map(std::mem::take).unwrap_or_default();
-        Trim { horizon: self.horizon, ..trim }
+        let mut trim = self.trim.as_mut().map(std::mem::take).unwrap_or_default();
+        trim.horizon = self.horizon;
+        for (channel, id) in std::mem::take(&mut self.ambiguous_ids) {
+            let has_id = |sequence: &&u64| self.entries[*sequence].own_id.as_ref() == Some(&id);
+            let sequences = self.rings.get(&channel).map(|ring| &ring.sequences);
+            trim.ambiguous.extend(sequences.and_then(|sequences| sequences.iter().rev().find(has_id)));
+        }
+        trim
     }
 
     /// Notes that the store need no longer hold this event.
@@ -131,8 +137,8 @@ impl<T: Clone> EventLog<T> {
             evicted.push(entry.payload);
             self.trim_event(sequence);
         }
-        if let Some(id) = ambiguous {
-            self.trim_own_id(channel, &id);
+        if let Some(id) = ambiguous.filter(|_| self.trim.is_some()) {
+            self.ambiguous_ids.push((Arc::clone(channel), id));
         }
         self.shrink_ring(channel);
         if self.rings[channel].sequences.is_empty() {
@@ -148,13 +154,6 @@ impl<T: Clone> EventLog<T> {
         }
         shrink(&mut ring.own_ids);
         shrink(&mut ring.keys);
-    }
-
-    /// Notes that an ID of the application no longer shows a client's position in this channel.
-    fn trim_own_id(&mut self, channel: &Arc<str>, id: &Arc<str>) {
-        let Some(trim) = &mut self.trim else { return };
-        let has_id = |sequence: &&u64| self.entries[*sequence].own_id.as_ref() == Some(id);
-        trim.ambiguous.extend(self.rings[channel].sequences.iter().rev().find(has_id));
     }
 
     /// Removes a channel that has lost its last event. Its floor stays as a tombstone.

@@ -22,12 +22,20 @@ impl<T: Clone> EventLog<T> {
         self.settings.latest_per_key
     }
 
-    /// Marks an event as the newest of its key in this channel. Removes the one that it replaces.
-    pub(super) fn replace_older(&mut self, channel: &Arc<str>, key: &Arc<str>, sequence: u64, evicted: &mut Vec<T>) {
+    /// Marks an event as the newest of its key in this channel. Removes the one that it replaces, and returns whether
+    /// there is one.
+    pub(super) fn replace_older(
+        &mut self,
+        channel: &Arc<str>,
+        key: &Arc<str>,
+        sequence: u64,
+        evicted: &mut Vec<T>,
+    ) -> bool {
         let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
-        let Some(older) = ring.keys.insert(Arc::clone(key), sequence) else { return };
+        let Some(older) = ring.keys.insert(Arc::clone(key), sequence) else { return false };
         let position = ring.sequences.binary_search(&older).expect("BUG: a key names an event that is not in its ring");
         ring.sequences.remove(position);
         self.release(channel, older, evicted);
+        true
     }
 }
