@@ -275,6 +275,4 @@ pub(super) fn far_deadline(start: Instant, duration: Duration) -> Instant {
 }
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod state;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod upkeep;
 
 use std::fs;

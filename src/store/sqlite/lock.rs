@@ -41,6 +41,8 @@ impl Note {
 pub(super) struct LockFile {
     path: PathBuf,
     file: File,
+    /// The file has the length of a note.
+    has_note: bool,
 }
 
 impl LockFile {
@@ -53,7 +55,7 @@ impl LockFile {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|error| failed("open", &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path, file }),
+            Ok(()) => Ok(Self { path, file, has_note: false }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { file: database.into() }),
             Err(TryLockError::Error(error)) => Err(failed("lock", &error)),
         }
@@ -66,21 +68,18 @@ impl LockFile {
         let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| (&self.file).take(1_024).read_to_end(&mut bytes));
         read.map_err(|error| Fault::io("read", &self.path, &error))?;
         let note = std::str::from_utf8(&bytes).ok().and_then(Note::from_line);
-        Ok(note.filter(|note| note.lineage == lineage))
+        let note = note.filter(|note| note.lineage == lineage);
+        self.has_note = note.is_some();
+        Ok(note)
     }
 
     /// Overwrites the note.
     pub(super) fn write(&mut self, note: &Note) -> Result<(), Fault> {
         let line = note.to_line();
-        let written = write_at_start(&mut self.file, line.as_bytes());
+        let sized = if self.has_note { Ok(()) } else { self.file.set_len(line.len() as u64) };
+        let written = sized.and_then(|()| write_at_start(&mut self.file, line.as_bytes()));
+        self.has_note = written.is_ok();
         written.map_err(|error| Fault::io("write", &self.path, &error))
-    }
-
-    /// Overwrites the note, and shortens the file to it.
-    pub(super) fn write_first(&mut self, note: &Note) -> Result<(), Fault> {
-        let length = note.to_line().len() as u64;
-        self.file.set_len(length).map_err(|error| Fault::io("write", &self.path, &error))?;
-        self.write(note)
     }
 
     /// Waits until the note is on the disk.

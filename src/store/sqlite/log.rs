@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use super::fault::Fault;
 use super::lock::{LockFile, Note};
 use super::state::{Eras, State};
+use super::trim::PendingTrim;
 use super::upkeep::{self, Upkeep};
 use super::{Surroundings, SyncPolicy, file, rows, schema};
 use crate::store::{Attached, Record, Trim};
@@ -20,6 +21,7 @@ pub(super) struct OpenLog {
     surroundings: Surroundings,
     /// The era of this opening; `None` before `attach`.
     era: Option<Era>,
+    trim: PendingTrim,
     /// `None` until the era is written.
     upkeep: Option<Upkeep>,
     writer: Connection,
@@ -31,6 +33,8 @@ pub(super) struct OpenLog {
 struct Era {
     state: State,
     eras: Eras,
+    /// The note of what the file holds before the era; `None` if that is less than was delivered.
+    note_before: Option<Note>,
     /// The newest event that was delivered without being stored; 0 if there is none.
     unstored: u64,
 }
@@ -55,7 +59,8 @@ impl OpenLog {
         let writer = file::open(file)?;
         let synchronous = if sync == SyncPolicy::Always { "full" } else { "normal" };
         writer.pragma_update(None, "synchronous", synchronous)?;
-        Ok(Self { file: file.into(), sync, max_bytes, surroundings, era: None, upkeep: None, writer, lock })
+        let (file, trim) = (file.into(), PendingTrim::default());
+        Ok(Self { file, sync, max_bytes, surroundings, era: None, trim, upkeep: None, writer, lock })
     }
 
     /// Checks everything but the events, and returns the state with which the new era begins.
@@ -91,11 +96,8 @@ impl OpenLog {
             return Err(Fault::Damaged("table floors".into()));
         }
         let note = self.lock.read(&state.lineage)?;
-        if note.is_none() {
-            let (lineage, era) = (state.lineage.clone(), eras.last_number());
-            self.lock.write_first(&Note { lineage, era, sequence: state.sequence })?;
-        }
         let has_lost = state.has_lost_events(eras.last_number(), note.as_ref(), self.surroundings.boot.as_deref());
+        let before = Note { lineage: state.lineage.clone(), era: eras.last_number(), sequence: state.sequence };
         let last = eras.last_number().max(note.map_or(0, |note| note.era));
         let first = state.sequence + 1;
         eras.begin(self.surroundings.seconds.max(last + 1), first);
@@ -111,7 +113,7 @@ impl OpenLog {
             floors,
             horizon: state.horizon,
         };
-        Ok((Era { state, eras, unstored: 0 }, attached))
+        Ok((Era { state, eras, note_before: (!has_lost).then_some(before), unstored: 0 }, attached))
     }
 
     /// Writes the new era, so that the next start knows of this one.
@@ -120,6 +122,10 @@ impl OpenLog {
             return Ok(());
         }
         let era = self.era.as_ref().ok_or_else(not_attached)?;
+        if let Some(note) = &era.note_before {
+            // Once the era has begun, a missing note means a loss.
+            self.lock.write(note)?;
+        }
         let (eras, boot, is_synced) =
             (era.eras.clone(), self.surroundings.boot.clone(), self.sync == SyncPolicy::Always);
         self.transact(|connection, state| {
@@ -156,20 +162,23 @@ impl OpenLog {
         self.era.as_ref().map_or(Ok(()), |era| self.lock.write(&era.note()))
     }
 
-    /// Stores these events, and deletes what is evicted. `is_last` means that the next start finds nothing missing.
-    pub(super) fn write(&mut self, records: &[Record<'_>], trim: &Trim, is_last: bool) -> Result<(), Fault> {
+    /// Stores these events, and deletes what is evicted, possibly later if there are events. `is_last` means that the
+    /// next start finds nothing missing.
+    pub(super) fn write(&mut self, records: &[Record<'_>], trim: Trim, is_last: bool) -> Result<(), Fault> {
         self.begin_era()?;
         self.upkeep.as_ref().map_or(Ok(()), Upkeep::wait_for_room)?;
         let has_stored_all = self.era.as_ref().is_some_and(|era| era.unstored == 0);
         let was_settled = self.era.as_ref().is_some_and(|era| era.state.is_closed);
+        self.trim.add(trim, records);
+        let is_trim_due = records.is_empty() || self.trim.is_due(self.max_bytes);
+        let trim = if is_trim_due { std::mem::take(&mut self.trim) } else { PendingTrim::default() };
         self.transact(|connection, state| {
             for record in records {
                 state.events.add(rows::insert_event(connection, record)?);
                 state.sequence = record.sequence;
             }
-            delete(connection, state, trim)?;
             state.is_closed = is_last && has_stored_all;
-            Ok(())
+            trim.apply(connection, state)
         })?;
         if was_settled && !is_last {
             // Otherwise a power loss could leave a file that looks complete, without these events.
@@ -183,7 +192,7 @@ impl OpenLog {
     }
 
     /// Makes everything durable. If nothing is written later, the next start finds nothing missing.
-    pub(super) fn settle(&mut self, trim: &Trim) -> Result<(), Fault> {
+    pub(super) fn settle(&mut self, trim: Trim) -> Result<(), Fault> {
         self.write(&[], trim, true)?;
         self.sync()?;
         self.lock.sync()?;
@@ -203,14 +212,13 @@ impl OpenLog {
     }
 
     /// Stores the last trim, and makes the database durable without its write-ahead log.
-    pub(super) fn finish(&mut self, trim: &Trim) -> Result<(), Fault> {
-        self.write(&[], trim, true)?;
+    pub(super) fn finish(&mut self, trim: Trim) -> Result<(), Fault> {
+        self.settle(trim)?;
         if let Some(mut upkeep) = self.upkeep.take() {
             upkeep.stop();
         }
-        // While another program reads the file, the log stays, and the checkpoint has synced it.
+        // While another program reads the file, its log may stay.
         upkeep::checkpoint(&self.writer, "TRUNCATE")?;
-        self.lock.sync()?;
         // Closing the connection then removes the log.
         self.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(())
@@ -219,24 +227,4 @@ impl OpenLog {
 
 fn not_attached() -> Fault {
     Fault::Failed("BUG: the store is not attached".into())
-}
-
-/// Deletes what the history has evicted.
-fn delete(connection: &Connection, state: &mut State, trim: &Trim) -> Result<(), Fault> {
-    for sequence in &trim.evicted {
-        state.events.remove(rows::delete_event(connection, *sequence)?);
-    }
-    for sequence in &trim.ambiguous {
-        if let Some((mut record, crc)) = rows::event(connection, *sequence)? {
-            rows::delete_event(connection, *sequence)?;
-            state.events.remove(Some(crc));
-            record.finds_own_id = false;
-            state.events.add(rows::insert_event(connection, &record)?);
-        }
-    }
-    for (channel, floor) in &trim.floors {
-        rows::set_floor(connection, channel, *floor, &mut state.floors)?;
-    }
-    state.horizon = state.horizon.max(trim.horizon);
-    Ok(())
 }

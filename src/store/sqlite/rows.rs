@@ -99,11 +99,12 @@ pub(super) fn delete_event(connection: &Connection, sequence: u64) -> Result<Opt
 const SELECT_EVENTS: &str =
     "SELECT sequence, at, channels, own_id, finds_own_id, key, transform, argument, fields, crc FROM events";
 
-/// Returns the event with this sequence, and the checksum of its row.
-pub(super) fn event(connection: &Connection, sequence: u64) -> Result<Option<(Record<'static>, u32)>, Fault> {
+/// Returns the event with this sequence.
+pub(super) fn event(connection: &Connection, sequence: u64) -> Result<Option<Record<'static>>, Fault> {
     let mut query = connection.prepare_cached(&format!("{SELECT_EVENTS} WHERE sequence = ?1"))?;
     let mut rows = query.query([sequence as i64])?;
-    rows.next()?.map(read_event).transpose()
+    let read = rows.next()?.map(|row| read_event(row, &mut Names::default())).transpose()?;
+    Ok(read.map(|(record, _)| record))
 }
 
 /// Calls the closure with each event in order. Returns the sum of their rows.
@@ -113,23 +114,22 @@ pub(super) fn for_each_event(
 ) -> Result<TableSum, Fault> {
     let mut query = connection.prepare(&format!("{SELECT_EVENTS} ORDER BY sequence"))?;
     let mut rows = query.query([])?;
-    let mut sum = TableSum::default();
+    let (mut sum, mut names) = (TableSum::default(), Names::default());
     while let Some(row) = rows.next()? {
-        let (record, crc) = read_event(row)?;
+        let (record, crc) = read_event(row, &mut names)?;
         sum.add(crc);
         event(record)?;
     }
     Ok(sum)
 }
 
-fn read_event(row: &Row<'_>) -> Result<(Record<'static>, u32), Fault> {
+fn read_event(row: &Row<'_>, names: &mut Names) -> Result<(Record<'static>, u32), Fault> {
     let sequence = row.get::<_, i64>(0)? as u64;
     let text = |column| -> rusqlite::Result<Option<Cow<'static, str>>> {
         Ok(row.get::<_, Option<String>>(column)?.map(Cow::Owned))
     };
     let damaged = || Fault::damaged_row("events", sequence);
-    let channels: String = row.get(2)?;
-    let names: Vec<Arc<str>> = parse_channels(&channels).ok_or_else(damaged)?;
+    let channels = row.get_ref(2)?.as_str().map_err(|_| damaged())?;
     let content = match (text(6)?, text(7)?, text(8)?) {
         (None, None, Some(fields)) => Content::Fields(fields),
         (Some(name), Some(argument), Some(fields)) => Content::Transform { name, argument, fields },
@@ -139,19 +139,32 @@ fn read_event(row: &Row<'_>) -> Result<(Record<'static>, u32), Fault> {
     let record = Record {
         sequence,
         at: row.get::<_, i64>(1)? as u64,
-        channels: names.into(),
+        channels: names.parse(channels).ok_or_else(damaged)?.into(),
         own_id: text(3)?,
         finds_own_id: row.get(4)?,
         key: text(5)?,
         content,
     };
-    let crc = EventRow { record: &record, channels: &channels }.crc();
+    let crc = EventRow { record: &record, channels }.crc();
     if crc == row.get::<_, u32>(9)? { Ok((record, crc)) } else { Err(damaged()) }
 }
 
-fn parse_channels(json: &str) -> Option<Vec<Arc<str>>> {
-    let names: Vec<Cow<'_, str>> = serde_json::from_str(json).ok()?;
-    Some(names.into_iter().map(Arc::from).collect())
+/// The channels of one event. The next event often has the same.
+#[derive(Default)]
+struct Names {
+    json: String,
+    names: Vec<Arc<str>>,
+}
+
+impl Names {
+    /// Returns the names in a JSON array.
+    fn parse(&mut self, json: &str) -> Option<Vec<Arc<str>>> {
+        if self.json != json {
+            let names: Vec<Cow<'_, str>> = serde_json::from_str(json).ok()?;
+            (self.json, self.names) = (json.to_owned(), names.into_iter().map(Arc::from).collect());
+        }
+        Some(self.names.clone())
+    }
 }
 
 fn floor_crc(channel: &str, floor: u64) -> u32 {
@@ -165,13 +178,15 @@ pub(super) fn set_floor(
     floor: Option<u64>,
     sum: &mut TableSum,
 ) -> Result<(), Fault> {
-    let mut delete = connection.prepare_cached("DELETE FROM floors WHERE channel = ?1 RETURNING crc")?;
-    sum.remove(delete.query_row([channel], |row| row.get(0)).optional()?);
+    let mut query = connection.prepare_cached("SELECT crc FROM floors WHERE channel = ?1")?;
+    sum.remove(query.query_row([channel], |row| row.get(0)).optional()?);
     if let Some(floor) = floor {
         let crc = floor_crc(channel, floor);
-        let mut insert = connection.prepare_cached("INSERT INTO floors VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![channel, floor as i64, crc])?;
+        let mut replace = connection.prepare_cached("INSERT OR REPLACE INTO floors VALUES (?1, ?2, ?3)")?;
+        replace.execute(params![channel, floor as i64, crc])?;
         sum.add(crc);
+    } else {
+        connection.prepare_cached("DELETE FROM floors WHERE channel = ?1")?.execute([channel])?;
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Store for SqliteStore {
     }
 
     fn append(&mut self, records: &[Record<'_>], trim: Trim) -> Result<(), StoreError> {
-        self.with_log(|log| log.write(records, &trim, false))
+        self.with_log(|log| log.write(records, trim, false))
     }
 
     fn note_unstored(&mut self, sequence: u64) {
@@ -62,11 +62,11 @@ impl Store for SqliteStore {
     }
 
     fn settle(&mut self, trim: Trim) -> Result<(), StoreError> {
-        self.with_log(|log| log.settle(&trim))
+        self.with_log(|log| log.settle(trim))
     }
 
     fn close(&mut self, trim: Trim) -> Result<(), StoreError> {
-        self.with_log(|log| log.finish(&trim))?;
+        self.with_log(|log| log.finish(trim))?;
         self.log = None;
         Ok(())
     }

@@ -35,13 +35,18 @@ impl Original {
             let appended = records(first..first + 40);
             let evicted: Vec<u64> = (first..first + 20).filter_map(|new| new.checked_sub(200)).collect();
             let channel = format!("channel {}", step % 4);
-            store.append(&appended, trim(&evicted, &[(&channel, Some(step))], step)).unwrap();
+            store.append(&appended, Trim::default()).unwrap();
+            let last = past.last().unwrap();
+            let all: Vec<_> = last.records.iter().cloned().chain(appended).collect();
+            let (floors, horizon, sequence) = (last.floors.clone(), last.horizon, first + 39);
+            past.push(Past { records: all, floors, horizon, sequence });
+            store.append(&[], trim(&evicted, &[(&channel, Some(step))], step)).unwrap();
             let last = past.last().unwrap();
             let kept = last.records.iter().filter(|record| !evicted.contains(&record.sequence)).cloned();
             let others = last.floors.iter().filter(|(other, _)| **other != *channel).cloned();
             let mut floors: Vec<_> = others.chain([(channel.as_str().into(), step)]).collect();
             floors.sort();
-            past.push(Past { records: kept.chain(appended).collect(), floors, horizon: step, sequence: first + 39 });
+            past.push(Past { records: kept.collect(), floors, horizon: step, sequence });
             match step {
                 // From here on the log does not begin again.
                 6 => checkpoint_and_begin_to_read(&folder, &reader),

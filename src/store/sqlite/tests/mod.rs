@@ -12,7 +12,7 @@ mod size;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{env, fs, process};
+use std::{env, fmt, fs, process};
 
 use super::state::Eras;
 use super::{Sqlite, SqliteStore, Surroundings};
@@ -49,11 +49,16 @@ impl Drop for Folder {
 const MAX_BYTES: usize = 64 << 20;
 
 /// Everything that a store returns when it is opened.
-#[derive(Debug)]
 struct Opened {
     store: SqliteStore,
     attached: Attached,
     records: Vec<Record<'static>>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("attached", &self.attached).finish_non_exhaustive()
+    }
 }
 
 fn open(sqlite: &Sqlite) -> Opened {

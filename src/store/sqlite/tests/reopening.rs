@@ -82,7 +82,8 @@ fn every_text_survives() {
         })
         .collect();
     let floors: Vec<_> = texts.iter().map(|text| (*text, Some(1))).collect();
-    first.store.append(&appended, trim(&[], &floors, 0)).unwrap();
+    first.store.append(&appended, Trim::default()).unwrap();
+    first.store.append(&[], trim(&[], &floors, 0)).unwrap();
     drop(first.store);
     let second = open(&folder.sqlite());
     assert_eq!(second.records, appended);
@@ -128,4 +129,29 @@ fn a_closed_store_leaves_one_file_besides_its_lock() {
     let mut names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["events.db", "events.db.lock"]);
+}
+
+#[test]
+fn evictions_are_deleted_together_or_at_the_end() {
+    let folder = Folder::new();
+    let mut first = open(&folder.sqlite());
+    let reader = rusqlite::Connection::open(folder.file("events.db")).unwrap();
+    let count = || reader.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+    let floor = |floor| [("a", Some(floor))];
+    for sequence in 1..=62 {
+        first.store.append(&records([sequence]), trim(&[sequence], &floor(sequence), 0)).unwrap();
+        assert_eq!(count(), sequence);
+    }
+    first.store.append(&records([63]), trim(&[63], &floor(63), 0)).unwrap();
+    assert_eq!(count(), 0);
+    first.store.append(&records([64]), trim(&[64], &floor(64), 0)).unwrap();
+    first.store.append(&[], Trim::default()).unwrap();
+    assert_eq!(count(), 0);
+    first.store.append(&records([65]), trim(&[65], &floor(65), 0)).unwrap();
+    assert_eq!(count(), 1);
+    first.store.settle(Trim::default()).unwrap();
+    assert_eq!(count(), 0);
+    drop(first);
+    let second = open(&folder.sqlite());
+    assert_eq!((second.attached.floors, second.records.len()), (vec![("a".into(), 65)], 0));
 }
