@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use server_sent_events::server::{EventServer, EventServerBuilder};
+use server_sent_events::adapter::tiny_http::{Server, ServerBuilder};
+use server_sent_events::server::{EventServer, EventServerBuilder, RunningServer};
 use server_sent_events::{Event, Overflow, Publisher};
 
 const KEYS: usize = 50;
@@ -29,8 +30,15 @@ fn main() -> std::io::Result<()> {
 
     let default = serve(EventServer::builder(), &publisher)?;
     let fresh = serve(EventServer::builder().fresh_values(), &publisher)?;
-    let clients = [("EventServer", default.0), ("EventServer, fresh_values", fresh.0)]
-        .map(|(name, address)| (name, thread::spawn(move || read_slowly(address, start))));
+    let tiny_http = serve_tiny_http(Server::builder(), &publisher)?;
+    let fresh_tiny_http = serve_tiny_http(Server::builder().fresh_values(), &publisher)?;
+    let servers = [
+        ("EventServer", default.0),
+        ("EventServer, fresh_values", fresh.0),
+        ("tiny_http", tiny_http),
+        ("tiny_http, fresh_values", fresh_tiny_http),
+    ];
+    let clients = servers.map(|(name, address)| (name, thread::spawn(move || read_slowly(address, start))));
 
     let over = Arc::clone(&is_over);
     let publishes = thread::spawn(move || publish(&publisher, start, &over));
@@ -46,13 +54,17 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-fn serve(
-    settings: EventServerBuilder,
-    publisher: &Publisher,
-) -> std::io::Result<(SocketAddr, server_sent_events::server::RunningServer)> {
+fn serve(settings: EventServerBuilder, publisher: &Publisher) -> std::io::Result<(SocketAddr, RunningServer)> {
     let publisher = publisher.clone();
     let server = settings.bind("127.0.0.1:0")?.spawn(move |_| publisher.subscribe())?;
     Ok((server.local_addr(), server))
+}
+
+fn serve_tiny_http(settings: ServerBuilder, publisher: &Publisher) -> std::io::Result<SocketAddr> {
+    let (publisher, server) = (publisher.clone(), settings.bind("127.0.0.1:0")?);
+    let address = server.local_addr()?;
+    thread::spawn(move || server.serve(1, |request| publisher.respond(request)));
+    Ok(address)
 }
 
 /// Publishes all values at equal intervals. A value is the time at which it was published.

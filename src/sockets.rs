@@ -34,7 +34,6 @@ impl Default for Options {
 impl Options {
     /// Makes the kernel hold little for a slow client, so that what waits is in the queue, where newer values replace
     /// older ones. The first size bounds what a slow link has under way, the second one what waits before it.
-    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     pub(crate) fn keep_fresh(&mut self) {
         self.send_buffer_size = Some(8 * 1024);
         self.notsent_lowat = 4 * 1024;
