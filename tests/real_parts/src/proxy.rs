@@ -208,7 +208,7 @@ impl Site {
     #[track_caller]
     fn before(kind: Proxy, program: Program, hub: Example, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        make_certificate(folder.path());
+        make_certificates(folder.path());
         // The ports are free when they are chosen; another process can still take one before the proxy does.
         for _ in 0..5 {
             let free = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -251,6 +251,11 @@ impl Site {
         self.hub = self.program.start(self.hub.url.strip_prefix("http://").unwrap(), &[]);
     }
 
+    /// Returns the root certificate that has signed the proxy's.
+    pub fn root_certificate(&self) -> String {
+        fs::read_to_string(self.folder.path().join("root.pem")).unwrap()
+    }
+
     /// Opens a connection to the proxy, to send what curl would not send.
     pub fn connect(&self) -> Client {
         Client::connect(self.ports.http)
@@ -259,7 +264,7 @@ impl Site {
     pub fn curl(&self, way: Way, path: &str) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-q", "--silent", "--no-buffer", "--noproxy", "*", "--cacert"]);
-        curl.arg(self.folder.path().join("events.pem"));
+        curl.arg(self.folder.path().join("root.pem"));
         curl.arg(match way {
             Way::Http1 => "--http1.1",
             Way::Http2 => "--http2",
@@ -358,11 +363,17 @@ impl Drop for Killed {
     }
 }
 
-/// Creates a certificate for 127.0.0.1, and its key.
-pub fn make_certificate(folder: &Path) {
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    openssl.args(["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]);
-    openssl.arg("-keyout").arg(folder.join("events.key")).arg("-out").arg(folder.join("events.pem"));
-    assert_eq!(run(openssl.stderr(Stdio::null())).1, Some(0), "{openssl:?}");
+/// Creates a root certificate, and one for 127.0.0.1 that it has signed.
+pub fn make_certificates(folder: &Path) {
+    let make = |name: &str, more: &[&str]| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "2", "-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);
+        openssl.args(more).current_dir(folder);
+        assert_eq!(run(openssl.stderr(Stdio::null())).1, Some(0), "{openssl:?}");
+    };
+    make("root", &["-subj", "/CN=a root of this test"]);
+    let signed =
+        ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-CA", "root.pem", "-CAkey", "root.key"];
+    make("events", &[&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat());
 }

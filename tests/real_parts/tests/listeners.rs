@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 use real_parts::curl::Stream;
-use real_parts::proxy::make_certificate;
+use real_parts::proxy::make_certificates;
 use server_sent_events::Publisher;
 use server_sent_events::adapter::tiny_http::Server;
 use tiny_http::SslConfig;
@@ -43,7 +43,7 @@ fn over_a_unix_socket() {
 #[test]
 fn over_tls() {
     let folder = tempfile::tempdir().unwrap();
-    make_certificate(folder.path());
+    make_certificates(folder.path());
     let (certificate, key) = (folder.path().join("events.pem"), folder.path().join("events.key"));
     let read = |path| std::fs::read(path).unwrap();
     let trust = ["--cacert", certificate.to_str().unwrap()];
