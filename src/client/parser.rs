@@ -119,7 +119,8 @@ impl Parser {
     /// # Errors
     ///
     /// Returns a [`ParserError`] if a line or an event exceeds its limit. Messages that came before are returned first,
-    /// by the call that finds the error. Every later call returns the error, until [`start_stream`](Self::start_stream).
+    /// by the call that finds the error; [`error`](Self::error) then returns it at once. Every later call returns the
+    /// error, until [`start_stream`](Self::start_stream).
     ///
     /// ```
     /// use server_sent_events::client::{Parser, ParserError};
@@ -141,6 +142,11 @@ impl Parser {
             Some(error) if messages.is_empty() => Err(error),
             _ => Ok(messages),
         }
+    }
+
+    /// Returns the error that has stopped the parser.
+    pub fn error(&self) -> Option<ParserError> {
+        self.error
     }
 
     /// Returns the last event ID: that of the last whole block. It is empty if there was none.

@@ -95,20 +95,20 @@ impl Reader {
         loop {
             let id_before = Arc::clone(self.parser.last_event_id());
             let messages = match read(&mut body, &mut buffer) {
-                Ok(count) => self.parser.push(&buffer[..count]),
+                // Messages before an error are delivered first.
+                Ok(count) => self.parser.push(&buffer[..count]).unwrap_or_default(),
                 Err(error) => {
                     *failures = 0;
                     return Failure::Lost(error);
                 }
             };
-            let messages = match messages {
-                Ok(messages) => messages,
-                // The server would send the same again: the delay grows.
-                Err(error) => return Failure::Lost(ConnectionError::Parser(error)),
-            };
             let last_event_id = Arc::clone(self.parser.last_event_id());
             if (!messages.is_empty() || last_event_id != id_before) && !self.send(Batch { messages, last_event_id }) {
                 return Failure::End(EndCause::Stopped);
+            }
+            // The server would send the same again: the delay grows.
+            if let Some(error) = self.parser.error() {
+                return Failure::Lost(ConnectionError::Parser(error));
             }
         }
     }

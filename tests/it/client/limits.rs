@@ -17,8 +17,8 @@ fn a_line_and_an_event_have_limits() {
     let server = ForeignServer::new();
     let (builder, lost) = watched(&server);
     let mut events = builder.max_line_len(100).max_event_len(50).connect().unwrap();
-    let mut connection = server.answers(format!("{STREAM}data: a\n\n"));
-    connection.send(&"x".repeat(101));
+    // In one read with a whole event, and the server sends no more.
+    let _connection = server.answers(format!("{STREAM}data: a\n\n{}", "x".repeat(101)));
     gets_data(&mut events, "a");
     assert_eq!(loses(&lost), ConnectionError::Parser(ParserError::LineTooLong { limit: 100 }));
     let _connection = server.answers(format!("{STREAM}data: {}\n", "x".repeat(51)));

@@ -29,10 +29,12 @@ fn data_of_the_limit_passes_and_more_does_not() {
 fn an_error_lasts_until_the_next_stream() {
     let mut parser = Parser::new().max_line_len(20);
     assert_eq!(parser.push(b"id: 7\ndata: a\n\ndata: a line that is too long").unwrap().len(), 1);
+    assert_eq!(parser.error(), Some(ParserError::LineTooLong { limit: 20 }));
     for _ in 0..2 {
         assert_eq!(parser.push(b"\n\ndata: b\n\n"), Err(ParserError::LineTooLong { limit: 20 }));
     }
     parser.start_stream();
+    assert_eq!(parser.error(), None);
     let messages = parser.push(b"data: c\n\n").unwrap();
     assert_eq!((&*messages[0].data, &*messages[0].id), ("c", "7"));
 }
