@@ -105,7 +105,7 @@ fn random_trim(random: &mut fastrand::Rng, newest: u64) -> Trim {
 
 #[test]
 fn a_store_holds_what_its_model_holds() {
-    let rounds = env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(20_000) / 1_000;
+    let rounds = env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(4_000) / 1_000;
     for _ in 0..rounds {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
