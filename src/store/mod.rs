@@ -50,6 +50,7 @@ mod state;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+#[cfg(any(feature = "sqlite", test))]
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,8 +62,10 @@ pub use sqlite::{Sqlite, SyncPolicy};
 pub use state::StoreState;
 
 /// A store for a [history](crate::History); made from the settings of one.
+#[cfg(any(feature = "sqlite", test))]
 pub struct HistoryStore(pub(crate) Arc<dyn OpenStore>);
 
+#[cfg(any(feature = "sqlite", test))]
 impl fmt::Debug for HistoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HistoryStore").finish_non_exhaustive()

@@ -41,7 +41,10 @@ fn public_types_can_cross_threads() {
     shares::<StoreError>();
     shares::<PublishError>();
     shares::<UnknownTransform>();
+    #[cfg(feature = "sqlite")]
     shares::<store::HistoryStore>();
+    #[cfg(feature = "sqlite")]
+    shares::<store::Sqlite>();
     shares::<store::StoreState>();
     shares::<HeaderError>();
     shares::<TryRecvError>();
