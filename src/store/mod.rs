@@ -1,6 +1,6 @@
 //! Where a history is kept beyond the process.
 //!
-//! A store is given to [`History::store`](crate::History::store). A thread of the publisher stores each event, and then
+//! A store is given to `History::store`. A thread of the publisher stores each event, and then
 //! delivers it, so that a client never sees an event that a restart could forget. At the next start the history is read
 //! from the store, and clients resume as if the program had never ended.
 //!

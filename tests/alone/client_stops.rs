@@ -65,21 +65,21 @@ fn while_it_connects() {
 #[test]
 fn while_it_negotiates_tls() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     stops("TLS", EventSource::builder(server.url().replace("http", "https")), || server.accepts());
 }
 
 #[test]
 fn while_it_waits_for_the_response() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     stops("waiting for the response", EventSource::builder(server.url()), || server.gets_request());
 }
 
 #[test]
 fn while_it_reads() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     stops("reading", EventSource::builder(server.url()), || server.answers(STREAM));
 }
 
@@ -96,7 +96,7 @@ fn while_it_waits_to_reconnect() {
 #[test]
 fn while_the_program_takes_nothing() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let before = held();
     let events = EventSource::builder(server.url()).connect().unwrap();
     let mut socket = server.answers(STREAM).into_socket();
@@ -119,7 +119,7 @@ fn while_the_program_takes_nothing() {
 #[test]
 fn at_any_moment() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let before = held();
     for round in 0..300_u64 {
         let mut events =
@@ -150,7 +150,7 @@ fn at_any_moment() {
 #[test]
 fn an_end_leaves_nothing_behind() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let before = held();
     let mut events = EventSource::builder(server.url()).connect().unwrap();
     server.answers("HTTP/1.1 204 No Content\r\n\r\n");
@@ -164,7 +164,7 @@ fn an_end_leaves_nothing_behind() {
 #[test]
 fn lost_connections_leave_nothing_behind() {
     own_process!();
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let events = EventSource::builder(server.url()).reconnection_time(Duration::from_millis(1)).connect().unwrap();
     drop(server.answers(STREAM));
     let connection = server.answers(STREAM);

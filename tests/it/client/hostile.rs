@@ -9,7 +9,7 @@ use crate::common::seed;
 /// Checks that the client reports a lost connection after this response, and then receives from a proper one.
 #[track_caller]
 fn survives(response: impl AsRef<[u8]>) -> ConnectionError {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let mut events = builder.max_line_len(64 * 1024).connect().unwrap();
     let (mut connection, _) = server.gets_request();

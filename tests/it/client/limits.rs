@@ -14,7 +14,7 @@ use crate::common::foreign_server::{ForeignServer, STREAM};
 
 #[test]
 fn a_line_and_an_event_have_limits() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let mut events = builder.max_line_len(100).max_event_len(50).connect().unwrap();
     // In one read with a whole event, and the server sends no more.
@@ -30,7 +30,7 @@ fn a_line_and_an_event_have_limits() {
 /// A server that sends the same large event each time is not asked for it at full speed.
 #[test]
 fn delays_grow_if_an_event_stays_too_large() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let _events = builder.max_event_len(5).connect().unwrap();
     for expected in [100..=150, 200..=300, 400..=600] {
@@ -42,7 +42,7 @@ fn delays_grow_if_an_event_stays_too_large() {
 
 #[test]
 fn a_program_that_takes_no_message_slows_the_server_down() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let mut socket = server.answers(STREAM).into_socket();
     let written = Arc::new(AtomicUsize::new(0));
@@ -72,7 +72,7 @@ fn a_program_that_takes_no_message_slows_the_server_down() {
 
 #[test]
 fn a_silent_connection_is_replaced() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let mut events = builder.read_timeout(Duration::from_millis(300)).connect().unwrap();
     let silent = server.answers(format!("{STREAM}id: 1\ndata: a\n\n"));
@@ -92,7 +92,7 @@ fn a_silent_connection_is_replaced() {
 
 #[test]
 fn a_response_that_does_not_begin_is_given_up() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let _events = builder.connect_timeout(Duration::from_millis(100)).connect().unwrap();
     let _silent = server.gets_request();

@@ -12,7 +12,7 @@ use crate::common::foreign_server::{ForeignServer, STREAM};
 
 #[test]
 fn messages_are_taken_in_each_way() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     assert_eq!(events.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(events.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
@@ -31,7 +31,7 @@ fn messages_are_taken_in_each_way() {
 
 #[test]
 fn a_time_beyond_the_clock_waits_without_end() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let _connection = server.answers(format!("{STREAM}data: a\n\n"));
     assert_eq!(events.recv_timeout(Duration::MAX).unwrap().data, "a");
@@ -39,7 +39,7 @@ fn a_time_beyond_the_clock_waits_without_end() {
 
 #[test]
 fn a_timeout_is_waited_for() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let before = Instant::now();
     assert_eq!(events.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
@@ -48,7 +48,7 @@ fn a_timeout_is_waited_for() {
 
 #[test]
 fn an_end_is_final() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     server.answers("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(ends(&mut events), EndCause::NoContent);
@@ -63,7 +63,7 @@ fn an_end_is_final() {
 
 #[test]
 fn messages_before_the_end_are_delivered() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     server.answers(format!("{STREAM}data: a\n\ndata: b\n\n"));
     server.answers("HTTP/1.1 204 No Content\r\n\r\n");
@@ -73,7 +73,7 @@ fn messages_before_the_end_are_delivered() {
 
 #[test]
 fn a_stop_drops_what_was_not_taken() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let _connection = server.answers(format!("{STREAM}data: a\n\ndata: b\n\n"));
     gets_data(&mut events, "a");
@@ -91,7 +91,7 @@ fn a_stop_drops_what_was_not_taken() {
 
 #[test]
 fn a_drop_closes_the_connection() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let events = soon(&server).connect().unwrap();
     let stop_handle = events.stop_handle();
     let mut connection = server.answers(STREAM);
@@ -102,7 +102,7 @@ fn a_drop_closes_the_connection() {
 
 #[test]
 fn a_gap_is_recognised() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let _connection = server.answers(format!("{STREAM}event: gap\ndata: {{\"lost\":2}}\n\ndata: x\n\n"));
     assert!(gets(&mut events).is_gap());
@@ -111,7 +111,7 @@ fn a_gap_is_recognised() {
 
 #[test]
 fn an_event_source_moves_to_another_thread() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let events = soon(&server).connect().unwrap();
     let stop_handle = events.stop_handle();
     let reader = thread::spawn(move || events.map(|message| message.data).collect::<Vec<_>>());

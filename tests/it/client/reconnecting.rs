@@ -10,7 +10,7 @@ use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM, header};
 
 #[test]
 fn the_client_sends_the_last_event_id() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     server.answers(format!("{STREAM}id: 1\ndata: a\n\nid: 2\u{2026}\ndata: b\n\n"));
     gets_data(&mut events, "a");
@@ -29,7 +29,7 @@ fn the_client_sends_the_last_event_id() {
 
 #[test]
 fn a_first_id_is_sent_and_persists() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).last_event_id("41").connect().unwrap();
     assert_eq!(&**events.last_event_id(), "41");
     let (mut connection, head) = server.gets_request();
@@ -40,7 +40,7 @@ fn a_first_id_is_sent_and_persists() {
 
 #[test]
 fn an_id_that_no_header_can_have_is_not_sent() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     server.answers(format!("{STREAM}id: a\u{1}b\ndata: x\n\n"));
     assert_eq!(&*gets(&mut events).id, "a\u{1}b");
@@ -49,7 +49,7 @@ fn an_id_that_no_header_can_have_is_not_sent() {
 
 #[test]
 fn an_unfinished_block_is_dropped_and_sets_no_id() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     server.answers(format!("{STREAM}retry:1\nid: 1\ndata: a\n\nid: 2\ndata: unfinished\n"));
     gets_data(&mut events, "a");
@@ -63,7 +63,7 @@ fn an_unfinished_block_is_dropped_and_sets_no_id() {
 /// A client in a quiet channel must not fall behind the history.
 #[test]
 fn a_block_without_data_counts() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let mut connection = server.answers(format!("{STREAM}id: 8\n\n"));
     connection.send("data: x\n\n");
@@ -78,7 +78,7 @@ fn a_block_without_data_counts() {
 
 #[test]
 fn the_server_sets_the_reconnection_time() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let _events = builder.connect().unwrap();
     server.answers(format!("{STREAM}retry: 400\n\n"));
@@ -91,7 +91,7 @@ fn the_server_sets_the_reconnection_time() {
 
 #[test]
 fn delays_grow_with_each_failure_and_begin_anew_after_a_success() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let _events = builder.max_reconnection_delay(Duration::from_millis(300)).connect().unwrap();
     let delay = || lost.recv_timeout(PATIENCE).unwrap().delay.as_millis();
@@ -106,7 +106,7 @@ fn delays_grow_with_each_failure_and_begin_anew_after_a_success() {
 
 #[test]
 fn every_end_of_a_stream_is_a_lost_connection() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let mut events = builder.connect().unwrap();
     // In good order.
@@ -130,7 +130,7 @@ fn every_end_of_a_stream_is_a_lost_connection() {
 
 #[test]
 fn a_server_that_is_away_is_tried_again() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let address = server.address();
     drop(server);
     let (sender, lost) = std::sync::mpsc::channel();
@@ -148,7 +148,7 @@ fn a_server_that_is_away_is_tried_again() {
 
 #[test]
 fn a_panic_in_the_hook_ends_nothing() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).on_connection_lost(|_| panic!("a bug in the application")).connect().unwrap();
     drop(server.answers(STREAM));
     server.answers(format!("{STREAM}data: x\n\n"));

@@ -8,7 +8,7 @@ use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM, header};
 /// Returns the cause with which the client ends after this response.
 #[track_caller]
 fn ends_after(response: &str) -> EndCause {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let mut events = soon(&server).connect().unwrap();
     let _connection = server.answers(response);
     let cause = ends(&mut events);
@@ -18,7 +18,7 @@ fn ends_after(response: &str) -> EndCause {
 
 #[test]
 fn the_request_is_that_of_an_event_source() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let _events =
         soon(&server).header("Authorization", "Bearer secret").header("X-A", "1").header("X-A", "2").connect();
     let (_connection, head) = server.gets_request();
@@ -48,7 +48,7 @@ fn every_status_but_200_ends_the_client() {
 
 #[test]
 fn a_server_that_fails_is_tried_again_if_that_is_wanted() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let mut events = builder.retry_server_errors(true).connect().unwrap();
     for status in [500, 502, 503, 429] {
@@ -76,7 +76,7 @@ fn only_the_type_of_event_streams_is_accepted() {
         "text/event-stream ; x=y; z",
         "text/plain\r\nContent-Type: text/event-stream",
     ] {
-        let server = ForeignServer::new();
+        let server = ForeignServer::start();
         let mut events = soon(&server).connect().unwrap();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n");
         let _connection = server.answers(head + "data: ok\u{2026}\n\n");
@@ -95,7 +95,7 @@ fn every_kind_of_body_is_read() {
     let http_1_0 = STREAM.replace("1.1", "1.0");
     let chunked = format!("{CHUNKED}3\r\ndat\r\n6;x=y\r\na: x\n\n\r\n");
     for stream in [length.to_owned() + "data: x\n\n", http_1_0 + "data: x\n\n", chunked] {
-        let server = ForeignServer::new();
+        let server = ForeignServer::start();
         let mut events = soon(&server).connect().unwrap();
         let _connection = server.answers(stream);
         gets_data(&mut events, "x");
@@ -105,7 +105,7 @@ fn every_kind_of_body_is_read() {
 #[test]
 fn redirects_are_followed_each_time() {
     for status in [301, 302, 303, 307, 308] {
-        let server = ForeignServer::new();
+        let server = ForeignServer::start();
         let mut events = soon(&server).header("Authorization", "Bearer secret").connect().unwrap();
         for round in 0..2 {
             // The client begins at the first URL again, whatever the status.
@@ -126,7 +126,7 @@ fn redirects_are_followed_each_time() {
 
 #[test]
 fn a_redirect_to_another_host_gets_no_authorization() {
-    let (server, other) = (ForeignServer::new(), ForeignServer::new());
+    let (server, other) = (ForeignServer::start(), ForeignServer::start());
     let _events = soon(&server).header("Authorization", "Bearer secret").connect().unwrap();
     let location = format!("http://localhost:{}/", other.address().port());
     server.answers(format!("HTTP/1.1 302 X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"));
@@ -136,7 +136,7 @@ fn a_redirect_to_another_host_gets_no_authorization() {
 
 #[test]
 fn endless_redirects_are_an_error() {
-    let server = ForeignServer::new();
+    let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
     let _events = builder.connect().unwrap();
     for _ in 0..=20 {
@@ -148,7 +148,7 @@ fn endless_redirects_are_an_error() {
 #[test]
 fn a_redirect_that_leads_nowhere_is_an_error() {
     for location in ["Location: ftp://x/\r\n", ""] {
-        let server = ForeignServer::new();
+        let server = ForeignServer::start();
         let (builder, lost) = watched(&server);
         let _events = builder.connect().unwrap();
         server.answers(format!("HTTP/1.1 302 X\r\n{location}Content-Length: 0\r\n\r\n"));

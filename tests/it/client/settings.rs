@@ -65,7 +65,7 @@ fn errors_convert_into_io_errors() {
 
 #[test]
 fn extreme_times_are_allowed() {
-    let server = crate::common::foreign_server::ForeignServer::new();
+    let server = crate::common::foreign_server::ForeignServer::start();
     let (sender, lost) = std::sync::mpsc::channel();
     let builder = EventSource::builder(server.url()).connect_timeout(Duration::MAX).read_timeout(Duration::MAX);
     let builder = builder.reconnection_time(Duration::MAX).max_reconnection_delay(Duration::MAX);
