@@ -302,12 +302,7 @@ impl FrameSource {
         }
         match subscriber.pop(allow_callbacks) {
             Popped::Payload { lost, payload, publisher_waits } => {
-                if let Some(pace) = &mut self.pace {
-                    pace.take(|| clock.now());
-                }
-                if publisher_waits && let Some(registry) = self.registry.upgrade() {
-                    registry.made_room(self.subscriber.id());
-                }
+                self.count_taken(publisher_waits);
                 if lost > 0 {
                     self.after_gap = Some(payload);
                     return Next::Frame(event::gap_of(lost));
@@ -322,6 +317,17 @@ impl FrameSource {
                 Next::Empty
             }
             Popped::Ended => self.see_end(),
+        }
+    }
+
+    /// Notes that a payload was taken out of the queue.
+    fn count_taken(&mut self, publisher_waits: bool) {
+        let clock = self.clock;
+        if let Some(pace) = &mut self.pace {
+            pace.take(|| clock.now());
+        }
+        if publisher_waits && let Some(registry) = self.registry.upgrade() {
+            registry.made_room(self.subscriber.id());
         }
     }
 

@@ -87,25 +87,7 @@ impl Supervisor {
                     seen = Seen::SomethingUnderWay;
                 }
             }
-            let first = |streams: &BTreeMap<(u64, u64), _>| streams.first_key_value().map(|((due, _), _)| *due);
-            let next_awakening = first(&self.watched).into_iter().chain(first(&self.paused));
-            let next_look = (seen != Seen::Nothing).then(|| self.looked + TICK.as_micros() as u64);
-            let mut inbox = pool.inbox.lock();
-            if !inbox.look && inbox.watch.is_empty() && inbox.paused.is_empty() {
-                let until = next_awakening.chain(next_look).min();
-                inbox.waits_until = until.unwrap_or(u64::MAX);
-                match until {
-                    Some(due) => {
-                        let wait = Duration::from_micros(due.saturating_sub(pool.now()));
-                        #[cfg(feature = "test-util")]
-                        let wait = if pool.clock.is_virtual() { wait.min(TestClock::LOOK) } else { wait };
-                        pool.inbox_changed.wait_for(&mut inbox, wait);
-                    }
-                    None => pool.inbox_changed.wait(&mut inbox),
-                }
-            }
-            let SupervisorInbox { watch, paused, .. } = std::mem::take(&mut *inbox);
-            drop(inbox);
+            let SupervisorInbox { watch, paused, .. } = self.wait_for_messages(seen != Seen::Nothing);
             pool.asleep.store(false, SeqCst);
             for stream in watch {
                 self.schedule(stream);
@@ -125,6 +107,29 @@ impl Supervisor {
                 return;
             }
         }
+    }
+
+    /// Waits for a message, or until a stream is due. If something is under way, also until the next look.
+    fn wait_for_messages(&self, is_under_way: bool) -> SupervisorInbox {
+        let pool = &self.pool;
+        let first = |streams: &BTreeMap<(u64, u64), _>| streams.first_key_value().map(|((due, _), _)| *due);
+        let next_awakening = first(&self.watched).into_iter().chain(first(&self.paused));
+        let next_look = is_under_way.then(|| self.looked + TICK.as_micros() as u64);
+        let mut inbox = pool.inbox.lock();
+        if !inbox.look && inbox.watch.is_empty() && inbox.paused.is_empty() {
+            let until = next_awakening.chain(next_look).min();
+            inbox.waits_until = until.unwrap_or(u64::MAX);
+            match until {
+                Some(due) => {
+                    let wait = Duration::from_micros(due.saturating_sub(pool.now()));
+                    #[cfg(feature = "test-util")]
+                    let wait = if pool.clock.is_virtual() { wait.min(TestClock::LOOK) } else { wait };
+                    pool.inbox_changed.wait_for(&mut inbox, wait);
+                }
+                None => pool.inbox_changed.wait(&mut inbox),
+            }
+        }
+        std::mem::take(&mut *inbox)
     }
 
     /// Schedules the next check of the stream.

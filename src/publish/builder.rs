@@ -1,23 +1,21 @@
 //! The settings of a publisher.
 
+mod build;
+
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::hooks::{Ended, HooksOf, OnEnd, OnOpen, Opened};
-use super::stored::{self, Restoring};
+use super::hooks::{Ended, OnEnd, OnOpen, Opened};
 use super::transform::Transforms;
-use super::{Core, Handles, Publisher};
 use crate::clock::Clock;
-use crate::deliver::{SourceSettings, WriterPool};
-use crate::error::{BuildError, InvalidSetting};
+use crate::deliver::SourceSettings;
+use crate::error::InvalidSetting;
 use crate::event::{Event, HeartbeatStyle};
-use crate::history::{EventLog, History};
-use crate::log::RateLimitedLog;
+use crate::history::History;
 use crate::queue::{Overflow, QueueLimits};
-use crate::registry::{Hooks, Limits, QuotaPolicy, Registry};
-use crate::stats::Counters;
+use crate::registry::{Limits, QuotaPolicy};
 
 /// The settings of a publisher's streams, which a subscription can override.
 #[derive(Clone, Debug)]
@@ -40,7 +38,7 @@ impl Settings {
     }
 }
 
-/// The settings of a [`Publisher`]; from [`Publisher::builder`].
+/// The settings of a [`Publisher`](crate::Publisher); from [`Publisher::builder`](crate::Publisher::builder).
 ///
 /// Everything that can grow has a limit:
 ///
@@ -388,65 +386,6 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     pub fn clock(mut self, clock: crate::clock::TestClock) -> Self {
         self.settings.source.clock = clock.into_clock();
         self
-    }
-
-    /// Builds the publisher with these settings.
-    ///
-    /// If the history has a [store](crate::store), blocks while its events are read.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`BuildError`] that names a setting that is not allowed, or why the store cannot be opened.
-    pub fn build(mut self) -> Result<Publisher<P>, BuildError> {
-        self.check()?;
-        let warnings = Arc::new(RateLimitedLog::new());
-        let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
-        let clock = self.settings.source.clock;
-        let open_store = self.history.as_mut().and_then(History::take_store);
-        let (log, store) = match (self.history, &open_store) {
-            (Some(history), Some(open)) => {
-                let history = history.on(clock);
-                let Restoring { log, store } = stored::restore(history, &**open, &self.transforms, &warnings)?;
-                (Some(log), Some((store, open.window_limits())))
-            }
-            (history, _) => (history.map(|history| EventLog::new(history.on(clock))), None),
-        };
-        let sequence = log.as_ref().map_or(0, EventLog::sequence);
-        let Self { on_open, on_end, .. } = self;
-        let has_hooks = on_open.is_some() || on_end.is_some();
-        let hooks = has_hooks.then(|| Arc::new(HooksOf { publisher: OnceLock::new(), on_open, on_end }));
-        let to_call = hooks.clone().map(|hooks| hooks as Arc<dyn Hooks>);
-        let registry = Registry::new(self.limits, log, Arc::clone(&counters), to_call, Arc::clone(&warnings));
-        let registry = Arc::new(registry);
-        let retained = self.max_retained_bytes;
-        let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, retained, Arc::clone(&warnings), clock);
-        let store = match store {
-            Some((store, limits)) => Some(stored::start(store, sequence, limits, &registry, &pool, &warnings)?),
-            None => None,
-        };
-        let transforms = self.transforms;
-        let core = Arc::new(Core { registry, counters, pool, settings: self.settings, transforms, warnings, store });
-        let weak = Arc::downgrade(&core);
-        let core = Arc::new(Handles(core));
-        if let Some(hooks) = hooks {
-            assert!(hooks.publisher.set((Arc::downgrade(&core), weak)).is_ok(), "BUG: set once");
-        }
-        Ok(Publisher { core, properties: PhantomData })
-    }
-
-    fn check(&self) -> Result<(), InvalidSetting> {
-        let Limits { subscribers, channels, channel_name_len, per_channel, per_quota_key, quota_policy: _ } =
-            self.limits;
-        InvalidSetting::check("max_subscribers", subscribers == 0)?;
-        InvalidSetting::check("max_channels_per_subscriber", channels == 0)?;
-        InvalidSetting::check("max_channel_name_len", channel_name_len == 0)?;
-        InvalidSetting::check("max_subscribers_per_channel", per_channel == 0)?;
-        InvalidSetting::check("max_subscribers_per_quota_key", per_quota_key == 0)?;
-        InvalidSetting::check("max_retained_bytes", self.max_retained_bytes == 0)?;
-        InvalidSetting::check("max_writer_threads", self.writer_threads == 0)?;
-        InvalidSetting::check("writer_stack_size", self.writer_stack_size == 0)?;
-        self.settings.check(self.history.as_ref().is_some_and(History::has_store))?;
-        self.history.as_ref().map_or(Ok(()), History::check)
     }
 }
 

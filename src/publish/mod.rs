@@ -1,6 +1,7 @@
 //! The sending half: the publisher.
 
 mod builder;
+mod core;
 #[cfg(feature = "tiny_http")]
 mod detached;
 mod hooks;
@@ -18,23 +19,20 @@ mod weak;
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::channels::names::One;
 use crate::channels::{Channels, DEFAULT_CHANNEL};
-use crate::deliver::WriterPool;
 use crate::error::OpenError;
 use crate::event::Event;
-use crate::log::RateLimitedLog;
 use crate::queue::{Payload, Render};
-use crate::registry::{NewEvent, Published, Recipients, Registry};
-use crate::stats::{ChannelStats, Counters, Stats};
+use crate::registry::{NewEvent, Published, Recipients};
+use crate::stats::{ChannelStats, Stats};
 use crate::store::Pipeline;
 use crate::subscription::Subscription;
 
 pub use builder::PublisherBuilder;
-use builder::Settings;
+use core::{Core, Handles};
 pub use hooks::{Ended, Opened};
 pub use last_event_id::LastEventId;
 pub use open::SubscriptionBuilder;
@@ -42,8 +40,6 @@ pub use options::PublishOptions;
 pub use receipt::Receipt;
 pub use shutdown::Shutdown;
 pub use snapshot::Snapshot;
-use stored::Commits;
-use transform::Transforms;
 pub use weak::WeakPublisher;
 
 /// Publishes events to all subscribers.
@@ -81,40 +77,6 @@ pub use weak::WeakPublisher;
 pub struct Publisher<P = ()> {
     core: Arc<Handles>,
     properties: PhantomData<fn(P) -> P>,
-}
-
-/// Shared by all handles. Dropping the last one ends the streams.
-struct Handles(Arc<Core>);
-
-/// The publisher's parts. Hooks may need them while the last handle is being dropped. A subscription refers to the
-/// registry weakly.
-struct Core {
-    registry: Arc<Registry>,
-    counters: Arc<Counters>,
-    pool: Arc<WriterPool>,
-    settings: Settings,
-    transforms: Transforms,
-    warnings: Arc<RateLimitedLog>,
-    /// The way of events through the history's store, if it has one.
-    store: Option<Pipeline<Commits>>,
-}
-
-impl Deref for Handles {
-    type Target = Core;
-
-    fn deref(&self) -> &Core {
-        &self.0
-    }
-}
-
-impl Drop for Handles {
-    fn drop(&mut self) {
-        if let Some(store) = &self.store {
-            store.end(stored::CLOSING_PATIENCE);
-        }
-        self.registry.close().finish();
-        self.pool.close();
-    }
 }
 
 impl Publisher {

@@ -332,11 +332,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         })?;
         let Opening { resumption, start, first_slice, is_replaying } = opening;
         initial_data.extend(snapshot);
-        // After a restart all clients open streams at once. Their streams should not all end at once.
-        let share = 0.8 + 0.2 * spread::random_share();
-        let longest = Duration::from_secs(u64::from(u32::MAX));
-        let lifetime = source.lifetime.map(|lifetime| lifetime.min(longest).mul_f64(share));
-        let source = SourceSettings { lifetime, ..source };
+        let source = SourceSettings { lifetime: source.lifetime.map(own_lifetime), ..source };
         let counters = Arc::clone(&core.counters);
         // From here on a panic of the application drops the source, which leaves the registry.
         let mut source = FrameSource::new(Arc::clone(&subscriber), rings, Arc::downgrade(registry), counters, source);
@@ -351,6 +347,12 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         source.begin(frames.into_iter().map(Payload::Frame).chain(first_slice).collect(), sent, replay);
         Ok(Subscription::new(source, Arc::clone(&core.pool), resumption, client_id))
     }
+}
+
+/// Returns a stream's own lifetime. After a restart all clients open streams at once, which should not all end at once.
+fn own_lifetime(longest: Duration) -> Duration {
+    let share = 0.8 + 0.2 * spread::random_share();
+    longest.min(Duration::from_secs(u64::from(u32::MAX))).mul_f64(share)
 }
 
 impl<P> fmt::Debug for SubscriptionBuilder<'_, P> {

@@ -52,6 +52,15 @@ pub(crate) struct StartId {
 }
 
 impl StartId {
+    fn new(log: &EventLog<Payload>, replay_from: &ReplayFrom, cursor: u64, is_gap: bool) -> Self {
+        let id = match replay_from {
+            ReplayFrom::Id(id) if !is_gap => id.clone(),
+            _ => log.id(cursor),
+        };
+        let gap = is_gap.then(|| log.gap(replay_from.id(), &id)).flatten();
+        Self { id, sequence: cursor, gap, announces_ids: log.announces_ids() }
+    }
+
     /// Returns the first frames of a stream that begins here, with this initial data.
     ///
     /// A client that loses its connection after the start ID resumes from there, as if it had seen everything before.
@@ -87,6 +96,25 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    fn new(
+        log: &EventLog<Payload>,
+        channels: &[Arc<str>],
+        replay_from: &ReplayFrom,
+        cursor: u64,
+        subscriber: &Subscriber,
+    ) -> Self {
+        // The opening reports what each channel has evicted so far.
+        let span = |channel| Span::new(channel, log.floor(channel).max(cursor));
+        Self {
+            spans: channels.iter().map(span).collect(),
+            cursor,
+            state_until: if matches!(replay_from, ReplayFrom::Now) { log.sequence() } else { 0 },
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            limits: Arc::clone(subscriber.limits()),
+        }
+    }
+
     /// Puts an event behind those up to this sequence, within the limits of the subscriber's queue.
     pub(super) fn send(&mut self, payload: &Payload, sequence: u64) -> Result<(), Full> {
         let bytes = self.sent_bytes + payload.size();
@@ -204,21 +232,11 @@ impl Registry {
         };
         log.expire(&mut deferred.payloads);
         let (cursor, is_gap) = find_start(log, channels, replay_from);
-        let state_until = if matches!(replay_from, ReplayFrom::Now) { log.sequence() } else { 0 };
         if is_gap && !allow_gap {
             return Ok(None);
         }
-        let id = match replay_from {
-            ReplayFrom::Id(id) if !is_gap => id.clone(),
-            _ => log.id(cursor),
-        };
-        let gap = is_gap.then(|| log.gap(replay_from.id(), &id)).flatten();
-        let start = StartId { id, sequence: cursor, gap, announces_ids: self.announces_ids };
-        // The opening reports what each channel has evicted so far.
-        let span = |channel| Span::new(channel, log.floor(channel).max(cursor));
-        let spans = channels.iter().map(span).collect();
-        let (sent, limits) = (VecDeque::new(), Arc::clone(subscriber.limits()));
-        let mut replay = Replay { spans, cursor, state_until, sent, sent_bytes: 0, limits };
+        let start = StartId::new(log, replay_from, cursor, is_gap);
+        let mut replay = Replay::new(log, channels, replay_from, cursor, subscriber);
         let (first_slice, is_last) = replay.take_slice(log);
         if let Some(oldest) = replaced {
             self.replace(state, oldest, deferred);

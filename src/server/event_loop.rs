@@ -235,8 +235,7 @@ impl EventLoop {
                 Action::MakeRoom => self.make_room_for_body(token),
                 Action::Dispatch(incoming) => self.dispatch(token, incoming),
                 Action::Reject { rejection, with_body } => {
-                    let outgoing = encode::rejection(rejection, self.config.policy.vary(), with_body);
-                    self.respond(token, outgoing)
+                    self.respond(token, encode::rejection(rejection, self.config.policy.vary(), with_body))
                 }
                 Action::Write if writes == MAX_WRITES => {
                     self.unwritten.push(token);
