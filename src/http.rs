@@ -13,7 +13,7 @@
 //! fn answer(publisher: &Publisher, last_event_id: Option<&str>, mut connection: impl io::Write) -> io::Result<()> {
 //!     connection.write_all(http::response_head(&ResponseHeaders::new()).as_bytes())?;
 //!     match publisher.subscription(()).last_event_id(last_event_id).open() {
-//!         Ok(subscription) => subscription.write_to(connection).map(|_| ()),
+//!         Ok(mut subscription) => subscription.try_for_each(|event| connection.write_all(event.as_bytes())),
 //!         Err(_) => connection.write_all(http::retry_later(Duration::from_secs(5)).as_bytes()),
 //!     }
 //! }
