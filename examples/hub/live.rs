@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use server_sent_events::server::{HandlerError, Request, Response};
+use server_sent_events::store::StoreState;
 use server_sent_events::{History, Publisher, Stats, WeakPublisher};
+
+use crate::output;
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 60;
@@ -29,9 +32,15 @@ pub fn watch(live: &Publisher, request: &Request) -> Result<Response, HandlerErr
 fn publish_samples(hub: &WeakPublisher, live: &Publisher) {
     let stats = || hub.upgrade().map(|hub| (hub.stats(), Instant::now()));
     let Some((mut before, mut since)) = stats() else { return };
+    let mut is_broken = false;
     loop {
         thread::sleep(PERIOD);
         let Some((stats, now)) = stats() else { return };
+        if let Some(StoreState::Broken { reason, .. }) = hub.upgrade().and_then(|hub| hub.store_state())
+            && !std::mem::replace(&mut is_broken, true)
+        {
+            output::log(format_args!("posts are refused until a restart, events are no longer stored: {reason}"));
+        }
         live.publish(sample(&before, &stats, now - since));
         (before, since) = (stats, now);
     }

@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use self::store::SqliteStore;
 use super::{HistoryStore, OpenStore, Store, WindowLimits};
 use crate::error::{InvalidSetting, StoreError};
+use crate::spread;
 
 /// A file in which a [`History`](crate::History) is kept, so that a restart of the program is not a gap.
 ///
@@ -139,14 +140,16 @@ impl From<Sqlite> for HistoryStore {
 struct Surroundings {
     /// The ID of the operating system's boot; `None` if it is unknown.
     boot: Option<String>,
-    /// The time in seconds since 1970.
-    seconds: u64,
+    /// The number of the era that begins, unless the file has a higher one. It rises with time, and differs if two
+    /// openings begin in the same second, for example after an older copy of the file was put back.
+    era: u64,
 }
 
 impl Surroundings {
     fn now() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self { boot, seconds: since.unwrap_or_default().as_secs() }
+        let seconds = since.unwrap_or_default().as_secs();
+        Self { boot, era: seconds << 20 | spread::random() >> 44 }
     }
 }

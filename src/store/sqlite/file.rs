@@ -16,11 +16,27 @@ use crate::spread;
 /// Returns the absolute path without symbolic links, so that one file has one lock.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
     match fs::canonicalize(path) {
-        Ok(file) if file.is_file() => Ok(file),
+        Ok(file) if file.is_file() => check_names(&file).map(|()| file),
         Ok(_) => Err(Fault::Failed("not a regular file".into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => resolve_new(path),
         Err(error) => Err(Fault::io("find", path, &error)),
     }
+}
+
+/// Checks that the file has one name. Under another one it would have another lock, and another log.
+#[cfg(unix)]
+fn check_names(file: &Path) -> Result<(), Fault> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(file).map_err(|error| Fault::io("find", file, &error))?;
+    match metadata.nlink() {
+        0 | 1 => Ok(()),
+        names => Err(Fault::Failed(format!("it has {names} names (hard links): remove all but one"))),
+    }
+}
+
+#[cfg(not(unix))]
+fn check_names(_file: &Path) -> Result<(), Fault> {
+    Ok(())
 }
 
 fn resolve_new(path: &Path) -> Result<PathBuf, Fault> {

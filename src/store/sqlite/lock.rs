@@ -5,7 +5,7 @@
 // transaction. If the database then turns out to hold less than the note, events are missing: the newest part of its
 // log was lost, or an older copy of it was restored.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -52,21 +52,49 @@ impl LockFile {
         path.push(".lock");
         let path = PathBuf::from(path);
         let failed = |doing, error: &io::Error| Fault::io(doing, &path, error).of(database);
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Fault::Failed(format!("{} is not a regular file", path.display())).of(database));
+        }
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|error| failed("open", &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path, file, has_note: false }),
+            Ok(()) => {
+                let lock = Self { path, file, has_note: false };
+                if fs::metadata(database).map_or(true, |metadata| metadata.len() == 0) {
+                    lock.check_content().map_err(|fault| fault.of(database))?;
+                }
+                Ok(lock)
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { file: database.into() }),
             Err(TryLockError::Error(error)) => Err(failed("lock", &error)),
         }
     }
 
-    /// Returns the note of this lineage, if the file holds one.
-    pub(super) fn read(&mut self, lineage: &str) -> Result<Option<Note>, Fault> {
+    /// Checks that the file beside a new history can be one of ours, since it is overwritten.
+    fn check_content(&self) -> Result<(), Fault> {
+        let is_ours = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b' ' | b'\n' | 0);
+        if self.content()?.iter().all(is_ours) {
+            return Ok(());
+        }
+        Err(Fault::Failed(format!("{} has other content than a lock: move it away", self.path.display())))
+    }
+
+    fn content(&self) -> Result<Vec<u8>, Fault> {
         // A longer file holds no note of ours.
         let mut bytes = Vec::new();
-        let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| (&self.file).take(1_024).read_to_end(&mut bytes));
+        let mut file = &self.file;
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(1_024).read_to_end(&mut bytes));
         read.map_err(|error| Fault::io("read", &self.path, &error))?;
+        Ok(bytes)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the note of this lineage, if the file holds one.
+    pub(super) fn read(&mut self, lineage: &str) -> Result<Option<Note>, Fault> {
+        let bytes = self.content()?;
         let note = std::str::from_utf8(&bytes).ok().and_then(Note::from_line);
         let note = note.filter(|note| note.lineage == lineage);
         self.has_note = note.is_some();

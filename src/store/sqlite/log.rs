@@ -1,6 +1,7 @@
 //! The log in the file: what each operation of the store reads and writes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -12,6 +13,9 @@ use super::trim::PendingTrim;
 use super::upkeep::{self, Upkeep};
 use super::{Surroundings, SyncPolicy, file, rows, schema};
 use crate::store::{Attached, Record, Trim};
+
+/// How long a transaction waits while another program writes to the file.
+const LOCKED: Duration = Duration::from_secs(3_600);
 
 /// The log in an open file.
 pub(super) struct OpenLog {
@@ -100,7 +104,7 @@ impl OpenLog {
         let before = Note { lineage: state.lineage.clone(), era: eras.last_number(), sequence: state.sequence };
         let last = eras.last_number().max(note.map_or(0, |note| note.era));
         let first = state.sequence + 1;
-        eras.begin(self.surroundings.seconds.max(last + 1), first);
+        eras.begin(self.surroundings.era.max(last + 1), first);
         if has_lost {
             // A stream that begins now has a position after the loss.
             (state.sequence, state.last_loss) = (first, first);
@@ -133,7 +137,9 @@ impl OpenLog {
             (state.eras, state.boot, state.is_synced, state.is_closed) = (eras.sum(), boot, is_synced, false);
             Ok(())
         })?;
-        self.upkeep = Some(Upkeep::start(&self.file, &mut self.writer, self.sync, self.max_bytes)?);
+        self.upkeep = Some(Upkeep::start(&self.file, self.lock.path(), &mut self.writer, self.sync, self.max_bytes)?);
+        // Another program may hold a lock for long. Events wait for it, within the limits of what may be pending.
+        self.writer.busy_timeout(LOCKED)?;
         self.write_note()
     }
 

@@ -107,6 +107,7 @@ impl Upkeep {
     /// Makes what the log holds durable, and starts the thread. The writer must have written to the log.
     pub(super) fn start(
         path: &Path,
+        lock: &Path,
         writer: &mut Connection,
         sync: SyncPolicy,
         max_bytes: usize,
@@ -126,7 +127,7 @@ impl Upkeep {
         let worker = Worker {
             shared: Arc::clone(&shared),
             connection,
-            files: [path.into(), log_path.clone()].map(|path| (identity(&path), path)),
+            files: [path.into(), log_path.clone(), lock.into()].map(|path| (identity(&path), path)),
             log_file: Arc::clone(&log_file),
             sync,
         };
@@ -190,8 +191,8 @@ impl Shared {
 struct Worker {
     shared: Arc<Shared>,
     connection: Connection,
-    /// The database and its log, and what they were at the start.
-    files: [(Option<(u64, u64)>, PathBuf); 2],
+    /// The database, its log and its lock, and what they were at the start.
+    files: [(Option<(u64, u64)>, PathBuf); 3],
     /// Only SQLite may open the database itself; its log has no locks that closing this would drop.
     log_file: Arc<File>,
     sync: SyncPolicy,

@@ -194,3 +194,44 @@ fn two_processes_never_share_a_file() {
     other.kill();
     open(&folder.sqlite());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_with_two_names_is_refused_because_each_name_would_have_its_own_lock() {
+    let folder = Folder::new();
+    drop(open(&folder.sqlite()));
+    fs::hard_link(folder.file("events.db"), folder.file("other.db")).unwrap();
+    for name in ["events.db", "other.db"] {
+        let error = error_of(folder.file(name));
+        assert!(error.to_string().contains("it has 2 names (hard links): remove all but one"), "{error}");
+    }
+    fs::remove_file(folder.file("other.db")).unwrap();
+    open(&folder.sqlite());
+}
+
+#[test]
+fn a_lock_file_of_another_program_is_left_as_it_is() {
+    let folder = Folder::new();
+    fs::write(folder.file("events.db.lock"), "# precious").unwrap();
+    let error = error_of(folder.file("events.db"));
+    assert!(error.to_string().contains("has other content than a lock: move it away"), "{error}");
+    assert_eq!(fs::read_to_string(folder.file("events.db.lock")).unwrap(), "# precious");
+    assert!(!folder.file("events.db").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_file_that_is_a_link_is_not_followed() {
+    let folder = Folder::new();
+    fs::write(folder.file("victim"), "").unwrap();
+    std::os::unix::fs::symlink(folder.file("victim"), folder.file("events.db.lock")).unwrap();
+    let error = error_of(folder.file("events.db"));
+    assert!(error.to_string().contains("is not a regular file"), "{error}");
+    assert_eq!(fs::read(folder.file("victim")).unwrap(), b"");
+}
+
+#[test]
+fn two_openings_in_the_same_second_have_different_eras() {
+    let eras: std::collections::BTreeSet<u64> = (0..100).map(|_| super::super::Surroundings::now().era).collect();
+    assert!(eras.len() > 90, "{} of 100", eras.len());
+}
