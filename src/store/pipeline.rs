@@ -306,8 +306,9 @@ impl<S: Sink> Writer<S> {
         let records: Vec<Record<'_>> =
             (self.sequence + 1..).zip(events).map(|(sequence, event)| S::record(event, sequence)).collect();
         let Some(newest) = records.last().map(|record| record.sequence) else { return true };
+        // Taken from a broken store too, because it would grow.
+        let trim = self.sink.take_trim();
         if !self.is_broken() {
-            let trim = self.sink.take_trim();
             match self.store.append(&records, trim) {
                 Ok(()) => return true,
                 Err(error) => {

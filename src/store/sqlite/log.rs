@@ -223,7 +223,8 @@ impl OpenLog {
         if let Some(mut upkeep) = self.upkeep.take() {
             upkeep.stop();
         }
-        // While another program reads the file, its log may stay.
+        // While another program reads the file, its log may stay. Nothing waits for that program.
+        self.writer.busy_timeout(Duration::from_millis(50))?;
         upkeep::checkpoint(&self.writer, "TRUNCATE")?;
         // Closing the connection then removes the log.
         self.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
