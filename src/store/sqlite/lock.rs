@@ -116,6 +116,14 @@ impl LockFile {
     }
 }
 
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing the file would be too little: another program that is just being started has a copy of its descriptor
+        // for a moment, and with it the lock. If this fails, closing is all that can be done.
+        let _ = self.file.unlock();
+    }
+}
+
 #[cfg(unix)]
 fn write_at_start(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt;

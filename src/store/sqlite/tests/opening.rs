@@ -1,6 +1,10 @@
 //! Which files a store opens, and what it does to the others.
 
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use rusqlite::Connection;
 
@@ -33,6 +37,22 @@ fn one_file_has_one_store_whatever_its_path() {
     }
     drop(first);
     open(&folder.sqlite());
+}
+
+#[test]
+fn a_file_is_free_once_its_store_is_dropped_even_while_the_program_starts_others() {
+    let folder = Folder::new();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        let reopened = catch_unwind(|| (0..200).for_each(|_| drop(open(&folder.sqlite()))));
+        is_done.store(true, Ordering::Relaxed);
+        reopened.unwrap();
+    });
 }
 
 #[test]
