@@ -314,8 +314,8 @@ impl Event {
     }
 
     fn encode_fields(&self) -> String {
-        // The history's IDs have at most 40 bytes: a name of 19, a hyphen and a sequence.
-        let id_len = "id: \n\n".len() + self.id.as_ref().map_or(40, String::len);
+        // The longest IDs are those of a store: a lineage of 16 bytes, an era and a sequence of up to 20.
+        let id_len = "id: \n\n".len() + self.id.as_ref().map_or(58, String::len);
         // Each line gets a field name, a colon, a space and a line feed. A CRLF is counted as two lines.
         let line_ends = |text: &str| text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
         let text_len = |text: &Option<String>| {

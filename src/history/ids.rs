@@ -7,8 +7,8 @@ use crate::spread;
 /// The names in the IDs of one log: of the log, and of each era of it.
 ///
 /// Without a store an ID is `NAME-SEQUENCE`: the log is as old as the process. With a store it is
-/// `LINEAGE.ERA-SEQUENCE`. The lineage names the log for its whole life. An era begins whenever the log may have lost
-/// its newest events, which clients may have seen. So no ID ever stands for two events.
+/// `LINEAGE.ERA-SEQUENCE`. The lineage names the log for its whole life. An era begins with each opening of the store,
+/// because the log may have lost its newest events, which clients may have seen. So no ID ever stands for two events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ids {
     name: String,
@@ -79,11 +79,16 @@ impl Ids {
             return prefix.is_empty().then_some((sequence, None));
         }
         let era_number = number(prefix.strip_prefix('.')?)?;
-        let era = self.eras.binary_search_by_key(&era_number, |era| era.number).ok()?;
-        // A stream that began before the first event of all was sent the sequence 0.
-        let first = if era == 0 { 0 } else { self.eras[era].first };
-        let end = self.eras.get(era + 1).map(|next| next.first - 1);
-        (sequence >= first).then_some((sequence, end))
+        let (first, next) = match self.eras.binary_search_by_key(&era_number, |era| era.number) {
+            // A stream that began before the first event of all was sent the sequence 0, in an era that may have had
+            // no event.
+            _ if sequence == 0 => (0, self.eras.first()),
+            Ok(era) => (self.eras[era].first, self.eras.get(era + 1)),
+            // An era between two others is missing only if the log has lost all its events.
+            Err(next) if (1..self.eras.len()).contains(&next) => (self.eras[next].first, self.eras.get(next)),
+            Err(_) => return None,
+        };
+        (sequence >= first).then_some((sequence, next.map(|next| next.first - 1)))
     }
 }
 
@@ -118,8 +123,23 @@ mod tests {
     }
 
     #[test]
+    fn the_position_before_the_first_event_is_exact_in_every_era() {
+        for id in ["log.1-0", "log.3-0", "log.5-0", "log.20-0", "log.99-0"] {
+            assert_eq!(ids().place(id, 40), Place::Exact(0), "{id}");
+        }
+    }
+
+    #[test]
     fn an_id_beyond_the_end_of_its_era_was_lost() {
-        for (id, end) in [("log.3-11", 10), ("log.3-40", 10), ("log.7-11", 10), ("log.8-31", 30)] {
+        // The last two are of eras that the log does not know.
+        for (id, end) in [
+            ("log.3-11", 10),
+            ("log.3-40", 10),
+            ("log.7-11", 10),
+            ("log.8-31", 30),
+            ("log.4-11", 10),
+            ("log.19-99", 30),
+        ] {
             for newest in [30, 40] {
                 assert_eq!(ids().place(id, newest), Place::Lost(end), "{id}");
             }
@@ -129,7 +149,7 @@ mod tests {
     #[test]
     fn other_ids_are_unknown() {
         // Of the future, before the first event of their era, of unknown eras, of other forms.
-        let of_store = "log.20-41 log.20-30 log.20-0 log.8-10 log.4-3 log.0-0 log-3 log.3-+3 log.3-03 log.03-3 log.3- log.3 \
+        let of_store = "log.20-41 log.20-30 log.8-10 log.4-3 log.2-1 log.21-41 log-3 log.3-+3 log.3-03 log.03-3 log.3- log.3 \
             log..3-1 log log.3-1-1 log.3-18446744073709551616 log.18446744073709551615-18446744073709551615 3-1 lo.3-1";
         for id in of_store.split_whitespace().chain([""]) {
             assert_eq!(ids().place(id, 40), Place::Unknown, "{id}");

@@ -205,8 +205,13 @@ impl<T: Clone> EventLog<T> {
     /// It is [`Place::Unknown`] if the ID is of another log, of the future, or unknown in these channels, and if the
     /// oldest event with this ID is evicted. If the log holds several events with this ID, the oldest counts: a replay
     /// may repeat events, but must not skip any.
-    pub(crate) fn place(&self, id: &str, channels: &[Arc<str>]) -> Place {
+    ///
+    /// An ID of lost events shows a loss that the store may not know of. Then it is a loss for every other subscriber.
+    pub(crate) fn place(&mut self, id: &str, channels: &[Arc<str>]) -> Place {
         let mut place = self.ids.place(id, self.sequence);
+        if let Place::Lost(end) = place {
+            self.note_loss(end + 1);
+        }
         for channel in channels {
             let Some(own_id) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
             let Some(sequence) = own_id.oldest else { return Place::Unknown };
@@ -216,6 +221,15 @@ impl<T: Clone> EventLog<T> {
             };
         }
         place
+    }
+
+    fn note_loss(&mut self, before: u64) {
+        if before > self.last_loss {
+            self.last_loss = before;
+            if let Some(trim) = &mut self.trim {
+                trim.last_loss = before;
+            }
+        }
     }
 
     /// Returns whether events are missing between this sequence and the newest, because the store has lost them.
@@ -256,6 +270,7 @@ impl<T: Clone> EventLog<T> {
     fn keep(&mut self, channels: &[&str], entry: NewEntry<T>, finds_own_id: bool, at: Duration, evicted: &mut Vec<T>) {
         let sequence = self.sequence;
         let NewEntry { payload, size, own_id, key, .. } = entry;
+        let stored_size = if self.trim.is_some() { stored_size(channels, key.as_deref()) } else { 0 };
         let key = key.filter(|_| self.keeps_latest());
         let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
         for channel in &channels {
@@ -275,7 +290,7 @@ impl<T: Clone> EventLog<T> {
         }
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
         let key_size = key.as_ref().map_or(0, |key| channels.len() * Self::KEY + key.len());
-        let size = size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size + key_size;
+        let size = size + stored_size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size + key_size;
         self.bytes += size;
         let rings = channels.len();
         // Times in the log never go back: the oldest event is the first to be too old.
@@ -357,4 +372,9 @@ impl<T: Clone> EventLog<T> {
                 || channels.iter().any(|channel| self.floor(channel) > newest_not_requested),
         )
     }
+}
+
+/// Returns the bytes that an event takes in a store for what its channels have in memory once.
+fn stored_size(channels: &[&str], key: Option<&str>) -> usize {
+    channels.iter().map(|name| name.len()).sum::<usize>() + key.map_or(0, str::len)
 }

@@ -88,6 +88,9 @@ impl History {
     /// not sent a gap for that, so the limits should exceed the number of keys. An [ID of the
     /// application's](Event::id) is forgotten with its event: resuming after a replaced one is a gap.
     ///
+    /// With a [store](crate::store), keep this setting for as long as the store is used. A start without it would not know
+    /// which events were replaced before, and report no gap for them.
+    ///
     /// ```
     /// use server_sent_events::{Event, History, Publisher};
     ///

@@ -147,7 +147,9 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// whether it is new or was away for too long. A client that resumes with every event gets no snapshot.
     ///
     /// This is exact if the application changes its state and publishes the change under one lock of its own, and makes
-    /// the snapshot under the same lock. If the history evicts the events after a snapshot before the subscription is
+    /// the snapshot under the same lock. With a [store](crate::store) the change must be published with
+    /// [`publish_confirmed`](crate::Publisher::publish_confirmed): an event that `publish` has accepted and that waits to
+    /// be stored has no ID yet, so it is in the snapshot and comes again. If the history evicts the events after a snapshot before the subscription is
     /// open, another one is made. After three attempts the client is sent a `gap` event too. Without a history, or
     /// without an `after`, an event that is published meanwhile may be in the snapshot and come again.
     ///

@@ -15,9 +15,11 @@ use crate::registry::{Opening, Registry, ReplayFrom};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The ID of the newest event that the state contains: [`Publisher::last_event_id`], read under the lock of the
-    /// state. Everything newer is replayed. `None` if the state has no such ID.
+    /// state. Everything newer is replayed. `None` if the state has no such ID. With a [store](crate::store), only events
+    /// of [`publish_confirmed`] are surely among those that it covers.
     ///
     /// [`Publisher::last_event_id`]: crate::Publisher::last_event_id
+    /// [`publish_confirmed`]: crate::Publisher::publish_confirmed
     pub after: Option<String>,
     /// The events that show the state to the client.
     pub events: Vec<Event>,

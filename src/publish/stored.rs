@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::RecvTimeoutError;
+
 use super::transform::Transforms;
 use super::{Publisher, Receipt};
 use crate::channels::Channels;
@@ -218,7 +220,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         match confirmed.recv_timeout(timeout) {
             Ok(Confirmed::Stored(receipt)) => Ok(receipt),
             Ok(Confirmed::DeliveredOnly) => Err(PublishError::Broken),
-            Err(_) => Err(PublishError::TimedOut),
+            Err(RecvTimeoutError::Timeout) => Err(PublishError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(PublishError::Broken),
         }
     }
 
@@ -243,6 +246,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         self.core.store.as_ref().map(Pipeline::state)
     }
 
+    /// The memory that the name of a channel takes besides its text, rounded up.
+    const CHANNEL_NAME: usize = 48;
+
     /// Gives an event to the store thread.
     pub(super) fn offer(&self, store: &Pipeline<Commits>, names: &[&str], new_event: NewEvent) -> Receipt {
         let (event, size, subscribers) = self.stored_event(names, new_event);
@@ -263,7 +269,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let (subscribers, at) = self.core.registry.count_subscribers(names);
         let channels: Box<[Arc<str>]> = names.iter().map(|&name| name.into()).collect();
         let names_len: usize = names.iter().map(|name| name.len()).sum();
-        let size = new_event.payload.size() + names_len + size_of::<StoredEvent>();
+        let size = new_event.payload.size() + names_len + names.len() * Self::CHANNEL_NAME + size_of::<StoredEvent>();
         let new_event = NewEvent { at, ..new_event };
         (StoredEvent { channels, new_event, at: milliseconds_since_1970() }, size, subscribers)
     }

@@ -344,14 +344,18 @@ impl Replay {
 }
 
 /// Returns the sequence after which the replay begins, and whether newer events that were asked for are evicted.
-fn find_start(log: &EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
+fn find_start(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
+    let place = match replay_from {
+        ReplayFrom::Id(id) => log.place(id, channels),
+        ReplayFrom::Now | ReplayFrom::Last(_) => Place::Unknown,
+    };
     let floors = || channels.iter().map(|channel| log.floor(channel));
     match replay_from {
         // The state of each channel: events of keys above its floor.
         ReplayFrom::Now if log.keeps_latest() => (floors().min().unwrap_or(log.sequence()), false),
         ReplayFrom::Now => (log.sequence(), false),
         ReplayFrom::Last(events) => log.before_last(channels, *events),
-        ReplayFrom::Id(id) => match log.place(id, channels) {
+        ReplayFrom::Id(_) => match place {
             Place::Exact(sequence) if floors().all(|floor| floor <= sequence) && !log.has_lost_after(sequence) => {
                 (sequence, false)
             }

@@ -28,6 +28,7 @@ struct State {
     is_open: bool,
     is_blocked: bool,
     fails: bool,
+    panics: bool,
 }
 
 #[derive(Clone, Default)]
@@ -49,9 +50,20 @@ impl Disk {
             is_open: false,
             is_blocked: false,
             fails: false,
+            panics: false,
         };
         let limits = WindowLimits { events, bytes: usize::MAX };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), limits }))
+    }
+
+    /// Lets the next append panic.
+    pub(crate) fn panic_next(&self) {
+        self.0.state.lock().panics = true;
+    }
+
+    /// Forgets what was delivered, so that the next opening does not notice a loss.
+    pub(crate) fn forget_note(&self) {
+        self.0.state.lock().noted = 0;
     }
 
     /// Takes the newest writes back, as a power loss does. Returns the newest sequence that is left.
@@ -123,6 +135,7 @@ impl Written {
             }
         }
         self.horizon = trim.horizon;
+        self.last_loss = self.last_loss.max(trim.last_loss);
     }
 }
 
@@ -185,6 +198,7 @@ impl Store for FakeStore {
         while state.is_blocked {
             self.0.changed.wait(&mut state);
         }
+        assert!(!std::mem::take(&mut state.panics), "the test wants a panic");
         if state.fails {
             return Err(StoreError::Failed { file: "disk".into(), reason: "no space left".into() });
         }

@@ -151,8 +151,8 @@ pub(crate) enum Content<'a> {
     Closure,
 }
 
-/// What a history has evicted since the store was last written.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What a history has evicted, or found missing, since the store was last written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trim {
     /// The sequences of the evicted events.
     pub(crate) evicted: Vec<u64>,
@@ -161,4 +161,6 @@ pub(crate) struct Trim {
     pub(crate) horizon: u64,
     /// The events whose own IDs no longer show a client's position.
     pub(crate) ambiguous: Vec<u64>,
+    /// The sequence before which events turned out to be missing, which clients have seen; 0 if there is no news.
+    pub(crate) last_loss: u64,
 }

@@ -73,8 +73,8 @@ struct State<S: Sink> {
     /// The store thread waits for something pending.
     is_idle: bool,
     broken: Option<Arc<str>>,
-    /// No further event is accepted.
-    is_ending: bool,
+    /// Until when the end is waited for. Once it is set, no further event is accepted.
+    ends_by: Option<Instant>,
     has_ended: bool,
 }
 
@@ -121,13 +121,18 @@ impl<S: Sink> Pipeline<S> {
             stats: StoreStats::default(),
             is_idle: false,
             broken: None,
-            is_ending: false,
+            ends_by: None,
             has_ended: false,
         };
         let (pending, progress) = (Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), limits, pending, progress });
         let writer = Writer { shared: Arc::clone(&shared), store, sink, sequence };
-        thread::Builder::new().name("sse store".into()).spawn(move || writer.run())?;
+        let ending = Ending(Arc::clone(&shared));
+        thread::Builder::new().name("sse store".into()).spawn(move || {
+            // Dropped after the store is.
+            let _ending = ending;
+            writer.run();
+        })?;
         Ok(Self(shared))
     }
 
@@ -150,7 +155,7 @@ impl<S: Sink> Pipeline<S> {
     fn accept(&self, event: S::Event, size: usize, confirm: Option<Confirm<S>>) -> Result<(), NotAccepted> {
         let Shared { state, limits, .. } = &*self.0;
         let mut state = state.lock();
-        if state.is_ending {
+        if state.ends_by.is_some() {
             return Err(NotAccepted::Ended);
         }
         // An event larger than the limit fits into an empty window.
@@ -178,7 +183,7 @@ impl<S: Sink> Pipeline<S> {
 
     fn order(&self, pending: Pending<S>) {
         let mut state = self.0.state.lock();
-        if !state.is_ending {
+        if state.ends_by.is_none() {
             self.push(&mut state, pending);
         }
     }
@@ -221,13 +226,32 @@ impl<S: Sink> Pipeline<S> {
     }
 
     /// Refuses further events, commits those that were accepted, and closes the store. Waits for that, but no longer
-    /// than `patience`.
+    /// than `patience`. All calls together wait no longer than the first.
     pub(crate) fn end(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
         let mut state = self.0.state.lock();
-        state.is_ending = true;
+        let deadline = *state.ends_by.get_or_insert_with(|| Instant::now() + patience);
         self.0.pending.notify_one();
         while !state.has_ended && !self.0.progress.wait_until(&mut state, deadline).timed_out() {}
+    }
+}
+
+/// Ends the pipeline when the store thread ends, even by a panic.
+struct Ending<S: Sink>(Arc<Shared<S>>);
+
+impl<S: Sink> Drop for Ending<S> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        if thread::panicking() {
+            state.broken.get_or_insert_with(|| "the store thread has panicked".into());
+            state.ends_by.get_or_insert_with(Instant::now);
+        }
+        state.has_ended = true;
+        state.done = state.accepted;
+        let left = std::mem::take(&mut state.window);
+        drop(state);
+        self.0.progress.notify_all();
+        // Its publishers stop waiting.
+        drop(left);
     }
 }
 
@@ -249,17 +273,13 @@ impl<S: Sink> Writer<S> {
         if let Err(error) = self.store.close(trim) {
             self.sink.warn_broken(&error.to_string());
         }
-        let Self { shared, store, .. } = self;
-        drop(store);
-        shared.state.lock().has_ended = true;
-        shared.progress.notify_all();
     }
 
     /// Waits for pending work. Returns `None` once there is none left and the pipeline ends.
     fn next_group(&self) -> Option<Vec<Pending<S>>> {
         let mut state = self.shared.state.lock();
         while state.window.is_empty() {
-            if state.is_ending {
+            if state.ends_by.is_some() {
                 return None;
             }
             state.is_idle = true;

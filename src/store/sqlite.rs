@@ -27,15 +27,22 @@ use crate::spread;
 ///
 /// The file is an SQLite database, which only one publisher at a time can use. If the file is missing, the publisher
 /// creates it, but not its directory. Beside it are `FILE-wal` and `FILE-shm`, which belong to the database, and
-/// `FILE.lock`. To copy the history, stop the program and copy the file, or run `sqlite3 FILE '.backup COPY'`.
+/// `FILE.lock`. To copy the history, stop the program and copy the file, or run `sqlite3 FILE '.backup COPY'`. To put a
+/// copy back, replace the file, remove `FILE-wal` and `FILE-shm`, and leave `FILE.lock` as it is: it shows what is
+/// missing in the copy, so that clients get a gap.
 ///
 /// To look into it, run `sqlite3 FILE 'select * from history'`. This shows each event with its ID, its local time, its
 /// channels and its fields. Other programs may read the file at any time. While one keeps a transaction open, the file
 /// grows.
 ///
-/// **What it survives.** An event is delivered after it is stored. So after the end of the process, however it ends,
-/// every client resumes without a gap. After a power loss, [`sync`](Self::sync) decides what is missing, and clients get
-/// a gap for it.
+/// **What it survives.** An event is delivered after it is stored. So after the end of the process every client resumes
+/// without a gap, except in channels with [closures](crate::store). On Linux it does not matter how the process ends.
+/// Elsewhere nothing tells a crash from a power loss, so a crash is a gap unless the policy is
+/// [`Always`](SyncPolicy::Always). After a power loss, [`sync`](Self::sync) decides what is missing, and clients get a gap
+/// for it.
+///
+/// If the disk fails so that not even `FILE.lock` can be written, nothing shows the loss until a client returns with the
+/// ID of a lost event. From then on it is a gap for every client that was away.
 ///
 /// **Size.** The database and `FILE-wal` together take at most three times
 /// [`max_bytes`](crate::History::max_bytes), and 1 MiB, and the events that are stored in one transaction.

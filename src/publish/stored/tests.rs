@@ -160,6 +160,78 @@ fn a_broken_store_delivers_live_and_the_next_start_is_a_gap() {
 }
 
 #[test]
+fn a_loss_that_only_a_client_knows_of_is_a_gap_for_all_after_it() {
+    // The lost event is in an era with another event, or in one without.
+    for restarts in [0, 1] {
+        let disk = Disk::new(100);
+        let mut publisher = on(&disk);
+        let kept = confirmed(&publisher, "a", "kept");
+        for _ in 0..restarts {
+            drop(publisher);
+            publisher = on(&disk);
+        }
+        disk.fail(true);
+        publisher.publish_to("a", "lost");
+        assert_eq!(publisher.flush(LONG), Err(PublishError::Broken));
+        let seen = publisher.last_event_id().unwrap();
+        drop(publisher);
+        disk.fail(false);
+        disk.forget_note();
+
+        let publisher = on(&disk);
+        let new = confirmed(&publisher, "a", "new");
+        assert_eq!(resumption(&publisher, &kept), Resumption::Complete, "nothing shows the loss yet");
+        assert_eq!(resumption(&publisher, &seen), Resumption::Gap);
+        assert_eq!(resumption(&publisher, &kept), Resumption::Gap);
+        assert_eq!(resumption(&publisher, &new), Resumption::Complete);
+        drop(publisher);
+        let publisher = on(&disk);
+        assert_eq!(resumption(&publisher, &kept), Resumption::Gap, "the store remembers it");
+        assert_eq!(resumption(&publisher, &new), Resumption::Complete);
+    }
+}
+
+#[test]
+fn a_stream_that_began_before_the_first_event_resumes_after_restarts() {
+    let disk = Disk::new(100);
+    let start = on(&disk).last_event_id().unwrap();
+    for _ in 0..3 {
+        let publisher = on(&disk);
+        assert_eq!(resumption(&publisher, &start), Resumption::Complete);
+    }
+    let publisher = on(&disk);
+    confirmed(&publisher, "a", "first");
+    let mut resumed = publisher.subscription(()).channels("a").last_event_id(start).open().unwrap();
+    assert_eq!(data(&mut resumed), ["first"]);
+}
+
+#[test]
+fn a_store_that_does_not_end_is_waited_for_once() {
+    let disk = Disk::new(100);
+    let publisher = Publisher::builder().history(History::new().store(disk.clone())).on_end(|_| {}).build().unwrap();
+    let subscriptions: Vec<_> = (0..4).map(|_| publisher.subscribe_to("a").unwrap()).collect();
+    disk.block(true);
+    publisher.publish_to("a", "never stored");
+    let started = Instant::now();
+    drop(publisher);
+    drop(subscriptions);
+    let waited = started.elapsed();
+    disk.block(false);
+    assert!(waited < 2 * super::CLOSING_PATIENCE, "{waited:?}");
+}
+
+#[test]
+fn a_panic_of_the_store_breaks_it_and_nobody_waits_for_it() {
+    let disk = Disk::new(100);
+    let publisher = on(&disk);
+    disk.panic_next();
+    assert_eq!(publisher.publish_confirmed("a", "1", LONG), Err(PublishError::Broken));
+    wait_until("broken", || matches!(publisher.store_state(), Some(StoreState::Broken { .. })));
+    assert_eq!(publisher.flush(LONG), Err(PublishError::Broken));
+    assert!(publisher.publish_to("a", "2").is_refused());
+}
+
+#[test]
 fn a_publisher_that_waits_while_the_store_breaks_is_not_confirmed() {
     let disk = Disk::new(100);
     let publisher = on(&disk);

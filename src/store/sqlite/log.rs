@@ -41,6 +41,8 @@ struct Era {
     note_before: Option<Note>,
     /// The newest event that was delivered without being stored; 0 if there is none.
     unstored: u64,
+    /// A note of such an event is on the disk.
+    is_loss_durable: bool,
 }
 
 impl Era {
@@ -117,7 +119,10 @@ impl OpenLog {
             floors,
             horizon: state.horizon,
         };
-        Ok((Era { state, eras, note_before: (!has_lost).then_some(before), unstored: 0 }, attached))
+        Ok((
+            Era { state, eras, note_before: (!has_lost).then_some(before), unstored: 0, is_loss_durable: false },
+            attached,
+        ))
     }
 
     /// Writes the new era, so that the next start knows of this one.
@@ -208,12 +213,14 @@ impl OpenLog {
     /// Notes that an event was delivered that is not stored.
     pub(super) fn note_unstored(&mut self, sequence: u64) {
         let Some(era) = &mut self.era else { return };
-        let is_first = era.unstored == 0;
         era.unstored = sequence.max(era.unstored);
-        // The store has failed already, perhaps because of its disk. The note is only an attempt.
-        let _ = self.write_note();
-        if is_first {
-            let _ = self.lock.sync();
+        let is_loss_durable = era.is_loss_durable;
+        // The store has failed already, perhaps because of its disk. The note is only an attempt. Without it, the loss
+        // shows once a client resumes from such an event.
+        let is_written = self.write_note().is_ok();
+        if is_written && !is_loss_durable {
+            let is_synced = self.lock.sync().is_ok();
+            self.era.iter_mut().for_each(|era| era.is_loss_durable = is_synced);
         }
     }
 

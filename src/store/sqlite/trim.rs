@@ -25,23 +25,24 @@ impl PendingTrim {
 
     /// Adds the evictions that come with these events.
     pub(super) fn add(&mut self, trim: Trim, records: &[Record<'_>]) {
-        let Trim { evicted, floors, horizon, ambiguous } = trim;
+        let Trim { evicted, floors, horizon, ambiguous, last_loss } = trim;
         self.trim.evicted.extend(evicted);
         self.trim.floors.extend(floors);
         self.trim.horizon = self.trim.horizon.max(horizon);
         self.trim.ambiguous.extend(ambiguous);
+        self.trim.last_loss = self.trim.last_loss.max(last_loss);
         self.appended += records.iter().map(size).sum::<usize>();
     }
 
     /// Returns whether the file is to be trimmed.
     pub(super) fn is_due(&self, max_bytes: usize) -> bool {
         let rows = self.trim.evicted.len() + self.trim.floors.len() + self.trim.ambiguous.len();
-        rows >= Self::MAX_ROWS || rows > 0 && self.appended >= max_bytes / Self::SHARE
+        self.trim.last_loss > 0 || rows >= Self::MAX_ROWS || rows > 0 && self.appended >= max_bytes / Self::SHARE
     }
 
     /// Deletes what is evicted, in a transaction of the caller's.
     pub(super) fn apply(self, connection: &Connection, state: &mut State) -> Result<(), Fault> {
-        let Trim { evicted, floors, horizon, ambiguous } = self.trim;
+        let Trim { evicted, floors, horizon, ambiguous, last_loss } = self.trim;
         for sequence in evicted {
             state.events.remove(rows::delete_event(connection, sequence)?);
         }
@@ -56,6 +57,7 @@ impl PendingTrim {
             rows::set_floor(connection, &channel, floor, &mut state.floors)?;
         }
         state.horizon = state.horizon.max(horizon);
+        state.last_loss = state.last_loss.max(last_loss);
         Ok(())
     }
 }

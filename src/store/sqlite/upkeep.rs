@@ -244,8 +244,11 @@ impl Worker {
         if needs_checkpoint {
             let mode = if is_full { "RESTART" } else { "PASSIVE" };
             let is_busy = checkpoint(&self.connection, mode)?;
-            return Ok(is_full && !is_busy);
+            if is_full && !is_busy {
+                return Ok(true);
+            }
         }
+        // A checkpoint that finds nothing to copy syncs nothing.
         if let SyncPolicy::Every(_) = self.sync {
             self.sync_log()?;
         }

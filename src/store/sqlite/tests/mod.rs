@@ -105,7 +105,7 @@ fn records(sequences: impl IntoIterator<Item = u64>) -> Vec<Record<'static>> {
 /// Returns what is evicted: these events, and the floors of these channels.
 fn trim(evicted: &[u64], floors: &[(&str, Option<u64>)], horizon: u64) -> Trim {
     let floors = floors.iter().map(|(channel, floor)| ((*channel).into(), *floor)).collect();
-    Trim { evicted: evicted.into(), floors, horizon, ambiguous: Vec::new() }
+    Trim { evicted: evicted.into(), floors, horizon, ambiguous: Vec::new(), last_loss: 0 }
 }
 
 fn bytes(file: &Path) -> u64 {

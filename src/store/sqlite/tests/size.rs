@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::{Event, History, Publisher};
 
 /// What the documentation of `Sqlite` adds to three times `max_bytes`, and one transaction.
 const CONSTANT: u64 = 1 << 20;
@@ -120,5 +121,23 @@ fn a_program_that_reads_the_file_delays_no_append_for_long() {
         assert!(Instant::now() < deadline, "the log does not shrink");
         measured.store.append(&[event(sequence, 1_000)], Trim::default()).unwrap();
         sequence += 1;
+    }
+}
+
+#[test]
+fn long_names_of_channels_and_long_keys_count_for_the_file() {
+    const MAX_BYTES: usize = 512 << 10;
+    let folder = Folder::new();
+    let file = folder.file("events.db");
+    let history = History::new().max_bytes(MAX_BYTES).store(Sqlite::at(&file));
+    let publisher = Publisher::builder().history(history).build().unwrap();
+    let channels: Vec<String> = (0..16).map(|number| format!("{number} {}", "x".repeat(250))).collect();
+    for number in 0..1_500 {
+        let event = Event::new("x").key("y".repeat(1_000));
+        publisher.publish_confirmed(&channels, event, Duration::from_secs(60)).unwrap();
+        if number % 100 == 0 {
+            let size = bytes(&file) + bytes(&folder.file("events.db-wal"));
+            assert!(size <= 3 * MAX_BYTES as u64 + CONSTANT, "{size} bytes after {number} events");
+        }
     }
 }
