@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Record, Store, StoreState, Trim};
 use crate::stats::StoreStats;
@@ -284,6 +284,8 @@ impl<S: Sink> Writer<S> {
             }
             state.is_idle = true;
             self.shared.pending.wait(&mut state);
+            // The scheduler often lets a woken thread run at once in place of the one that woke it: a publisher.
+            MutexGuard::unlocked(&mut state, thread::yield_now);
         }
         state.is_idle = false;
         let count = state.window.len().min(Pipeline::<S>::GROUP);
