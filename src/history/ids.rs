@@ -84,7 +84,7 @@ impl Ids {
             // no event.
             _ if sequence == 0 => (0, self.eras.first()),
             Ok(era) => (self.eras[era].first, self.eras.get(era + 1)),
-            // An era between two others is missing only if the log has lost all its events.
+            // An era between two others is missing if it had no events, and so no IDs, or if the log has lost them all.
             Err(next) if (1..self.eras.len()).contains(&next) => (self.eras[next].first, self.eras.get(next)),
             Err(_) => return None,
         };

@@ -149,9 +149,10 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// This is exact if the application changes its state and publishes the change under one lock of its own, and makes
     /// the snapshot under the same lock. With a [store](crate::store) the change must be published with
     /// [`publish_confirmed`](crate::Publisher::publish_confirmed): an event that `publish` has accepted and that waits to
-    /// be stored has no ID yet, so it is in the snapshot and comes again. If the history evicts the events after a snapshot before the subscription is
-    /// open, another one is made. After three attempts the client is sent a `gap` event too. Without a history, or
-    /// without an `after`, an event that is published meanwhile may be in the snapshot and come again.
+    /// be stored has no ID yet, so it is in the snapshot and comes again. If the history evicts the events after a
+    /// snapshot before the subscription is open, another one is made. After three attempts the client is sent a `gap`
+    /// event too. Without a history, or without an `after`, an event that is published meanwhile may be in the snapshot
+    /// and come again.
     ///
     /// Do not hold that lock while you call `open`: the closure takes it. The closure must not publish to a subscriber
     /// that [blocks](crate::Overflow::Block).

@@ -268,8 +268,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         // The history's clock belongs to the application, so it is not called on the store thread.
         let (subscribers, at) = self.core.registry.count_subscribers(names);
         let channels: Box<[Arc<str>]> = names.iter().map(|&name| name.into()).collect();
-        let names_len: usize = names.iter().map(|name| name.len()).sum();
-        let size = new_event.payload.size() + names_len + names.len() * Self::CHANNEL_NAME + size_of::<StoredEvent>();
+        let names_size: usize = names.iter().map(|name| name.len() + Self::CHANNEL_NAME).sum();
+        let size = new_event.payload.size() + names_size + size_of::<StoredEvent>();
         let new_event = NewEvent { at, ..new_event };
         (StoredEvent { channels, new_event, at: milliseconds_since_1970() }, size, subscribers)
     }

@@ -73,7 +73,7 @@ struct State<S: Sink> {
     /// The store thread waits for something pending.
     is_idle: bool,
     broken: Option<Arc<str>>,
-    /// Until when the end is waited for. Once it is set, no further event is accepted.
+    /// The deadline of all calls of `end`. Once it is set, no further event is accepted.
     ends_by: Option<Instant>,
     has_ended: bool,
 }

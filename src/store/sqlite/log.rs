@@ -214,13 +214,11 @@ impl OpenLog {
     pub(super) fn note_unstored(&mut self, sequence: u64) {
         let Some(era) = &mut self.era else { return };
         era.unstored = sequence.max(era.unstored);
-        let is_loss_durable = era.is_loss_durable;
+        let note = era.note();
         // The store has failed already, perhaps because of its disk. The note is only an attempt. Without it, the loss
         // shows once a client resumes from such an event.
-        let is_written = self.write_note().is_ok();
-        if is_written && !is_loss_durable {
-            let is_synced = self.lock.sync().is_ok();
-            self.era.iter_mut().for_each(|era| era.is_loss_durable = is_synced);
+        if self.lock.write(&note).is_ok() && !era.is_loss_durable {
+            era.is_loss_durable = self.lock.sync().is_ok();
         }
     }
 
@@ -230,8 +228,8 @@ impl OpenLog {
         if let Some(mut upkeep) = self.upkeep.take() {
             upkeep.stop();
         }
-        // While another program reads the file, its log may stay. Nothing waits for that program.
-        self.writer.busy_timeout(Duration::from_millis(50))?;
+        // While another program reads the file, its log may stay.
+        self.writer.busy_timeout(upkeep::PATIENCE)?;
         upkeep::checkpoint(&self.writer, "TRUNCATE")?;
         // Closing the connection then removes the log.
         self.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;

@@ -23,7 +23,7 @@ use super::fault::Fault;
 use super::{SyncPolicy, file};
 
 /// How long a checkpoint waits for programs that read the file.
-const PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 /// How often the file is looked at if it need not be synced.
 const LOOK: Duration = Duration::from_secs(1);
 /// Every page in the log has this much before it.
