@@ -348,9 +348,13 @@ pub use subscription::{BackgroundOptions, Reader, Subscription, SubscriptionHand
 /// The code of the documents, compiled as tests.
 #[cfg(all(doctest, feature = "tiny_http"))]
 #[doc = include_str!("../README.md")]
-#[doc = include_str!("../docs/cookbook.md")]
 #[doc = include_str!("../docs/deployment.md")]
 struct Documents;
+
+/// The code of the document that needs the tools for tests.
+#[cfg(all(doctest, feature = "test-util"))]
+#[doc = include_str!("../docs/cookbook.md")]
+struct Cookbook;
 
 /// The code of the documents that need SQLite.
 #[cfg(all(doctest, feature = "tiny_http", feature = "sqlite"))]
