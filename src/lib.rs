@@ -301,6 +301,9 @@ mod clock;
 mod deliver;
 mod error;
 mod event;
+// Only a client follows.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod follow;
 mod history;
 // Its private functions serve the adapters, and no adapter uses all of them.
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
@@ -355,6 +358,11 @@ struct Documents;
 #[cfg(all(doctest, feature = "test-util"))]
 #[doc = include_str!("../docs/cookbook.md")]
 struct Cookbook;
+
+/// The code of the document that needs a client and a server.
+#[cfg(all(doctest, feature = "server", feature = "client"))]
+#[doc = include_str!("../docs/edges.md")]
+struct DocumentWithClient;
 
 /// The code of the documents that need SQLite.
 #[cfg(all(doctest, feature = "tiny_http", feature = "sqlite"))]

@@ -152,6 +152,12 @@ impl EventSourceBuilder {
         self
     }
 
+    /// Makes it the client of a publisher that is followed.
+    pub(super) fn for_follower(mut self) -> Self {
+        self.parser = self.parser.for_follower();
+        self
+    }
+
     /// Starts the client. Does not wait for the server.
     ///
     /// # Errors

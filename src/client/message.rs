@@ -26,6 +26,8 @@ pub struct Message {
     pub id: Arc<str>,
     /// The reconnection time, if the event carries one.
     pub retry: Option<Duration>,
+    /// The extra line of its block, for a client that follows a publisher.
+    pub(super) follow: Option<Box<str>>,
 }
 
 impl Message {

@@ -19,6 +19,8 @@ mod reader;
 mod stop;
 #[cfg(feature = "client")]
 mod transport;
+#[cfg(feature = "client")]
+mod upstream;
 
 #[cfg(feature = "client")]
 pub use builder::EventSourceBuilder;
@@ -30,3 +32,7 @@ pub use message::Message;
 pub use parser::{Parser, ParserError};
 #[cfg(feature = "client")]
 pub use stop::StopHandle;
+#[cfg(feature = "client")]
+pub use upstream::Upstream;
+#[cfg(all(test, feature = "client"))]
+pub(crate) use upstream::take;

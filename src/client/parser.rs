@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Message;
+use crate::follow;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -46,6 +47,9 @@ pub struct Parser {
     id: Arc<str>,
     last_event_id: Arc<str>,
     reconnection_time: Option<Duration>,
+    /// `true` if blocks have an extra line, for a client that follows a publisher.
+    follows: bool,
+    follow: Option<Box<str>>,
     error: Option<ParserError>,
 }
 
@@ -68,6 +72,8 @@ impl Parser {
             id: Arc::clone(&no_id),
             last_event_id: no_id,
             reconnection_time: None,
+            follows: false,
+            follow: None,
             error: None,
         }
     }
@@ -99,6 +105,14 @@ impl Parser {
     pub fn resume_after(mut self, id: &str) -> Self {
         self.last_event_id = id.into();
         self.id = Arc::clone(&self.last_event_id);
+        self
+    }
+
+    /// Makes it parse the extra lines for a client that follows a publisher. A block with one is a message, even without
+    /// data. A reconnection time is that of an event, and not the client's.
+    #[cfg(feature = "client")]
+    pub(crate) fn for_follower(mut self) -> Self {
+        self.follows = true;
         self
     }
 
@@ -167,6 +181,7 @@ impl Parser {
         self.data = Vec::new();
         self.event_type = String::new();
         self.retry = None;
+        self.follow = None;
     }
 
     fn parse(&mut self, bytes: &[u8], messages: &mut Vec<Message>) -> Result<(), ParserError> {
@@ -242,7 +257,12 @@ impl Parser {
             b"id" if !value.contains(&0) => self.id = String::from_utf8_lossy(value).into(),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 self.retry = Some(milliseconds(value));
-                self.reconnection_time = self.retry;
+                if !self.follows {
+                    self.reconnection_time = self.retry;
+                }
+            }
+            _ if self.follows && name == follow::FIELD.as_bytes() => {
+                self.follow = Some(String::from_utf8_lossy(value).into());
             }
             // A comment has an empty name.
             _ => {}
@@ -267,14 +287,18 @@ impl Parser {
         self.last_event_id = Arc::clone(&self.id);
         let (event_type, retry) = (mem::take(&mut self.event_type), self.retry.take());
         let mut data = mem::take(&mut self.data);
+        let follow = self.follow.take();
         // The last line feed is not part of the data.
-        data.pop()?;
+        if data.pop().is_none() && follow.is_none() {
+            return None;
+        }
         Some(Message {
             event_type: if event_type.is_empty() { Cow::Borrowed("message") } else { Cow::Owned(event_type) },
             data: String::from_utf8(data)
                 .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
             id: Arc::clone(&self.last_event_id),
             retry,
+            follow,
         })
     }
 }

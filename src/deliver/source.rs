@@ -1,5 +1,6 @@
 //! The frames of one subscriber, in order: initial data, the replay, its queue, and heartbeats in silence.
 
+mod follower;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -65,6 +66,8 @@ pub(crate) struct FrameSource {
     clock: Clock,
     /// The highest sequence that the stream was sent in any form.
     sent: u64,
+    /// The channels of a follower, in its order.
+    followed: Option<Box<[Arc<str>]>>,
     registry: Weak<Registry>,
     /// Rings when the queue has changed after it was seen empty. `None` once the stream is written in the background.
     bell: Option<Receiver<()>>,
@@ -101,6 +104,7 @@ impl FrameSource {
             heartbeat_style,
             clock,
             sent: 0,
+            followed: None,
             registry,
             bell: Some(bell),
         }
@@ -253,8 +257,14 @@ impl FrameSource {
     /// If IDs are announced and the stream was not sent the newest one yet, the heartbeat is a block with that ID and
     /// no data. So a client in a quiet channel does not fall behind what the history holds.
     fn make_heartbeat(&self) -> (u64, Frame) {
-        let newest = self.registry.upgrade().and_then(|registry| registry.newest_announced(self.sent));
+        let registry = self.registry.upgrade();
+        let newest = match &registry {
+            Some(registry) if self.followed.is_some() => registry.newest_after(self.sent),
+            Some(registry) => registry.newest_announced(self.sent),
+            None => None,
+        };
         match newest {
+            Some((sequence, id)) if self.followed.is_some() => (sequence, follower::heartbeat(sequence, &id)),
             Some((sequence, id)) => (sequence, event::id_alone(&id)),
             None => (0, event::heartbeat(self.heartbeat_style)),
         }
@@ -356,6 +366,9 @@ impl FrameSource {
         if self.preamble.is_empty() {
             self.preamble = VecDeque::new();
         }
+        if self.followed.is_some() && payload.sequence() > 0 {
+            return Some(self.deliver_to_follower(&payload));
+        }
         // It does not count as delivered, since it was not queued.
         let frame = payload.render(self.subscriber.properties(), &self.counters);
         Some(frame.map_or(Next::Skipped, |frame| self.send(frame)))
@@ -366,6 +379,10 @@ impl FrameSource {
         if !allow_callbacks && matches!(payload, Payload::Closure(_)) {
             self.after_gap = Some(payload);
             return Next::NeedsCall;
+        }
+        if self.followed.is_some() {
+            self.undelivered += 1;
+            return self.deliver_to_follower(&payload);
         }
         match payload.render(self.subscriber.properties(), &self.counters) {
             Some(frame) => {

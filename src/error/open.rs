@@ -43,6 +43,9 @@ pub enum OpenError {
     /// The publisher is [shutting down](crate::Publisher::shutdown), and refuses every subscription. The program that
     /// replaces this one may accept it.
     ShuttingDown,
+    /// The publisher's history [follows](crate::History::follow) another one, and has not received it yet. A later
+    /// attempt may succeed.
+    Starting,
     /// The subscription names too many channels.
     TooManyChannels {
         /// The number of different channels.
@@ -65,14 +68,17 @@ pub enum OpenError {
 
 impl OpenError {
     /// Returns `true` if the client should try again later: a limit of subscribers is reached, or the publisher is
-    /// [shutting down](Self::ShuttingDown).
+    /// [starting](Self::Starting) or [shutting down](Self::ShuttingDown).
     ///
     /// After a limit, an attempt can succeed once other subscribers have left. After a shutdown, only a new publisher
     /// accepts subscriptions, usually that of the restarted program. The other errors do not go away by themselves: the
     /// subscription must be changed.
     pub fn is_temporary(&self) -> bool {
-        use OpenError::{ShuttingDown, TooManyInChannel, TooManyPerQuotaKey, TooManySubscribers};
-        matches!(self, TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyPerQuotaKey { .. } | ShuttingDown)
+        use OpenError::{ShuttingDown, Starting, TooManyInChannel, TooManyPerQuotaKey, TooManySubscribers};
+        matches!(
+            self,
+            TooManySubscribers { .. } | TooManyInChannel { .. } | TooManyPerQuotaKey { .. } | Starting | ShuttingDown
+        )
     }
 }
 
@@ -88,6 +94,7 @@ impl fmt::Display for OpenError {
             Self::TooManyPerQuotaKey { key, limit } => {
                 write!(f, "subscriber limit of quota key {key:?} reached ({limit})")
             }
+            Self::Starting => f.write_str("the publisher is starting: it has not received the history it follows"),
             Self::ShuttingDown => f.write_str("the publisher is shutting down"),
             Self::TooManyChannels { given, limit } => {
                 write!(f, "too many channels ({given}): subscribe to at most {limit}")
@@ -106,7 +113,7 @@ impl Error for OpenError {}
 /// Converts into an error that holds this one, for a function that returns an [`io::Result`].
 ///
 /// The kind is [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) for a limit of subscribers,
-/// [`Other`](io::ErrorKind::Other) during a shutdown, and [`InvalidInput`](io::ErrorKind::InvalidInput) for all else.
+/// [`Other`](io::ErrorKind::Other) during the start and a shutdown, and [`InvalidInput`](io::ErrorKind::InvalidInput) for all else.
 ///
 /// ```
 /// use server_sent_events::{OpenError, Publisher};
@@ -127,7 +134,7 @@ impl Error for OpenError {}
 impl From<OpenError> for io::Error {
     fn from(error: OpenError) -> Self {
         let kind = match error {
-            OpenError::ShuttingDown => io::ErrorKind::Other,
+            OpenError::Starting | OpenError::ShuttingDown => io::ErrorKind::Other,
             _ if error.is_temporary() => io::ErrorKind::QuotaExceeded,
             _ => io::ErrorKind::InvalidInput,
         };

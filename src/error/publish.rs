@@ -16,6 +16,9 @@ pub enum PublishError {
     TimedOut,
     /// The publisher is being dropped. The event was refused.
     Closed,
+    /// The history [follows](crate::History::follow) another publisher's, so events must be published there. This one
+    /// was refused.
+    Follows,
     /// The store has failed. The event was refused, unless it was already accepted when the store failed: then it was
     /// delivered, but not stored.
     Broken,
@@ -27,6 +30,7 @@ impl fmt::Display for PublishError {
             Self::Full => "too many events wait to be stored: try again later",
             Self::TimedOut => "the event was not stored in time, and may still be stored",
             Self::Closed => "the publisher is being dropped",
+            Self::Follows => "the publisher follows another one: publish there",
             Self::Broken => "the store of the history has failed",
         })
     }
@@ -74,6 +78,11 @@ pub enum BuildError {
     InvalidSetting(InvalidSetting),
     /// The history's store cannot be opened.
     Store(StoreError),
+    /// The publisher that the history is to [follow](crate::History::follow) cannot be.
+    Upstream {
+        /// The reason, such as an invalid URL.
+        reason: String,
+    },
     /// The thread that stores events cannot be started.
     StoreThread {
         /// The operating system's error.
@@ -86,6 +95,7 @@ impl fmt::Display for BuildError {
         match self {
             Self::InvalidSetting(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
+            Self::Upstream { reason } => write!(f, "failed to follow another publisher: {reason}"),
             Self::StoreThread { reason } => write!(f, "failed to start the thread that stores events: {reason}"),
         }
     }
@@ -111,7 +121,7 @@ impl From<BuildError> for io::Error {
         match error {
             BuildError::InvalidSetting(error) => error.into(),
             BuildError::Store(error) => error.into(),
-            BuildError::StoreThread { .. } => Self::other(error),
+            BuildError::Upstream { .. } | BuildError::StoreThread { .. } => Self::other(error),
         }
     }
 }

@@ -26,6 +26,10 @@ enum Problem {
     /// The setting takes an `Option`.
     ZeroNotNone,
     BlocksTheStore,
+    FollowsAndStores,
+    NeedsHistory,
+    #[cfg(feature = "client")]
+    NamesNoChannel,
 }
 
 impl InvalidSetting {
@@ -45,6 +49,22 @@ impl InvalidSetting {
         Self { setting: "overflow", problem: Problem::BlocksTheStore }
     }
 
+    /// Creates the error of a history that would both follow another one and be kept in a store.
+    pub(crate) fn follows_and_stores() -> Self {
+        Self { setting: "History::follow", problem: Problem::FollowsAndStores }
+    }
+
+    /// Creates the error of a follower of a publisher that has no history.
+    pub(crate) fn needs_history() -> Self {
+        Self { setting: "for_follower", problem: Problem::NeedsHistory }
+    }
+
+    /// Creates the error of channels to follow that are none.
+    #[cfg(feature = "client")]
+    pub(crate) fn names_no_channel() -> Self {
+        Self { setting: "Upstream::channels", problem: Problem::NamesNoChannel }
+    }
+
     /// Returns the name of the setting.
     pub fn setting(&self) -> &'static str {
         self.setting
@@ -57,8 +77,13 @@ impl fmt::Display for InvalidSetting {
             Problem::Zero => "must be greater than 0",
             Problem::ZeroNotNone => "must be greater than 0, or None",
             Problem::BlocksTheStore => {
-                "must not be `Block` if the history has a store, which one subscriber would stop: use another policy"
+                "must not be `Block` if the history has a store or follows another one, which one subscriber would stop: use \
+                 another policy"
             }
+            Problem::FollowsAndStores => "excludes `History::store`: the followed publisher keeps the events",
+            Problem::NeedsHistory => "needs a publisher with a history: set `PublisherBuilder::history`",
+            #[cfg(feature = "client")]
+            Problem::NamesNoChannel => "must name at least one channel",
         };
         write!(f, "`{}` {rule}", self.setting)
     }

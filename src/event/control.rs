@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::{Event, Frame, MAX_ID};
+use crate::follow::{self, Line};
 
 /// The form of a heartbeat, and of the comment at the start of a response.
 ///
@@ -60,4 +61,19 @@ fn gap_event(data: String) -> Event {
 /// Returns a block with an ID and no data. A browser resumes after this ID, and fires no event.
 pub(crate) fn id_alone(id: &str) -> Frame {
     Frame::new(format!("id: {id}\n\n"))
+}
+
+/// Returns the block of an event with the extra line for a follower.
+pub(crate) fn followed(line: &Line, frame: &Frame) -> Frame {
+    let mut followed = Frame::new(format!("{}: {line}\n{}", follow::FIELD, &**frame));
+    followed.seal_as(frame.sequence());
+    followed
+}
+
+/// Returns a block for a follower that carries no event. It has this sequence; 0 if it is none of an event.
+pub(crate) fn follow_alone(line: &Line, id: Option<&str>, sequence: u64) -> Frame {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    let mut alone = Frame::new(format!("{}: {line}\n{id}\n", follow::FIELD));
+    alone.seal_as(sequence);
+    alone
 }

@@ -89,6 +89,13 @@ impl Frame {
         frame.sequence = sequence;
     }
 
+    /// Gives a complete frame, which only one subscriber gets, a sequence in the history.
+    pub(super) fn seal_as(&mut self, sequence: u64) {
+        let frame = Arc::get_mut(&mut self.0).expect("BUG: a frame was shared before it was sealed");
+        frame.sequence = sequence;
+        frame.is_private = true;
+    }
+
     /// Returns the event's sequence in the history; 0 if it has none.
     pub(crate) fn sequence(&self) -> u64 {
         self.0.sequence

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::error::{EventError, EventField};
 
 pub use control::HeartbeatStyle;
-pub(crate) use control::{gap_between, gap_in_place, gap_of, heartbeat, id_alone};
+pub(crate) use control::{follow_alone, followed, gap_between, gap_in_place, gap_of, heartbeat, id_alone};
 pub use frame::Frame;
 pub(crate) use frame::FrameId;
 

@@ -32,7 +32,10 @@ pub(crate) enum Place {
     /// The client has seen events of an era that the log has lost. Of that era, the log has everything up to this
     /// sequence.
     Lost(u64),
-    /// The ID is not one of this log: it has another name or another form, or its sequence was not assigned.
+    /// The sequence is not assigned yet. In a log that follows another one, the client comes from a place that is
+    /// further on; in any other log, the ID is forged.
+    Ahead(u64),
+    /// The ID is not one of this log: it has another name or another form.
     Unknown,
 }
 
@@ -51,6 +54,22 @@ impl Ids {
         Self { name: lineage, eras }
     }
 
+    /// Creates the IDs of a log that has another one's, with its name and its eras: none without a store.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn of_another(name: String, eras: Vec<Era>) -> Self {
+        if eras.is_empty() { Self { name, eras } } else { Self::of_store(name, eras) }
+    }
+
+    /// Returns the name of the log.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the number and the first sequence of each era, the oldest first; none without a store.
+    pub(crate) fn eras(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.eras.iter().map(|era| (era.number, era.first))
+    }
+
     /// Returns the ID of the event with this sequence.
     pub(crate) fn id(&self, sequence: u64) -> String {
         let name = &self.name;
@@ -64,15 +83,17 @@ impl Ids {
 
     /// Returns the position of a client that sends this ID, in a log that ends with this sequence.
     pub(crate) fn place(&self, id: &str, newest: u64) -> Place {
-        match self.sequence(id) {
+        match self.sequence(id, newest) {
             Some((sequence, end)) if sequence <= end.unwrap_or(newest) => Place::Exact(sequence),
             Some((_, Some(end))) => Place::Lost(end),
+            Some((sequence, None)) if sequence < u64::MAX => Place::Ahead(sequence),
             _ => Place::Unknown,
         }
     }
 
-    /// Returns the sequence in an ID of this log, and the last sequence of its era if the era has ended.
-    fn sequence(&self, id: &str) -> Option<(u64, Option<u64>)> {
+    /// Returns the sequence in an ID of this log, which ends with `newest`, and the last sequence of its era if the era
+    /// has ended.
+    fn sequence(&self, id: &str, newest: u64) -> Option<(u64, Option<u64>)> {
         let (prefix, digits) = id.strip_prefix(&self.name)?.rsplit_once('-')?;
         let sequence = number(digits)?;
         if self.eras.is_empty() {
@@ -86,6 +107,8 @@ impl Ids {
             Ok(era) => (self.eras[era].first, self.eras.get(era + 1)),
             // An era between two others is missing if it had no events, and so no IDs, or if the log has lost them all.
             Err(next) if (1..self.eras.len()).contains(&next) => (self.eras[next].first, self.eras.get(next)),
+            // A log that this one follows may have begun an era already. This one is behind it, if it has lost nothing.
+            Err(next) if next > 0 => return (sequence > newest).then_some((sequence, None)),
             Err(_) => return None,
         };
         (sequence >= first).then_some((sequence, next.map(|next| next.first - 1)))
@@ -147,15 +170,25 @@ mod tests {
     }
 
     #[test]
+    fn an_id_beyond_the_newest_is_ahead() {
+        for id in ["log.20-41", "log.21-41"] {
+            assert_eq!(ids().place(id, 40), Place::Ahead(41), "{id}");
+        }
+        assert_eq!(ids().place("log.20-18446744073709551614", 40), Place::Ahead(u64::MAX - 1));
+        let of_this_run = Ids { name: "run".into(), eras: Vec::new() };
+        assert_eq!(of_this_run.place("run-41", 40), Place::Ahead(41));
+    }
+
+    #[test]
     fn other_ids_are_unknown() {
-        // Of the future, before the first event of their era, of unknown eras, of other forms.
-        let of_store = "log.20-41 log.20-30 log.8-10 log.4-3 log.2-1 log.21-41 log-3 log.3-+3 log.3-03 log.03-3 log.3- log.3 \
-            log..3-1 log log.3-1-1 log.3-18446744073709551616 log.18446744073709551615-18446744073709551615 3-1 lo.3-1";
+        // Before the first event of their era, of unknown eras, of other forms.
+        let of_store = "log.20-30 log.8-10 log.4-3 log.2-1 log.21-40 log-3 log.3-+3 log.3-03 log.03-3 log.3- log.3 \
+            log..3-1 log log.3-1-1 log.3-18446744073709551616 log.20-18446744073709551615 3-1 lo.3-1";
         for id in of_store.split_whitespace().chain([""]) {
             assert_eq!(ids().place(id, 40), Place::Unknown, "{id}");
         }
         let of_this_run = Ids { name: "run".into(), eras: Vec::new() };
-        for id in ["run-41", "run.1-1", "run-01", "run--1", "run", "run-", "other-1"] {
+        for id in ["run.1-1", "run-01", "run--1", "run", "run-", "other-1"] {
             assert_eq!(of_this_run.place(id, 40), Place::Unknown, "{id}");
         }
     }

@@ -15,6 +15,9 @@
 // A log that is kept in a store also has a loss: the sequence before which events are missing everywhere.
 
 mod evict;
+// Only a client follows.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod follow;
 mod latest;
 mod restore;
 
@@ -54,6 +57,8 @@ pub(crate) struct NewEntry<T> {
     pub(crate) key: Option<Arc<str>>,
     /// When it was published, from [`EventLog::now`]; `None` for now.
     pub(crate) at: Option<Duration>,
+    /// Its sequence in the log that this one follows, above all before; `None` for the next.
+    pub(crate) sequence: Option<u64>,
 }
 
 /// The events of one channel.
@@ -117,6 +122,8 @@ pub(crate) struct EventLog<T> {
     ambiguous_ids: Vec<(Arc<str>, Arc<str>)>,
     /// Events of a store are being added, so the floors of their channels must stay.
     is_restoring: bool,
+    /// It has the sequences of another log, which may be further on.
+    follows: bool,
 }
 
 impl<T: Clone> EventLog<T> {
@@ -155,6 +162,7 @@ impl<T: Clone> EventLog<T> {
             trim: None,
             ambiguous_ids: Vec::new(),
             is_restoring: false,
+            follows: false,
         }
     }
 
@@ -209,8 +217,10 @@ impl<T: Clone> EventLog<T> {
     /// An ID of lost events shows a loss that the store may not know of. Then it is a loss for every other subscriber.
     pub(crate) fn place(&mut self, id: &str, channels: &[Arc<str>]) -> Place {
         let mut place = self.ids.place(id, self.sequence);
-        if let Place::Lost(end) = place {
-            self.note_loss(end + 1);
+        match place {
+            Place::Lost(end) => self.note_loss(end + 1),
+            Place::Ahead(_) if !self.follows => place = Place::Unknown,
+            _ => {}
         }
         for channel in channels {
             let Some(own_id) = self.rings.get(channel).and_then(|ring| ring.own_ids.get(id)) else { continue };
@@ -252,7 +262,15 @@ impl<T: Clone> EventLog<T> {
     /// Appends the next event. Moves the payloads that it evicts into `evicted`, for the caller to drop without the
     /// lock.
     pub(crate) fn append(&mut self, channels: &[&str], entry: NewEntry<T>, evicted: &mut Vec<T>) -> u64 {
-        self.sequence += 1;
+        self.sequence = entry.sequence.unwrap_or(self.sequence + 1);
+        // In the followed log, some of its channels may have evicted it already.
+        let kept: Vec<&str>;
+        let channels = if self.follows {
+            kept = channels.iter().copied().filter(|channel| self.floor(channel) < self.sequence).collect();
+            &kept
+        } else {
+            channels
+        };
         if channels.is_empty() {
             // No ring holds it, so nothing would ever evict it.
             evicted.push(entry.payload);

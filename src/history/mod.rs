@@ -12,7 +12,9 @@ use crate::error::InvalidSetting;
 use crate::event::Event;
 #[cfg(any(feature = "sqlite", test))]
 use crate::store::HistoryStore;
-use crate::store::OpenStore;
+#[cfg(any(feature = "client", test))]
+use crate::store::HistoryUpstream;
+use crate::store::{OpenStore, Upstream};
 
 pub(crate) use ids::{Ids, Place};
 pub(crate) use log::{EventLog, NewEntry, Restored, Span};
@@ -46,6 +48,7 @@ pub struct History {
     gap: Gap,
     announce_ids: bool,
     store: Option<Arc<dyn OpenStore>>,
+    upstream: Option<Arc<dyn Upstream>>,
     latest_per_key: bool,
 }
 
@@ -69,6 +72,7 @@ impl History {
             gap: Gap::Default,
             announce_ids: true,
             store: None,
+            upstream: None,
             latest_per_key: false,
         }
     }
@@ -186,6 +190,29 @@ impl History {
         self
     }
 
+    /// Makes the history a copy of another publisher's, which this one follows. Defaults to none.
+    ///
+    /// The publisher then is an edge: it serves the channels of an origin to clients of its own, with the events and IDs
+    /// of the origin. A client can resume on any edge of one origin, and on the origin. While the origin is away, the
+    /// streams stay open. Nothing can be published here but to [one
+    /// subscriber](crate::SubscriptionHandle::send).
+    ///
+    /// Until the history has received what the origin has, subscriptions are refused as
+    /// [`OpenError::Starting`](crate::OpenError::Starting). If the origin turns out to have another history, or has lost
+    /// its newest events, all streams end; clients get a `gap` event when they resume.
+    /// [`Publisher::store_state`](crate::Publisher::store_state) shows whether the origin can be reached.
+    ///
+    /// An event's [key](Event::key) arrives if the origin keeps the [latest per key](Self::latest_per_key). A closure of
+    /// [`publish_with`](crate::Publisher::publish_with) cannot travel: the clients of its channels get a `gap` event.
+    /// [`Overflow::Block`](crate::Overflow::Block) is refused: one subscriber would stop all.
+    ///
+    /// See [`Upstream`](crate::client::Upstream) for an example.
+    #[cfg(any(feature = "client", test))]
+    pub fn follow(mut self, upstream: impl Into<HistoryUpstream>) -> Self {
+        self.upstream = Some(upstream.into().0);
+        self
+    }
+
     /// Takes a test's clock instead of its own.
     pub(crate) fn on(self, clock: Clock) -> Self {
         #[cfg(feature = "test-util")]
@@ -201,6 +228,12 @@ impl History {
         InvalidSetting::check("History::max_events_per_channel", self.max_events_per_channel == 0)?;
         InvalidSetting::check_option("History::max_age", self.max_age)?;
         InvalidSetting::check("History::max_bytes", self.max_bytes == 0)?;
+        if let Some(upstream) = &self.upstream {
+            if self.store.is_some() {
+                return Err(InvalidSetting::follows_and_stores());
+            }
+            upstream.check()?;
+        }
         self.store.as_ref().map_or(Ok(()), |store| store.check())
     }
 
@@ -208,13 +241,19 @@ impl History {
         self.max_bytes
     }
 
-    pub(crate) fn has_store(&self) -> bool {
-        self.store.is_some()
+    /// Returns whether events reach the history by a thread of its own, which must not block.
+    pub(crate) fn has_thread(&self) -> bool {
+        self.store.is_some() || self.upstream.is_some()
     }
 
     /// Takes the store in which the history is to be kept.
     pub(crate) fn take_store(&mut self) -> Option<Arc<dyn OpenStore>> {
         self.store.take()
+    }
+
+    /// Takes what the history is to follow.
+    pub(crate) fn take_upstream(&mut self) -> Option<Arc<dyn Upstream>> {
+        self.upstream.take()
     }
 }
 

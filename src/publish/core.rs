@@ -4,13 +4,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::builder::Settings;
+use super::following::Following;
 use super::stored::{CLOSING_PATIENCE, Commits};
 use super::transform::Transforms;
 use crate::deliver::WriterPool;
+use crate::error::BuildError;
 use crate::log::RateLimitedLog;
 use crate::registry::Registry;
 use crate::stats::Counters;
-use crate::store::Pipeline;
+use crate::store::{Connection, FollowSink, Pipeline, StopFollowing, Upstream};
 
 /// Shared by all handles. Dropping the last one ends the streams.
 pub(super) struct Handles(pub(super) Arc<Core>);
@@ -26,6 +28,14 @@ pub(super) struct Core {
     pub(super) warnings: Arc<RateLimitedLog>,
     /// The way of events through the history's store, if it has one.
     pub(super) store: Option<Pipeline<Commits>>,
+    /// The publisher that the history follows, if it does.
+    pub(super) upstream: Option<Followed>,
+}
+
+/// A publisher that this one follows.
+pub(super) struct Followed {
+    pub(super) connection: Arc<Connection>,
+    pub(super) thread: Box<dyn StopFollowing>,
 }
 
 impl Deref for Handles {
@@ -41,7 +51,26 @@ impl Drop for Handles {
         if let Some(store) = &self.store {
             store.end(CLOSING_PATIENCE);
         }
+        if let Some(followed) = &self.upstream {
+            followed.thread.stop();
+        }
         self.registry.close().finish();
         self.pool.close();
+    }
+}
+
+impl Followed {
+    /// Starts to follow a publisher.
+    pub(super) fn start(
+        upstream: &dyn Upstream,
+        registry: &Arc<Registry>,
+        pool: &Arc<WriterPool>,
+    ) -> Result<Self, BuildError> {
+        let channels = upstream.channels();
+        registry.follow(channels.clone());
+        let sink = Following::new(registry, pool, channels);
+        let connection = sink.connection();
+        let thread = upstream.start(Box::new(sink)).map_err(|reason| BuildError::Upstream { reason })?;
+        Ok(Self { connection, thread })
     }
 }

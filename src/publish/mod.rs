@@ -4,6 +4,9 @@ mod builder;
 mod core;
 #[cfg(feature = "tiny_http")]
 mod detached;
+// Only a client follows.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod following;
 mod hooks;
 mod last_event_id;
 mod open;
@@ -217,6 +220,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             key,
             is_comment: false,
             at: None,
+            sequence: None,
         })
     }
 
@@ -228,6 +232,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                 return Receipt { subscribers: 0, id: None, is_refused: false };
             }
             let new_event = new_event();
+            if self.core.upstream.is_some() && !new_event.is_comment {
+                return Receipt { subscribers: 0, id: None, is_refused: true };
+            }
             if let Some(store) = self.core.store.as_ref().filter(|_| !new_event.is_comment) {
                 return self.offer(store, names, new_event);
             }
@@ -360,7 +367,10 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Returns the publisher's counters, and what it holds now.
     pub fn stats(&self) -> Stats {
-        let store = self.core.store.as_ref().map(Pipeline::stats).unwrap_or_default();
+        let mut store = self.core.store.as_ref().map(Pipeline::stats).unwrap_or_default();
+        if let Some(followed) = &self.core.upstream {
+            store.connections_lost = followed.connection.times_lost();
+        }
         Stats { store, ..self.core.registry.stats() }
     }
 

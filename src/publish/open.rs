@@ -12,7 +12,7 @@ use super::{LastEventId, Publisher};
 use crate::channels::{Channels, DEFAULT_CHANNEL};
 use crate::deliver::FrameSource;
 use crate::deliver::SourceSettings;
-use crate::error::OpenError;
+use crate::error::{InvalidSetting, OpenError};
 use crate::event::{Event, HeartbeatStyle};
 use crate::history::Resumption;
 use crate::log::Subject;
@@ -28,6 +28,7 @@ pub struct SubscriptionBuilder<'p, P> {
     properties: P,
     channels: Vec<Arc<str>>,
     is_alone: bool,
+    is_follower: bool,
     initial_data: Vec<InitialData<'p>>,
     last_event_id: Option<String>,
     start_after: Option<String>,
@@ -48,6 +49,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             properties,
             channels: vec![DEFAULT_CHANNEL.into()],
             is_alone: false,
+            is_follower: false,
             initial_data: Vec::new(),
             last_event_id: None,
             start_after: None,
@@ -244,6 +246,31 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
+    /// Makes this the stream of a publisher that [follows](crate::History::follow) this one.
+    ///
+    /// Each block then has one more line, which other clients ignore: the event's place in the history, and which of the
+    /// channels it was published to. Without a last event ID, the stream begins with everything that the history holds
+    /// of the channels. [`initial_data`](Self::initial_data), [`replay_last`](Self::replay_last) and
+    /// [`snapshot_with`](Self::snapshot_with) have no effect, and a follower that is too slow is disconnected, so that it
+    /// resumes. The request must name the same channels in the same order as the follower does.
+    ///
+    /// A [heartbeat](Self::heartbeat) of a few seconds keeps a follower of quiet channels up to date.
+    ///
+    /// ```
+    /// use server_sent_events::{History, Publisher};
+    ///
+    /// let publisher = Publisher::builder().history(History::new()).build()?;
+    /// publisher.publish_to("news", "hello");
+    /// let mut stream = publisher.subscription(()).channels("news").for_follower().open()?;
+    /// assert!(stream.next().unwrap().starts_with("follow: begin "));
+    /// assert!(stream.next().unwrap().starts_with("follow: event 1 0\ndata: hello\n"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn for_follower(mut self) -> Self {
+        self.is_follower = true;
+        self
+    }
+
     /// Sets the silence after which the stream is sent a comment; `None` for never. Defaults to the
     /// [publisher's](crate::PublisherBuilder::heartbeat).
     #[doc(alias = "keep-alive")]
@@ -308,8 +335,14 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     /// is registered then.
     pub fn open(self) -> Result<Subscription, OpenError> {
         let Self { publisher, properties, channels, mut initial_data, last_event_id, start_after, .. } = self;
-        let Self { settings, quota_key, is_alone, replay_last, snapshot, .. } = self;
-        settings.check(publisher.core.store.is_some()).map_err(OpenError::InvalidSetting)?;
+        let Self { mut settings, quota_key, is_alone, is_follower, replay_last, mut snapshot, .. } = self;
+        if is_follower {
+            prepare_for_follower(publisher.core.registry.has_history(), &mut settings)?;
+            (initial_data, snapshot) = (Vec::new(), None);
+        }
+        settings
+            .check(publisher.core.store.is_some() || publisher.core.upstream.is_some())
+            .map_err(OpenError::InvalidSetting)?;
         if channels.is_empty() && !is_alone {
             return Err(OpenError::NoChannels);
         }
@@ -320,11 +353,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         let id = registry.next_subscriber_id();
         let subscriber = Subscriber::new(id, Properties::new(properties), quota_key, queue, bell);
         let client_id = last_event_id.clone().map(Arc::from);
-        let replay_from = match (last_event_id.or(start_after), replay_last) {
-            (Some(id), _) => ReplayFrom::Id(id),
-            (None, Some(events)) => ReplayFrom::Last(events),
-            (None, None) => ReplayFrom::Now,
-        };
+        let replay_from = ReplayFrom::new(last_event_id.or(start_after), replay_last, is_follower);
         let opened = match snapshot {
             Some(make) => snapshot::open(registry, &subscriber, &channels, &replay_from, make),
             None => registry.open(&subscriber, &channels, &replay_from).map(|opening| (opening, None)),
@@ -347,9 +376,22 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
             None => initial_data.iter().map(Event::encode).collect(),
         };
         let replay = is_replaying.then(|| Arc::clone(registry));
+        if is_follower {
+            source.follow(&channels);
+        }
         source.begin(frames.into_iter().map(Payload::Frame).chain(first_slice).collect(), sent, replay);
         Ok(Subscription::new(source, Arc::clone(&core.pool), resumption, client_id))
     }
+}
+
+/// Makes the settings those of a follower, which must not miss events.
+fn prepare_for_follower(has_history: bool, settings: &mut Settings) -> Result<(), OpenError> {
+    if !has_history {
+        return Err(OpenError::InvalidSetting(InvalidSetting::needs_history()));
+    }
+    Arc::make_mut(&mut settings.queue).overflow = Overflow::Disconnect;
+    settings.source.min_interval = None;
+    Ok(())
 }
 
 /// Returns a stream's own lifetime. After a restart all clients open streams at once, which should not all end at once.

@@ -203,6 +203,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         timeout: Duration,
     ) -> Result<Receipt, PublishError> {
         let event = event.into();
+        if self.core.upstream.is_some() && !event.is_comment() {
+            return Err(PublishError::Follows);
+        }
         let Some(store) = self.core.store.as_ref().filter(|_| !event.is_comment()) else {
             return Ok(self.publish_to(channels, event));
         };
@@ -241,9 +244,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         }
     }
 
-    /// Returns the state of the history's [store](crate::store), or `None` without one.
+    /// Returns the state of the history's [store](crate::store), or of the publisher that it
+    /// [follows](crate::History::follow). Returns `None` without either.
     pub fn store_state(&self) -> Option<StoreState> {
-        self.core.store.as_ref().map(Pipeline::state)
+        let followed = self.core.upstream.as_ref().map(|followed| followed.connection.state());
+        followed.or_else(|| self.core.store.as_ref().map(Pipeline::state))
     }
 
     /// The memory that the name of a channel takes besides its text, rounded up.

@@ -80,6 +80,6 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let (own_id, key) = (event.event_id().map(Into::into), event.shared_key().cloned());
         let payload = self.core.transforms.payload(transform, event, argument);
         let payload = payload.ok_or_else(|| UnknownTransform::new(transform))?;
-        Ok(self.send(channels, || NewEvent { payload, own_id, key, is_comment: false, at: None }))
+        Ok(self.send(channels, || NewEvent { payload, own_id, key, is_comment: false, at: None, sequence: None }))
     }
 }

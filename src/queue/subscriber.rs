@@ -1,6 +1,6 @@
 //! The record of one subscriber, shared by the registry, the reader and the writer threads.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -23,9 +23,8 @@ pub(crate) struct SubscriberId(pub(crate) u64);
 #[repr(C)]
 pub(crate) struct Subscriber {
     schedule: Schedule,
-    /// `true` if the subscriber reads its events from the history, so that nothing is queued for it. Guarded by the
-    /// ordering lock.
-    replaying: AtomicBool,
+    /// `true` if `starts_after` is not 0. Guarded by the ordering lock.
+    starts_late: AtomicBool,
     /// Which hooks may run, as bits. The hook of the end runs after that of the beginning, whichever event comes first.
     hooks_called: AtomicU8,
     queue: Queue,
@@ -33,6 +32,9 @@ pub(crate) struct Subscriber {
     /// stream is over.
     socket: OnceLock<Weak<dyn Interrupt>>,
     id: SubscriberId,
+    /// The sequence up to which events are not queued for it: 0 if it gets all, `REPLAYING` if it reads them from the
+    /// history, and otherwise that of an event which it has seen elsewhere. Guarded by the ordering lock.
+    starts_after: AtomicU64,
     properties: Properties,
     quota_key: Option<Arc<str>>,
     /// The channels that it was in when it left, if that was before the hook of its beginning was called.
@@ -40,6 +42,8 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
+    /// No event has this sequence.
+    const REPLAYING: u64 = u64::MAX;
     const OPENED: u8 = 0b01;
     const LEFT: u8 = 0b10;
 
@@ -53,11 +57,12 @@ impl Subscriber {
     ) -> Arc<Self> {
         Arc::new(Self {
             schedule: Schedule::new(),
-            replaying: AtomicBool::new(false),
+            starts_late: AtomicBool::new(false),
             hooks_called: AtomicU8::new(0),
             queue: Queue::new(limits, bell),
             socket: OnceLock::new(),
             id,
+            starts_after: AtomicU64::new(0),
             properties,
             quota_key,
             left_channels: OnceLock::new(),
@@ -148,12 +153,22 @@ impl Subscriber {
         self.queue.len()
     }
 
+    /// Returns the sequence up to which events are not queued for it; 0 if it gets all.
+    pub(crate) fn starts_after(&self) -> u64 {
+        if self.starts_late.load(Relaxed) { self.starts_after.load(Relaxed) } else { 0 }
+    }
+
+    pub(crate) fn set_starts_after(&self, sequence: u64) {
+        self.starts_late.store(sequence > 0, Relaxed);
+        self.starts_after.store(sequence, Relaxed);
+    }
+
     pub(crate) fn is_replaying(&self) -> bool {
-        self.replaying.load(Relaxed)
+        self.starts_after() == Self::REPLAYING
     }
 
     pub(crate) fn set_replaying(&self, replaying: bool) {
-        self.replaying.store(replaying, Relaxed);
+        self.set_starts_after(if replaying { Self::REPLAYING } else { 0 });
     }
 
     pub(crate) fn has_room(&self, size: usize) -> bool {

@@ -217,6 +217,9 @@ impl State {
         if self.shuts_down {
             return Err(OpenError::ShuttingDown);
         }
+        if self.following.as_ref().is_some_and(|following| following.is_starting) {
+            return Err(OpenError::Starting);
+        }
         if self.alive.len() >= limits.subscribers {
             return Err(OpenError::TooManySubscribers { limit: limits.subscribers });
         }

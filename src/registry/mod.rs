@@ -35,6 +35,10 @@
 mod backpressure;
 mod deferred;
 mod ending;
+mod fanout;
+// Only a client follows.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod follow;
 mod membership;
 mod new_event;
 mod quota;
@@ -46,18 +50,21 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::event::FrameId;
 use crate::history::{EventLog, Ids, NewEntry};
 use crate::log::{RateLimitedLog, Subject};
-use crate::queue::{Full, Payload, QueueKey, Subscriber, SubscriberId};
+use crate::queue::{Payload, QueueKey, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 use crate::store::Trim;
 
 use backpressure::Admit;
 pub(crate) use backpressure::Ticket;
 pub(crate) use deferred::{Deferred, Hooks, OnLeave};
+use fanout::Fanout;
+use follow::Following;
+pub(crate) use follow::ForFollower;
 use membership::Membership;
 pub(crate) use new_event::NewEvent;
 use quota::Quota;
@@ -73,8 +80,8 @@ pub(crate) struct Registry {
     last_id: AtomicU64,
     /// The sequence of the newest event that is queued for all its subscribers.
     committed: AtomicU64,
-    /// The names in its IDs, if there is a history.
-    ids: Option<Arc<Ids>>,
+    /// The names in its IDs, if there is a history. They change only if it follows another one.
+    ids: Option<RwLock<Arc<Ids>>>,
     announces_ids: bool,
     hooks: Option<Arc<dyn Hooks>>,
     warnings: Arc<RateLimitedLog>,
@@ -111,6 +118,8 @@ struct State {
     last_ticket: u64,
     /// `true` if later subscriptions are refused.
     shuts_down: bool,
+    /// How far the history follows another one, if it does.
+    following: Option<Following>,
 }
 
 /// The subscribers that an event is for.
@@ -140,7 +149,7 @@ impl Registry {
         hooks: Option<Arc<dyn Hooks>>,
         warnings: Arc<RateLimitedLog>,
     ) -> Self {
-        let ids = log.as_ref().map(|log| Arc::clone(log.ids()));
+        let ids = log.as_ref().map(|log| RwLock::new(Arc::clone(log.ids())));
         let sequence = log.as_ref().map_or(0, EventLog::sequence);
         let announces_ids = log.as_ref().is_some_and(EventLog::announces_ids);
         let state = Mutex::new(State { log, ..State::default() });
@@ -185,19 +194,28 @@ impl Registry {
         self.count_refused(&"half of the writer threads are blocked in first writes", subject);
     }
 
-    /// Returns the ID of the newest event, if there is a history. Takes no lock.
+    /// Returns the ID of the newest event, if there is a history. Does not take the ordering lock.
     pub(crate) fn newest_id(&self) -> Option<String> {
-        self.ids.as_ref().map(|ids| ids.id(self.committed.load(SeqCst)))
+        let ids = self.ids.as_ref()?;
+        let newest = self.committed.load(SeqCst);
+        Some(ids.read().id(newest))
     }
 
-    /// Returns the sequence and the ID of the newest event, if it is newer than `than` and IDs are announced. Takes no
-    /// lock.
+    /// Returns the sequence and the ID of the newest event, if it is newer than `than` and IDs are announced. Does not
+    /// take the ordering lock.
     ///
     /// If a live subscriber sees its queue empty after this call, it has been sent every event up to the returned one.
     pub(crate) fn newest_announced(&self, than: u64) -> Option<(u64, String)> {
+        if self.announces_ids { self.newest_after(than) } else { None }
+    }
+
+    /// Returns the sequence and the ID of the newest event as [`newest_announced`](Self::newest_announced) does, even if
+    /// IDs are not announced.
+    pub(crate) fn newest_after(&self, than: u64) -> Option<(u64, String)> {
+        // First the sequence: the names are set before the sequences of a new era.
         let newest = self.committed.load(SeqCst);
-        let ids = self.ids.as_ref().filter(|_| self.announces_ids && newest > than)?;
-        Some((newest, ids.id(newest)))
+        let ids = self.ids.as_ref().filter(|_| newest > than)?;
+        Some((newest, ids.read().id(newest)))
     }
 
     /// Counts an event as published if these channels have no subscriber. Returns `true` if so; the event then needs no
@@ -350,45 +368,6 @@ impl Registry {
     }
 }
 
-/// One event on its way to the queues of its subscribers.
-struct Fanout<'a> {
-    payload: &'a Payload,
-    key: Option<QueueKey>,
-    /// The subscribers that get the event regardless of their limits.
-    beyond: &'a BTreeSet<SubscriberId>,
-    queued: usize,
-    replaying: usize,
-    /// The subscribers that have no room, and are to be disconnected.
-    full: Vec<SubscriberId>,
-    deferred: &'a mut Deferred,
-}
-
-impl Fanout<'_> {
-    fn queue(&mut self, id: SubscriberId, subscriber: &Subscriber) {
-        if subscriber.is_replaying() {
-            // A comment is not in the history, so a replay does not deliver it.
-            self.replaying += usize::from(self.payload.sequence() > 0);
-            return;
-        }
-        match subscriber.push(self.payload, self.key.as_ref(), &mut self.deferred.payloads) {
-            Ok(wake) => self.deferred.wake.extend(wake),
-            Err(Full) if self.beyond.contains(&id) => {
-                self.deferred.wake.extend(subscriber.push_beyond_limits(self.payload.clone()));
-            }
-            Err(Full) => return self.full.push(id),
-        }
-        self.queued += 1;
-    }
-
-    /// Puts the event behind the events of a replay that are published so far.
-    fn send_behind(&mut self, id: SubscriberId, replay: &mut Replay, sequence: u64) {
-        match replay.send(self.payload, sequence) {
-            Ok(()) => self.queued += 1,
-            Err(Full) => self.full.push(id),
-        }
-    }
-}
-
 impl State {
     /// If the history keeps the event, gives it its ID and its place there, and appends it. Moves what the history evicts
     /// into `evicted`. Returns the payload to queue, and the event's ID.
@@ -398,13 +377,13 @@ impl State {
         new_event: NewEvent,
         evicted: &mut Vec<Payload>,
     ) -> (Payload, Option<String>) {
-        let NewEvent { mut payload, own_id, key, is_comment, at } = new_event;
+        let NewEvent { mut payload, own_id, key, is_comment, at, sequence: in_followed } = new_event;
         let Some(log) = self.log.as_mut().filter(|_| !is_comment) else { return (payload, None) };
-        let sequence = log.sequence() + 1;
+        let sequence = in_followed.unwrap_or(log.sequence() + 1);
         let generated = log.id(sequence);
         payload.seal(Some(own_id.as_deref().unwrap_or(&generated)), sequence);
         let id = own_id.as_deref().map_or(generated, str::to_owned);
-        let entry = NewEntry { payload: payload.clone(), size: payload.size(), own_id, key, at };
+        let entry = NewEntry { payload: payload.clone(), size: payload.size(), own_id, key, at, sequence: in_followed };
         log.append(channels, entry, evicted);
         (payload, Some(id))
     }

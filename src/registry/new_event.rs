@@ -16,6 +16,8 @@ pub(crate) struct NewEvent {
     pub(crate) is_comment: bool,
     /// When it was published, by the history's clock; `None` for now.
     pub(crate) at: Option<Duration>,
+    /// Its sequence in the log that the history follows; `None` for the next.
+    pub(crate) sequence: Option<u64>,
 }
 
 impl NewEvent {
@@ -31,13 +33,13 @@ impl NewEvent {
             event.encode_unsealed()
         };
         let (own_id, key) = (event.event_id().map(Into::into), event.shared_key().cloned());
-        Self { payload: Payload::Frame(frame), own_id, key, is_comment, at: None }
+        Self { payload: Payload::Frame(frame), own_id, key, is_comment, at: None, sequence: None }
     }
 
     /// Creates an event for one subscriber. A history does not keep it, so it has no ID there.
     pub(crate) fn for_one(event: &Event, has_history: bool) -> Self {
         let frame = if has_history { event.encode_with_id(None) } else { event.encode() };
         let (key, is_comment) = (event.shared_key().cloned(), event.is_comment());
-        Self { payload: Payload::Frame(frame), own_id: None, key, is_comment, at: None }
+        Self { payload: Payload::Frame(frame), own_id: None, key, is_comment, at: None, sequence: None }
     }
 }

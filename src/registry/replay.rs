@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use super::{Deferred, Registry, State};
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
+use crate::follow::{Begin, Line};
 use crate::history::{EventLog, Place, Resumption, Span};
 use crate::queue::{Full, Payload, QueueLimits, Subscriber};
 use crate::stats::EndCause;
@@ -21,12 +22,32 @@ pub(crate) enum ReplayFrom {
     Id(String),
     /// This many of the newest events.
     Last(usize),
+    /// All events that are newer than this ID, or all that there are, for a follower.
+    Follow(Option<String>),
 }
 
 impl ReplayFrom {
+    /// Returns what a client with this ID asks for, and one without an ID.
+    pub(crate) fn new(id: Option<String>, last: Option<usize>, is_follower: bool) -> Self {
+        match (id, last) {
+            (id, _) if is_follower => Self::Follow(id),
+            (Some(id), _) => Self::Id(id),
+            (None, Some(events)) => Self::Last(events),
+            (None, None) => Self::Now,
+        }
+    }
+
+    fn resumption(&self, is_gap: bool) -> Resumption {
+        match self {
+            _ if is_gap => Resumption::Gap,
+            Self::Now => Resumption::NotRequested,
+            Self::Id(_) | Self::Last(_) | Self::Follow(_) => Resumption::Complete,
+        }
+    }
+
     /// Returns the ID that the client sent; empty if it sent none.
     fn id(&self) -> &str {
-        if let Self::Id(id) = self { id } else { "" }
+        if let Self::Id(id) | Self::Follow(Some(id)) = self { id } else { "" }
     }
 }
 
@@ -49,16 +70,27 @@ pub(crate) struct StartId {
     pub(crate) sequence: u64,
     gap: Option<Event>,
     announces_ids: bool,
+    /// What a follower is sent instead.
+    for_follower: Option<Box<Begin>>,
 }
 
 impl StartId {
-    fn new(log: &EventLog<Payload>, replay_from: &ReplayFrom, cursor: u64, is_gap: bool) -> Self {
+    fn new(
+        log: &EventLog<Payload>,
+        channels: &[Arc<str>],
+        replay_from: &ReplayFrom,
+        cursor: u64,
+        is_gap: bool,
+    ) -> Self {
         let id = match replay_from {
-            ReplayFrom::Id(id) if !is_gap => id.clone(),
+            ReplayFrom::Id(id) | ReplayFrom::Follow(Some(id)) if !is_gap => id.clone(),
             _ => log.id(cursor),
         };
         let gap = is_gap.then(|| log.gap(replay_from.id(), &id)).flatten();
-        Self { id, sequence: cursor, gap, announces_ids: log.announces_ids() }
+        let follows = matches!(replay_from, ReplayFrom::Follow(_));
+        let is_whole = matches!(replay_from, ReplayFrom::Follow(None));
+        let for_follower = follows.then(|| Box::new(log.begin(channels, cursor, is_whole)));
+        Self { id, sequence: cursor, gap, announces_ids: log.announces_ids(), for_follower }
     }
 
     /// Returns the first frames of a stream that begins here, with this initial data.
@@ -67,6 +99,9 @@ impl StartId {
     /// So the ID is sent with the last block that the client must have seen: of the initial data, or else the gap. If
     /// there is neither, the ID is sent alone.
     pub(crate) fn frames(self, initial_data: Vec<Event>) -> Vec<Frame> {
+        if let Some(begin) = self.for_follower {
+            return vec![event::follow_alone(&Line::Begin(*begin), Some(&self.id), 0)];
+        }
         let mut events: Vec<Event> = self.gap.into_iter().chain(initial_data).collect();
         match events.pop() {
             Some(last) => {
@@ -231,26 +266,28 @@ impl Registry {
             return Ok(Some(Opening { resumption, start: None, first_slice: Vec::new(), is_replaying: false }));
         };
         log.expire(&mut deferred.payloads);
+        let replay_from = if needs_all(log, channels, replay_from) { &ReplayFrom::Follow(None) } else { replay_from };
         let (cursor, is_gap) = find_start(log, channels, replay_from);
         if is_gap && !allow_gap {
             return Ok(None);
         }
-        let start = StartId::new(log, replay_from, cursor, is_gap);
+        let start = StartId::new(log, channels, replay_from, cursor, is_gap);
         let mut replay = Replay::new(log, channels, replay_from, cursor, subscriber);
         let (first_slice, is_last) = replay.take_slice(log);
+        let is_ahead = cursor > log.sequence();
         if let Some(oldest) = replaced {
             self.replace(state, oldest, deferred);
         }
         state.add(subscriber, channels);
+        if is_ahead && let Some(following) = &mut state.following {
+            subscriber.set_starts_after(cursor);
+            following.add_ahead(subscriber.id(), replay_from.id(), cursor);
+        }
         if !is_last {
             subscriber.set_replaying(true);
             state.replays.insert(subscriber.id(), replay);
         }
-        let resumption = match replay_from {
-            _ if is_gap => Resumption::Gap,
-            ReplayFrom::Now => Resumption::NotRequested,
-            ReplayFrom::Id(_) | ReplayFrom::Last(_) => Resumption::Complete,
-        };
+        let resumption = replay_from.resumption(is_gap);
         Ok(Some(Opening { resumption, start: Some(start), first_slice, is_replaying: !is_last }))
     }
 
@@ -343,11 +380,21 @@ impl Replay {
     }
 }
 
+/// Returns whether a follower must begin anew, because the log is another one than it has followed, or has lost events.
+fn needs_all(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> bool {
+    let ReplayFrom::Follow(Some(id)) = replay_from else { return false };
+    match log.place(id, channels) {
+        Place::Exact(sequence) => log.has_lost_after(sequence),
+        Place::Ahead(_) => false,
+        Place::Lost(_) | Place::Unknown => true,
+    }
+}
+
 /// Returns the sequence after which the replay begins, and whether newer events that were asked for are evicted.
 fn find_start(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
     let place = match replay_from {
-        ReplayFrom::Id(id) => log.place(id, channels),
-        ReplayFrom::Now | ReplayFrom::Last(_) => Place::Unknown,
+        ReplayFrom::Id(id) | ReplayFrom::Follow(Some(id)) => log.place(id, channels),
+        ReplayFrom::Now | ReplayFrom::Last(_) | ReplayFrom::Follow(None) => Place::Unknown,
     };
     let floors = || channels.iter().map(|channel| log.floor(channel));
     match replay_from {
@@ -355,12 +402,18 @@ fn find_start(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &
         ReplayFrom::Now if log.keeps_latest() => (floors().min().unwrap_or(log.sequence()), false),
         ReplayFrom::Now => (log.sequence(), false),
         ReplayFrom::Last(events) => log.before_last(channels, *events),
-        ReplayFrom::Id(_) => match place {
-            Place::Exact(sequence) if floors().all(|floor| floor <= sequence) && !log.has_lost_after(sequence) => {
+        ReplayFrom::Follow(None) => log.before_last(channels, usize::MAX),
+        ReplayFrom::Id(_) | ReplayFrom::Follow(Some(_)) => match place {
+            Place::Exact(sequence) | Place::Ahead(sequence)
+                if floors().all(|floor| floor <= sequence) && !log.has_lost_after(sequence) =>
+            {
                 (sequence, false)
             }
             place => {
-                let seen = if let Place::Exact(sequence) | Place::Lost(sequence) = place { sequence } else { 0 };
+                let seen = match place {
+                    Place::Exact(sequence) | Place::Ahead(sequence) | Place::Lost(sequence) => sequence,
+                    Place::Unknown => 0,
+                };
                 // The replay begins at the lowest floor: below it every requested event is known to be evicted.
                 // Beginning higher would skip events of another channel that are still held.
                 // Without channels there are no such events.

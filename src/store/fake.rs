@@ -19,6 +19,7 @@ struct Shared {
 }
 
 struct State {
+    lineage: String,
     /// The content after each write, the newest last.
     writes: Vec<Written>,
     /// The newest sequence that was delivered.
@@ -44,6 +45,7 @@ struct Written {
 impl Disk {
     pub(crate) fn new(events: usize) -> Self {
         let state = State {
+            lineage: "fake".into(),
             writes: vec![Written::default()],
             noted: 0,
             openings: 0,
@@ -54,6 +56,13 @@ impl Disk {
         };
         let limits = WindowLimits { events, bytes: usize::MAX };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), limits }))
+    }
+
+    /// Gives the log another name. The store must be new.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_lineage(self, lineage: &str) -> Self {
+        self.0.state.lock().lineage = lineage.to_owned();
+        self
     }
 
     /// Lets the next append panic.
@@ -182,7 +191,7 @@ impl Store for FakeStore {
         let Written { floors, horizon, eras, sequence, last_loss, .. } = state.newest().clone();
         state.noted = sequence;
         let floors = floors.into_iter().collect();
-        Ok(Attached { lineage: "fake".into(), eras, sequence, last_loss, floors, horizon })
+        Ok(Attached { lineage: state.lineage.clone(), eras, sequence, last_loss, floors, horizon })
     }
 
     fn read(&mut self, event: &mut dyn FnMut(Record<'static>)) -> Result<(), StoreError> {

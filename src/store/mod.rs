@@ -47,6 +47,9 @@ mod pipeline;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
+// Only a client follows.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod upstream;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,6 +63,9 @@ pub(crate) use pipeline::{Confirmed, NotAccepted, Pipeline, Sink, WindowLimits};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SyncPolicy};
 pub use state::StoreState;
+#[cfg(any(feature = "client", test))]
+pub use upstream::HistoryUpstream;
+pub(crate) use upstream::{Connection, FollowSink, StopFollowing, UnexpectedLine, Upstream};
 
 /// A store for a [history](crate::History); made from the settings of one.
 #[cfg(any(feature = "sqlite", test))]

@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use server_sent_events::client::{EndCause, EventSource, EventSourceBuilder};
+use server_sent_events::client::{EndCause, EventSource, EventSourceBuilder, Upstream};
+use server_sent_events::{History, Publisher};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::foreign_server::{ForeignServer, STREAM};
@@ -176,4 +177,36 @@ fn lost_connections_leave_nothing_behind() {
     let _last = server.answers(STREAM);
     assert!(is_back_at(before), "{:?} instead of {before:?}", held());
     drop(events);
+}
+
+/// Drops a publisher that follows another one, and checks that it leaves nothing. `is_there` returns when the connection
+/// is in the state.
+#[track_caller]
+fn stops_following<T>(state: &str, url: String, is_there: impl FnOnce(&Publisher) -> T) {
+    let before = held();
+    let upstream = Upstream::at(url).channels("news");
+    let publisher = Publisher::builder().history(History::new().follow(upstream)).build().unwrap();
+    let kept = is_there(&publisher);
+    let stopped = Instant::now();
+    drop(publisher);
+    eventually("the threads have ended", || held().0 <= before.0);
+    println!("{state}: the threads ended after {:?}", stopped.elapsed());
+    // Nothing else would have ended them so soon.
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{state}");
+    drop(kept);
+    eventually("nothing is left", || is_back_at(before));
+}
+
+#[test]
+fn of_a_publisher_that_follows_another_one() {
+    own_process!();
+    let server = ForeignServer::start();
+    stops_following("waiting for the response", server.url(), |_| server.gets_request());
+    stops_following("reading", server.url(), |_| server.answers(STREAM));
+    // After such an answer it waits for five seconds.
+    stops_following("not a follower's stream", server.url(), |publisher| {
+        let connection = server.answers(format!("{STREAM}data: x\n\n"));
+        eventually("it is seen", || format!("{:?}", publisher.store_state()).contains("not a stream for followers"));
+        connection
+    });
 }

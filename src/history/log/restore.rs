@@ -47,7 +47,7 @@ impl<T: Clone> EventLog<T> {
             return;
         }
         let now = self.now();
-        let entry = NewEntry { payload, size, own_id, key, at: None };
+        let entry = NewEntry { payload, size, own_id, key, at: None, sequence: None };
         self.keep(&channels, entry, finds_own_id, now.saturating_sub(age), evicted);
         self.evict_beyond_limits(now, evicted);
     }
@@ -74,7 +74,7 @@ impl<T: Clone> EventLog<T> {
     }
 
     /// Sets the floor of a channel without events.
-    fn set_tombstone(&mut self, channel: &Arc<str>, floor: u64) {
+    pub(super) fn set_tombstone(&mut self, channel: &Arc<str>, floor: u64) {
         match self.tombstones.insert(Arc::clone(channel), floor) {
             Some(previous) => _ = self.lowest_tombstones.remove(&(previous, Arc::clone(channel))),
             None => self.tombstone_bytes += Self::TOMBSTONE + channel.len(),

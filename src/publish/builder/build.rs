@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
+use super::super::core::Followed;
 use super::super::hooks::HooksOf;
 use super::super::stored::{self, Restoring};
 use super::super::{Core, Handles, Publisher};
@@ -28,6 +29,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let counters = Arc::new(Counters::new(Arc::clone(&warnings)));
         let clock = self.settings.source.clock;
         let open_store = self.history.as_mut().and_then(History::take_store);
+        let upstream = self.history.as_mut().and_then(History::take_upstream);
         let (log, store) = match (self.history, &open_store) {
             (Some(history), Some(open)) => {
                 let history = history.on(clock);
@@ -49,8 +51,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
             Some((store, limits)) => Some(stored::start(store, sequence, limits, &registry, &pool, &warnings)?),
             None => None,
         };
-        let transforms = self.transforms;
-        let core = Arc::new(Core { registry, counters, pool, settings: self.settings, transforms, warnings, store });
+        let upstream = upstream.map(|upstream| Followed::start(&*upstream, &registry, &pool)).transpose()?;
+        let (settings, transforms) = (self.settings, self.transforms);
+        let core = Arc::new(Core { registry, counters, pool, settings, transforms, warnings, store, upstream });
         let weak = Arc::downgrade(&core);
         let core = Arc::new(Handles(core));
         if let Some(hooks) = hooks {
@@ -70,7 +73,7 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         InvalidSetting::check("max_retained_bytes", self.max_retained_bytes == 0)?;
         InvalidSetting::check("max_writer_threads", self.writer_threads == 0)?;
         InvalidSetting::check("writer_stack_size", self.writer_stack_size == 0)?;
-        self.settings.check(self.history.as_ref().is_some_and(History::has_store))?;
+        self.settings.check(self.history.as_ref().is_some_and(History::has_thread))?;
         self.history.as_ref().map_or(Ok(()), History::check)
     }
 }

@@ -1,0 +1,56 @@
+//! One event on its way to the queues of its subscribers.
+
+use std::collections::BTreeSet;
+
+use super::{Deferred, Replay};
+use crate::queue::{Full, Payload, QueueKey, Subscriber, SubscriberId};
+
+/// One event on its way to the queues of its subscribers.
+pub(super) struct Fanout<'a> {
+    pub(super) payload: &'a Payload,
+    pub(super) key: Option<QueueKey>,
+    /// The subscribers that get the event regardless of their limits.
+    pub(super) beyond: &'a BTreeSet<SubscriberId>,
+    pub(super) queued: usize,
+    pub(super) replaying: usize,
+    /// The subscribers that have no room, and are to be disconnected.
+    pub(super) full: Vec<SubscriberId>,
+    pub(super) deferred: &'a mut Deferred,
+}
+
+impl Fanout<'_> {
+    pub(super) fn queue(&mut self, id: SubscriberId, subscriber: &Subscriber) {
+        if subscriber.starts_after() > 0 && !self.reaches(subscriber) {
+            // A comment is not in the history, so a replay does not deliver it.
+            self.replaying += usize::from(self.payload.sequence() > 0);
+            return;
+        }
+        match subscriber.push(self.payload, self.key.as_ref(), &mut self.deferred.payloads) {
+            Ok(wake) => self.deferred.wake.extend(wake),
+            Err(Full) if self.beyond.contains(&id) => {
+                self.deferred.wake.extend(subscriber.push_beyond_limits(self.payload.clone()));
+            }
+            Err(Full) => return self.full.push(id),
+        }
+        self.queued += 1;
+    }
+
+    /// Returns whether the event is queued for a subscriber that does not get all events. The first one that is newer
+    /// than all that the subscriber has seen elsewhere makes it live.
+    fn reaches(&self, subscriber: &Subscriber) -> bool {
+        let sequence = self.payload.sequence();
+        let is_live = sequence > subscriber.starts_after();
+        if is_live {
+            subscriber.set_starts_after(0);
+        }
+        is_live || (sequence == 0 && !subscriber.is_replaying())
+    }
+
+    /// Puts the event behind the events of a replay that are published so far.
+    pub(super) fn send_behind(&mut self, id: SubscriberId, replay: &mut Replay, sequence: u64) {
+        match replay.send(self.payload, sequence) {
+            Ok(()) => self.queued += 1,
+            Err(Full) => self.full.push(id),
+        }
+    }
+}
