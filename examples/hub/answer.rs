@@ -8,7 +8,8 @@ use server_sent_events::store::StoreState;
 use server_sent_events::{Event, Publisher};
 use subtle::ConstantTimeEq;
 
-use crate::page::Page;
+use crate::edge::Edge;
+use crate::page::{Page, Publishing};
 use crate::{MAX_CHANNEL, MAX_CHANNELS, live, statistics};
 
 /// The paths, without the slash, that the hub itself answers. No channel can have such a name.
@@ -17,17 +18,29 @@ const RESERVED: [&str; 3] = ["stats", "stats/live", "healthz"];
 /// The longest time that a post waits for its event to be stored.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The silence after which an edge is sent the newest ID, so that it can tell an ID that will come from a forged one.
+const FOLLOWER_HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// An edge whose origin is away for longer is not healthy.
+const MAX_AWAY: Duration = Duration::from_secs(30);
+
 /// Everything that an answer needs.
 pub struct Hub {
     publisher: Publisher,
     live: Publisher,
     page: Page,
     publish_token: Option<String>,
+    edge: Option<Edge>,
 }
 
 impl Hub {
-    pub fn new(publisher: Publisher, live: Publisher, publish_token: Option<String>) -> Self {
-        Self { publisher, live, page: Page::new(publish_token.is_some()), publish_token }
+    pub fn new(publisher: Publisher, live: Publisher, publish_token: Option<String>, edge: Option<Edge>) -> Self {
+        let publishing = match (&edge, &publish_token) {
+            (Some(edge), _) => Publishing::Elsewhere(edge),
+            (None, Some(_)) => Publishing::WithToken,
+            (None, None) => Publishing::Open,
+        };
+        Self { publisher, live, page: Page::new(&publishing), publish_token, edge }
     }
 
     pub fn answer(&self, request: &Request) -> Result<Response, HandlerError> {
@@ -37,21 +50,33 @@ impl Hub {
             ("GET" | "HEAD", "/") => self.page.respond(),
             ("GET" | "HEAD", "/healthz") => uncached(self.health()?),
             ("GET" | "HEAD", "/stats") => {
-                let text = statistics::text(&self.publisher.stats()).into_bytes();
+                let text = statistics::text(&self.publisher, self.edge.as_ref()).into_bytes();
                 uncached(Response::bytes(statistics::CONTENT_TYPE, text)?)
             }
             ("GET" | "HEAD", "/stats/live") => live::watch(&self.live, request),
-            ("GET" | "HEAD", _) => {
-                let subscription = self.publisher.subscription(()).channels(channels(path)?);
-                Ok(subscription.last_event_id(request.last_event_id()).open()?.into())
-            }
-            ("POST", _) if !self.may_publish(request) => unauthorized(),
-            ("POST", _) => self.publish(&channels(path)?, request),
-            _ => {
-                let text = "GET watches a channel, POST publishes to it\n";
-                Ok(Response::text(text).with_status(405)?.header("Allow", "GET, HEAD, POST")?)
-            }
+            ("GET" | "HEAD", _) => self.watch(&channels(path)?, request),
+            (method, _) => match &self.edge {
+                Some(edge) => edge.refuse_method(path),
+                None if method != "POST" => {
+                    let text = "GET watches a channel, POST publishes to it\n";
+                    Response::text(text).with_status(405)?.header("Allow", "GET, HEAD, POST")
+                }
+                None if !self.may_publish(request) => unauthorized(),
+                None => self.publish(&channels(path)?, request),
+            },
         }
+    }
+
+    fn watch(&self, channels: &[String], request: &Request) -> Result<Response, HandlerError> {
+        if let Some(edge) = &self.edge {
+            edge.check(channels)?;
+        }
+        let mut subscription =
+            self.publisher.subscription(()).channels(channels).last_event_id(request.last_event_id());
+        if request.query().any(|(name, _)| name == "follow") {
+            subscription = subscription.for_follower().heartbeat(FOLLOWER_HEARTBEAT);
+        }
+        Ok(subscription.open()?.into())
     }
 
     fn may_publish(&self, request: &Request) -> bool {
@@ -80,6 +105,14 @@ impl Hub {
             Some(StoreState::Broken { reason, .. }) => {
                 Response::text(format!("events are no longer stored: {reason}\n")).with_status(503)
             }
+            Some(StoreState::Starting { reason, .. }) => {
+                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                Response::text(format!("the origin's events have not arrived yet{reason}\n")).with_status(503)
+            }
+            Some(StoreState::Away { since, reason, .. }) if since.elapsed() > MAX_AWAY => {
+                let seconds = since.elapsed().as_secs();
+                Response::text(format!("the origin has been away for {seconds} s: {reason}\n")).with_status(503)
+            }
             _ => Ok(Response::text("ok\n")),
         }
     }
@@ -96,20 +129,25 @@ fn uncached(response: Response) -> Result<Response, HandlerError> {
 
 /// Returns the channels that a path names.
 fn channels(path: &str) -> Result<Vec<String>, HandlerError> {
-    let invalid = |reason: String| Err(HandlerError::new(400, reason));
     // The server rejects a path that is not UTF-8.
     let names = path.trim_start_matches('/').split(',').map(|name| percent_decode_str(name).decode_utf8_lossy());
     let channels: Vec<String> = names.map(String::from).collect();
+    check_channels(&channels).map_err(|reason| HandlerError::new(400, reason))?;
+    Ok(channels)
+}
+
+/// Checks the number and the names of channels. Returns the reason if they are not allowed.
+pub fn check_channels(channels: &[String]) -> Result<(), String> {
     if channels.len() > MAX_CHANNELS {
-        return invalid(format!("the path names {} channels: at most {MAX_CHANNELS} are allowed", channels.len()));
+        return Err(format!("{} channels are named: at most {MAX_CHANNELS} are allowed", channels.len()));
     }
     if let Some(name) = channels.iter().find(|name| RESERVED.contains(&name.as_str())) {
-        return invalid(format!("no channel can have the name `{name}`: the hub itself answers GET /{name}"));
+        return Err(format!("no channel can have the name `{name}`: the hub itself answers GET /{name}"));
     }
     match channels.iter().map(String::len).find(|length| !(1..=MAX_CHANNEL).contains(length)) {
-        Some(0) => invalid("a channel's name is empty: /CHANNEL or /A,B".into()),
-        Some(length) => invalid(format!("a channel's name is {length} bytes long: at most {MAX_CHANNEL} are allowed")),
-        None => Ok(channels),
+        Some(0) => Err("a channel's name is empty: /CHANNEL or /A,B".into()),
+        Some(length) => Err(format!("a channel's name is {length} bytes long: at most {MAX_CHANNEL} are allowed")),
+        None => Ok(()),
     }
 }
 

@@ -32,17 +32,33 @@ pub fn watch(live: &Publisher, request: &Request) -> Result<Response, HandlerErr
 fn publish_samples(hub: &WeakPublisher, live: &Publisher) {
     let stats = || hub.upgrade().map(|hub| (hub.stats(), Instant::now()));
     let Some((mut before, mut since)) = stats() else { return };
-    let mut is_broken = false;
+    let mut is_in_trouble = false;
     loop {
         thread::sleep(PERIOD);
         let Some((stats, now)) = stats() else { return };
-        if let Some(StoreState::Broken { reason, .. }) = hub.upgrade().and_then(|hub| hub.store_state())
-            && !std::mem::replace(&mut is_broken, true)
-        {
-            output::log(format_args!("posts are refused until a restart, events are no longer stored: {reason}"));
+        let trouble = hub.upgrade().and_then(|hub| hub.store_state()).and_then(trouble);
+        let was_in_trouble = std::mem::replace(&mut is_in_trouble, trouble.is_some());
+        match trouble {
+            Some(trouble) if !was_in_trouble => output::log(trouble),
+            None if was_in_trouble => output::log("following the origin again"),
+            _ => {}
         }
         live.publish(sample(&before, &stats, now - since));
         (before, since) = (stats, now);
+    }
+}
+
+/// Returns what an operator must know of the history: it is not stored, or the origin of an edge cannot be reached.
+fn trouble(state: StoreState) -> Option<String> {
+    match state {
+        StoreState::Broken { reason, .. } => {
+            Some(format!("posts are refused until a restart, events are no longer stored: {reason}"))
+        }
+        StoreState::Starting { reason: Some(reason), .. } => {
+            Some(format!("streams are refused until the origin can be reached: {reason}"))
+        }
+        StoreState::Away { reason, .. } => Some(format!("the origin is away, streams stay open: {reason}")),
+        _ => None,
     }
 }
 

@@ -12,9 +12,13 @@
 //! | `POST /CHANNEL` or `/A,B`, with `?event=TYPE` and `?retry=MS` if wanted | publishes the body: 204 with its ID in `Event-Id` |
 //! | `GET /stats` | statistics, for Prometheus |
 //! | `GET /stats/live` | an event stream with the page's figures, once per second |
-//! | `GET /healthz` | 200, or 503 if events are no longer stored; for health checks |
+//! | `GET /CHANNEL?follow` | the stream as another hub, an edge, follows it |
+//! | `GET /healthz` | 200, or 503 if events are no longer stored, if an edge is starting, or if its origin has been away for 30 s; for health checks |
 //!
 //! With the feature `sqlite`, `--history FILE` keeps the events in a file: a restart is no gap.
+//!
+//! With `--upstream URL CHANNEL...` it is an edge: it follows channels of another hub, its origin, and serves them with the
+//! same IDs. A client can resume on the origin and on each edge. `docs/edges.md` has more.
 //!
 //! `hub watch URL` and `hub publish URL` are its clients for a terminal.
 //!
@@ -35,6 +39,7 @@ use server_sent_events::{Event, History, Publisher, Shutdown};
 use signals::EndSignals;
 
 mod answer;
+mod edge;
 mod live;
 mod options;
 #[path = "../common/output.rs"]
@@ -76,13 +81,18 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
+    let edge = options.edge();
     let max_streams = max_streams(options.max_streams)?;
-    let server = settings(&options).max_streams(max_streams).bind(&options.address);
-    let server = server.map_err(|error| options::bind_error(&options.address, error))?;
+    let server = settings(&options).max_streams(max_streams).bind(options.address());
+    let server = server.map_err(|error| options::bind_error(options.address(), error))?;
     let history = History::new().max_events_per_channel(options.history_events);
     #[cfg(feature = "sqlite")]
     let history = match &options.history {
         Some(file) => history.store(Sqlite::at(file)),
+        None => history,
+    };
+    let history = match &edge {
+        Some(edge) => history.follow(edge.upstream()),
         None => history,
     };
     let publisher = Publisher::builder()
@@ -103,7 +113,7 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         drop((streams, figures));
         stop_handle.stop();
     });
-    let hub = Hub::new(publisher, live, options.publish_token);
+    let hub = Hub::new(publisher, live, options.publish_token, edge);
     Ok(server.serve(move |request| hub.answer(request))?)
 }
 

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::edge::Edge;
+
 const AFTER_HELP: &str = "\
 Requests:
   GET /                 A page: live figures, watching channels, sending to them
@@ -17,11 +19,15 @@ Requests:
                         if wanted. The response's headers are Event-Id, the event's ID, and
                         X-Watchers, the number of streams in its channels. 503: try again later
   GET /stats            Statistics, for Prometheus
-  GET /healthz          200, or 503 if events are no longer stored; for health checks
+  GET /healthz          200, or 503 if events are no longer stored, if an edge is starting, or if
+                        its origin has been away for 30 s; for health checks
 
 Examples:
   hub                                       # on http://127.0.0.1:5000, for this machine
   HUB_PUBLISH_TOKEN=secret hub 0.0.0.0:80   # for others: all can watch, only some can publish
+
+  hub --history events.db                   # with a file for the events: a restart is no gap
+  hub 0.0.0.0:80 --upstream http://10.0.0.5:5000 builds news   # an edge: carries two channels on
 
   hub watch http://127.0.0.1:5000/builds             # in a terminal, with colors
   hub publish http://127.0.0.1:5000/builds 'all green'
@@ -46,16 +52,19 @@ Memory:
 #[derive(Parser)]
 #[command(name = "hub", version, max_term_width = 100, after_help = AFTER_HELP)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(
+    override_usage = "hub [OPTIONS] [ADDRESS]\n       hub [OPTIONS] [ADDRESS] --upstream <URL> <CHANNEL>...\n       hub <COMMAND>"
+)]
 pub struct Options {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// The address to listen on
-    #[arg(default_value = "127.0.0.1:5000", value_parser = address)]
-    pub address: String,
+    /// The address to listen on [default: 127.0.0.1:5000]
+    #[arg(value_parser = address)]
+    address: Option<String>,
 
-    /// Accepts only posts with the header `Authorization: Bearer TOKEN`. Other users of this machine can read the
-    /// command line, but not the environment
+    /// Accepts only posts with the header `Authorization: Bearer TOKEN`. Watching needs no token, and following this hub
+    /// with --upstream neither. Other users of this machine can read the command line, but not the environment
     #[arg(long, value_name = "TOKEN", env = "HUB_PUBLISH_TOKEN", hide_env_values = true)]
     pub publish_token: Option<String>,
 
@@ -87,8 +96,13 @@ pub struct Options {
 
     /// Keeps the events in this file, so that a restart is no gap. A post is then answered once its event is stored
     #[cfg(feature = "sqlite")]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "upstream")]
     pub history: Option<PathBuf>,
+
+    /// Makes this hub an edge: it follows these channels of the hub at this URL, its origin, and serves them with the same
+    /// IDs. A client can resume on the origin and on each edge. Posts go to the origin
+    #[arg(long, num_args = 2.., value_names = ["URL", "CHANNEL"])]
+    upstream: Option<Vec<String>>,
 }
 
 /// What hub does instead of serving.
@@ -154,6 +168,20 @@ impl Options {
             reject("the publish token must be visible ASCII characters without spaces, at least one");
         }
         options
+    }
+
+    /// Returns the address to listen on.
+    pub fn address(&self) -> &str {
+        self.address.as_deref().unwrap_or("127.0.0.1:5000")
+    }
+
+    /// Returns the origin and its channels if this is to be an edge. Ends the program if they are not allowed.
+    pub fn edge(&self) -> Option<Edge> {
+        let edge = Edge::new(self.upstream.as_ref()?).unwrap_or_else(|reason| reject(format!("--upstream: {reason}")));
+        if let (None, Some(name)) = (&self.address, edge.address_among_channels()) {
+            reject(format!("--upstream: {name} counts as a channel: the address to listen on comes before --upstream"));
+        }
+        Some(edge)
     }
 }
 

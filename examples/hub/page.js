@@ -126,6 +126,10 @@ if (!document.hidden) followFigures();
 
 const needsToken = document.documentElement.dataset.publishing === 'with-token';
 field('with-token').hidden = !needsToken;
+// An edge only watches.
+const isEdge = document.documentElement.dataset.publishing === 'elsewhere';
+field('send').hidden = isEdge;
+field('edge').hidden = !isEdge;
 
 const list = text => text.split(',').map(part => part.trim()).filter(part => part !== '');
 const path = channels => '/' + list(channels).map(encodeURIComponent).join(',');

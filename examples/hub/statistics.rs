@@ -5,13 +5,17 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use server_sent_events::Stats;
+use server_sent_events::store::StoreState;
+use server_sent_events::{EndCounts, Publisher, Stats};
+
+use crate::edge::Edge;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All numbers of one moment. No label is made of what clients say, such as the names of channels: there would be no
 /// end of them.
-pub fn text(stats: &Stats) -> String {
+pub fn text(publisher: &Publisher, edge: Option<&Edge>) -> String {
+    let stats = publisher.stats();
     let mut metrics = Registry::with_prefix("sse");
     let now = |number: usize| ConstGauge::new(number as i64);
     metrics.register("subscribers", "Streams that are open", now(stats.subscribers));
@@ -20,6 +24,9 @@ pub fn text(stats: &Stats) -> String {
     metrics.register_with_unit("history", "What is kept", Unit::Bytes, now(stats.history.bytes));
     metrics.register("history_channels", "Channels of which events are kept", now(stats.history.channels));
     metrics.register("pending_events", "Events that wait to be stored", now(stats.store.pending));
+    if edge.is_some() {
+        register_upstream(&mut metrics, publisher, &stats);
+    }
     for (name, help, number) in [
         ("published_events", "Events published", stats.events_published),
         ("queued_events", "Events put into a queue, once for each stream", stats.events_queued),
@@ -34,22 +41,36 @@ pub fn text(stats: &Stats) -> String {
     ] {
         metrics.register(name, help, ConstCounter::new(number));
     }
-    let causes = Family::<[(&str, &str); 1], Counter>::default();
-    for (cause, number) in [
-        ("closed", stats.ended.closed),
-        ("unsubscribed", stats.ended.unsubscribed),
-        ("queue_full", stats.ended.queue_full),
-        ("connection_lost", stats.ended.connection_lost),
-        ("write_timed_out", stats.ended.write_timed_out),
-        ("dropped", stats.ended.dropped),
-        ("disconnected", stats.ended.disconnected),
-        ("expired", stats.ended.expired),
-    ] {
-        causes.get_or_create(&[("cause", cause)]).inc_by(number);
-    }
-    metrics.register("ended_streams", "Streams that ended", causes);
+    metrics.register("ended_streams", "Streams that ended", ended_streams(&stats.ended));
 
     let mut text = String::new();
     text::encode(&mut text, &metrics).expect("a string takes everything");
     text
+}
+
+fn ended_streams(ended: &EndCounts) -> Family<[(&'static str, &'static str); 1], Counter> {
+    let causes = Family::<_, Counter>::default();
+    for (cause, number) in [
+        ("closed", ended.closed),
+        ("unsubscribed", ended.unsubscribed),
+        ("queue_full", ended.queue_full),
+        ("connection_lost", ended.connection_lost),
+        ("write_timed_out", ended.write_timed_out),
+        ("dropped", ended.dropped),
+        ("disconnected", ended.disconnected),
+        ("expired", ended.expired),
+        ("replaced", ended.replaced),
+    ] {
+        causes.get_or_create(&[("cause", cause)]).inc_by(number);
+    }
+    causes
+}
+
+fn register_upstream(metrics: &mut Registry, publisher: &Publisher, stats: &Stats) {
+    let is_connected =
+        matches!(publisher.store_state(), Some(StoreState::Running { .. } | StoreState::Starting { reason: None, .. }));
+    let connected = ConstGauge::new(i64::from(is_connected));
+    metrics.register("upstream_connected", "1 while the origin can be reached", connected);
+    let lost = ConstCounter::new(stats.store.connections_lost);
+    metrics.register("upstream_connections_lost", "Connections to the origin that were lost", lost);
 }

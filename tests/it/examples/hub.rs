@@ -57,14 +57,14 @@ fn hub_rejects_a_bad_request_with_the_reason_and_publishes_nothing() {
     refused(post(&url("/"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
     refused(post(&url("/c,"), "x"), 400, "a channel's name is empty: /CHANNEL or /A,B");
     let many = format!("/{}", vec!["c"; 65].join(","));
-    refused(post(&url(&many), "x"), 400, "the path names 65 channels: at most 64 are allowed");
+    refused(post(&url(&many), "x"), 400, "65 channels are named: at most 64 are allowed");
     refused(post(&url("/%ff"), "x"), 400, "the path is not UTF-8");
     let long = "x".repeat(257);
     let text = "a channel's name is 257 bytes long: at most 256 are allowed";
     refused(post(&url(&format!("/{long}")), "x"), 400, text);
     refused(get(&url(&format!("/{long}"))), 400, text);
     let many = (0..65).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-    let text = "the path names 65 channels: at most 64 are allowed";
+    let text = "65 channels are named: at most 64 are allowed";
     refused(get(&url(&format!("/{many}"))), 400, text);
     let text = "no channel can have the name `stats`: the hub itself answers GET /stats";
     refused(post(&url("/stats"), "x"), 400, text);
@@ -123,6 +123,7 @@ fn hub_reports_its_statistics_to_prometheus() {
         "sse_ended_streams_total{cause=\"dropped\"} 0",
         "sse_ended_streams_total{cause=\"disconnected\"} 0",
         "sse_ended_streams_total{cause=\"expired\"} 0",
+        "sse_ended_streams_total{cause=\"replaced\"} 0",
         "sse_history_events 2",
         &bytes,
         "sse_history_channels 2",

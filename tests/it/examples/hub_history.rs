@@ -15,18 +15,23 @@ use crate::common::example::built_examples;
 use crate::common::{PATIENCE, Watchdog, seed};
 
 /// A folder of one test, removed at the end.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}_{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn start(&self, example: &str) -> Example {
+    /// Returns the path of the history.
+    pub fn history(&self) -> PathBuf {
+        self.0.join("events.db")
+    }
+
+    pub fn start(&self, example: &str) -> Example {
         let mut command = Command::new(built_examples().join(example));
-        command.arg("--history").arg(self.0.join("events.db"));
+        command.arg("--history").arg(self.history());
         Example::run(command)
     }
 }
@@ -45,7 +50,7 @@ fn end(mut example: Example) {
 }
 
 /// Posts an event. Returns its ID if hub answers that it is stored.
-fn post_event(agent: &ureq::Agent, url: &str, data: &str) -> Option<String> {
+pub fn post_event(agent: &ureq::Agent, url: &str, data: &str) -> Option<String> {
     let response = agent.post(url).send(data).ok()?;
     (response.status() == 204).then(|| response.headers()["event-id"].to_str().unwrap().to_owned())
 }

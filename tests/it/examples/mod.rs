@@ -3,6 +3,8 @@
 mod chat;
 #[cfg(all(feature = "server", feature = "client"))]
 mod hub;
+#[cfg(all(feature = "server", feature = "client", feature = "sqlite", target_os = "linux"))] // signals
+mod hub_edges;
 #[cfg(all(feature = "server", feature = "client", target_os = "linux"))] // signals, and namespaces of processes
 mod hub_ends;
 #[cfg(all(feature = "server", feature = "client", feature = "sqlite", target_os = "linux"))] // signals
