@@ -134,7 +134,7 @@ pub struct StoreStats {
     pub events_not_stored: u64,
     /// Events that were refused because too many were pending.
     pub events_refused: u64,
-    /// How often the connection to the publisher that the history [follows](crate::History::follow) was lost.
+    /// How often the connection to the publisher that the history follows was lost.
     pub connections_lost: u64,
 }
 

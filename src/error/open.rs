@@ -43,7 +43,7 @@ pub enum OpenError {
     /// The publisher is [shutting down](crate::Publisher::shutdown), and refuses every subscription. The program that
     /// replaces this one may accept it.
     ShuttingDown,
-    /// The publisher's history [follows](crate::History::follow) another one, and has not received it yet. A later
+    /// The publisher's history follows another one (`History::follow`), and has not received it yet. A later
     /// attempt may succeed.
     Starting,
     /// The subscription names too many channels.

@@ -16,7 +16,7 @@ pub enum PublishError {
     TimedOut,
     /// The publisher is being dropped. The event was refused.
     Closed,
-    /// The history [follows](crate::History::follow) another publisher's, so events must be published there. This one
+    /// The history follows another publisher's, so events must be published there. This one
     /// was refused.
     Follows,
     /// The store has failed. The event was refused, unless it was already accepted when the store failed: then it was
@@ -78,7 +78,7 @@ pub enum BuildError {
     InvalidSetting(InvalidSetting),
     /// The history's store cannot be opened.
     Store(StoreError),
-    /// The publisher that the history is to [follow](crate::History::follow) cannot be.
+    /// The publisher that the history is to follow cannot be.
     Upstream {
         /// The reason, such as an invalid URL.
         reason: String,

@@ -246,7 +246,7 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
         self
     }
 
-    /// Makes this the stream of a publisher that [follows](crate::History::follow) this one.
+    /// Makes this the stream of a publisher that follows this one (`History::follow`).
     ///
     /// Each block then has one more line, which other clients ignore: the event's place in the history, and which of the
     /// channels it was published to. Without a last event ID, the stream begins with everything that the history holds

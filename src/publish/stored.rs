@@ -245,7 +245,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     }
 
     /// Returns the state of the history's [store](crate::store), or of the publisher that it
-    /// [follows](crate::History::follow). Returns `None` without either.
+    /// follows. Returns `None` without either.
     pub fn store_state(&self) -> Option<StoreState> {
         let followed = self.core.upstream.as_ref().map(|followed| followed.connection.state());
         followed.or_else(|| self.core.store.as_ref().map(Pipeline::state))
