@@ -14,10 +14,13 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
     },
-    /// The file is not one that this crate has created. It is left as it is.
+    /// The file is not one that this crate has created, or it has tables, indices, triggers or views in addition. It is
+    /// left as it is.
     Foreign {
         /// The file.
         file: PathBuf,
+        /// What shows that.
+        reason: String,
     },
     /// A later version of this crate has created the file. It is left as it is.
     NewerVersion {
@@ -48,8 +51,8 @@ impl fmt::Display for StoreError {
             Self::InUse { file } => {
                 write!(f, "{} is in use by another publisher: give each publisher a file of its own", file.display())
             }
-            Self::Foreign { file } => {
-                write!(f, "{} is not a history: use a file that does not exist yet", file.display())
+            Self::Foreign { file, reason } => {
+                write!(f, "{} is not a history ({reason}): use a file that does not exist yet", file.display())
             }
             Self::NewerVersion { file, version } => {
                 write!(f, "{} has the format version {version}: use a newer version of this program", file.display())

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 /// The reason why an operation on the file has failed.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    Foreign,
+    Foreign(String),
     NewerVersion(i64),
     Damaged(String),
     Failed(String),
@@ -30,7 +30,7 @@ impl Fault {
     pub(super) fn of(self, file: &Path) -> StoreError {
         let file = file.into();
         match self {
-            Self::Foreign => StoreError::Foreign { file },
+            Self::Foreign(reason) => StoreError::Foreign { file, reason },
             Self::NewerVersion(version) => StoreError::NewerVersion { file, version },
             Self::Damaged(reason) => StoreError::Damaged { file, reason },
             Self::Failed(reason) => StoreError::Failed { file, reason },

@@ -1,6 +1,8 @@
 //! The format of the file.
 
-use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
 
 use super::fault::Fault;
 
@@ -43,11 +45,11 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn check_version(connection: &Connection) -> Result<(), Fault> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let application_id = number("application_id").map_err(|error| match Fault::from(error) {
-        Fault::Damaged(_) => Fault::Foreign,
+        Fault::Damaged(reason) => Fault::Foreign(reason),
         fault => fault,
     })?;
     match number("user_version")? {
-        _ if application_id != APPLICATION_ID => Err(Fault::Foreign),
+        _ if application_id != APPLICATION_ID => Err(Fault::Foreign(format!("application ID {application_id}"))),
         VERSION => Ok(()),
         version if version > VERSION => Err(Fault::NewerVersion(version)),
         version => Err(Fault::Damaged(format!("format version {version}"))),
@@ -60,12 +62,28 @@ pub(super) fn check_structure(connection: &Connection) -> Result<(), Fault> {
     if report != "ok" {
         return Err(Fault::Damaged(report));
     }
-    for (name, part) in PARTS {
-        let mut query = connection.prepare("SELECT sql FROM sqlite_schema WHERE name = ?1")?;
-        let found: Option<String> = query.query_row([name], |row| row.get(0)).optional()?;
-        if found.as_deref() != Some(part) {
-            return Err(Fault::Damaged(format!("schema of {name}")));
+    check_parts(connection)
+}
+
+/// Checks that the schema has exactly the parts that [`create`] makes. Another part, such as a trigger, could change what
+/// is stored. SQLite's own tables and indices may be there, for example those of `ANALYZE`.
+fn check_parts(connection: &Connection) -> Result<(), Fault> {
+    let mut query = connection.prepare("SELECT type, name, sql FROM sqlite_schema")?;
+    let mut rows = query.query([])?;
+    let mut missing = BTreeMap::from(PARTS);
+    while let Some(row) = rows.next()? {
+        let (kind, name): (String, String) = (row.get(0)?, row.get(1)?);
+        if name.starts_with("sqlite_") && matches!(&*kind, "table" | "index") {
+            continue;
+        }
+        match missing.remove(&*name) {
+            Some(part) if row.get::<_, Option<String>>(2)?.as_deref() == Some(part) => {}
+            Some(_) => return Err(Fault::Damaged(format!("schema of {name}"))),
+            None => return Err(Fault::Foreign(format!("the {kind} {name:?} is not part of one"))),
         }
     }
-    Ok(())
+    match missing.pop_first() {
+        Some((name, _)) => Err(Fault::Damaged(format!("schema of {name}"))),
+        None => Ok(()),
+    }
 }

@@ -83,6 +83,13 @@ fn a_name_may_contain_any_character() {
     }
 }
 
+fn assert_foreign(file: &Path, why: &str) {
+    let error = error_of(file);
+    let is_foreign =
+        matches!(&error, StoreError::Foreign { file: found, reason } if found == file && reason.contains(why));
+    assert!(is_foreign, "{error}");
+}
+
 #[test]
 fn a_foreign_file_is_left_as_it_is() {
     let texts: [&[u8]; 4] = [b"x", b"Dear diary\n", &[0; 8_192], b"SQLite format 3\0 and then something else"];
@@ -91,7 +98,7 @@ fn a_foreign_file_is_left_as_it_is() {
         let file = folder.file("events.db");
         fs::write(&file, text).unwrap();
         let before = contents(&folder);
-        assert_eq!(error_of(&file), StoreError::Foreign { file: file.clone() });
+        assert_foreign(&file, "");
         assert_eq!(contents(&folder), before);
     }
 }
@@ -105,9 +112,42 @@ fn another_database_is_left_as_it_is() {
         connection.pragma_update(None, "journal_mode", mode).unwrap();
         connection.execute_batch("CREATE TABLE state (lineage)").unwrap();
         let before = contents(&folder);
-        assert_eq!(error_of(&file), StoreError::Foreign { file: file.clone() }, "{mode}");
+        assert_foreign(&file, "application ID 0");
         assert_eq!(contents(&folder), before, "{mode}");
     }
+}
+
+#[test]
+fn a_history_with_parts_of_another_program_is_left_as_it_is() {
+    for (part, name) in [
+        ("CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM events; END", "the trigger \"t\""),
+        ("CREATE TABLE notes (text)", "the table \"notes\""),
+        ("CREATE INDEX by_key ON events (key)", "the index \"by_key\""),
+        ("CREATE VIEW keys AS SELECT key FROM events", "the view \"keys\""),
+    ] {
+        let folder = Folder::new();
+        let file = folder.file("events.db");
+        open(&folder.sqlite()).store.close(Trim::default()).unwrap();
+        let connection = Connection::open(&file).unwrap();
+        connection.execute_batch(part).unwrap();
+        drop(connection);
+        let before = fs::read(&file).unwrap();
+        assert_foreign(&file, name);
+        assert!(fs::read(&file).unwrap() == before, "{part}");
+    }
+}
+
+#[test]
+fn a_history_that_another_program_has_looked_into_still_opens() {
+    let folder = Folder::new();
+    let mut store = open(&folder.sqlite()).store;
+    store.append(&records(1..=3), Trim::default()).unwrap();
+    store.close(Trim::default()).unwrap();
+    let connection = Connection::open(folder.file("events.db")).unwrap();
+    connection.query_row("SELECT count(*) FROM history", [], |_| Ok(())).unwrap();
+    connection.execute_batch("PRAGMA analysis_limit = 0; ANALYZE; VACUUM").unwrap();
+    drop(connection);
+    assert_eq!(open(&folder.sqlite()).records, records(1..=3));
 }
 
 #[test]
