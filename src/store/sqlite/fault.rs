@@ -3,9 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, PermissionDenied, ReadOnly};
 
 use crate::error::StoreError;
+
+/// What to do if SQLite or the operating system has no access.
+const PERMISSION: &str = ": let this program read and write the files, and create files in their directory";
 
 /// The reason why an operation on the file has failed.
 #[derive(Clone, Debug)]
@@ -24,7 +27,12 @@ impl Fault {
 
     /// Creates a fault of an operation on this path.
     pub(super) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::Failed(format!("failed to {doing} {}: {error}", path.display()))
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => PERMISSION,
+            io::ErrorKind::ReadOnlyFilesystem => ": use a directory that this program can write to",
+            _ => "",
+        };
+        Self::Failed(format!("failed to {doing} {}: {error}{remedy}", path.display()))
     }
 
     pub(super) fn of(self, file: &Path) -> StoreError {
@@ -41,6 +49,10 @@ impl Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error;
+        if matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly | PermissionDenied)) {
+            // It does not name the file that it cannot open: the database, its log or the log's index.
+            return Self::Failed(format!("SQLite cannot open it, or its log beside it ({error}){PERMISSION}"));
+        }
         let is_damage = match &error {
             Error::SqliteFailure(failure, _) => matches!(failure.code, DatabaseCorrupt | NotADatabase),
             // A row is missing, or holds a value of another type.

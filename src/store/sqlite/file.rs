@@ -45,7 +45,12 @@ fn resolve_new(path: &Path) -> Result<PathBuf, Fault> {
     }
     let name = path.file_name().ok_or_else(|| Fault::Failed("not the name of a file".into()))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let found = fs::canonicalize(folder).map_err(|error| Fault::io("find the directory", folder, &error))?;
+    let found = fs::canonicalize(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Fault::Failed(format!("the directory {} does not exist: create it first", folder.display()))
+        }
+        _ => Fault::io("find the directory", folder, &error),
+    })?;
     Ok(found.join(name))
 }
 
@@ -67,7 +72,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, Fault> {
     }
     let connection = connect(file)?;
     if connection.is_readonly("main")? {
-        return Err(Fault::Failed("no permission to write the file".into()));
+        return Err(Fault::Failed("no permission to write the file: let this program write to it".into()));
     }
     if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
         create(&connection)?;

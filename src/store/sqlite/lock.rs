@@ -5,8 +5,8 @@
 // transaction. If the database then turns out to hold less than the note, events are missing: the newest part of its
 // log was lost, or an older copy of it was restored.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
@@ -43,6 +43,8 @@ pub(super) struct LockFile {
     file: File,
     /// The file has the length of a note.
     has_note: bool,
+    /// This opening has created the file, and has not written to it.
+    is_unused: bool,
 }
 
 impl LockFile {
@@ -55,19 +57,21 @@ impl LockFile {
         if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(Fault::Failed(format!("{} is not a regular file", path.display())).of(database));
         }
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(|error| failed("open", &error))?;
-        match file.try_lock() {
-            Ok(()) => {
-                let lock = Self { path, file, has_note: false };
-                if fs::metadata(database).map_or(true, |metadata| metadata.len() == 0) {
-                    lock.check_content().map_err(|fault| fault.of(database))?;
-                }
-                Ok(lock)
+        let (file, is_unused) = loop {
+            let (file, is_new) = open(&path).map_err(|error| failed("open", &error))?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path) => break (file, is_new),
+                // Another opening has removed it meanwhile.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { file: database.into() }),
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
             }
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { file: database.into() }),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &error)),
+        };
+        let lock = Self { path, file, has_note: false, is_unused };
+        if fs::metadata(database).map_or(true, |metadata| metadata.len() == 0) {
+            lock.check_content().map_err(|fault| fault.of(database))?;
         }
+        Ok(lock)
     }
 
     /// Checks that the file beside a new history can be one of ours, since it is overwritten.
@@ -103,6 +107,7 @@ impl LockFile {
 
     /// Overwrites the note.
     pub(super) fn write(&mut self, note: &Note) -> Result<(), Fault> {
+        self.is_unused = false;
         let line = note.to_line();
         let sized = if self.has_note { Ok(()) } else { self.file.set_len(line.len() as u64) };
         let written = sized.and_then(|()| write_at_start(&mut self.file, line.as_bytes()));
@@ -117,11 +122,46 @@ impl LockFile {
 }
 
 impl Drop for LockFile {
+    /// A start that is refused leaves no file behind that it has created. The file is removed while it is locked, and an
+    /// opening that then locks the removed file sees that it is no longer at its path. So two openings never hold two
+    /// locks. Where files cannot be compared, the file stays.
     fn drop(&mut self) {
+        if self.is_unused && cfg!(unix) {
+            let _ = fs::remove_file(&self.path);
+        }
         // Closing the file would be too little: another program that is just being started has a copy of its descriptor
         // for a moment, and with it the lock. If this fails, closing is all that can be done.
         let _ = self.file.unlock();
     }
+}
+
+/// Opens the file, and returns whether it is new.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    loop {
+        match options.create_new(false).open(path) {
+            Err(error) if error.kind() == NotFound => {}
+            opened => return opened.map(|file| (file, false)),
+        }
+        match options.create_new(true).open(path) {
+            Err(error) if error.kind() == AlreadyExists && !path.is_symlink() => {}
+            opened => return opened.map(|file| (file, true)),
+        }
+    }
+}
+
+/// Returns whether this is the file that is at the path now.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: io::Result<fs::Metadata>| metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    identity(file.metadata()) == identity(fs::symlink_metadata(path))
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> bool {
+    true
 }
 
 #[cfg(unix)]

@@ -39,6 +39,19 @@ pub(super) fn run_with_mount(test: &str, folder: &Path, mount: &str) {
     }
 }
 
+/// Runs a test in another process that has no privileges, even if this user has. Returns its output, or `None` if this
+/// user may not start such a process.
+pub(super) fn run_without_privileges(test: &str, folder: &Path) -> Option<String> {
+    let shell = ["unshare", "--user", "sh"];
+    let mut can_start = Command::new(shell[0]);
+    can_start.args(&shell[1..]).args(["-c", "true"]).stderr(Stdio::null());
+    if can_start.status().is_ok_and(|status| status.success()) {
+        return Some(assert_success(command(&shell, test, folder, "")));
+    }
+    eprintln!("skipped: this user may not start a process without privileges");
+    None
+}
+
 fn assert_success(mut command: Command) -> String {
     let output = command.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rusqlite::Connection;
 
 use super::*;
+use crate::store::sqlite::lock::LockFile;
 
 fn error_of(path: impl Into<PathBuf>) -> StoreError {
     try_open(&Sqlite::at(path), "boot", 1).unwrap_err()
@@ -197,7 +198,7 @@ fn an_error_names_what_the_user_can_change() {
     fs::create_dir(folder.file("directory")).unwrap();
     let missing = folder.file("missing").join("events.db");
     let text = |path: &Path| error_of(path).to_string();
-    assert!(text(&missing).contains("failed to find the directory"), "{}", text(&missing));
+    assert!(text(&missing).contains("missing does not exist: create it first"), "{}", text(&missing));
     assert!(text(&folder.file("directory")).contains("not a regular file"));
     assert!(text(Path::new("")).contains("not the name of a file"), "{}", text(Path::new("")));
     assert!(text(Path::new("/dev/null")).contains("not a regular file"));
@@ -215,7 +216,7 @@ fn a_read_only_file_system_is_an_error_that_says_so() {
     let name = "opening::a_read_only_file_system_is_an_error_that_says_so";
     if let Some(folder) = child::folder() {
         let error = error_of(folder.join("events.db")).to_string();
-        assert!(error.contains("failed to open") && error.contains("Read-only"), "{error}");
+        assert!(error.contains("events.db.lock: Read-only") && error.contains("use a directory"), "{error}");
         return;
     }
     let folder = Folder::new();
@@ -224,18 +225,88 @@ fn a_read_only_file_system_is_an_error_that_says_so() {
     child::run_with_mount(name, &folder.0, mount);
 }
 
+/// What is not permitted, the error's reason, and what it advises.
+#[cfg(target_os = "linux")]
+const NOT_PERMITTED: [(&str, u32, &str, &str); 6] = [
+    ("events.db", 0o000, "SQLite cannot open it, or its log", "read and write the files"),
+    ("events.db", 0o444, "no permission to write the file", "let this program write to it"),
+    ("events.db.lock", 0o444, "failed to open FOLDER/events.db.lock: Permission denied", "read and write the files"),
+    ("", 0o000, "failed to find FOLDER/events.db: Permission denied", "create files in their directory"),
+    ("", 0o555, "SQLite cannot open it, or its log", "create files in their directory"),
+    // Without a database in it.
+    (
+        "empty",
+        0o555,
+        "failed to open FOLDER/empty/events.db.lock: Permission denied",
+        "create files in their directory",
+    ),
+];
+
+#[cfg(target_os = "linux")]
 #[test]
-fn a_file_without_write_permission_is_an_error_that_says_so() {
-    let folder = Folder::new();
-    open(&folder.sqlite()).store.close(Trim::default()).unwrap();
-    let mut permissions = fs::metadata(folder.file("events.db")).unwrap().permissions();
-    permissions.set_readonly(true);
-    fs::set_permissions(folder.file("events.db"), permissions).unwrap();
-    if fs::OpenOptions::new().append(true).open(folder.file("events.db")).is_ok() {
-        eprintln!("skipped: this user may write to everything");
+fn a_missing_permission_is_an_error_that_says_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let name = "opening::a_missing_permission_is_an_error_that_says_what_to_do";
+    if let Some(folder) = child::folder() {
+        println!("\nerror {}", error_of(folder.join("events.db")));
         return;
     }
-    assert!(error_of(folder.file("events.db")).to_string().contains("no permission to write the file"));
+    for (path, mode, reason, advice) in NOT_PERMITTED {
+        let folder = Folder::new();
+        open(&folder.sqlite()).store.close(Trim::default()).unwrap();
+        fs::create_dir(folder.file("empty")).unwrap();
+        let restricted = folder.file(path);
+        let before = fs::metadata(&restricted).unwrap().permissions();
+        fs::set_permissions(&restricted, PermissionsExt::from_mode(mode)).unwrap();
+        let place = if path == "empty" { &restricted } else { &folder.0 };
+        let output = child::run_without_privileges(name, place);
+        fs::set_permissions(&restricted, before).unwrap();
+        let Some(output) = output else { return };
+        let error = output.lines().find_map(|line| line.strip_prefix("error ")).unwrap();
+        let reason = reason.replace("FOLDER", folder.0.to_str().unwrap());
+        let file = place.join("events.db");
+        assert!(error.starts_with(file.to_str().unwrap()), "{error}");
+        assert!(error.contains(&reason) && error.contains(advice), "{path:?} {mode:o}: {error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_that_is_refused_leaves_no_lock_file_of_its_own() {
+    let folder = Folder::new();
+    let (file, lock) = (folder.file("events.db"), folder.file("events.db.lock"));
+    fs::write(&file, "Dear diary\n").unwrap();
+    assert_foreign(&file, "");
+    assert!(!lock.exists());
+    fs::write(&lock, "").unwrap();
+    assert_foreign(&file, "");
+    assert!(lock.exists(), "it was there before");
+    fs::remove_file(&file).unwrap();
+    drop(open(&folder.sqlite()));
+    assert!(bytes(&lock) > 0, "a history has one");
+}
+
+/// Removing a file that another opening has open could give each of them a lock.
+#[test]
+fn openings_that_remove_the_lock_file_never_hold_it_at_once() {
+    let folder = Folder::new();
+    let (is_held, held) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while held.load(Ordering::SeqCst) < 2_000 && Instant::now() < deadline {
+                    let Ok(lock) = LockFile::lock(&folder.file("events.db")) else { continue };
+                    assert!(!is_held.swap(true, Ordering::SeqCst), "two openings hold the lock");
+                    held.fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
+                    is_held.store(false, Ordering::SeqCst);
+                    drop(lock);
+                }
+            });
+        }
+    });
+    assert!(held.load(Ordering::SeqCst) >= 2_000);
 }
 
 #[test]
