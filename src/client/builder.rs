@@ -1,23 +1,18 @@
 //! The settings of a client.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
-
-use crossbeam_channel::bounded;
 
 use super::Parser;
 use super::connection::{RequestSettings, Requests};
 use super::error::ConnectError;
 use super::event_source::{ConnectionLost, EventSource};
+use super::patience::Patience;
 use super::reader::{Delays, OnConnectionLost, Reader};
 use super::stop::StopSignal;
 use crate::error::InvalidSetting;
 use crate::publish::LastEventId;
-
-/// The number of reads whose messages may wait for the program.
-const BATCHES: usize = 4;
 
 /// The settings of an [`EventSource`]; from [`EventSource::builder`].
 ///
@@ -27,7 +22,7 @@ const BATCHES: usize = 4;
 /// |---|---|---|---|
 /// | a line of the stream | 4 MiB | the connection is dropped, and the client reconnects after growing delays | [`max_line_len`](Self::max_line_len) |
 /// | the data of an event | 16 MiB | the connection is dropped, and the client reconnects after growing delays | [`max_event_len`](Self::max_event_len) |
-/// | messages that the program has not taken | those of 6 reads of up to 16 KiB; a larger event counts as one read | the client stops reading | |
+/// | bytes that the program has not taken | those of 2 reads of up to 64 KiB, and the system's buffer | the client reads nothing | |
 /// | resolving, connecting, and the response's head | 30 s each | the client reconnects | [`connect_timeout`](Self::connect_timeout) |
 /// | the response's head | 32 KiB | the client reconnects | |
 /// | redirects | 20 | the client reconnects | |
@@ -145,7 +140,7 @@ impl EventSourceBuilder {
     /// Sets the hook that is called for each connection that is lost or cannot be made, before the delay. Setting it
     /// again replaces it.
     ///
-    /// The client's thread calls it, so the hook must be short. It is not called if the event source ends. A panic in
+    /// The thread that takes messages calls it, within that call. It is not called if the event source ends. A panic in
     /// the hook is caught.
     pub fn on_connection_lost(mut self, hook: impl Fn(&ConnectionLost) + Send + Sync + 'static) -> Self {
         self.on_connection_lost = Some(Box::new(hook));
@@ -168,22 +163,12 @@ impl EventSourceBuilder {
         InvalidSetting::check_option("read_timeout", self.requests.read_timeout)?;
         InvalidSetting::check("max_line_len", self.max_line_len == 0)?;
         InvalidSetting::check("max_event_len", self.max_event_len == 0)?;
-        let signal = Arc::new(StopSignal::new());
-        let end = Arc::new(OnceLock::new());
-        let (sender, batches) = bounded(BATCHES);
-        let reader = Reader {
-            requests: Requests::new(self.requests, &signal)?,
-            parser: self.parser.max_line_len(self.max_line_len).max_event_len(self.max_event_len),
-            delays: self.delays,
-            batches: sender,
-            signal: Arc::clone(&signal),
-            end: Arc::clone(&end),
-            on_connection_lost: self.on_connection_lost,
-        };
-        let last_event_id = Arc::clone(reader.parser.last_event_id());
-        let thread = thread::Builder::new().name("sse client".into());
-        thread.spawn(move || reader.run()).map_err(|error| ConnectError::Thread(error.kind()))?;
-        Ok(EventSource::new(batches, last_event_id, signal, end))
+        let (signal, patience) = (Arc::new(StopSignal::new()), Arc::new(Patience::new()));
+        let requests = Requests::new(self.requests, &signal, &patience)?;
+        let parser = self.parser.max_line_len(self.max_line_len).max_event_len(self.max_event_len);
+        let reader =
+            Reader::start(requests, parser, self.delays, self.on_connection_lost, patience, Arc::clone(&signal));
+        Ok(EventSource::new(reader.map_err(|error| ConnectError::Thread(error.kind()))?, signal))
     }
 }
 

@@ -14,14 +14,18 @@ use ureq::{Agent, Body, BodyReader, Error, Timeout};
 
 use super::error::{ConnectError, ConnectionError};
 use super::event_source::EndCause;
+use super::patience::Patience;
 use super::stop::StopSignal;
 use super::transport::{StoppableConnector, StoppableResolver};
 
 /// The limit of redirects, as in browsers (Fetch 4.4).
 const MAX_REDIRECTS: u32 = 20;
 
-/// A response's head must fit. Each connection has one such buffer.
-const INPUT_BUFFER: usize = 32 * 1024;
+/// The number of bytes that are read at once. Each connection has one such buffer.
+pub(super) const READ: usize = 64 * 1024;
+
+/// A response's head must fit.
+const MAX_HEAD_LEN: usize = 32 * 1024;
 
 /// A header of the request must fit. Each connection has one such buffer.
 const OUTPUT_BUFFER: usize = 16 * 1024;
@@ -41,6 +45,9 @@ pub(super) struct RequestSettings {
     pub(super) retry_server_errors: bool,
 }
 
+/// The body of a response.
+pub(super) type Stream = BodyReader<'static>;
+
 /// The reason why there is no stream to read.
 pub(super) enum Failure {
     /// The client does not reconnect.
@@ -58,7 +65,11 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(settings: RequestSettings, signal: &Arc<StopSignal>) -> Result<Self, ConnectError> {
+    pub(super) fn new(
+        settings: RequestSettings,
+        signal: &Arc<StopSignal>,
+        patience: &Arc<Patience>,
+    ) -> Result<Self, ConnectError> {
         let RequestSettings { url, headers, root_certificates, connect_timeout, read_timeout, retry_server_errors } =
             settings;
         let connect_timeout = Some(connect_timeout.min(LONGEST_TIMEOUT));
@@ -76,7 +87,8 @@ impl Requests {
             .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("server-sent-events/", env!("CARGO_PKG_VERSION")))
             .max_idle_connections(0)
-            .input_buffer_size(INPUT_BUFFER)
+            .input_buffer_size(READ)
+            .max_response_header_size(MAX_HEAD_LEN)
             .output_buffer_size(OUTPUT_BUFFER)
             .timeout_resolve(connect_timeout)
             .timeout_connect(connect_timeout)
@@ -84,14 +96,14 @@ impl Requests {
             .timeout_recv_response(connect_timeout)
             .timeout_per_read(read_timeout)
             .build();
-        let connector = StoppableConnector(Arc::clone(signal));
+        let connector = StoppableConnector { signal: Arc::clone(signal), patience: Arc::clone(patience) };
         let connector = Connector::<()>::chain(connector, RustlsConnector::default());
         let agent = Agent::with_parts(config, connector, StoppableResolver(Arc::clone(signal)));
         Ok(Self { agent, headers: parsed_headers(headers)?, url: parsed_url(url)?, retry_server_errors })
     }
 
     /// Requests the stream, and follows redirects. Returns the body.
-    pub(super) fn open(&self, last_event_id: &str) -> Result<BodyReader<'static>, Failure> {
+    pub(super) fn open(&self, last_event_id: &str) -> Result<Stream, Failure> {
         let mut request = Request::get(self.url.clone()).body(()).expect("BUG: the URL is parsed");
         *request.headers_mut() = self.headers.clone();
         // An ID with characters that no header can have is not sent.
@@ -126,11 +138,12 @@ impl Requests {
     }
 }
 
-/// Reads the next bytes of a body, at least one.
-pub(super) fn read(body: &mut BodyReader<'_>, buffer: &mut [u8]) -> Result<usize, ConnectionError> {
+/// Reads the next bytes of a body, at least one. Returns `None` if none came in time.
+pub(super) fn read(body: &mut Stream, buffer: &mut [u8]) -> Result<Option<usize>, ConnectionError> {
     match body.read(buffer) {
         Ok(0) => Err(ConnectionError::Ended),
-        Ok(count) => Ok(count),
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(lost_while_reading(error.into())),
     }
 }

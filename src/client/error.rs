@@ -32,7 +32,7 @@ pub enum ConnectError {
     Certificates,
     /// A setting is zero.
     InvalidSetting(InvalidSetting),
-    /// The system could not start the client's thread.
+    /// The system could not start the thread of the first request.
     Thread(io::ErrorKind),
 }
 

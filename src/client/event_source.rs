@@ -2,15 +2,13 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, TryRecvError as ChannelError, at, never, select};
 
 use super::Message;
 use super::builder::EventSourceBuilder;
 use super::error::ConnectionError;
-use super::reader::Batch;
+use super::reader::Reader;
 use super::stop::{StopHandle, StopSignal};
 use crate::deliver::{NoFrame, Wait};
 use crate::error::{RecvTimeoutError, TryRecvError};
@@ -23,8 +21,9 @@ use crate::error::{RecvTimeoutError, TryRecvError};
 /// reconnect. Beyond the standard, its delays grow with each failure and vary at random, a silent connection is
 /// replaced, and lines and events have limits: see [`EventSourceBuilder`].
 ///
-/// A thread of its own owns the connection and reads ahead: at most the messages of a few reads. A slow program slows
-/// the server down. Dropping the event source stops it.
+/// The thread that takes messages reads the connection, and reconnects. While the program takes none, the client
+/// does nothing: the system's buffers fill up, and the server waits or ends the stream. Only connecting has a thread of its
+/// own, which ends with the response's head. Dropping the event source stops it.
 ///
 /// ```no_run
 /// use server_sent_events::client::EventSource;
@@ -37,15 +36,8 @@ use crate::error::{RecvTimeoutError, TryRecvError};
 /// ```
 #[must_use = "dropping an event source stops it"]
 pub struct EventSource {
-    batches: Receiver<Batch>,
-    ready: std::vec::IntoIter<Message>,
-    /// The last event ID after the ready messages.
-    id_after: Arc<str>,
-    last_event_id: Arc<str>,
+    reader: Reader,
     signal: Arc<StopSignal>,
-    end: Arc<OnceLock<EndCause>>,
-    /// The iterator has returned `None`.
-    ended: Option<EndCause>,
 }
 
 impl EventSource {
@@ -54,23 +46,18 @@ impl EventSource {
         EventSourceBuilder::new(url.into())
     }
 
-    pub(super) fn new(
-        batches: Receiver<Batch>,
-        last_event_id: Arc<str>,
-        signal: Arc<StopSignal>,
-        end: Arc<OnceLock<EndCause>>,
-    ) -> Self {
-        let id_after = Arc::clone(&last_event_id);
-        Self { batches, ready: Vec::new().into_iter(), id_after, last_event_id, signal, end, ended: None }
+    pub(super) fn new(reader: Reader, signal: Arc<StopSignal>) -> Self {
+        Self { reader, signal }
     }
 
     /// Returns the next message, or `None` if the stream has ended. Blocks until there is one, also while the client
     /// reconnects.
     pub fn recv(&mut self) -> Option<Message> {
-        self.take(Wait::Forever).ok()
+        self.reader.next(Wait::Forever).ok()
     }
 
-    /// Returns the next message, if one arrives within this time. Blocks for at most this time.
+    /// Returns the next message, if one arrives within this time. Blocks for this time, and a few milliseconds more where
+    /// the system's clock is coarse.
     ///
     /// # Errors
     ///
@@ -79,7 +66,7 @@ impl EventSource {
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
         // A timeout beyond the range of the clock counts as no timeout.
         let wait = Instant::now().checked_add(timeout).map_or(Wait::Forever, Wait::Until);
-        self.take(wait).map_err(|none| match none {
+        self.reader.next(wait).map_err(|none| match none {
             NoFrame::Timeout => RecvTimeoutError::Timeout,
             NoFrame::Ended => RecvTimeoutError::Ended,
         })
@@ -91,7 +78,7 @@ impl EventSource {
     ///
     /// Returns [`TryRecvError::Empty`] if no message has arrived, and [`TryRecvError::Ended`] if the stream has ended.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
-        self.take(Wait::Not).map_err(|none| match none {
+        self.reader.next(Wait::Not).map_err(|none| match none {
             NoFrame::Timeout => TryRecvError::Empty,
             NoFrame::Ended => TryRecvError::Ended,
         })
@@ -102,67 +89,17 @@ impl EventSource {
     /// A program that stores it can [resume](EventSourceBuilder::last_event_id) after a restart. Blocks without data
     /// count too, once the iterator has passed them.
     pub fn last_event_id(&self) -> &Arc<str> {
-        &self.last_event_id
+        self.reader.last_event_id()
     }
 
     /// Returns why the stream ended, once the iterator has returned `None`; `None` before.
     pub fn end_cause(&self) -> Option<&EndCause> {
-        self.ended.as_ref()
+        self.reader.end_cause()
     }
 
     /// Returns a handle that stops the event source from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle::new(Arc::clone(&self.signal))
-    }
-
-    fn take(&mut self, wait: Wait) -> Result<Message, NoFrame> {
-        loop {
-            if self.ended.is_some() {
-                return Err(NoFrame::Ended);
-            }
-            if self.signal.is_stopped() {
-                return Err(self.see_end(EndCause::Stopped));
-            }
-            if let Some(message) = self.ready.next() {
-                self.last_event_id = Arc::clone(&message.id);
-                return Ok(message);
-            }
-            self.last_event_id = Arc::clone(&self.id_after);
-            let Batch { messages, last_event_id } = self.next_batch(wait)?;
-            self.ready = messages.into_iter();
-            self.id_after = last_event_id;
-        }
-    }
-
-    fn next_batch(&mut self, wait: Wait) -> Result<Batch, NoFrame> {
-        let received = match self.batches.try_recv() {
-            Ok(batch) => return Ok(batch),
-            Err(ChannelError::Disconnected) => None,
-            Err(ChannelError::Empty) => {
-                let timeout = match wait {
-                    Wait::Not => return Err(NoFrame::Timeout),
-                    Wait::Until(deadline) => at(deadline),
-                    Wait::Forever => never(),
-                };
-                select! {
-                    recv(self.batches) -> batch => batch.ok(),
-                    recv(self.signal.stopped()) -> _ => None,
-                    recv(timeout) -> _ => return Err(NoFrame::Timeout),
-                }
-            }
-        };
-        // The thread sets the cause before it ends.
-        received.ok_or_else(|| {
-            let cause = self.end.get().filter(|_| !self.signal.is_stopped()).cloned();
-            self.see_end(cause.unwrap_or(EndCause::Stopped))
-        })
-    }
-
-    /// Marks the end as seen.
-    fn see_end(&mut self, cause: EndCause) -> NoFrame {
-        self.ended = Some(cause);
-        self.ready = Vec::new().into_iter();
-        NoFrame::Ended
     }
 }
 
@@ -186,8 +123,8 @@ impl Drop for EventSource {
 impl fmt::Debug for EventSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventSource")
-            .field("last_event_id", &self.last_event_id)
-            .field("ended", &self.ended)
+            .field("last_event_id", self.last_event_id())
+            .field("end_cause", &self.end_cause())
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,8 @@ mod event_source;
 mod message;
 mod parser;
 #[cfg(feature = "client")]
+mod patience;
+#[cfg(feature = "client")]
 mod reader;
 #[cfg(feature = "client")]
 mod stop;

@@ -1,30 +1,25 @@
-//! The thread of an event source: it connects, reads, and reconnects.
+//! The way from a URL to messages: connecting, reading, and reconnecting.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, select};
+use crossbeam_channel::{Receiver, at, bounded, never, select_biased};
 
-use super::connection::{Failure, Requests, read};
+use super::connection::{Failure, READ, Requests, Stream, read};
 use super::error::ConnectionError;
 use super::event_source::{ConnectionLost, EndCause};
+use super::patience::Patience;
 use super::stop::StopSignal;
 use super::{Message, Parser};
+use crate::deliver::{NoFrame, Wait};
 use crate::queue::call_caught;
 use crate::spread;
 
-/// The number of bytes that are read at once.
-const READ: usize = 16 * 1024;
-
 /// The shortest delay: a server may send a reconnection time of zero.
 const MIN_DELAY: Duration = Duration::from_millis(100);
-
-/// What one read has completed.
-pub(super) struct Batch {
-    pub(super) messages: Vec<Message>,
-    /// The last event ID after the messages.
-    pub(super) last_event_id: Arc<str>,
-}
 
 pub(super) type OnConnectionLost = dyn Fn(&ConnectionLost) + Send + Sync;
 
@@ -46,80 +41,199 @@ impl Delays {
     }
 }
 
-/// The state of the thread.
+/// What a client does now.
+enum State {
+    /// A thread requests the stream, and sends the answer.
+    Connecting(Receiver<Result<Stream, Failure>>),
+    /// The calls of the program read the stream.
+    Reading(Body),
+    /// The client waits to reconnect; forever without a time.
+    Delayed(Option<Instant>),
+    Ended(EndCause),
+}
+
+/// The body of a response, and what was read of it.
+struct Body {
+    stream: Stream,
+    buffer: Box<[u8]>,
+    /// The part of the buffer that is not parsed yet.
+    unparsed: Range<usize>,
+}
+
+impl Body {
+    fn new(stream: Stream) -> Self {
+        Self { stream, buffer: vec![0; READ].into(), unparsed: 0..0 }
+    }
+
+    /// Returns the next message, or `None` if it has not come in time.
+    fn next_message(&mut self, parser: &mut Parser) -> Result<Option<Message>, ConnectionError> {
+        loop {
+            let mut rest = &self.buffer[self.unparsed.clone()];
+            let message = parser.next_message(&mut rest);
+            self.unparsed.start = self.unparsed.end - rest.len();
+            if message.is_some() {
+                return Ok(message);
+            }
+            if let Some(error) = parser.error() {
+                return Err(ConnectionError::Parser(error));
+            }
+            let Some(count) = read(&mut self.stream, &mut self.buffer)? else { return Ok(None) };
+            self.unparsed = 0..count;
+        }
+    }
+}
+
+/// Connects, reads and reconnects, on the threads that take messages.
+///
+/// Only a request has a thread of its own, for it may take longer than a call.
 pub(super) struct Reader {
-    pub(super) requests: Requests,
-    pub(super) parser: Parser,
-    pub(super) delays: Delays,
-    pub(super) batches: Sender<Batch>,
-    pub(super) signal: Arc<StopSignal>,
-    pub(super) end: Arc<OnceLock<EndCause>>,
-    pub(super) on_connection_lost: Option<Box<OnConnectionLost>>,
+    requests: Arc<Requests>,
+    parser: Parser,
+    delays: Delays,
+    on_connection_lost: Option<Box<OnConnectionLost>>,
+    patience: Arc<Patience>,
+    signal: Arc<StopSignal>,
+    state: State,
+    /// The number of connections in a row that failed.
+    failures: u32,
 }
 
 impl Reader {
-    /// Runs until the stream ends or is stopped.
-    pub(super) fn run(mut self) {
-        let mut failures = 0;
+    /// Starts to connect.
+    pub(super) fn start(
+        requests: Requests,
+        parser: Parser,
+        delays: Delays,
+        on_connection_lost: Option<Box<OnConnectionLost>>,
+        patience: Arc<Patience>,
+        signal: Arc<StopSignal>,
+    ) -> io::Result<Self> {
+        let requests = Arc::new(requests);
+        let state = connect(&requests, parser.last_event_id())?;
+        Ok(Self { requests, parser, delays, on_connection_lost, patience, signal, state, failures: 0 })
+    }
+
+    /// Returns the last event ID, up to the last message that was returned.
+    pub(super) fn last_event_id(&self) -> &Arc<str> {
+        self.parser.last_event_id()
+    }
+
+    pub(super) fn end_cause(&self) -> Option<&EndCause> {
+        if let State::Ended(cause) = &self.state { Some(cause) } else { None }
+    }
+
+    /// Returns the next message, if one comes in time.
+    pub(super) fn next(&mut self, wait: Wait) -> Result<Message, NoFrame> {
+        // A request has its own timeouts.
+        if matches!(self.state, State::Reading(_)) {
+            self.patience.start(wait);
+        }
         loop {
-            let failure = self.read_stream(&mut failures);
-            if self.signal.is_stopped() {
-                return;
+            if self.signal.is_stopped() && self.end_cause().is_none() {
+                self.state = State::Ended(EndCause::Stopped);
             }
-            let error = match failure {
-                Failure::Lost(error) => error,
-                Failure::End(cause) => {
-                    let _ = self.end.set(cause);
-                    return;
+            match &mut self.state {
+                State::Connecting(answer) => match receive(answer, &self.signal, wait)? {
+                    Some(Ok(stream)) => {
+                        self.parser.start_stream();
+                        self.patience.start(wait);
+                        self.state = State::Reading(Body::new(stream));
+                    }
+                    Some(Err(Failure::End(cause))) => self.state = State::Ended(cause),
+                    Some(Err(Failure::Lost(error))) => self.lose(error),
+                    None => {}
+                },
+                State::Reading(body) => match body.next_message(&mut self.parser) {
+                    Ok(message) => return message.ok_or(NoFrame::Timeout),
+                    Err(error) => {
+                        // After an error of the parser the server would send the same again: the delay grows.
+                        if !matches!(error, ConnectionError::Parser(_)) {
+                            self.failures = 0;
+                        }
+                        self.lose(error);
+                    }
+                },
+                State::Delayed(until) => {
+                    if pause(*until, &self.signal, wait)? {
+                        self.reconnect();
+                    }
                 }
-            };
-            let delay = self.delays.after(failures, self.parser.reconnection_time(), spread::random_share());
-            failures = failures.saturating_add(1);
-            if let Some(hook) = &self.on_connection_lost {
-                call_caught(|| hook(&ConnectionLost { error, delay }));
-            }
-            if self.signal.wait(delay) {
-                return;
+                State::Ended(_) => return Err(NoFrame::Ended),
             }
         }
     }
 
-    /// Reads one stream until it fails. Resets the number of failures once an event stream has begun well.
-    fn read_stream(&mut self, failures: &mut u32) -> Failure {
-        let mut body = match self.requests.open(self.parser.last_event_id()) {
-            Ok(body) => body,
-            Err(failure) => return failure,
-        };
-        self.parser.start_stream();
-        let mut buffer = vec![0; READ];
-        loop {
-            let id_before = Arc::clone(self.parser.last_event_id());
-            let messages = match read(&mut body, &mut buffer) {
-                // Messages before an error are delivered first.
-                Ok(count) => self.parser.push(&buffer[..count]).unwrap_or_default(),
-                Err(error) => {
-                    *failures = 0;
-                    return Failure::Lost(error);
-                }
-            };
-            let last_event_id = Arc::clone(self.parser.last_event_id());
-            if (!messages.is_empty() || last_event_id != id_before) && !self.send(Batch { messages, last_event_id }) {
-                return Failure::End(EndCause::Stopped);
-            }
-            // The server would send the same again: the delay grows.
-            if let Some(error) = self.parser.error() {
-                return Failure::Lost(ConnectionError::Parser(error));
-            }
+    /// Begins the delay before the next connection.
+    fn lose(&mut self, error: ConnectionError) {
+        // The connection is closed before the hook is called.
+        self.state = State::Delayed(None);
+        if self.signal.is_stopped() {
+            return;
+        }
+        let delay = self.delays.after(self.failures, self.parser.reconnection_time(), spread::random_share());
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Delayed(Instant::now().checked_add(delay));
+        if let Some(hook) = &self.on_connection_lost {
+            call_caught(|| hook(&ConnectionLost { error, delay }));
         }
     }
 
-    /// Waits for room. Returns `false` if the event source was stopped.
-    fn send(&self, batch: Batch) -> bool {
-        select! {
-            send(self.batches, batch) -> sent => sent.is_ok(),
-            recv(self.signal.stopped()) -> _ => false,
+    fn reconnect(&mut self) {
+        self.patience.start(Wait::Forever);
+        match connect(&self.requests, self.parser.last_event_id()) {
+            Ok(connecting) => self.state = connecting,
+            Err(error) => self.lose(ConnectionError::Io { kind: error.kind(), text: error.to_string() }),
         }
     }
+}
+
+/// Requests the stream on a thread of its own, which ends with the answer.
+fn connect(requests: &Arc<Requests>, last_event_id: &Arc<str>) -> io::Result<State> {
+    let (sender, answer) = bounded(1);
+    let (requests, last_event_id) = (Arc::clone(requests), Arc::clone(last_event_id));
+    let request = move || {
+        // The event source may be dropped.
+        let _ = sender.send(requests.open(&last_event_id));
+    };
+    thread::Builder::new().name("sse client".into()).spawn(request)?;
+    Ok(State::Connecting(answer))
+}
+
+/// Returns the answer to a request, or `None` after a stop.
+fn receive(
+    answer: &Receiver<Result<Stream, Failure>>,
+    signal: &StopSignal,
+    wait: Wait,
+) -> Result<Option<Result<Stream, Failure>>, NoFrame> {
+    let timeout = timeout(wait);
+    select_biased! {
+        recv(signal.stopped()) -> _ => Ok(None),
+        recv(answer) -> answer => Ok(Some(answer.unwrap_or_else(|_| Err(Failure::Lost(panicked()))))),
+        recv(timeout) -> _ => Err(NoFrame::Timeout),
+    }
+}
+
+/// Waits for the end of a delay. Returns `false` after a stop, and fails if the call must end before.
+fn pause(until: Option<Instant>, signal: &StopSignal, wait: Wait) -> Result<bool, NoFrame> {
+    let (delay, timeout) = (until.map_or_else(never, at), timeout(wait));
+    select_biased! {
+        recv(signal.stopped()) -> _ => Ok(false),
+        recv(delay) -> _ => Ok(true),
+        recv(timeout) -> _ => Err(NoFrame::Timeout),
+    }
+}
+
+/// Returns a receiver that is ready when the call must end.
+fn timeout(wait: Wait) -> Receiver<Instant> {
+    match wait {
+        Wait::Not => at(Instant::now()),
+        Wait::Until(deadline) => at(deadline),
+        Wait::Forever => never(),
+    }
+}
+
+fn panicked() -> ConnectionError {
+    ConnectionError::Io { kind: io::ErrorKind::Other, text: "the request panicked".into() }
 }
 
 #[cfg(test)]

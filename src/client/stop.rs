@@ -37,8 +37,8 @@ impl StopHandle {
     /// Stops the event source at once. Does not block.
     ///
     /// A thread that waits for a message returns without one. Messages that have arrived and were not taken are
-    /// dropped. The connection is shut down, and the client's thread ends, whether it connects, waits for the response,
-    /// reads or waits to reconnect.
+    /// dropped. The connection is shut down, whether the client connects, waits for the response, reads or waits to
+    /// reconnect.
     pub fn stop(&self) {
         self.0.stop();
     }

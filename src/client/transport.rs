@@ -16,6 +16,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
+use super::patience::{Exhausted, Patience};
 use super::stop::StopSignal;
 
 /// Resolves names on a thread of their own, because the system's call cannot be interrupted.
@@ -59,7 +60,10 @@ impl fmt::Debug for StoppableResolver {
 }
 
 /// Connects to the first address that accepts the connection.
-pub(super) struct StoppableConnector(pub(super) Arc<StopSignal>);
+pub(super) struct StoppableConnector {
+    pub(super) signal: Arc<StopSignal>,
+    pub(super) patience: Arc<Patience>,
+}
 
 impl<In: Transport> Connector<In> for StoppableConnector {
     type Out = Connection;
@@ -73,13 +77,14 @@ impl<In: Transport> Connector<In> for StoppableConnector {
                 deadline.saturating_duration_since(Instant::now()) / (details.addrs.len() - index) as u32
             });
             result = self.connect_to(*address, share);
-            if result.is_ok() || self.0.is_stopped() {
+            if result.is_ok() || self.signal.is_stopped() {
                 break;
             }
         }
         let (config, socket) = (details.config, result?);
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Connection { socket, buffers, read_timeout: None, write_timeout: None }))
+        let (patience, heard) = (Arc::clone(&self.patience), Instant::now());
+        Ok(Some(Connection { socket, buffers, patience, heard, read_timeout: None, write_timeout: None }))
     }
 }
 
@@ -99,7 +104,7 @@ impl StoppableConnector {
             if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
                 return Err(Error::Timeout(Timeout::Connect));
             }
-            if self.0.wait(pause) {
+            if self.signal.wait(pause) {
                 return Err(stopped());
             }
             pause = (2 * pause).min(LONGEST_PAUSE);
@@ -108,7 +113,7 @@ impl StoppableConnector {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
         let socket = Arc::new(socket);
-        self.0.set_socket(&socket).map_err(|_| stopped())?;
+        self.signal.set_socket(&socket).map_err(|_| stopped())?;
         Ok(socket)
     }
 }
@@ -119,13 +124,76 @@ impl fmt::Debug for StoppableConnector {
     }
 }
 
+/// The time until which a read may wait.
+#[derive(Clone, Copy)]
+struct Limit {
+    at: Option<Instant>,
+    /// The timeout that it stands for; `None` for the deadline of the program's call.
+    reason: Option<Timeout>,
+}
+
+impl Limit {
+    fn has_passed(self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+
+    fn left(self, now: Instant) -> Duration {
+        self.at.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
+    }
+
+    fn error(self) -> Error {
+        self.reason.map_or_else(would_block, Error::Timeout)
+    }
+}
+
 /// A connected socket, which the stop signal can shut down.
 pub(super) struct Connection {
     socket: Arc<TcpStream>,
     buffers: LazyBuffers,
-    /// The socket's timeouts, to set them only when they change.
+    patience: Arc<Patience>,
+    /// The time of the last byte that arrived, or of the connection.
+    heard: Instant,
+    /// The socket's timeouts, to set them only when they change. A zero stands for a socket that does not block.
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
+}
+
+impl Connection {
+    /// Returns the limit of the next read. Fails if it has passed already, and no byte may be read any longer.
+    fn next_read(&self, timeout: NextTimeout, started: Instant, now: Instant) -> Result<Limit, Error> {
+        let call = self.patience.next_read(now).map_err(|Exhausted| would_block())?;
+        let silence = timeout.per_read.and_then(|limit| self.heard.checked_add(*limit));
+        let mut limit = Limit { at: call, reason: None };
+        for (at, reason) in [(silence, Timeout::PerRead), (started.checked_add(*timeout.after), timeout.reason)] {
+            if at.is_some_and(|at| limit.at.is_none_or(|earliest| at < earliest)) {
+                limit = Limit { at, reason: Some(reason) };
+            }
+        }
+        // A head that arrives slowly ends the request.
+        let is_late = limit.reason == Some(timeout.reason) && limit.has_passed(now);
+        if is_late { Err(limit.error()) } else { Ok(limit) }
+    }
+
+    /// Limits the wait of the next read; zero for a read that does not wait.
+    fn set_read_timeout(&mut self, left: Duration) -> io::Result<()> {
+        // It need not be exact: one system call less for each read.
+        if self.read_timeout.is_some_and(|set| set >= left && set - left <= left / 16) {
+            return Ok(());
+        }
+        let was_blocking = self.read_timeout != Some(Duration::ZERO);
+        // It is set again if this fails.
+        self.read_timeout = None;
+        if left.is_zero() {
+            self.socket.set_nonblocking(true)?;
+        } else {
+            if !was_blocking {
+                self.socket.set_nonblocking(false)?;
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        self.read_timeout = Some(left);
+        Ok(())
+    }
 }
 
 impl Transport for Connection {
@@ -135,31 +203,34 @@ impl Transport for Connection {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
-        let wanted = Some(remaining(timeout, Duration::ZERO)?);
+        if timeout.after.is_zero() {
+            return Err(Error::Timeout(timeout.reason));
+        }
+        let wanted = Some((*timeout.after).min(LONGEST_WAIT));
         if wanted != self.write_timeout {
             self.socket.set_write_timeout(wanted)?;
             self.write_timeout = wanted;
         }
         let written = (&*self.socket).write_all(&self.buffers.output()[..amount]);
-        written.map_err(|error| timed_out(error, timeout))
+        written.map_err(|error| if is_timeout(&error) { Error::Timeout(timeout.reason) } else { error.into() })
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let (timeout, started) = (timeout.for_read(), Instant::now());
-        let mut wanted = Some(remaining(timeout, Duration::ZERO)?);
+        let started = Instant::now();
+        let mut now = started;
         let count = loop {
-            if wanted != self.read_timeout {
-                self.socket.set_read_timeout(wanted)?;
-                self.read_timeout = wanted;
-            }
-            match (&*self.socket).read(self.buffers.input_append_buf()) {
+            let limit = self.next_read(timeout, started, now)?;
+            self.set_read_timeout(limit.left(now))?;
+            let read = (&*self.socket).read(self.buffers.input_append_buf());
+            now = Instant::now();
+            match read {
                 Ok(count) => break count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    wanted = Some(remaining(timeout, started.elapsed())?);
-                }
-                Err(error) => return Err(timed_out(error, timeout)),
+                Err(error) if is_timeout(&error) && limit.has_passed(now) => return Err(limit.error()),
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
             }
         };
+        self.heard = now;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }
@@ -176,21 +247,16 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Returns what is left of a timeout. It is short enough for each system.
-fn remaining(timeout: NextTimeout, elapsed: Duration) -> Result<Duration, Error> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// A timeout that each system can set.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-    match timeout.after.saturating_sub(elapsed) {
-        Duration::ZERO => Err(Error::Timeout(timeout.reason)),
-        left => Ok(left.min(LONGEST)),
-    }
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-fn timed_out(error: io::Error, timeout: NextTimeout) -> Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),
-        _ => error.into(),
-    }
+/// The error of a read whose call must end.
+fn would_block() -> Error {
+    io::Error::from(io::ErrorKind::WouldBlock).into()
 }
 
 fn stopped() -> Error {

@@ -167,16 +167,21 @@ fn lost_connections_leave_nothing_behind() {
     own_process!();
     let server = ForeignServer::start();
     let events = EventSource::builder(server.url()).reconnection_time(Duration::from_millis(1)).connect().unwrap();
+    let stop_handle = events.stop_handle();
+    let program = thread::spawn(move || events.count());
     drop(server.answers(STREAM));
     let connection = server.answers(STREAM);
+    // The thread of a request ends with the response.
+    eventually("the client reads", || held().0 == 0);
     let before = held();
     drop(connection);
     for _ in 0..10 {
         drop(server.answers(STREAM));
     }
     let _last = server.answers(STREAM);
-    assert!(is_back_at(before), "{:?} instead of {before:?}", held());
-    drop(events);
+    eventually("nothing is left", || is_back_at(before));
+    stop_handle.stop();
+    program.join().unwrap();
 }
 
 /// Drops a publisher that follows another one, and checks that it leaves nothing. `is_there` returns when the connection

@@ -65,6 +65,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
             "store/pipeline.rs",
             "store/upstream.rs",
             "store/sqlite/upkeep.rs",
+            "client/patience.rs",
             "client/stop.rs",
             "client/upstream.rs",
             "server/handlers.rs",

@@ -2,7 +2,7 @@
 
 use server_sent_events::client::ConnectionError;
 
-use super::{gets_data, loses, watched};
+use super::{gets_data, loses, runs, watched};
 use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM};
 use crate::common::seed;
 
@@ -11,7 +11,7 @@ use crate::common::seed;
 fn survives(response: impl AsRef<[u8]>) -> ConnectionError {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let mut events = builder.max_line_len(64 * 1024).connect().unwrap();
+    let mut events = runs(builder.max_line_len(64 * 1024));
     let (mut connection, _) = server.gets_request();
     connection.sends_if_it_can(&response);
     connection.shuts_down_writing();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use server_sent_events::client::{ConnectionError, ParserError};
 
-use super::{gets_data, loses, soon, watched};
+use super::{gets_data, loses, runs, soon, watched};
 use crate::common::eventually;
 use crate::common::foreign_server::{ForeignServer, STREAM};
 
@@ -16,7 +16,7 @@ use crate::common::foreign_server::{ForeignServer, STREAM};
 fn a_line_and_an_event_have_limits() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let mut events = builder.max_line_len(100).max_event_len(50).connect().unwrap();
+    let mut events = runs(builder.max_line_len(100).max_event_len(50));
     // In one read with a whole event, and the server sends no more.
     let _connection = server.answers(format!("{STREAM}data: a\n\n{}", "x".repeat(101)));
     gets_data(&mut events, "a");
@@ -32,7 +32,7 @@ fn a_line_and_an_event_have_limits() {
 fn delays_grow_if_an_event_stays_too_large() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = builder.max_event_len(5).connect().unwrap();
+    let _events = runs(builder.max_event_len(5));
     for expected in [100..=150, 200..=300, 400..=600] {
         let _connection = server.answers(format!("{STREAM}data: large\ndata: event\n\n"));
         let delay = lost.recv_timeout(crate::common::PATIENCE).unwrap().delay.as_millis();
@@ -74,7 +74,7 @@ fn a_program_that_takes_no_message_slows_the_server_down() {
 fn a_silent_connection_is_replaced() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let mut events = builder.read_timeout(Duration::from_millis(300)).connect().unwrap();
+    let mut events = runs(builder.read_timeout(Duration::from_millis(300)));
     let silent = server.answers(format!("{STREAM}id: 1\ndata: a\n\n"));
     gets_data(&mut events, "a");
     assert_eq!(loses(&lost), ConnectionError::ReadTimeout);
@@ -91,10 +91,37 @@ fn a_silent_connection_is_replaced() {
 }
 
 #[test]
+fn the_silence_counts_across_calls() {
+    let server = ForeignServer::start();
+    let (builder, lost) = watched(&server);
+    let mut events = builder.read_timeout(Duration::from_millis(300)).connect().unwrap();
+    let _silent = server.answers(format!("{STREAM}data: a\n\n"));
+    gets_data(&mut events, "a");
+    eventually("the connection is dropped", || {
+        assert!(events.recv_timeout(Duration::from_millis(10)).is_err());
+        lost.try_recv().is_ok_and(|lost| lost.error == ConnectionError::ReadTimeout)
+    });
+}
+
+/// Bytes that arrived while the program was busy are no silence.
+#[test]
+fn a_busy_program_drops_no_connection() {
+    let server = ForeignServer::start();
+    let (builder, lost) = watched(&server);
+    let mut events = builder.read_timeout(Duration::from_millis(50)).connect().unwrap();
+    let mut connection = server.answers(format!("{STREAM}data: a\n\n"));
+    gets_data(&mut events, "a");
+    connection.send("data: b\n\n");
+    thread::sleep(Duration::from_millis(100));
+    gets_data(&mut events, "b");
+    assert!(lost.try_recv().is_err());
+}
+
+#[test]
 fn a_response_that_does_not_begin_is_given_up() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = builder.connect_timeout(Duration::from_millis(100)).connect().unwrap();
+    let _events = runs(builder.connect_timeout(Duration::from_millis(100)));
     let _silent = server.gets_request();
     assert_eq!(loses(&lost), ConnectionError::ConnectTimeout);
     // A head that arrives slowly counts as a whole.

@@ -1,14 +1,15 @@
 //! The ways to take messages, and the stop handle.
 
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use server_sent_events::client::EndCause;
+use server_sent_events::client::{EndCause, EventSource};
 use server_sent_events::{RecvTimeoutError, TryRecvError};
 
-use super::{ends, gets, gets_data, soon};
+use super::{ends, gets, gets_data, runs, soon, watched};
 use crate::common::eventually;
-use crate::common::foreign_server::{ForeignServer, STREAM};
+use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM};
 
 #[test]
 fn messages_are_taken_in_each_way() {
@@ -46,6 +47,44 @@ fn a_timeout_is_waited_for() {
     assert!(before.elapsed() >= Duration::from_millis(50));
 }
 
+/// A request and a half-read event go on in the next call.
+#[test]
+fn calls_that_end_early_lose_nothing() {
+    let server = ForeignServer::start();
+    let (builder, lost) = watched(&server);
+    let mut events = builder.connect().unwrap();
+    let polls = |events: &mut EventSource| {
+        for _ in 0..20 {
+            assert_eq!(events.try_recv(), Err(TryRecvError::Empty));
+            assert_eq!(events.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
+        }
+    };
+    let (mut connection, _) = server.gets_request();
+    for piece in [&CHUNKED[..20], &CHUNKED[20..], "1", "0\r\nid: 1\n", "data: a", "b\n\n"] {
+        polls(&mut events);
+        connection.send(piece);
+    }
+    let message = gets(&mut events);
+    assert_eq!((&*message.id, &*message.data), ("1", "ab"));
+    assert!(lost.try_recv().is_err());
+}
+
+#[test]
+fn endless_comments_hold_no_call() {
+    let server = ForeignServer::start();
+    let mut events = soon(&server).connect().unwrap();
+    let mut socket = server.answers(format!("{STREAM}data: a\n\n")).into_socket();
+    gets_data(&mut events, "a");
+    let comments = ":\n".repeat(100_000);
+    let sender = thread::spawn(move || while socket.write_all(comments.as_bytes()).is_ok() {});
+    for _ in 0..5 {
+        assert_eq!(events.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(events.recv_timeout(Duration::from_millis(10)), Err(RecvTimeoutError::Timeout));
+    }
+    drop(events);
+    sender.join().unwrap();
+}
+
 #[test]
 fn an_end_is_final() {
     let server = ForeignServer::start();
@@ -64,11 +103,12 @@ fn an_end_is_final() {
 #[test]
 fn messages_before_the_end_are_delivered() {
     let server = ForeignServer::start();
-    let mut events = soon(&server).connect().unwrap();
+    let mut events = runs(soon(&server));
     server.answers(format!("{STREAM}data: a\n\ndata: b\n\n"));
     server.answers("HTTP/1.1 204 No Content\r\n\r\n");
-    assert_eq!(events.by_ref().map(|message| message.data).collect::<Vec<_>>(), ["a", "b"]);
-    assert_eq!(events.end_cause(), Some(&EndCause::NoContent));
+    gets_data(&mut events, "a");
+    gets_data(&mut events, "b");
+    assert_eq!(ends(&mut events), EndCause::NoContent);
 }
 
 #[test]

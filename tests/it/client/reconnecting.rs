@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use server_sent_events::client::{ConnectionError, EventSource};
 
-use super::{gets, gets_data, loses, soon, watched};
-use crate::common::PATIENCE;
+use super::{gets, gets_data, loses, runs, soon, watched};
 use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM, header};
+use crate::common::{PATIENCE, eventually};
 
 #[test]
 fn the_client_sends_the_last_event_id() {
     let server = ForeignServer::start();
-    let mut events = soon(&server).connect().unwrap();
+    let mut events = runs(soon(&server));
     server.answers(format!("{STREAM}id: 1\ndata: a\n\nid: 2\u{2026}\ndata: b\n\n"));
     gets_data(&mut events, "a");
     gets_data(&mut events, "b");
@@ -41,7 +41,7 @@ fn a_first_id_is_sent_and_persists() {
 #[test]
 fn an_id_that_no_header_can_have_is_not_sent() {
     let server = ForeignServer::start();
-    let mut events = soon(&server).connect().unwrap();
+    let mut events = runs(soon(&server));
     server.answers(format!("{STREAM}id: a\u{1}b\ndata: x\n\n"));
     assert_eq!(&*gets(&mut events).id, "a\u{1}b");
     assert_eq!(header(&server.gets_request().1, "Last-Event-ID"), [""; 0]);
@@ -50,7 +50,7 @@ fn an_id_that_no_header_can_have_is_not_sent() {
 #[test]
 fn an_unfinished_block_is_dropped_and_sets_no_id() {
     let server = ForeignServer::start();
-    let mut events = soon(&server).connect().unwrap();
+    let mut events = runs(soon(&server));
     server.answers(format!("{STREAM}retry:1\nid: 1\ndata: a\n\nid: 2\ndata: unfinished\n"));
     gets_data(&mut events, "a");
     let (mut connection, head) = server.gets_request();
@@ -71,8 +71,13 @@ fn a_block_without_data_counts() {
     assert_eq!(&**events.last_event_id(), "8");
     connection.send("id: 9\n\n");
     drop(connection);
-    assert_eq!(header(&server.gets_request().1, "Last-Event-ID"), ["9"]);
-    assert!(events.try_recv().is_err());
+    let mut connection = None;
+    eventually("the client reconnects", || {
+        assert!(events.try_recv().is_err());
+        connection = server.try_accept();
+        connection.is_some()
+    });
+    assert_eq!(header(&connection.unwrap().reads_until("\r\n\r\n"), "Last-Event-ID"), ["9"]);
     assert_eq!(&**events.last_event_id(), "9");
 }
 
@@ -80,7 +85,7 @@ fn a_block_without_data_counts() {
 fn the_server_sets_the_reconnection_time() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = builder.connect().unwrap();
+    let _events = runs(builder);
     server.answers(format!("{STREAM}retry: 400\n\n"));
     let before = Instant::now();
     let delay = lost.recv_timeout(PATIENCE).unwrap().delay;
@@ -93,7 +98,7 @@ fn the_server_sets_the_reconnection_time() {
 fn delays_grow_with_each_failure_and_begin_anew_after_a_success() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = builder.max_reconnection_delay(Duration::from_millis(300)).connect().unwrap();
+    let _events = runs(builder.max_reconnection_delay(Duration::from_millis(300)));
     let delay = || lost.recv_timeout(PATIENCE).unwrap().delay.as_millis();
     for expected in [100..=150, 200..=300, 300..=450, 300..=450] {
         drop(server.accepts());
@@ -108,7 +113,7 @@ fn delays_grow_with_each_failure_and_begin_anew_after_a_success() {
 fn every_end_of_a_stream_is_a_lost_connection() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let mut events = builder.connect().unwrap();
+    let mut events = runs(builder);
     // In good order.
     server.answers(format!("{STREAM}data: a\n\n"));
     gets_data(&mut events, "a");
@@ -136,7 +141,7 @@ fn a_server_that_is_away_is_tried_again() {
     let (sender, lost) = std::sync::mpsc::channel();
     let hook = move |connection: &server_sent_events::client::ConnectionLost| drop(sender.send(connection.clone()));
     let builder = EventSource::builder(format!("http://{address}/")).reconnection_time(Duration::from_millis(1));
-    let mut events = builder.on_connection_lost(hook).connect().unwrap();
+    let mut events = runs(builder.on_connection_lost(hook));
     assert!(matches!(loses(&lost), ConnectionError::Io { kind: std::io::ErrorKind::ConnectionRefused, .. }));
     let listener = std::net::TcpListener::bind(address).unwrap();
     let (socket, _) = listener.accept().unwrap();
@@ -149,7 +154,7 @@ fn a_server_that_is_away_is_tried_again() {
 #[test]
 fn a_panic_in_the_hook_ends_nothing() {
     let server = ForeignServer::start();
-    let mut events = soon(&server).on_connection_lost(|_| panic!("a bug in the application")).connect().unwrap();
+    let mut events = runs(soon(&server).on_connection_lost(|_| panic!("a bug in the application")));
     drop(server.answers(STREAM));
     server.answers(format!("{STREAM}data: x\n\n"));
     gets_data(&mut events, "x");

@@ -2,14 +2,14 @@
 
 use server_sent_events::client::{ConnectionError, EndCause};
 
-use super::{ends, gets_data, loses, soon, watched};
+use super::{ends, gets_data, loses, runs, soon, watched};
 use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM, header};
 
 /// Returns the cause with which the client ends after this response.
 #[track_caller]
 fn ends_after(response: &str) -> EndCause {
     let server = ForeignServer::start();
-    let mut events = soon(&server).connect().unwrap();
+    let mut events = runs(soon(&server));
     let _connection = server.answers(response);
     let cause = ends(&mut events);
     assert!(server.try_accept().is_none(), "the client reconnected");
@@ -50,7 +50,7 @@ fn every_status_but_200_ends_the_client() {
 fn a_server_that_fails_is_tried_again_if_that_is_wanted() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let mut events = builder.retry_server_errors(true).connect().unwrap();
+    let mut events = runs(builder.retry_server_errors(true));
     for status in [500, 502, 503, 429] {
         server.answers(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(loses(&lost), ConnectionError::Status(status));
@@ -77,7 +77,7 @@ fn only_the_type_of_event_streams_is_accepted() {
         "text/plain\r\nContent-Type: text/event-stream",
     ] {
         let server = ForeignServer::start();
-        let mut events = soon(&server).connect().unwrap();
+        let mut events = runs(soon(&server));
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n");
         let _connection = server.answers(head + "data: ok\u{2026}\n\n");
         gets_data(&mut events, "ok\u{2026}");
@@ -96,7 +96,7 @@ fn every_kind_of_body_is_read() {
     let chunked = format!("{CHUNKED}3\r\ndat\r\n6;x=y\r\na: x\n\n\r\n");
     for stream in [length.to_owned() + "data: x\n\n", http_1_0 + "data: x\n\n", chunked] {
         let server = ForeignServer::start();
-        let mut events = soon(&server).connect().unwrap();
+        let mut events = runs(soon(&server));
         let _connection = server.answers(stream);
         gets_data(&mut events, "x");
     }
@@ -106,7 +106,7 @@ fn every_kind_of_body_is_read() {
 fn redirects_are_followed_each_time() {
     for status in [301, 302, 303, 307, 308] {
         let server = ForeignServer::start();
-        let mut events = soon(&server).header("Authorization", "Bearer secret").connect().unwrap();
+        let mut events = runs(soon(&server).header("Authorization", "Bearer secret"));
         for round in 0..2 {
             // The client begins at the first URL again, whatever the status.
             let (mut connection, head) = server.gets_request();
@@ -127,7 +127,7 @@ fn redirects_are_followed_each_time() {
 #[test]
 fn a_redirect_to_another_host_gets_no_authorization() {
     let (server, other) = (ForeignServer::start(), ForeignServer::start());
-    let _events = soon(&server).header("Authorization", "Bearer secret").connect().unwrap();
+    let _events = runs(soon(&server).header("Authorization", "Bearer secret"));
     let location = format!("http://localhost:{}/", other.address().port());
     server.answers(format!("HTTP/1.1 302 X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"));
     let (_connection, head) = other.gets_request();
@@ -138,7 +138,7 @@ fn a_redirect_to_another_host_gets_no_authorization() {
 fn endless_redirects_are_an_error() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = builder.connect().unwrap();
+    let _events = runs(builder);
     for _ in 0..=20 {
         server.answers("HTTP/1.1 302 X\r\nLocation: /\r\nContent-Length: 0\r\n\r\n");
     }
@@ -150,7 +150,7 @@ fn a_redirect_that_leads_nowhere_is_an_error() {
     for location in ["Location: ftp://x/\r\n", ""] {
         let server = ForeignServer::start();
         let (builder, lost) = watched(&server);
-        let _events = builder.connect().unwrap();
+        let _events = runs(builder);
         server.answers(format!("HTTP/1.1 302 X\r\n{location}Content-Length: 0\r\n\r\n"));
         let error = loses(&lost);
         assert!(

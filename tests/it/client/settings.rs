@@ -70,10 +70,10 @@ fn extreme_times_are_allowed() {
     let builder = EventSource::builder(server.url()).connect_timeout(Duration::MAX).read_timeout(Duration::MAX);
     let builder = builder.reconnection_time(Duration::MAX).max_reconnection_delay(Duration::MAX);
     let hook = move |lost: &ConnectionLost| sender.send(lost.delay).unwrap();
-    let events = builder.on_connection_lost(hook).connect().unwrap();
+    let program = super::runs(builder.on_connection_lost(hook));
     drop(server.answers(crate::common::foreign_server::STREAM));
     assert_eq!(lost.recv_timeout(crate::common::PATIENCE), Ok(Duration::MAX));
-    drop(events);
+    drop(program);
 }
 
 #[test]
