@@ -30,19 +30,26 @@ impl Resolver for StoppableResolver {
         let mut resolved = self.empty();
         match name.parse() {
             Ok(address) => resolved.push(address),
-            Err(_) => self.look_up(name, timeout)?.into_iter().take(16).for_each(|address| resolved.push(address)),
+            Err(_) => self
+                .look_up(move || name.to_socket_addrs().map(Iterator::collect), timeout)?
+                .into_iter()
+                .take(16)
+                .for_each(|address| resolved.push(address)),
         }
         if resolved.is_empty() { Err(Error::HostNotFound) } else { Ok(resolved) }
     }
 }
 
 impl StoppableResolver {
-    fn look_up(&self, name: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+    fn look_up(
+        &self,
+        find: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        timeout: NextTimeout,
+    ) -> Result<Vec<SocketAddr>, Error> {
         let (sender, addresses) = bounded(1);
         let look_up = move || {
-            let found = name.to_socket_addrs().map(Iterator::collect);
             // The client may have stopped.
-            let _ = sender.send(found);
+            let _ = sender.send(find());
         };
         thread::Builder::new().name("sse resolver".into()).spawn(look_up)?;
         select! {
@@ -261,4 +268,28 @@ fn would_block() -> Error {
 
 fn stopped() -> Error {
     io::Error::from(io::ErrorKind::Interrupted).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The system's call may block for a long time.
+    #[test]
+    fn a_stop_ends_the_wait_for_a_name() {
+        let signal = Arc::new(StopSignal::new());
+        let resolver = StoppableResolver(Arc::clone(&signal));
+        let (begins, has_begun) = bounded(1);
+        let (release, released) = bounded::<()>(0);
+        let find = move || {
+            begins.send(()).unwrap();
+            let _ = released.recv();
+            Ok(Vec::new())
+        };
+        let waiting = thread::spawn(move || resolver.look_up(find, NextTimeout::default()).is_err());
+        has_begun.recv().unwrap();
+        signal.stop();
+        assert!(waiting.join().unwrap());
+        drop(release);
+    }
 }

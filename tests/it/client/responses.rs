@@ -147,7 +147,7 @@ fn endless_redirects_are_an_error() {
 
 #[test]
 fn a_redirect_that_leads_nowhere_is_an_error() {
-    for location in ["Location: ftp://x/\r\n", ""] {
+    for (location, reason) in [("Location: ftp://x/\r\n", "ftp"), ("", "missing a location header")] {
         let server = ForeignServer::start();
         let (builder, lost) = watched(&server);
         let _events = runs(builder);
@@ -157,5 +157,6 @@ fn a_redirect_that_leads_nowhere_is_an_error() {
             matches!(error, ConnectionError::Response { .. } | ConnectionError::Io { .. }),
             "{location}: {error:?}"
         );
+        assert!(error.to_string().contains(reason), "{location}: {error}");
     }
 }
