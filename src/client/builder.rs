@@ -62,7 +62,7 @@ impl EventSourceBuilder {
 
     /// Adds a header to each request, such as `Authorization`.
     ///
-    /// A redirect to another host is followed without `Authorization`, and each redirect without `Cookie`. All other
+    /// A redirect to another origin (scheme, host or port) is followed without `Authorization`, and each redirect without `Cookie`. All other
     /// headers are sent to the target too.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.requests.headers.push((name.into(), value.into()));

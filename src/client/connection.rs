@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
-use ureq::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use ureq::http::uri::Scheme;
+use ureq::http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION, TRANSFER_ENCODING,
+};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{Connector, RustlsConnector};
@@ -15,6 +16,7 @@ use ureq::{Agent, Body, BodyReader, Error, Timeout};
 use super::error::{ConnectError, ConnectionError};
 use super::event_source::EndCause;
 use super::patience::Patience;
+use super::redirect;
 use super::stop::StopSignal;
 use super::transport::{StoppableConnector, StoppableResolver};
 
@@ -82,8 +84,7 @@ impl Requests {
             .tls_config(tls.build())
             .proxy(None)
             .http_status_as_error(false)
-            .max_redirects(MAX_REDIRECTS)
-            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+            .max_redirects(0)
             .accept_encoding(AutoHeaderValue::None)
             .user_agent(concat!("server-sent-events/", env!("CARGO_PKG_VERSION")))
             .max_idle_connections(0)
@@ -99,22 +100,42 @@ impl Requests {
         let connector = StoppableConnector { signal: Arc::clone(signal), patience: Arc::clone(patience) };
         let connector = Connector::<()>::chain(connector, RustlsConnector::default());
         let agent = Agent::with_parts(config, connector, StoppableResolver(Arc::clone(signal)));
-        Ok(Self { agent, headers: parsed_headers(headers)?, url: parsed_url(url)?, retry_server_errors })
+        Ok(Self {
+            agent,
+            headers: parsed_headers(headers)?,
+            url: redirect::parsed(&url).ok_or(ConnectError::Url { url })?,
+            retry_server_errors,
+        })
     }
 
     /// Requests the stream, and follows redirects. Returns the body.
     pub(super) fn open(&self, last_event_id: &str) -> Result<Stream, Failure> {
-        let mut request = Request::get(self.url.clone()).body(()).expect("BUG: the URL is parsed");
-        *request.headers_mut() = self.headers.clone();
+        let (mut url, mut headers) = (self.url.clone(), self.headers.clone());
         // An ID with characters that no header can have is not sent.
         if !last_event_id.is_empty()
             && let Ok(id) = HeaderValue::from_bytes(last_event_id.as_bytes())
         {
-            request.headers_mut().insert(LAST_EVENT_ID, id);
+            headers.insert(LAST_EVENT_ID, id);
         }
-        let response = self.agent.run(request).map_err(|error| Failure::Lost(lost_while_connecting(error)))?;
-        self.check(&response)?;
-        Ok(response.into_body().into_reader())
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::get(url.clone()).body(()).expect("BUG: the URL is parsed");
+            *request.headers_mut() = headers.clone();
+            let response = self.agent.run(request).map_err(|error| Failure::Lost(lost_while_connecting(error)))?;
+            let Some(location) = location(&response) else {
+                self.check(&response)?;
+                return Ok(response.into_body().into_reader());
+            };
+            let location = String::from_utf8_lossy(location.as_bytes());
+            let Some(target) = redirect::target(&url, &location) else {
+                return Err(failed(format!("the server redirects to an invalid URL: {location:?}")));
+            };
+            if !redirect::is_same_origin(&url, &target) {
+                headers.remove(AUTHORIZATION);
+            }
+            headers.remove(COOKIE);
+            url = target;
+        }
+        Err(failed(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
     fn check(&self, response: &Response<Body>) -> Result<(), Failure> {
@@ -138,6 +159,16 @@ impl Requests {
     }
 }
 
+/// Returns the `Location` of a redirect. A redirect without one is a response like any other (Fetch).
+fn location(response: &Response<Body>) -> Option<&HeaderValue> {
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    response.headers().get(LOCATION).filter(|_| is_redirect)
+}
+
+fn failed(text: String) -> Failure {
+    Failure::Lost(ConnectionError::Response { text })
+}
+
 /// Reads the next bytes of a body, at least one. Returns `None` if none came in time.
 pub(super) fn read(body: &mut Stream, buffer: &mut [u8]) -> Result<Option<usize>, ConnectionError> {
     match body.read(buffer) {
@@ -156,14 +187,6 @@ fn certificates(pem: &[u8]) -> Result<RootCerts, ConnectError> {
     });
     let certificates: Vec<_> = certificates.collect();
     if certificates.is_empty() { Err(ConnectError::Certificates) } else { Ok(certificates.into()) }
-}
-
-fn parsed_url(url: String) -> Result<Uri, ConnectError> {
-    let parsed = url.parse::<Uri>().ok().filter(|parsed| {
-        let is_web = parsed.scheme() == Some(&Scheme::HTTP) || parsed.scheme() == Some(&Scheme::HTTPS);
-        is_web && parsed.host().is_some_and(|host| !host.is_empty())
-    });
-    parsed.ok_or(ConnectError::Url { url })
 }
 
 fn parsed_headers(given: Vec<(String, String)>) -> Result<HeaderMap, ConnectError> {

@@ -18,6 +18,8 @@ mod patience;
 #[cfg(feature = "client")]
 mod reader;
 #[cfg(feature = "client")]
+mod redirect;
+#[cfg(feature = "client")]
 mod stop;
 #[cfg(feature = "client")]
 mod transport;

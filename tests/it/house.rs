@@ -48,7 +48,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["rusqlite", "crc32fast"], &["store/sqlite/"]),
     (&["mio::"], &["server.rs", "server/", "client/transport.rs"]),
     (&["httparse"], &["server.rs", "server/"]),
-    (&["ureq::"], &["client/connection.rs", "client/transport.rs"]),
+    (&["ureq::"], &["client/connection.rs", "client/redirect.rs", "client/transport.rs"]),
     // The order of events depends on one lock, the registry's; each other lock guards a queue, a stream, threads or
     // counts.
     (
