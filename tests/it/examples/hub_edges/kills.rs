@@ -1,4 +1,6 @@
 //! Clients hop between an origin and its edges, which are killed again and again.
+//!
+//! `EDGE_CLIENTS` and `EDGE_KILLS` set the numbers, such as 300 and 20 with `--release`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
