@@ -127,7 +127,7 @@ fn the_parser_of_prometheus_accepts_the_statistics_of_hub() {
         assert_eq!(value(&format!("sse_{name}_events_total"), "counter"), [number], "{name}");
     }
     assert_eq!(value("sse_refused_streams_total", "counter"), [0.0]);
-    assert_eq!(value("sse_ended_streams_total", "counter"), [0.0; 8]);
+    assert_eq!(value("sse_ended_streams_total", "counter"), [0.0; 9]);
     // No text of a client becomes a label.
     for sample in &samples {
         let labels: Vec<&String> = sample["labels"].as_object().unwrap().keys().collect();
