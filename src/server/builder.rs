@@ -197,7 +197,7 @@ impl EventServerBuilder {
     /// responded. Defaults to 16 MiB, or to eight times [`max_body`](Self::max_body) if that is more.
     ///
     /// If the limit is reached, the slowest body that is still incomplete is answered with 408; if there is no other
-    /// one, the request itself with 503.
+    /// one, the request itself with 503. Both responses have the header `Retry-After`.
     pub fn max_body_memory(mut self, bytes: usize) -> Self {
         self.max_body_memory = Some(bytes);
         self

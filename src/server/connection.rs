@@ -76,7 +76,8 @@ pub(super) struct Incoming {
 
 const BODY_ENDED: Rejection = Rejection::bad("the body ended before its announced end");
 
-pub(super) const NO_BODY_MEMORY: Rejection = Rejection::new(503, "the memory for bodies is exhausted; try again later");
+pub(super) const NO_BODY_MEMORY: Rejection =
+    Rejection::temporary(503, "the memory for bodies is exhausted; try again later");
 
 /// The next step of the event loop for a connection.
 #[derive(Debug)]

@@ -67,7 +67,9 @@ pub(super) fn retry_later(own: &ResponseHeaders, headers: &str, is_head: bool) -
 
 /// Returns the response to invalid input, which closes the connection.
 pub(super) fn rejection(rejection: Rejection, headers: &str, with_body: bool) -> Outgoing {
-    message(rejection.status, rejection.reason, headers, with_body, false)
+    let Rejection { status, reason, is_temporary } = rejection;
+    let retry = if is_temporary { "Retry-After: 1\r\n" } else { "" };
+    message(status, reason, &format!("{retry}{headers}"), with_body, false)
 }
 
 /// Returns a response with a text for people.

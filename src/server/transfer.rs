@@ -104,7 +104,8 @@ impl EventLoop {
         let Some(slowest) = self.timers.slowest_body(token) else {
             return Action::Reject { rejection: NO_BODY_MEMORY, with_body: true };
         };
-        let rejection = Rejection::new(408, "the body arrives too slowly, and others need its memory");
+        let rejection =
+            Rejection::temporary(408, "the body arrives too slowly, and others need its memory; try again later");
         self.apply(slowest, Action::Reject { rejection, with_body: true });
         self.connections.get_mut(&token).map_or(Action::Wait, |entry| entry.connection.resume())
     }

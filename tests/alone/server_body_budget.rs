@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::allocated::allocated;
-use crate::common::echo::{get, post, post_whole, rejects, responds, with_bodies};
+use crate::common::echo::{get, post, post_whole, rejects, rejects_for_now, responds, with_bodies};
 use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK};
 use crate::common::process::held;
@@ -43,7 +43,7 @@ fn if_the_memory_is_used_up_the_slowest_body_is_rejected() {
         let mut quicker = server.send(begun(50_000));
         responds(&mut server.send(get("/")), 200, "");
         responds(&mut server.send(post_whole("/", &body(45_000))), 200, &body(45_000));
-        rejects(&mut slow, 408);
+        rejects_for_now(&mut slow, 408);
         // The other one could stay.
         quicker.send(&body(10_000));
         responds(&mut quicker, 200, &body(MAX_BODY));
@@ -58,7 +58,7 @@ fn if_no_other_body_can_be_rejected_the_last_one_is_rejected() {
         server.waits(1);
         // A body counts until the handler has responded, however long ago it arrived.
         for _ in 0..3 {
-            rejects(&mut server.send(post_whole("/", &body(50_000))), 503);
+            rejects_for_now(&mut server.send(post_whole("/", &body(50_000))), 503);
         }
         responds(&mut server.send(post_whole("/", &body(40_000))), 200, &body(40_000));
         server.open();

@@ -145,6 +145,12 @@ pub fn rejects(client: &mut Client, status: u16) -> String {
     response.body
 }
 
+/// Reads a rejection after which the client may try again.
+pub fn rejects_for_now(client: &mut Client, status: u16) {
+    let response = reads_response(client, false);
+    assert_eq!((response.status, response.header("Retry-After")), (status, Some("1")), "{}", response.body);
+}
+
 /// Returns a server with the default settings that accepts bodies up to this size.
 pub fn with_bodies(max_body: usize) -> EventServerBuilder {
     EventServer::builder().max_body(max_body)
