@@ -226,8 +226,13 @@ impl WriterPool {
             registry.remove_kept(frames);
         };
         let slowest = self.slow.to_disconnect(self.max_retained_bytes, remove_kept);
-        let end = |subscriber: Arc<Subscriber>| registry.end_deferred(subscriber.id(), EndCause::QueueFull, true);
-        slowest.into_iter().filter_map(end).collect()
+        let end = |subscriber: Arc<Subscriber>| {
+            let ended = registry.end_deferred(subscriber.id(), EndCause::QueueFull, true);
+            let mut deferred = ended.unwrap_or_default();
+            deferred.release(subscriber);
+            deferred
+        };
+        slowest.into_iter().map(end).collect()
     }
 
     /// Returns whether a stream whose first write may block can begin, now or once others have begun. If not, a writer

@@ -101,7 +101,9 @@ impl SlowStreams {
                     bytes -= frame.bytes;
                 }
             }
-            slowest.extend(subscriber.upgrade().filter(|_| holds_retained));
+            if holds_retained {
+                slowest.extend(subscriber.upgrade());
+            }
         }
         slowest
     }

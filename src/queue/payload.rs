@@ -56,6 +56,15 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// Gives up this reference. If it is the last one to a closure, whose `Drop` is application code, returns it.
+    pub(crate) fn release(self) -> Option<Self> {
+        match self {
+            // A frame is text, so it may be dropped anywhere.
+            Self::Frame(_) => None,
+            Self::Closure(render) => Arc::into_inner(render).map(|render| Self::Closure(Arc::new(render))),
+        }
+    }
+
     /// Sets the event's ID and its sequence in the history. Both are known only under the ordering lock.
     pub(crate) fn seal(&mut self, id: Option<&str>, sequence: u64) {
         match self {

@@ -34,6 +34,8 @@ pub(crate) struct Deferred {
     pub(super) warnings: Option<Arc<RateLimitedLog>>,
     /// Aborted subscribers, whose streams may be parked or blocked.
     pub(super) aborted: Vec<Arc<Subscriber>>,
+    /// Subscribers that had left before. These may be the last references to them.
+    pub(super) released: Vec<Arc<Subscriber>>,
     /// Payloads that the history evicted or queues dropped, including closures.
     pub(super) payloads: Vec<Payload>,
     /// Woken only when the lock is free. Otherwise the woken threads compete for the processor with the thread that
@@ -52,6 +54,15 @@ impl Deferred {
         std::mem::take(&mut self.wake)
     }
 
+    /// Adds a reference to a subscriber, for [`finish`](Self::finish) to drop.
+    pub(crate) fn release(&mut self, subscriber: Arc<Subscriber>) {
+        self.released.push(subscriber);
+    }
+
+    fn has_application_code(&self) -> bool {
+        !(self.left.is_empty() && self.released.is_empty() && self.payloads.is_empty())
+    }
+
     fn wake_all(&mut self) {
         // Aborted streams first. Otherwise a reader that is woken could write its last block by now, which would be cut.
         for subscriber in self.aborted.drain(..) {
@@ -67,9 +78,9 @@ impl Deferred {
     /// For a thread that runs none: it gives the rest to another thread, which then [finishes](Self::finish) it.
     pub(crate) fn wake_only(mut self) -> Option<Self> {
         self.wake_all();
-        // A frame is text, so it may be dropped anywhere.
-        self.payloads.retain(|payload| matches!(payload, Payload::Closure(_)));
-        (!self.left.is_empty() || !self.payloads.is_empty()).then_some(self)
+        self.payloads = self.payloads.drain(..).filter_map(Payload::release).collect();
+        self.released = self.released.drain(..).filter_map(Arc::into_inner).map(Arc::new).collect();
+        self.has_application_code().then_some(self)
     }
 
     /// Wakes streams, and runs application code: hooks, and the `Drop` of properties and closures.
@@ -78,7 +89,7 @@ impl Deferred {
     /// on a thread works through a list, and a nested call adds its work to that list. The stack does not grow.
     pub(crate) fn finish(mut self) {
         self.wake_all();
-        if self.left.is_empty() && self.payloads.is_empty() {
+        if !self.has_application_code() {
             return;
         }
         let is_outermost = UNFINISHED.try_with(|unfinished| match &mut *unfinished.borrow_mut() {
@@ -151,6 +162,59 @@ impl Deferred {
             // A panic in a `Drop` must not skip the remaining hooks, and must not end this thread.
             drop_caught((subscriber, guard));
         }
-        drop(self.payloads);
+        drop((self.payloads, self.released));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::super::{Limits, NewEvent, QuotaPolicy, Recipients, Registry};
+    use super::*;
+    use crate::queue::Render;
+    use crate::stats::Counters;
+
+    struct Watched(Arc<AtomicBool>);
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    fn registry() -> Registry {
+        let limits = Limits {
+            subscribers: 1,
+            channels: 1,
+            channel_name_len: 1,
+            per_channel: 1,
+            per_quota_key: 1,
+            quota_policy: QuotaPolicy::default(),
+        };
+        let warnings = Arc::new(RateLimitedLog::new());
+        Registry::new(limits, None, Arc::new(Counters::new(Arc::clone(&warnings))), None, warnings)
+    }
+
+    #[test]
+    fn a_thread_that_runs_no_application_code_drops_no_closure() {
+        let is_dropped = Arc::new(AtomicBool::new(false));
+        let captured = Watched(Arc::clone(&is_dropped));
+        let render = Render::new(
+            move |_| {
+                let _ = &captured;
+                None
+            },
+            None,
+            false,
+        );
+        let payload = Payload::Closure(Arc::new(render));
+        let new_event = NewEvent { payload, own_id: None, key: None, is_comment: false, at: None, sequence: None };
+        let published = registry().publish(Recipients::Channels(&["a"]), new_event, None);
+        let (_, deferred) = published.unwrap_or_else(|_| panic!("nothing waits"));
+        let rest = deferred.wake_only();
+        assert!(!is_dropped.load(SeqCst), "the publishing thread has dropped it");
+        rest.unwrap().finish();
+        assert!(is_dropped.load(SeqCst));
     }
 }

@@ -285,8 +285,8 @@ impl Registry {
             self.committed.store(log.sequence(), SeqCst);
         }
         drop(state);
-        // Without the lock, since it may be the last reference.
-        drop(payload);
+        // Without the lock, since it may be the last reference. This thread may be one that runs no application code.
+        deferred.payloads.extend(payload.release());
         Ok((Published { subscribers, id, newest_large, may_retain }, deferred))
     }
 
