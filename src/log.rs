@@ -67,6 +67,8 @@ pub(crate) struct RateLimitedLog {
     refused: Kind,
     unusable_field: Kind,
     store_full: Kind,
+    event_too_large: Kind,
+    loss: Kind,
     unknown_transform: Kind,
     #[cfg(feature = "server")]
     no_accept: Kind,
@@ -87,6 +89,8 @@ impl RateLimitedLog {
             refused: Kind::default(),
             unusable_field: Kind::default(),
             store_full: Kind::default(),
+            event_too_large: Kind::default(),
+            loss: Kind::default(),
             unknown_transform: Kind::default(),
             #[cfg(feature = "server")]
             no_accept: Kind::default(),
@@ -162,6 +166,22 @@ impl RateLimitedLog {
     pub(crate) fn store_full(&self) {
         if let Some(times) = self.store_full.count(1, self.start) {
             warn(format_args!("refused {times} events: too many wait to be stored"));
+        }
+    }
+
+    /// Logs that an event was refused because it is larger than the store allows.
+    pub(crate) fn event_too_large(&self, size: usize) {
+        if let Some(times) = self.event_too_large.count(1, self.start) {
+            warn(format_args!("refused {times} events: too large for the store, the last one: {size} bytes"));
+        }
+    }
+
+    /// Logs that the ID of a client has shown a loss.
+    pub(crate) fn loss(&self) {
+        if let Some(times) = self.loss.count(1, self.start) {
+            warn(format_args!(
+                "events are lost, as only the ID of a client has shown ({times} times): clients that miss them get a gap"
+            ));
         }
     }
 

@@ -132,8 +132,11 @@ pub struct StoreStats {
     pub events_stored: u64,
     /// Events that were delivered, but not stored, because the store had failed.
     pub events_not_stored: u64,
-    /// Events that were refused because too many were pending.
+    /// Events that were refused because too many were pending, or because they were larger than the store allows.
     pub events_refused: u64,
+    /// How often the ID of a client showed that events are lost which were delivered, and nothing else had shown it.
+    /// Clients that miss these events get a gap.
+    pub losses_found: u64,
     /// How often the connection to the publisher that the history follows was lost.
     pub connections_lost: u64,
 }
@@ -220,6 +223,7 @@ pub(crate) struct Counters {
     disconnected: AtomicU64,
     expired: AtomicU64,
     replaced: AtomicU64,
+    losses: AtomicU64,
 }
 
 impl Counters {
@@ -244,6 +248,7 @@ impl Counters {
             disconnected: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
         }
     }
 
@@ -292,6 +297,14 @@ impl Counters {
             EndCause::Replaced => &self.replaced,
         };
         counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_loss(&self) {
+        self.losses.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Relaxed)
     }
 
     pub(crate) fn snapshot(&self, subscribers: usize, channels: usize, history: HistoryStats) -> Stats {

@@ -38,6 +38,7 @@ pub fn text(publisher: &Publisher, edge: Option<&Edge>) -> String {
         ("stored_events", "Events stored in the history's file", stats.store.events_stored),
         ("unstored_events", "Events delivered, but not stored", stats.store.events_not_stored),
         ("refused_events", "Events refused because too many wait to be stored", stats.store.events_refused),
+        ("losses_found", "Losses of events that only the ID of a client showed", stats.store.losses_found),
     ] {
         metrics.register(name, help, ConstCounter::new(number));
     }

@@ -242,6 +242,11 @@ impl<T: Clone> EventLog<T> {
         }
     }
 
+    /// Returns the sequence before which events are missing that the store has lost; 0 if none are.
+    pub(crate) fn last_loss(&self) -> u64 {
+        self.last_loss
+    }
+
     /// Returns whether events are missing between this sequence and the newest, because the store has lost them.
     pub(crate) fn has_lost_after(&self, sequence: u64) -> bool {
         sequence < self.last_loss

@@ -368,6 +368,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Returns the publisher's counters, and what it holds now.
     pub fn stats(&self) -> Stats {
         let mut store = self.core.store.as_ref().map(Pipeline::stats).unwrap_or_default();
+        store.losses_found = self.core.counters.losses();
         if let Some(followed) = &self.core.upstream {
             store.connections_lost = followed.connection.times_lost();
         }

@@ -32,6 +32,8 @@ pub(crate) struct Deferred {
     pub(super) hooks: Option<Arc<dyn Hooks>>,
     /// The log for slow subscribers among them.
     pub(super) warnings: Option<Arc<RateLimitedLog>>,
+    /// The log for a loss that the ID of a client has shown.
+    pub(super) found_loss: Option<Arc<RateLimitedLog>>,
     /// Aborted subscribers, whose streams may be parked or blocked.
     pub(super) aborted: Vec<Arc<Subscriber>>,
     /// Subscribers that had left before. These may be the last references to them.
@@ -60,7 +62,8 @@ impl Deferred {
     }
 
     fn has_application_code(&self) -> bool {
-        !(self.left.is_empty() && self.released.is_empty() && self.payloads.is_empty())
+        // A log is the application's too.
+        self.found_loss.is_some() || !(self.left.is_empty() && self.released.is_empty() && self.payloads.is_empty())
     }
 
     fn wake_all(&mut self) {
@@ -148,6 +151,9 @@ impl Deferred {
     fn call_application(self) {
         if let Some(warnings) = self.warnings.as_ref().filter(|_| cfg!(feature = "log")) {
             self.log_ends(warnings);
+        }
+        if let Some(warnings) = self.found_loss {
+            warnings.loss();
         }
         // Each guard is dropped after its hook was called.
         for left in self.left {

@@ -41,6 +41,7 @@ mod fanout;
 mod follow;
 mod membership;
 mod new_event;
+mod position;
 mod quota;
 mod replay;
 

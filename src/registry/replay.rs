@@ -267,7 +267,7 @@ impl Registry {
         };
         log.expire(&mut deferred.payloads);
         let replay_from = if needs_all(log, channels, replay_from) { &ReplayFrom::Follow(None) } else { replay_from };
-        let (cursor, is_gap) = find_start(log, channels, replay_from);
+        let (cursor, is_gap) = self.find_start(log, channels, replay_from, deferred);
         if is_gap && !allow_gap {
             return Ok(None);
         }
@@ -387,38 +387,5 @@ fn needs_all(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &R
         Place::Exact(sequence) => log.has_lost_after(sequence),
         Place::Ahead(_) => false,
         Place::Lost(_) | Place::Unknown => true,
-    }
-}
-
-/// Returns the sequence after which the replay begins, and whether newer events that were asked for are evicted.
-fn find_start(log: &mut EventLog<Payload>, channels: &[Arc<str>], replay_from: &ReplayFrom) -> (u64, bool) {
-    let place = match replay_from {
-        ReplayFrom::Id(id) | ReplayFrom::Follow(Some(id)) => log.place(id, channels),
-        ReplayFrom::Now | ReplayFrom::Last(_) | ReplayFrom::Follow(None) => Place::Unknown,
-    };
-    let floors = || channels.iter().map(|channel| log.floor(channel));
-    match replay_from {
-        // The state of each channel: events of keys above its floor.
-        ReplayFrom::Now if log.keeps_latest() => (floors().min().unwrap_or(log.sequence()), false),
-        ReplayFrom::Now => (log.sequence(), false),
-        ReplayFrom::Last(events) => log.before_last(channels, *events),
-        ReplayFrom::Follow(None) => log.before_last(channels, usize::MAX),
-        ReplayFrom::Id(_) | ReplayFrom::Follow(Some(_)) => match place {
-            Place::Exact(sequence) | Place::Ahead(sequence)
-                if floors().all(|floor| floor <= sequence) && !log.has_lost_after(sequence) =>
-            {
-                (sequence, false)
-            }
-            place => {
-                let seen = match place {
-                    Place::Exact(sequence) | Place::Ahead(sequence) | Place::Lost(sequence) => sequence,
-                    Place::Unknown => 0,
-                };
-                // The replay begins at the lowest floor: below it every requested event is known to be evicted.
-                // Beginning higher would skip events of another channel that are still held.
-                // Without channels there are no such events.
-                (seen.max(floors().min().unwrap_or(log.sequence())), true)
-            }
-        },
     }
 }

@@ -81,10 +81,53 @@ fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
         logs("WARN: failed to answer 1 requests, the last one: out of paper");
     }
 
+    #[cfg(feature = "sqlite")]
+    {
+        a_loss_is_shown_by_clients();
+        logs("WARN: events are lost, as only the ID of a client has shown (1 times): clients that miss them get a gap");
+    }
+
     let lines = LINES.lock().unwrap();
     assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
     assert!(lines.iter().all(|line| line.len() < 1_000), "{lines:?}");
+}
+
+/// Puts an older copy of a history back, without the note of what was delivered.
+#[cfg(feature = "sqlite")]
+fn a_loss_is_shown_by_clients() {
+    use std::fs;
+    use std::time::Duration;
+
+    use server_sent_events::{History, Resumption, store::Sqlite};
+
+    let folder = std::env::temp_dir().join(format!("sse_log_{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (file, copy) = (folder.join("events.db"), folder.join("copy"));
+    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let build = || {
+        // Eras that begin in the same second are in any order.
+        let now = second();
+        eventually("the next second begins", || second() > now);
+        Publisher::builder().history(History::new().store(Sqlite::at(&file))).build().unwrap()
+    };
+    let publish = |publisher: &Publisher| {
+        publisher.publish_confirmed("a", "a secret", Duration::from_secs(20)).unwrap().id().unwrap().to_owned()
+    };
+    publish(&build());
+    fs::copy(&file, &copy).unwrap();
+    let lost = publish(&build());
+    fs::rename(&copy, &file).unwrap();
+    fs::remove_file(folder.join("events.db.lock")).unwrap();
+    let publisher = build();
+    publish(&publisher);
+    for _ in 0..100 {
+        let client = publisher.subscription(()).channels("a").last_event_id(lost.as_str()).open().unwrap();
+        assert_eq!(client.resumption(), Resumption::Gap);
+    }
+    assert_eq!(publisher.stats().store.losses_found, 1);
+    drop(publisher);
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[cfg(feature = "tiny_http")]

@@ -115,6 +115,7 @@ fn hub_reports_its_statistics_to_prometheus() {
         "sse_stored_events_total 0",
         "sse_unstored_events_total 0",
         "sse_refused_events_total 0",
+        "sse_losses_found_total 0",
         "sse_ended_streams_total{cause=\"closed\"} 0",
         "sse_ended_streams_total{cause=\"unsubscribed\"} 0",
         "sse_ended_streams_total{cause=\"queue_full\"} 0",
