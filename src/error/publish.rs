@@ -12,6 +12,8 @@ use super::{InvalidSetting, StoreError};
 pub enum PublishError {
     /// Too many events wait to be stored. This one was refused. A later attempt may succeed.
     Full,
+    /// The event is larger than the store allows. It was refused.
+    TooLarge,
     /// The event was not stored in time. It may still be stored and delivered later.
     TimedOut,
     /// The publisher is being dropped. The event was refused.
@@ -28,6 +30,7 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "too many events wait to be stored: try again later",
+            Self::TooLarge => "the event is larger than the store allows",
             Self::TimedOut => "the event was not stored in time, and may still be stored",
             Self::Closed => "the publisher is being dropped",
             Self::Follows => "the publisher follows another one: publish there",

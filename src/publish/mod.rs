@@ -354,8 +354,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// ```
     pub fn close(&self) {
         match &self.core.store {
-            Some(store) => store.close_streams(),
-            None => self.core.registry.close().finish(),
+            Some(store) if store.close_streams() => {}
+            _ => self.core.registry.close().finish(),
         }
     }
 

@@ -81,6 +81,14 @@ impl Sink for Commits {
         let (warnings, reason) = (Arc::clone(&self.warnings), reason.to_owned());
         self.pool.call(move || warnings.store_failed(&reason));
     }
+
+    fn end(self, events: Vec<StoredEvent>) {
+        // The registry outlives the publisher if the store does not end in time.
+        let registry = Arc::into_inner(self.registry);
+        if registry.is_some() || !events.is_empty() {
+            self.pool.call(move || drop((events, registry)));
+        }
+    }
 }
 
 /// A history's log, filled from the store, and the store.
@@ -213,13 +221,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             return Err(PublishError::Broken);
         }
         let (event, size, _) = channels.with_names(|names| self.stored_event(names, NewEvent::new(&event, true)));
-        let confirmed = store.offer_confirmed(event, size).map_err(|not_accepted| match not_accepted {
-            NotAccepted::Full => {
-                self.core.warnings.store_full();
-                PublishError::Full
-            }
-            NotAccepted::Ended => PublishError::Closed,
-        })?;
+        let confirmed = store.offer_confirmed(event, size).map_err(|refused| self.note_refused(refused, size))?;
         match confirmed.recv_timeout(timeout) {
             Ok(Confirmed::Stored(receipt)) => Ok(receipt),
             Ok(Confirmed::DeliveredOnly) => Err(PublishError::Broken),
@@ -259,12 +261,25 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let (event, size, subscribers) = self.stored_event(names, new_event);
         match store.offer(event, size) {
             Ok(()) => Receipt { subscribers, id: None, is_refused: false },
-            Err(not_accepted) => {
-                if not_accepted == NotAccepted::Full {
-                    self.core.warnings.store_full();
-                }
+            Err(refused) => {
+                self.note_refused(refused, size);
                 Receipt { subscribers: 0, id: None, is_refused: true }
             }
+        }
+    }
+
+    /// Logs why an event was not accepted, and returns the error.
+    fn note_refused(&self, refused: NotAccepted, size: usize) -> PublishError {
+        match refused {
+            NotAccepted::Full => {
+                self.core.warnings.store_full();
+                PublishError::Full
+            }
+            NotAccepted::TooLarge => {
+                self.core.warnings.event_too_large(size);
+                PublishError::TooLarge
+            }
+            NotAccepted::Ended => PublishError::Closed,
         }
     }
 
@@ -274,7 +289,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let (subscribers, at) = self.core.registry.count_subscribers(names);
         let channels: Box<[Arc<str>]> = names.iter().map(|&name| name.into()).collect();
         let names_size: usize = names.iter().map(|name| name.len() + Self::CHANNEL_NAME).sum();
-        let size = new_event.payload.size() + names_size + size_of::<StoredEvent>();
+        let own_size: usize = [&new_event.own_id, &new_event.key].into_iter().flatten().map(|text| text.len()).sum();
+        let size = new_event.payload.size() + own_size + names_size + size_of::<StoredEvent>();
         let new_event = NewEvent { at, ..new_event };
         (StoredEvent { channels, new_event, at: milliseconds_since_1970() }, size, subscribers)
     }

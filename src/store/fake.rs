@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Attached, Content, HistoryStore, OpenStore, Record, Store, Trim, WindowLimits};
+use super::{Attached, Content, HistoryStore, OpenStore, Record, ReportFailure, Store, Trim, WindowLimits};
 use crate::error::{InvalidSetting, StoreError};
 
 /// What the store has written, and how it behaves. Outlives its publishers.
@@ -30,6 +30,7 @@ struct State {
     is_blocked: bool,
     fails: bool,
     panics: bool,
+    report: Option<ReportFailure>,
 }
 
 #[derive(Clone, Default)]
@@ -43,6 +44,8 @@ struct Written {
 }
 
 impl Disk {
+    pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
+
     pub(crate) fn new(events: usize) -> Self {
         let state = State {
             lineage: "fake".into(),
@@ -53,8 +56,9 @@ impl Disk {
             is_blocked: false,
             fails: false,
             panics: false,
+            report: None,
         };
-        let limits = WindowLimits { events, bytes: usize::MAX };
+        let limits = WindowLimits { events, bytes: usize::MAX, event_bytes: Self::MAX_EVENT_BYTES };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), limits }))
     }
 
@@ -68,6 +72,12 @@ impl Disk {
     /// Lets the next append panic.
     pub(crate) fn panic_next(&self) {
         self.0.state.lock().panics = true;
+    }
+
+    /// Fails while no event is appended.
+    pub(crate) fn fail_in_the_background(&self) {
+        let report = self.0.state.lock().report.take();
+        report.expect("no store is open")(no_space());
     }
 
     /// Forgets what was delivered, so that the next opening does not notice a loss.
@@ -209,7 +219,7 @@ impl Store for FakeStore {
         }
         assert!(!std::mem::take(&mut state.panics), "the test wants a panic");
         if state.fails {
-            return Err(StoreError::Failed { file: "disk".into(), reason: "no space left".into() });
+            return Err(no_space());
         }
         state.write(|written| {
             written.apply(trim);
@@ -234,6 +244,10 @@ impl Store for FakeStore {
         Ok(())
     }
 
+    fn report_failure(&mut self, report: ReportFailure) {
+        self.0.state.lock().report = Some(report);
+    }
+
     fn close(&mut self, trim: Trim) -> Result<(), StoreError> {
         let mut state = self.0.state.lock();
         if !state.fails {
@@ -241,6 +255,10 @@ impl Store for FakeStore {
         }
         Ok(())
     }
+}
+
+fn no_space() -> StoreError {
+    StoreError::Failed { file: "disk".into(), reason: "no space left".into() }
 }
 
 impl Drop for FakeStore {

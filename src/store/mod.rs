@@ -38,6 +38,7 @@
 //! * A closure of [`publish_with`](crate::Publisher::publish_with) ends with the program: afterwards, clients of its
 //!   channels get a `gap` event. [`publish_through`](crate::Publisher::publish_through) can be stored.
 //! * [`Overflow::Block`](crate::Overflow::Block) is refused: one subscriber would stop the store.
+//! * An event that is larger than the store allows is refused.
 //! * If the store fails, events are delivered without it, [`Publisher::store_state`](crate::Publisher::store_state) is
 //!   [`StoreState::Broken`], and the next start reports a gap.
 
@@ -99,9 +100,15 @@ pub(crate) trait Store: Send {
     /// Makes everything durable, so that the next start finds nothing missing, unless events are appended later.
     fn settle(&mut self, trim: Trim) -> Result<(), StoreError>;
 
+    /// Sets what is called, on any thread, if the store fails while it is not in use: at once if it has.
+    fn report_failure(&mut self, report: ReportFailure);
+
     /// Settles the store, and closes it.
     fn close(&mut self, trim: Trim) -> Result<(), StoreError>;
 }
+
+/// Reports that a store has failed.
+pub(crate) type ReportFailure = Box<dyn FnOnce(StoreError) + Send>;
 
 /// The settings of a store, from which it is opened.
 pub(crate) trait OpenStore: Send + Sync {

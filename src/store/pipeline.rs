@@ -6,8 +6,10 @@
 //
 //     publish -> window -> store thread: append to the store -> commit to the registry -> subscribers
 //
-// If the store fails, delivery continues without it, and the next start reports the loss. The store thread runs no
-// application code.
+// If the store fails or panics, delivery continues without it, and the next start reports the loss. The store thread runs
+// no application code.
+
+mod writer;
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +20,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use self::writer::Writer;
 use super::{Record, Store, StoreState, Trim};
+use crate::error::StoreError;
 use crate::stats::StoreStats;
 
 /// The limits of the events that are accepted and not stored yet.
@@ -26,6 +30,8 @@ use crate::stats::StoreStats;
 pub(crate) struct WindowLimits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
+    /// The largest event.
+    pub(crate) event_bytes: usize,
 }
 
 /// The publisher's side of the pipeline: where the events are committed.
@@ -47,6 +53,9 @@ pub(crate) trait Sink: Send + 'static {
 
     /// Logs that the store has failed, on a thread that may run application code.
     fn warn_broken(&mut self, reason: &str);
+
+    /// Drops the sink, and events that were not committed, without running application code on this thread.
+    fn end(self, events: Vec<Self::Event>);
 }
 
 /// The events that are accepted and not committed, and the thread that stores them.
@@ -90,6 +99,8 @@ enum Pending<S: Sink> {
     CloseStreams,
     /// Makes the store durable.
     Settle,
+    /// The store has failed while it was not in use.
+    Failed(StoreError),
 }
 
 /// The result of an event that its publisher waits for.
@@ -103,15 +114,13 @@ pub(crate) enum Confirmed<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAccepted {
     Full,
+    TooLarge,
     Ended,
 }
 
 impl<S: Sink> Pipeline<S> {
-    /// The most events in one group. Larger groups delay their first event.
-    const GROUP: usize = 256;
-
     /// Starts the store thread, which continues this sequence.
-    pub(crate) fn start(store: Box<dyn Store>, sink: S, sequence: u64, limits: WindowLimits) -> io::Result<Self> {
+    pub(crate) fn start(mut store: Box<dyn Store>, sink: S, sequence: u64, limits: WindowLimits) -> io::Result<Self> {
         let state = State {
             window: VecDeque::new(),
             events: 0,
@@ -126,13 +135,10 @@ impl<S: Sink> Pipeline<S> {
         };
         let (pending, progress) = (Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), limits, pending, progress });
-        let writer = Writer { shared: Arc::clone(&shared), store, sink, sequence };
-        let ending = Ending(Arc::clone(&shared));
-        thread::Builder::new().name("sse store".into()).spawn(move || {
-            // Dropped after the store is.
-            let _ending = ending;
-            writer.run();
-        })?;
+        let for_report = Arc::clone(&shared);
+        store.report_failure(Box::new(move |error| _ = for_report.order(Pending::Failed(error))));
+        let writer = Writer::new(Arc::clone(&shared), store, sink, sequence);
+        thread::Builder::new().name("sse store".into()).spawn(move || writer.run())?;
         Ok(Self(shared))
     }
 
@@ -158,6 +164,10 @@ impl<S: Sink> Pipeline<S> {
         if state.ends_by.is_some() {
             return Err(NotAccepted::Ended);
         }
+        if size > limits.event_bytes {
+            state.stats.events_refused += 1;
+            return Err(NotAccepted::TooLarge);
+        }
         // An event larger than the limit fits into an empty window.
         let is_full = state.events >= limits.events || state.bytes.saturating_add(size) > limits.bytes;
         if is_full && state.events > 0 {
@@ -166,34 +176,20 @@ impl<S: Sink> Pipeline<S> {
         }
         state.events += 1;
         state.bytes += size;
-        self.push(&mut state, Pending::Event { event, size, confirm });
+        self.0.push(&mut state, Pending::Event { event, size, confirm });
         Ok(())
     }
 
-    /// Ends all streams after the events that were accepted before.
-    pub(crate) fn close_streams(&self) {
-        self.order(Pending::CloseStreams);
+    /// Ends all streams after the events that were accepted before. Returns `false` if the store thread no longer does
+    /// that, so that the caller must.
+    pub(crate) fn close_streams(&self) -> bool {
+        self.0.order(Pending::CloseStreams)
     }
 
     /// Waits until everything that was accepted before is committed, and durable. Returns when the deadline passes.
     pub(crate) fn settle(&self, deadline: Instant) {
-        self.order(Pending::Settle);
+        self.0.order(Pending::Settle);
         self.flush(deadline);
-    }
-
-    fn order(&self, pending: Pending<S>) {
-        let mut state = self.0.state.lock();
-        if state.ends_by.is_none() {
-            self.push(&mut state, pending);
-        }
-    }
-
-    fn push(&self, state: &mut State<S>, pending: Pending<S>) {
-        state.accepted += 1;
-        state.window.push_back(pending);
-        if std::mem::take(&mut state.is_idle) {
-            self.0.pending.notify_one();
-        }
     }
 
     /// Waits until everything that was accepted before is committed. Returns `false` if the deadline passes first.
@@ -235,136 +231,64 @@ impl<S: Sink> Pipeline<S> {
     }
 }
 
-/// Ends the pipeline when the store thread ends, even by a panic.
-struct Ending<S: Sink>(Arc<Shared<S>>);
+impl<S: Sink> Shared<S> {
+    /// The most events in one group. Larger groups delay their first event.
+    const GROUP: usize = 256;
 
-impl<S: Sink> Drop for Ending<S> {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        if thread::panicking() {
-            state.broken.get_or_insert_with(|| "the store thread has panicked".into());
-            state.ends_by.get_or_insert_with(Instant::now);
+    /// Puts this behind all that was accepted before. Returns `false` if the pipeline ends.
+    fn order(&self, pending: Pending<S>) -> bool {
+        let mut state = self.state.lock();
+        let accepts = state.ends_by.is_none();
+        if accepts {
+            self.push(&mut state, pending);
         }
-        state.has_ended = true;
-        state.done = state.accepted;
-        let left = std::mem::take(&mut state.window);
-        drop(state);
-        self.0.progress.notify_all();
-        // Its publishers stop waiting.
-        drop(left);
+        accepts
     }
-}
 
-/// The store thread.
-struct Writer<S: Sink> {
-    shared: Arc<Shared<S>>,
-    store: Box<dyn Store>,
-    sink: S,
-    sequence: u64,
-}
-
-impl<S: Sink> Writer<S> {
-    fn run(mut self) {
-        while let Some(group) = self.next_group() {
-            self.process(group);
-        }
-        let trim = self.sink.take_trim();
-        // Its failure leaves a store that was not closed, which the next start handles.
-        if let Err(error) = self.store.close(trim) {
-            self.sink.warn_broken(&error.to_string());
+    fn push(&self, state: &mut State<S>, pending: Pending<S>) {
+        state.accepted += 1;
+        state.window.push_back(pending);
+        if std::mem::take(&mut state.is_idle) {
+            self.pending.notify_one();
         }
     }
 
-    /// Waits for pending work. Returns `None` once there is none left and the pipeline ends.
-    fn next_group(&self) -> Option<Vec<Pending<S>>> {
-        let mut state = self.shared.state.lock();
-        while state.window.is_empty() {
-            if state.ends_by.is_some() {
-                return None;
-            }
+    /// Waits for pending work. Returns nothing once there is none left and the pipeline ends.
+    fn next_group(&self) -> VecDeque<Pending<S>> {
+        let mut state = self.state.lock();
+        while state.window.is_empty() && state.ends_by.is_none() {
             state.is_idle = true;
-            self.shared.pending.wait(&mut state);
+            self.pending.wait(&mut state);
             // The scheduler often lets a woken thread run at once in place of the one that woke it: a publisher.
             MutexGuard::unlocked(&mut state, thread::yield_now);
         }
         state.is_idle = false;
-        let count = state.window.len().min(Pipeline::<S>::GROUP);
-        Some(state.window.drain(..count).collect())
-    }
-
-    /// Stores the events of a group, then commits them in order.
-    fn process(&mut self, group: Vec<Pending<S>>) {
-        let is_stored = self.append(&group);
-        for pending in group {
-            match pending {
-                Pending::Event { event, size, confirm } => {
-                    let committed = self.sink.commit(event);
-                    self.sequence += 1;
-                    if let Some(confirm) = confirm {
-                        let result = if is_stored { Confirmed::Stored(committed) } else { Confirmed::DeliveredOnly };
-                        // The publisher may have stopped waiting.
-                        let _ = confirm.send(result);
-                    }
-                    self.count_done(Some(size), is_stored);
-                }
-                Pending::CloseStreams => {
-                    self.sink.close_streams();
-                    self.count_done(None, is_stored);
-                }
-                Pending::Settle => {
-                    self.settle();
-                    self.count_done(None, is_stored);
-                }
-            }
-        }
-    }
-
-    /// Stores the events of a group, unless the store is broken. Returns whether they are stored.
-    fn append(&mut self, group: &[Pending<S>]) -> bool {
-        let events = group.iter().filter_map(|pending| match pending {
-            Pending::Event { event, .. } => Some(event),
-            Pending::CloseStreams | Pending::Settle => None,
-        });
-        let records: Vec<Record<'_>> =
-            (self.sequence + 1..).zip(events).map(|(sequence, event)| S::record(event, sequence)).collect();
-        let Some(newest) = records.last().map(|record| record.sequence) else { return true };
-        // Taken from a broken store too, because it would grow.
-        let trim = self.sink.take_trim();
-        if !self.is_broken() {
-            match self.store.append(&records, trim) {
-                Ok(()) => return true,
-                Err(error) => {
-                    let reason = error.to_string();
-                    self.set_broken(&reason);
-                }
-            }
-        }
-        self.store.note_unstored(newest);
-        false
-    }
-
-    fn settle(&mut self) {
-        let trim = self.sink.take_trim();
-        if self.is_broken() {
-            return;
-        }
-        if let Err(error) = self.store.settle(trim) {
-            self.set_broken(&error.to_string());
-        }
+        let count = state.window.len().min(Self::GROUP);
+        state.window.drain(..count).collect()
     }
 
     fn is_broken(&self) -> bool {
-        self.shared.state.lock().broken.is_some()
+        self.state.lock().broken.is_some()
     }
 
-    fn set_broken(&mut self, reason: &str) {
-        self.sink.warn_broken(reason);
-        self.shared.state.lock().broken = Some(reason.into());
+    /// Notes that the store has failed. Returns `false` if it had failed before.
+    fn set_broken(&self, reason: &str) -> bool {
+        let mut state = self.state.lock();
+        let is_first = state.broken.is_none();
+        state.broken.get_or_insert_with(|| reason.into());
+        is_first
+    }
+
+    /// Accepts nothing from now on. Returns what is left.
+    fn refuse_all(&self) -> VecDeque<Pending<S>> {
+        let mut state = self.state.lock();
+        state.ends_by.get_or_insert_with(Instant::now);
+        std::mem::take(&mut state.window)
     }
 
     /// Counts that the oldest pending work is done; `event` is the size of an event.
     fn count_done(&self, event: Option<usize>, is_stored: bool) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.state.lock();
         state.done += 1;
         if let Some(size) = event {
             state.events -= 1;
@@ -373,6 +297,19 @@ impl<S: Sink> Writer<S> {
             *(if is_stored { events_stored } else { events_not_stored }) += 1;
         }
         drop(state);
-        self.shared.progress.notify_all();
+        self.progress.notify_all();
+    }
+
+    /// Notes that the store thread has ended. All waiting calls return.
+    fn set_ended(&self) {
+        let mut state = self.state.lock();
+        state.ends_by.get_or_insert_with(Instant::now);
+        state.has_ended = true;
+        state.done = state.accepted;
+        drop(state);
+        self.progress.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ use crate::spread;
 /// **Size.** The database and `FILE-wal` together take at most three times
 /// [`max_bytes`](crate::History::max_bytes), and 1 MiB, and the events that are stored in one transaction.
 ///
+/// An event larger than 128 MiB is refused, with the names of its channels.
+///
 /// **File systems.** The file must be on a local file system. SQLite's log does not work on NFS and most other network
 /// file systems.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,10 @@ pub struct Sqlite {
     max_pending_events: usize,
     max_pending_bytes: usize,
 }
+
+/// The largest event. SQLite refuses a row of 1,000,000,000 bytes. In a row, the names of channels are JSON, in which a
+/// byte takes at most six.
+const MAX_EVENT_BYTES: usize = 128 << 20;
 
 /// When a store waits until events are on the disk.
 ///
@@ -126,7 +132,8 @@ impl OpenStore for Sqlite {
     }
 
     fn window_limits(&self) -> WindowLimits {
-        WindowLimits { events: self.max_pending_events, bytes: self.max_pending_bytes }
+        let (events, bytes) = (self.max_pending_events, self.max_pending_bytes);
+        WindowLimits { events, bytes, event_bytes: MAX_EVENT_BYTES }
     }
 
     fn check(&self) -> Result<(), InvalidSetting> {

@@ -210,6 +210,13 @@ impl OpenLog {
         Ok(())
     }
 
+    /// Sets what is called if the log fails beside the transactions.
+    pub(super) fn report_failure(&self, report: upkeep::Report) {
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.report_failure(report);
+        }
+    }
+
     /// Notes that an event was delivered that is not stored.
     pub(super) fn note_unstored(&mut self, sequence: u64) {
         let Some(era) = &mut self.era else { return };

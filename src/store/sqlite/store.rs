@@ -8,7 +8,7 @@ use super::lock::LockFile;
 use super::log::OpenLog;
 use super::{Surroundings, SyncPolicy, file};
 use crate::error::StoreError;
-use crate::store::{Attached, Record, Store, Trim};
+use crate::store::{Attached, Record, ReportFailure, Store, Trim};
 
 /// A history in an SQLite database.
 pub(super) struct SqliteStore {
@@ -63,6 +63,13 @@ impl Store for SqliteStore {
 
     fn settle(&mut self, trim: Trim) -> Result<(), StoreError> {
         self.with_log(|log| log.settle(trim))
+    }
+
+    fn report_failure(&mut self, report: ReportFailure) {
+        let file = self.file.clone();
+        if let Some(log) = &self.log {
+            log.report_failure(Box::new(move |fault| report(fault.of(&file))));
+        }
     }
 
     fn close(&mut self, trim: Trim) -> Result<(), StoreError> {

@@ -44,7 +44,6 @@ impl Sizes {
 }
 
 /// What the store thread and the upkeep thread share.
-#[derive(Debug)]
 struct Shared {
     log: Mutex<Log>,
     /// The upkeep thread has something to do.
@@ -53,8 +52,10 @@ struct Shared {
     done: Condvar,
 }
 
+/// Called when the thread fails.
+pub(super) type Report = Box<dyn FnOnce(Fault) + Send>;
+
 /// The state of the write-ahead log.
-#[derive(Debug)]
 struct Log {
     sizes: Sizes,
     /// The size up to the newest transaction.
@@ -67,9 +68,24 @@ struct Log {
     is_unsynced: bool,
     is_stopped: bool,
     failure: Option<Fault>,
+    /// Called with the failure.
+    report: Option<Report>,
 }
 
 impl Log {
+    fn new(sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            size: 0,
+            next_checkpoint: sizes.checkpoint,
+            limit: sizes.limit,
+            is_unsynced: false,
+            is_stopped: false,
+            failure: None,
+            report: None,
+        }
+    }
+
     /// Takes note of a transaction, after which the log has this size.
     fn grow(&mut self, size: u64) {
         if size < self.size {
@@ -95,7 +111,6 @@ impl Log {
 }
 
 /// The handle of the upkeep thread. Dropping it ends the thread.
-#[derive(Debug)]
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
     log_path: PathBuf,
@@ -120,10 +135,7 @@ impl Upkeep {
         let log_path = file::wal(path);
         let log_file = File::options().write(true).open(&log_path);
         let log_file = Arc::new(log_file.map_err(|error| Fault::io("open", &log_path, &error))?);
-        let mut log =
-            Log { sizes, size: 0, next_checkpoint: 0, limit: 0, is_unsynced: false, is_stopped: false, failure: None };
-        log.begin_again();
-        let shared = Arc::new(Shared { log: Mutex::new(log), work: Condvar::new(), done: Condvar::new() });
+        let shared = Arc::new(Shared { log: Mutex::new(Log::new(sizes)), work: Condvar::new(), done: Condvar::new() });
         let worker = Worker {
             shared: Arc::clone(&shared),
             connection,
@@ -157,6 +169,15 @@ impl Upkeep {
             self.shared.done.wait(&mut log);
         }
         log.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Sets what is called if the thread fails: at once if it has.
+    pub(super) fn report_failure(&self, report: Report) {
+        let mut log = self.shared.log.lock();
+        match log.failure.clone() {
+            None => log.report = Some(report),
+            Some(failure) => MutexGuard::unlocked(&mut log, || report(failure)),
+        }
     }
 
     /// Ends the thread. What was written is not synced.
@@ -210,7 +231,12 @@ impl Worker {
                 // A reader of the file keeps the log from beginning again. Waiting for it would stop the publisher.
                 Ok(false) if is_full => log.limit = size + log.sizes.limit,
                 Ok(false) => {}
-                Err(fault) => log.failure = Some(fault),
+                Err(fault) => {
+                    log.failure = Some(fault.clone());
+                    if let Some(report) = log.report.take() {
+                        MutexGuard::unlocked(&mut log, || report(fault));
+                    }
+                }
             }
             if needs_checkpoint && log.size >= size {
                 log.next_checkpoint = size + log.sizes.checkpoint;

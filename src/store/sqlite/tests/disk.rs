@@ -1,8 +1,11 @@
 //! Disks that fail, and processes that are killed.
 
 use std::collections::VecDeque;
+use std::thread;
 
 use super::*;
+use crate::store::{StoreState, SyncPolicy};
+use crate::{History, PublishError, Publisher};
 
 /// Appends until it fails. Returns the sequence of the last event that was stored, and the error.
 fn append_until_error(store: &mut SqliteStore, from: u64) -> (u64, StoreError) {
@@ -101,6 +104,36 @@ fn a_directory_that_is_removed_is_an_error_of_a_later_append() {
         };
         assert!(error.to_string().contains("was moved or deleted"), "{error}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_sync_in_the_background_that_fails_breaks_the_store_while_no_event_comes() {
+    let folder = Folder::new();
+    // Long enough to remove a file before the sync.
+    let sqlite = folder.sqlite().sync(SyncPolicy::Every(Duration::from_secs(2)));
+    let publisher = Publisher::builder().history(History::new().store(sqlite)).build().unwrap();
+    publisher.publish_confirmed("a", "stored", Duration::from_secs(20)).unwrap();
+    fs::remove_file(folder.file("events.db-wal")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let reason = loop {
+        assert!(Instant::now() < deadline, "not broken");
+        match publisher.store_state().unwrap() {
+            StoreState::Broken { reason } => break reason,
+            _ => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(reason.contains("was moved or deleted"), "{reason}");
+}
+
+#[test]
+fn an_event_that_sqlite_may_not_take_is_refused_and_the_next_one_is_stored() {
+    let folder = Folder::new();
+    let publisher = Publisher::builder().history(History::new().store(folder.sqlite())).build().unwrap();
+    let large = "x".repeat(129 << 20);
+    let error = publisher.publish_confirmed("a", large, Duration::from_secs(60)).unwrap_err();
+    assert_eq!(error, PublishError::TooLarge);
+    publisher.publish_confirmed("a", "small", Duration::from_secs(20)).unwrap();
 }
 
 #[test]
