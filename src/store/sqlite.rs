@@ -157,6 +157,9 @@ struct Surroundings {
     /// The number of the era that begins, unless the file has a higher one. It rises with time, and differs if two
     /// openings begin in the same second, for example after an older copy of the file was put back.
     era: u64,
+    /// How far the number of the era is above a higher one in the file. It differs too: while the clock is back, an older
+    /// copy of the file that is put back would get the same number again.
+    step: u64,
 }
 
 impl Surroundings {
@@ -164,6 +167,7 @@ impl Surroundings {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.unwrap_or_default().as_secs();
-        Self { boot, era: seconds << 20 | spread::random() >> 44 }
+        let random = spread::random() >> 44;
+        Self { boot, era: seconds << 20 | random, step: random + 1 }
     }
 }

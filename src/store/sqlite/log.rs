@@ -106,7 +106,7 @@ impl OpenLog {
         let before = Note { lineage: state.lineage.clone(), era: eras.last_number(), sequence: state.sequence };
         let last = eras.last_number().max(note.map_or(0, |note| note.era));
         let first = state.sequence + 1;
-        eras.begin(self.surroundings.era.max(last + 1), first);
+        eras.begin(self.surroundings.era.max(last + self.surroundings.step), first);
         if has_lost {
             // A stream that begins now has a position after the loss.
             (state.sequence, state.last_loss) = (first, first);

@@ -190,6 +190,26 @@ fn the_note_of_another_history_is_overwritten() {
 }
 
 #[test]
+fn an_older_copy_that_is_put_back_while_the_clock_is_back_gets_another_era() {
+    let (folder, backup) = (Folder::new(), Folder::new());
+    let far_ahead = 253_402_300_799 << 20;
+    try_open(&folder.sqlite(), "boot", far_ahead).unwrap().store.close(Trim::default()).unwrap();
+    copy(&folder, &backup, &["events.db"]);
+    let eras = [(); 3].map(|()| {
+        copy(&backup, &folder, &["events.db"]);
+        let _ = fs::remove_file(folder.file("events.db.lock"));
+        let mut store = folder.sqlite().open_in(MAX_BYTES, Surroundings::now()).unwrap();
+        let era = store.attach().unwrap().eras.last().unwrap().0;
+        store.read(&mut |_| {}).unwrap();
+        store.append(&records([1]), Trim::default()).unwrap();
+        store.close(Trim::default()).unwrap();
+        era
+    });
+    // Two of the three may be equal, once in 300,000 runs.
+    assert!(eras.iter().all(|era| *era > far_ahead) && eras[0] != eras[1] && eras[1] != eras[2], "{eras:?}");
+}
+
+#[test]
 fn a_clock_that_goes_back_changes_nothing() {
     let folder = Folder::new();
     for (seconds, at) in [(253_402_300_799, u64::MAX), (0, 0), (31_000_000, 31_000_000_000)] {

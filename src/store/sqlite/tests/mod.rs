@@ -71,7 +71,7 @@ fn try_open(sqlite: &Sqlite, boot: &str, seconds: u64) -> Result<Opened, StoreEr
 
 fn try_open_with(sqlite: &Sqlite, max_bytes: usize, boot: &str, seconds: u64) -> Result<Opened, StoreError> {
     let boot = Some(boot.to_owned()).filter(|boot| !boot.is_empty());
-    let mut store = sqlite.open_in(max_bytes, Surroundings { boot, era: seconds })?;
+    let mut store = sqlite.open_in(max_bytes, Surroundings { boot, era: seconds, step: 1 })?;
     let attached = store.attach()?;
     let mut records = Vec::new();
     store.read(&mut |record| records.push(record))?;
