@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use self::follower::Follower;
 use super::Sink;
 use super::outcome::Drained;
 use super::pace::Pace;
@@ -54,6 +55,8 @@ pub(crate) struct FrameSource {
     expires: Option<Instant>,
     /// Boxed, since few streams have a minimum interval.
     pace: Option<Box<Pace>>,
+    /// What a follower is sent. Boxed, since few streams are a follower's.
+    follower: Option<Box<Follower>>,
     /// The number of events that were taken out of the queue, but are not known to be delivered.
     undelivered: u64,
     counters: Arc<Counters>,
@@ -66,8 +69,6 @@ pub(crate) struct FrameSource {
     clock: Clock,
     /// The highest sequence that the stream was sent in any form.
     sent: u64,
-    /// The channels of a follower, in its order.
-    followed: Option<Box<[Arc<str>]>>,
     registry: Weak<Registry>,
     /// Rings when the queue has changed after it was seen empty. `None` once the stream is written in the background.
     bell: Option<Receiver<()>>,
@@ -104,7 +105,7 @@ impl FrameSource {
             heartbeat_style,
             clock,
             sent: 0,
-            followed: None,
+            follower: None,
             registry,
             bell: Some(bell),
         }
@@ -259,12 +260,12 @@ impl FrameSource {
     fn make_heartbeat(&self) -> (u64, Frame) {
         let registry = self.registry.upgrade();
         let newest = match &registry {
-            Some(registry) if self.followed.is_some() => registry.newest_after(self.sent),
+            Some(registry) if self.follower.is_some() => registry.newest_after(self.sent),
             Some(registry) => registry.newest_announced(self.sent),
             None => None,
         };
         match newest {
-            Some((sequence, id)) if self.followed.is_some() => (sequence, follower::heartbeat(sequence, &id)),
+            Some((sequence, id)) if self.follower.is_some() => (sequence, follower::heartbeat(sequence, &id)),
             Some((sequence, id)) => (sequence, event::id_alone(&id)),
             None => (0, event::heartbeat(self.heartbeat_style)),
         }
@@ -366,7 +367,7 @@ impl FrameSource {
         if self.preamble.is_empty() {
             self.preamble = VecDeque::new();
         }
-        if self.followed.is_some() && payload.sequence() > 0 {
+        if self.follower.is_some() && payload.sequence() > 0 {
             return Some(self.deliver_to_follower(&payload));
         }
         // It does not count as delivered, since it was not queued.
@@ -380,7 +381,7 @@ impl FrameSource {
             self.after_gap = Some(payload);
             return Next::NeedsCall;
         }
-        if self.followed.is_some() {
+        if self.follower.is_some() {
             self.undelivered += 1;
             return self.deliver_to_follower(&payload);
         }

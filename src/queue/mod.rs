@@ -27,4 +27,4 @@ pub(crate) use queue::{Full, Popped, QueueLimits, Wake};
 pub(crate) use readiness::Readiness;
 pub(crate) use readiness::{Interrupt, NonBlockingWrite};
 pub(crate) use schedule::race_window;
-pub(crate) use subscriber::{Subscriber, SubscriberId};
+pub(crate) use subscriber::{Phase, Subscriber, SubscriberId};

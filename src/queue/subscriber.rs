@@ -1,6 +1,6 @@
 //! The record of one subscriber, shared by the registry, the reader and the writer threads.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -18,13 +18,24 @@ use crate::stats::EndCause;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SubscriberId(pub(crate) u64);
 
+/// Where a subscriber is, compared with the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// All events are queued for it.
+    Live,
+    /// It reads its events from the history, so none is queued for it.
+    Replaying,
+    /// It has seen events elsewhere that the history has yet to receive. Only later ones are queued for it.
+    Ahead,
+}
+
 /// One subscriber.
 // The fields that every event touches come first, close together.
 #[repr(C)]
 pub(crate) struct Subscriber {
     schedule: Schedule,
-    /// `true` if `starts_after` is not 0. Guarded by the ordering lock.
-    starts_late: AtomicBool,
+    /// A [`Phase`]. Guarded by the ordering lock.
+    phase: AtomicU8,
     /// Which hooks may run, as bits. The hook of the end runs after that of the beginning, whichever event comes first.
     hooks_called: AtomicU8,
     queue: Queue,
@@ -32,9 +43,6 @@ pub(crate) struct Subscriber {
     /// stream is over.
     socket: OnceLock<Weak<dyn Interrupt>>,
     id: SubscriberId,
-    /// The sequence up to which events are not queued for it: 0 if it gets all, `REPLAYING` if it reads them from the
-    /// history, and otherwise that of an event which it has seen elsewhere. Guarded by the ordering lock.
-    starts_after: AtomicU64,
     properties: Properties,
     quota_key: Option<Arc<str>>,
     /// The channels that it was in when it left, if that was before the hook of its beginning was called.
@@ -42,8 +50,6 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// No event has this sequence.
-    const REPLAYING: u64 = u64::MAX;
     const OPENED: u8 = 0b01;
     const LEFT: u8 = 0b10;
 
@@ -57,12 +63,11 @@ impl Subscriber {
     ) -> Arc<Self> {
         Arc::new(Self {
             schedule: Schedule::new(),
-            starts_late: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Live as u8),
             hooks_called: AtomicU8::new(0),
             queue: Queue::new(limits, bell),
             socket: OnceLock::new(),
             id,
-            starts_after: AtomicU64::new(0),
             properties,
             quota_key,
             left_channels: OnceLock::new(),
@@ -153,22 +158,16 @@ impl Subscriber {
         self.queue.len()
     }
 
-    /// Returns the sequence up to which events are not queued for it; 0 if it gets all.
-    pub(crate) fn starts_after(&self) -> u64 {
-        if self.starts_late.load(Relaxed) { self.starts_after.load(Relaxed) } else { 0 }
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            phase if phase == Phase::Live as u8 => Phase::Live,
+            phase if phase == Phase::Replaying as u8 => Phase::Replaying,
+            _ => Phase::Ahead,
+        }
     }
 
-    pub(crate) fn set_starts_after(&self, sequence: u64) {
-        self.starts_late.store(sequence > 0, Relaxed);
-        self.starts_after.store(sequence, Relaxed);
-    }
-
-    pub(crate) fn is_replaying(&self) -> bool {
-        self.starts_after() == Self::REPLAYING
-    }
-
-    pub(crate) fn set_replaying(&self, replaying: bool) {
-        self.set_starts_after(if replaying { Self::REPLAYING } else { 0 });
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
     }
 
     pub(crate) fn has_room(&self, size: usize) -> bool {

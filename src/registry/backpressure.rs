@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::membership::Membership;
 use super::{Recipients, State};
-use crate::queue::{SubscriberId, race_window};
+use crate::queue::{Phase, SubscriberId, race_window};
 
 /// The ticket of a publisher that waits for room.
 pub(crate) struct Ticket {
@@ -96,7 +96,7 @@ impl State {
         let members = channels.iter().filter_map(|&channel| self.channels.get(channel)).flat_map(BTreeMap::values);
         let blocking: BTreeMap<SubscriberId, Duration> = members
             .chain(one.map(|member| &member.subscriber))
-            .filter(|subscriber| !subscriber.is_replaying())
+            .filter(|subscriber| subscriber.phase() != Phase::Replaying)
             .filter_map(|subscriber| Some((subscriber.id(), subscriber.block_timeout()?)))
             .collect();
         let mut without_room = Vec::new();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Deferred, Replay};
-use crate::queue::{Full, Payload, QueueKey, Subscriber, SubscriberId};
+use super::{Deferred, Following, Replay};
+use crate::queue::{Full, Payload, Phase, QueueKey, Subscriber, SubscriberId};
 
 /// One event on its way to the queues of its subscribers.
 pub(super) struct Fanout<'a> {
@@ -13,14 +13,17 @@ pub(super) struct Fanout<'a> {
     pub(super) beyond: &'a BTreeSet<SubscriberId>,
     pub(super) queued: usize,
     pub(super) replaying: usize,
+    /// Which subscribers have seen events elsewhere.
+    pub(super) following: Option<&'a Following>,
     /// The subscribers that have no room, and are to be disconnected.
     pub(super) full: Vec<SubscriberId>,
     pub(super) deferred: &'a mut Deferred,
 }
 
 impl Fanout<'_> {
+    #[inline]
     pub(super) fn queue(&mut self, id: SubscriberId, subscriber: &Subscriber) {
-        if subscriber.starts_after() > 0 && !self.reaches(subscriber) {
+        if subscriber.phase() != Phase::Live && !self.is_reached(id, subscriber) {
             // A comment is not in the history, so a replay does not deliver it.
             self.replaying += usize::from(self.payload.sequence() > 0);
             return;
@@ -37,13 +40,17 @@ impl Fanout<'_> {
 
     /// Returns whether the event is queued for a subscriber that does not get all events. The first one that is newer
     /// than all that the subscriber has seen elsewhere makes it live.
-    fn reaches(&self, subscriber: &Subscriber) -> bool {
-        let sequence = self.payload.sequence();
-        let is_live = sequence > subscriber.starts_after();
-        if is_live {
-            subscriber.set_starts_after(0);
+    #[cold]
+    fn is_reached(&self, id: SubscriberId, subscriber: &Subscriber) -> bool {
+        if subscriber.phase() == Phase::Replaying {
+            return false;
         }
-        is_live || (sequence == 0 && !subscriber.is_replaying())
+        let sequence = self.payload.sequence();
+        let has_seen = self.following.and_then(|following| following.sequence_ahead(id)).unwrap_or(0);
+        if sequence > has_seen {
+            subscriber.set_phase(Phase::Live);
+        }
+        sequence > has_seen || sequence == 0
     }
 
     /// Puts the event behind the events of a replay that are published so far.

@@ -9,7 +9,7 @@ use super::{Deferred, Registry, State};
 use crate::event::{self, Event, Frame};
 use crate::follow::{Begin, Line};
 use crate::history::{Ids, Place};
-use crate::queue::{Full, Payload, SubscriberId};
+use crate::queue::{Full, Payload, Phase, SubscriberId};
 use crate::stats::EndCause;
 
 /// How far the history follows another one.
@@ -38,6 +38,11 @@ impl Following {
     /// Notes that a subscriber begins after an event which the history has not received.
     pub(super) fn add_ahead(&mut self, subscriber: SubscriberId, id: &str, sequence: u64) {
         self.ahead.insert(subscriber, Ahead { id: id.to_owned(), sequence, since: Instant::now() });
+    }
+
+    /// Returns the sequence of the event after which a subscriber begins that is ahead.
+    pub(super) fn sequence_ahead(&self, subscriber: SubscriberId) -> Option<u64> {
+        self.ahead.get(&subscriber).map(|ahead| ahead.sequence)
     }
 }
 
@@ -167,13 +172,17 @@ impl Registry {
 
     /// Sends a gap to the subscribers that miss events up to these floors. Those that replay find it by the floors.
     fn tell_gap(&self, state: &mut State, lost: &[(Arc<str>, u64)], before: u64, deferred: &mut Deferred) {
-        let Some(log) = &state.log else { return };
+        let (Some(log), Some(following)) = (&state.log, &state.following) else { return };
         let newest_lost = lost.iter().map(|(_, floor)| *floor).max().unwrap_or(before);
         let (id, to) = (log.id(before), log.id(newest_lost));
         let mut affected = BTreeSet::new();
         for (channel, floor) in lost {
             let members = state.channels.get(channel).into_iter().flatten();
-            let live = members.filter(|(_, subscriber)| subscriber.starts_after() < *floor);
+            let live = members.filter(|(id, subscriber)| match subscriber.phase() {
+                Phase::Live => true,
+                Phase::Replaying => false,
+                Phase::Ahead => following.sequence_ahead(**id).is_none_or(|sequence| sequence < *floor),
+            });
             affected.extend(live.map(|(id, _)| *id));
         }
         let frame = gap(log.gap(&id, &to), &id);
@@ -196,7 +205,7 @@ impl Registry {
         following.ahead.retain(|id, ahead| {
             // It may have left, or have been sent a gap.
             let subscriber = state.members.get(id).map(|member| &member.subscriber);
-            if subscriber.is_none_or(|subscriber| subscriber.starts_after() != ahead.sequence) {
+            if subscriber.is_none_or(|subscriber| subscriber.phase() != Phase::Ahead) {
                 return false;
             }
             let verdict = verdict(log.ids(), ahead, newest);
@@ -208,7 +217,7 @@ impl Registry {
         });
         for (id, frame) in gaps {
             if let Some(member) = state.members.get(&id) {
-                member.subscriber.set_starts_after(0);
+                member.subscriber.set_phase(Phase::Live);
             }
             self.queue_gap(state, id, frame, deferred);
         }

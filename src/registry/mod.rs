@@ -311,7 +311,9 @@ impl Registry {
     ) -> usize {
         let dropped_before = deferred.payloads.len();
         let key = key.map(|key| QueueKey { channel: None, key });
-        let mut fanout = Fanout { payload, key, beyond, queued: 0, replaying: 0, full: Vec::new(), deferred };
+        let following = state.following.as_ref();
+        let mut fanout =
+            Fanout { payload, key, beyond, following, queued: 0, replaying: 0, full: Vec::new(), deferred };
         match recipients {
             Recipients::Channels(channels) => {
                 let mut reached = HashSet::new();
@@ -336,7 +338,7 @@ impl Registry {
                 (None, _) => {}
             },
         }
-        let Fanout { queued, replaying, full, deferred, .. } = fanout;
+        let Fanout { queued, replaying, full, .. } = fanout;
         self.counters.count_published(queued, deferred.payloads.len() - dropped_before);
         for id in full {
             let member = state.remove(id).expect("BUG: a channel names a subscriber that is not registered");

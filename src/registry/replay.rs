@@ -10,7 +10,7 @@ use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
 use crate::follow::{Begin, Line};
 use crate::history::{EventLog, Place, Resumption, Span};
-use crate::queue::{Full, Payload, QueueLimits, Subscriber};
+use crate::queue::{Full, Payload, Phase, QueueLimits, Subscriber};
 use crate::stats::EndCause;
 
 /// The past events that a subscription asks for.
@@ -280,11 +280,11 @@ impl Registry {
         }
         state.add(subscriber, channels);
         if is_ahead && let Some(following) = &mut state.following {
-            subscriber.set_starts_after(cursor);
+            subscriber.set_phase(Phase::Ahead);
             following.add_ahead(subscriber.id(), replay_from.id(), cursor);
         }
         if !is_last {
-            subscriber.set_replaying(true);
+            subscriber.set_phase(Phase::Replaying);
             state.replays.insert(subscriber.id(), replay);
         }
         let resumption = replay_from.resumption(is_gap);
@@ -334,7 +334,7 @@ impl State {
         let (payloads, is_last) = replay.take_slice(log);
         if is_last {
             self.replays.remove(&subscriber.id());
-            subscriber.set_replaying(false);
+            subscriber.set_phase(Phase::Live);
         }
         Slice::Payloads { gap, payloads, is_last }
     }

@@ -8,10 +8,16 @@ use crate::follow::Line;
 use crate::queue::Payload;
 use crate::registry::ForFollower;
 
+/// The follower that a stream is for.
+pub(super) struct Follower {
+    /// The followed channels, in its order.
+    channels: Box<[Arc<str>]>,
+}
+
 impl FrameSource {
     /// Makes this the stream of a follower of these channels.
     pub(crate) fn follow(&mut self, channels: &[Arc<str>]) {
-        self.followed = Some(channels.into());
+        self.follower = Some(Box::new(Follower { channels: channels.into() }));
     }
 
     /// Returns an event of the history with what a follower must know of it.
@@ -20,10 +26,10 @@ impl FrameSource {
     /// the state of the history when it resumes.
     pub(super) fn deliver_to_follower(&mut self, payload: &Payload) -> Next {
         let is_comment = matches!(payload, Payload::Frame(frame) if frame.starts_with(':'));
-        let followed = self.followed.as_deref().expect("BUG: the stream is not a follower's");
+        let follower = self.follower.as_ref().expect("BUG: the stream is not a follower's");
         let for_follower = match self.registry.upgrade() {
             _ if is_comment => ForFollower::Replaced,
-            Some(registry) => registry.for_follower(payload, followed),
+            Some(registry) => registry.for_follower(payload, &follower.channels),
             None => ForFollower::Lost,
         };
         match for_follower {
