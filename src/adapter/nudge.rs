@@ -168,6 +168,8 @@ mod tests {
     #[cfg(all(unix, feature = "tiny_http"))]
     fn a_nudge_of_a_unix_socket_is_a_connection_that_ends() {
         let path = std::env::temp_dir().join(format!("sse-{}-nudge.sock", std::process::id()));
+        // An earlier process may have had the same ID.
+        let _ = std::fs::remove_file(&path);
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         nudges(Target::unix(&path).unwrap(), || Box::new(listener.accept().unwrap().0));
         std::fs::remove_file(&path).unwrap();

@@ -1,6 +1,7 @@
 //! The examples as child processes.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
@@ -18,6 +19,14 @@ impl Example {
     #[track_caller]
     pub fn start(name: &str) -> Self {
         Self::run(Command::new(built_examples().join(name)))
+    }
+
+    /// Starts it on this address, on which it can be started again.
+    #[track_caller]
+    pub fn start_at(name: &str, address: SocketAddr) -> Self {
+        let mut command = Command::new(built_examples().join(name));
+        command.arg(address.to_string());
+        Self::run_as_it_is(command)
     }
 
     #[track_caller]

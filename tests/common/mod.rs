@@ -16,6 +16,7 @@ pub mod process;
 pub mod server;
 pub mod writers;
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,6 +75,14 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         // Most conditions hold soon. The others must not occupy a processor.
         pause = (2 * pause).min(Duration::from_millis(1));
     }
+}
+
+/// Returns an address of the loopback whose port is free. The system gives this port to no client and to no server that
+/// lets it choose, so nothing else takes it while the server of a test is away.
+pub fn free_address() -> SocketAddr {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    ([127, 0, 0, 1], port.expect("a free port")).into()
 }
 
 /// Raises the limit on open files to what the system allows.

@@ -3,11 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Shorter than the heartbeat, which would push a held event through.
 const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// How long a program may take to start, and to notice that its clients have left.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running program, killed when it is dropped. What is written to it is published.
 struct Program {
@@ -19,7 +23,7 @@ impl Program {
     #[track_caller]
     fn start(path: &str) -> Self {
         // Not every server reports which port it has taken.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let process =
             Command::new(path).arg(address.to_string()).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         Self { process, address }
@@ -36,7 +40,7 @@ impl Program {
         let mut socket = loop {
             match TcpStream::connect(self.address) {
                 Ok(socket) => break socket,
-                Err(error) => assert!(start.elapsed() < AT_ONCE, "{error}"),
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
             }
             thread::sleep(Duration::from_millis(10));
         };
@@ -69,6 +73,18 @@ impl Drop for Program {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+/// Returns an address of the loopback whose port is free, and not one of those that the system gives to clients: a client
+/// could take it before the program does, and a connection to it could be one to itself.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 20_000) as u16;
+    let mut addresses = std::iter::repeat_with(|| {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        SocketAddr::from(([127, 0, 0, 1], port))
+    });
+    addresses.find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }
 
 struct Stream {
@@ -188,7 +204,7 @@ fn a_client_that_leaves_is_noticed() {
             text.contains("id: ")
         };
         while !is_open(&program) {
-            assert!(start.elapsed() < AT_ONCE, "{path}: no place is free");
+            assert!(start.elapsed() < PATIENCE, "{path}: no place is free");
             program.publishes("any");
             thread::sleep(Duration::from_millis(50));
         }

@@ -6,7 +6,7 @@ use server_sent_events::client::{ConnectionError, EventSource};
 
 use super::{gets, gets_data, loses, runs, soon, watched};
 use crate::common::foreign_server::{CHUNKED, ForeignServer, STREAM, header};
-use crate::common::{PATIENCE, eventually};
+use crate::common::{PATIENCE, eventually, free_address};
 
 #[test]
 fn the_client_sends_the_last_event_id() {
@@ -135,9 +135,7 @@ fn every_end_of_a_stream_is_a_lost_connection() {
 
 #[test]
 fn a_server_that_is_away_is_tried_again() {
-    let server = ForeignServer::start();
-    let address = server.address();
-    drop(server);
+    let address = free_address();
     let (sender, lost) = std::sync::mpsc::channel();
     let hook = move |connection: &server_sent_events::client::ConnectionLost| drop(sender.send(connection.clone()));
     let builder = EventSource::builder(format!("http://{address}/")).reconnection_time(Duration::from_millis(1));

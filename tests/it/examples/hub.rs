@@ -1,13 +1,11 @@
 //! The example hub: channels, statistics, and many clients.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::thread;
 
 use super::*;
-use crate::common::eventually;
-use crate::common::example::built_examples;
 use crate::common::http::Client;
+use crate::common::{eventually, free_address};
 
 #[test]
 fn hub_publishes_to_channels() {
@@ -208,19 +206,17 @@ fn hub_keeps_nothing_of_10_000_clients_that_connect_and_reset() {
 
 #[test]
 fn hub_reports_a_gap_once_after_a_restart() {
-    let mut before = Example::start("hub");
+    let address = free_address();
+    let mut before = Example::start_at("hub", address);
     let mut client = before.events("/c");
     let start = client.next_frame().unwrap();
     post(&format!("{}/c", before.url), "one");
     let id = client.next_frame().unwrap().strip_prefix("data: one\nid: ").unwrap().trim().to_owned();
     assert_ne!(start.trim(), format!("id: {id}"));
-    let address = before.url.strip_prefix("http://").unwrap().to_owned();
     before.process.kill().unwrap();
     before.process.wait().unwrap();
 
-    let mut command = Command::new(built_examples().join("hub"));
-    command.arg(address);
-    let after = Example::run_as_it_is(command);
+    let after = Example::start_at("hub", address);
     post(&format!("{}/c", after.url), "two");
     let reconnect = |id: &str| Events::get(&format!("{}/c?lastEventId={id}", after.url));
     let mut client = reconnect(&id);

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use super::*;
-use crate::common::eventually;
 use crate::common::example::built_examples;
+use crate::common::{eventually, free_address};
 
 fn hub(arguments: &[&str]) -> Command {
     let mut hub = Command::new(built_examples().join("hub"));
@@ -172,17 +172,15 @@ fn a_watcher_ends_when_its_output_is_closed() {
 
 #[test]
 fn a_watcher_reports_that_the_hub_is_away_and_returns() {
-    let server = Example::start("hub");
-    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let address = free_address();
+    let server = Example::start_at("hub", address);
     let mut watch = Watch::subscribed(&server, "/builds", &[]);
     drop(server);
     let mut errors = BufReader::new(watch.process.stderr.take().unwrap());
     let mut line = String::new();
     errors.read_line(&mut line).unwrap();
     assert!(line.starts_with("hub: connection lost: ") && line.contains("; reconnecting in "), "{line}");
-    let mut command = Command::new(built_examples().join("hub"));
-    command.arg(&address);
-    let server = Example::run_as_it_is(command);
+    let server = Example::start_at("hub", address);
     eventually("the watcher returns", || watchers(&server) == 1);
     succeeds(publishes(&server, "/builds", &["back"], None));
     // Another hub does not know the last event ID.

@@ -2,11 +2,7 @@
 
 use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
-use std::{
-    fs::File,
-    net::{TcpListener, TcpStream},
-    process::Command,
-};
+use std::{fs::File, net::TcpStream, process::Command};
 
 #[cfg(target_os = "linux")]
 use super::get;
@@ -14,6 +10,7 @@ use super::get;
 use crate::common::{
     eventually,
     example::{broken_pipe, built_examples},
+    free_address,
     http::Client,
 };
 
@@ -49,7 +46,7 @@ fn examples_serve_whatever_becomes_of_their_output() {
     let names = ["visits", "chat", "progress"].into_iter().chain(on_event_server).chain(on_rouille);
     for name in names {
         // Nothing can read the address on which it listens.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let mut command = Command::new(built_examples().join(name));
         command.arg(address.to_string()).stderr(broken_pipe()).stdout(File::create("/dev/full").unwrap());
         let mut process = command.spawn().unwrap();

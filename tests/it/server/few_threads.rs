@@ -5,10 +5,10 @@
 use std::io;
 use std::process::Command;
 
-use crate::common::eventually;
 use crate::common::http::GET;
 use crate::common::process::threads;
 use crate::common::server::response_to;
+use crate::common::{eventually, free_address};
 use rlimit::Resource;
 use server_sent_events::server::{EventServer, Response};
 
@@ -32,8 +32,8 @@ fn starts_with_few_threads() {
     // The event loop, two handlers, and the thread that ends streams.
     let needed = 4;
     for available in 0..=needed {
-        let server = EventServer::builder().handler_threads(2).bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr();
+        let address = free_address();
+        let server = EventServer::builder().handler_threads(2).bind(address).unwrap();
         Resource::AS.set(address_space() + available * STACK + STACK * 2 / 3, hard).unwrap();
         let spawned = server.spawn(|_| Response::do_not_reconnect());
         Resource::AS.set(hard, hard).unwrap();

@@ -8,14 +8,14 @@ use std::thread;
 use super::*;
 use crate::common::http::{HELLO_CHUNK, LAST_CHUNK};
 use crate::common::server::{opened, send, streams};
-use crate::common::{PATIENCE, eventually};
+use crate::common::{PATIENCE, eventually, free_address};
 use server_sent_events::{Event, Publisher, Shutdown};
 
 #[test]
 fn stop_delivers_queued_events_ends_streams_and_frees_the_port() {
-    let publisher = Publisher::new();
-    let server = streams(&publisher);
-    let address = server.local_addr();
+    let (publisher, address) = (Publisher::new(), free_address());
+    let streams = publisher.clone();
+    let server = EventServer::bind(address).unwrap().spawn(move |_: &Request| streams.subscribe()).unwrap();
     let clients = [(); 3].map(|()| opened(address));
     let half = send(address, "GET / HT");
     publisher.publish("bye");

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::common::eventually;
 use crate::common::example::{Example, built_examples};
 use crate::common::http::Client;
+use crate::common::{eventually, free_address};
 
 /// The rest of nginx.conf around that configuration: Debian's, kept within one folder.
 const AROUND_NGINX: &str = "\
@@ -196,13 +196,13 @@ impl Site {
     /// Starts it with more lines at the level of nginx's `http`.
     #[track_caller]
     pub fn with(kind: Proxy, program: Program, more: &str) -> Self {
-        Self::before(kind, program, program.start("127.0.0.1:0", &[]), more)
+        Self::before(kind, program, program.start(&free_address().to_string(), &[]), more)
     }
 
     /// Starts it in front of hub with these arguments.
     #[track_caller]
     pub fn with_arguments(kind: Proxy, arguments: &[&str]) -> Self {
-        Self::before(kind, Program::Hub, Program::Hub.start("127.0.0.1:0", arguments), "")
+        Self::before(kind, Program::Hub, Program::Hub.start(&free_address().to_string(), arguments), "")
     }
 
     #[track_caller]

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use real_parts::browser::{Browser, Tab};
-use real_parts::common::eventually;
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Running;
+use real_parts::common::{eventually, free_address};
 use real_parts::proxy::{Site, Way};
 use real_parts::relay::Relay;
 use server_sent_events::{Event, Publisher};
@@ -41,7 +41,7 @@ fn post(url: &str, fields: &[(&str, &str)]) {
 
 #[test]
 fn visits_shows_each_visit_in_every_tab_and_reconnects_after_a_restart() {
-    let visits = Example::start("visits");
+    let visits = Example::start_at("visits", free_address());
     let browser = Browser::new();
     let first = browser.opens(&visits.url);
     first.shows(STATE, &["live"]);
@@ -118,7 +118,7 @@ fn chat_shows_who_joins_and_who_leaves_by_closing_the_tab() {
 
 #[test]
 fn chat_reconnects_to_the_successor_of_a_server_that_ended_in_good_order() {
-    let mut chat = Example::start("chat");
+    let mut chat = Example::start_at("chat", free_address());
     let browser = Browser::new();
     let ada = join(&browser, &chat, "Ada");
     let bob = join(&browser, &chat, "Bob");
@@ -161,7 +161,7 @@ fn html_in_a_name_or_a_text_stays_text() {
 
 #[test]
 fn chat_shows_every_message_once_though_the_server_was_killed() {
-    let chat = Example::start("chat");
+    let chat = Example::start_at("chat", free_address());
     let browser = Browser::new();
     let ada = join(&browser, &chat, "Ada");
     let publish = format!("{}/publish", chat.url);
@@ -291,7 +291,7 @@ fn progress_shows_the_truth_in_every_tab_however_late_it_was_opened() {
 
 #[test]
 fn progress_forgets_what_a_killed_server_did() {
-    let progress = Example::start("progress");
+    let progress = Example::start_at("progress", free_address());
     let browser = Browser::new();
     let tab = browser.opens(&progress.url);
     tab.enters("#name", "of the old server");

@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use real_parts::client::Client;
-use real_parts::common::example::{Example, built_examples};
+use real_parts::common::example::Example;
 use real_parts::common::http::Events;
-use real_parts::common::{PATIENCE, eventually, parsed};
+use real_parts::common::{PATIENCE, eventually, free_address, parsed};
 use real_parts::installed::{node, python, spawn};
 use real_parts::relay::Relay;
 use serde_json::json;
@@ -158,7 +158,7 @@ const CHANNELS: &str = "/c,d";
 
 impl Scene {
     fn new(kind: &Kind) -> Self {
-        let hub = Example::start("hub");
+        let hub = Example::start_at("hub", free_address());
         let relay = Relay::to(address(&hub));
         Self { witness: hub.events(CHANNELS), hub, relay, takes: kind.takes }
     }
@@ -223,9 +223,7 @@ impl Scene {
     }
 
     fn restarts_hub(&mut self) {
-        let mut command = Command::new(built_examples().join("hub"));
-        command.arg(address(&self.hub).to_string());
-        self.hub = Example::run_as_it_is(command);
+        self.hub = Example::start_at("hub", address(&self.hub));
         self.witness = self.hub.events(CHANNELS);
     }
 }

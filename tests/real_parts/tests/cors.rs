@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use real_parts::browser::{Browser, Tab};
-use real_parts::common::eventually;
 use real_parts::common::http::Running;
+use real_parts::common::{eventually, free_address};
 use real_parts::relay::Relay;
 use server_sent_events::server::{EventServer, EventServerBuilder, Request, Response, RunningServer};
 use server_sent_events::{Event, History, Publisher};
@@ -89,8 +89,8 @@ fn a_page_of_an_allowed_origin_listens_and_misses_nothing_while_its_connection_w
 #[test]
 fn a_page_of_an_allowed_origin_reconnects_to_a_server_that_was_stopped_and_started() {
     let (browser, pages, publisher) = (Browser::new(), pages(), publisher());
-    let (server, _) = serve(allows(&pages), FREE, &publisher);
-    let address = server.local_addr().to_string();
+    let address = free_address().to_string();
+    let (server, _) = serve(allows(&pages), &address, &publisher);
     let tab = listens(&browser, &pages, &address, "{}");
     tab.until(OPEN);
     let id = publisher.publish(soon("before")).id().map(str::to_owned);

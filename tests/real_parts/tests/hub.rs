@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use real_parts::common::eventually;
-use real_parts::common::example::{Example, built_examples};
+use real_parts::common::example::Example;
+use real_parts::common::{eventually, free_address};
 use real_parts::installed::{node, python, spawn};
 use serde_json::Value;
 
@@ -67,19 +67,18 @@ fn after_a_restart_2000_clients_reconnect_spread_over_the_time_that_hub_gives_th
     const EARLIEST: u64 = 1_000;
     const SPREAD: u64 = 10_000;
     let start = Instant::now();
-    let mut hub = Example::start("hub");
+    let address = free_address();
+    let mut hub = Example::start_at("hub", address);
     let mut herd = Herd::start(&format!("{}/c", hub.url), CLIENTS);
     eventually("all are subscribed", || herd.opened_since(0).len() == CLIENTS);
     assert_eq!(watchers(&hub), CLIENTS);
     println!("all are subscribed after {:?}", start.elapsed());
 
-    let mut command = Command::new(built_examples().join("hub"));
-    command.arg(hub.url.strip_prefix("http://").unwrap());
     let signalled = now();
     assert!(Command::new("kill").args(["-TERM", &hub.process.id().to_string()]).status().unwrap().success());
     assert!(hub.process.wait().unwrap().success());
     let ended = now();
-    let hub = Example::run_as_it_is(command);
+    let hub = Example::start_at("hub", address);
     println!("hub ended {} ms after the signal, and runs again after {} ms", ended - signalled, now() - signalled);
     eventually("all have reconnected", || herd.opened_since(ended).len() == CLIENTS);
     let back = herd.opened_since(ended);

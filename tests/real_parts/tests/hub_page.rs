@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use real_parts::browser::{Browser, Tab};
-use real_parts::common::eventually;
 use real_parts::common::example::{Example, built_examples};
 use real_parts::common::http::Events;
+use real_parts::common::{eventually, free_address};
 use real_parts::proxy::{Program, Proxy, Site, Way};
 
 fn start(arguments: &[&str]) -> Example {
@@ -98,16 +98,15 @@ fn the_page_sends_with_the_publish_token_that_its_user_enters() {
 
 #[test]
 fn the_page_gets_its_figures_again_after_a_restart() {
-    let mut hub = start(&[]);
+    let address = free_address();
+    let mut hub = Example::start_at("hub", address);
     let browser = Browser::new();
     let tab = browser.opens(&hub.url);
     is_live(&tab);
     hub.process.kill().unwrap();
     hub.process.wait().unwrap();
     tab.until("document.querySelector('#figures').className === 'stale'");
-    let mut command = Command::new(built_examples().join("hub"));
-    command.arg(hub.url.strip_prefix("http://").unwrap());
-    let hub = Example::run_as_it_is(command);
+    let hub = Example::start_at("hub", address);
     let _streams = [hub.events("/a"), hub.events("/b")];
     is_live(&tab);
     tab.shows(&figure("streams"), &["2"]);

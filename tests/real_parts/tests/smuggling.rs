@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use real_parts::common::eventually;
 use real_parts::common::http::Client;
 use real_parts::common::server::{reads_response, send};
+use real_parts::common::{eventually, free_address};
 use server_sent_events::server::{EventServer, Request, Response, RunningServer};
 use tempfile::TempDir;
 
@@ -77,10 +77,6 @@ struct Setup {
     server: RunningServer,
     requests: Arc<Mutex<Vec<Request>>>,
     _folder: TempDir,
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Setup {

@@ -6,15 +6,15 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::http::{Client, GET};
-use crate::common::{PATIENCE, Watchdog, eventually};
+use crate::common::{PATIENCE, Watchdog, eventually, free_address};
 use crossbeam_channel::bounded;
 use server_sent_events::adapter::tiny_http::Server;
 use tiny_http::{Request, Response};
 
 #[test]
 fn a_server_that_is_dropped_gives_its_port_back() {
-    let server = Server::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
+    let address = free_address();
+    let server = Server::bind(address).unwrap();
     assert!(Server::bind(address).is_err(), "two servers on one port");
     drop(server);
     eventually("the port is free", || Server::bind(address).is_ok());
@@ -120,13 +120,13 @@ fn no_threads_cannot_serve() {
 #[test]
 fn a_stop_may_come_early_often_or_late() {
     let _watchdog = Watchdog::new("a stop", PATIENCE);
-    let server = Server::bind("127.0.0.1:0").unwrap();
+    let address = free_address();
+    let server = Server::bind(address).unwrap();
     let stop_handle = server.stop_handle();
     stop_handle.stop();
     stop_handle.clone().stop();
     server.serve(2, |_| Ok(())).unwrap();
     server.serve(2, |_| Ok(())).unwrap();
-    let address = server.local_addr().unwrap();
     drop(server);
     stop_handle.stop();
     eventually("the port is free", || Server::bind(address).is_ok());

@@ -8,15 +8,13 @@ mod resuming;
 mod serving;
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use super::hub_history::{Folder, post_event};
 use super::*;
-use crate::common::eventually;
 use crate::common::example::built_examples;
-use crate::common::{PATIENCE, Watchdog};
+use crate::common::{PATIENCE, Watchdog, eventually, free_address};
 use client::{Block, Client};
 
 /// A hub that keeps its address when it is killed and started again.
@@ -35,10 +33,7 @@ impl Hub {
 
     /// Creates a hub that is not started yet.
     fn stopped(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        // Not one of the ports that the system gives to clients, which could take it while the hub is away.
-        let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
-        let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_address().to_string();
         let url = format!("http://{address}");
         let arguments = arguments.into_iter().map(Into::into);
         Self { url, arguments: [address.into()].into_iter().chain(arguments).collect(), running: None }
