@@ -14,7 +14,7 @@ fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
         let attacked = Attacked::by(request, small());
         let early: Vec<Client> = (0..20).map(|_| attacked.server.send(GET)).collect();
         drop(early);
-        eventually("all others are refused", || attacked.is_full(request));
+        eventually("all others are refused", || attacked.is_full(request, 0));
         attacked.refused(GET);
         let before = descriptors();
         for left in [GET, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", BODY_MISSING, BEHIND_ANOTHER, &GET.repeat(50)] {
@@ -22,7 +22,7 @@ fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
                 drop(attacked.server.send(left));
             }
             attacked.refused(GET);
-            eventually("their subscribers are gone", || attacked.is_full(request));
+            eventually("their subscribers are gone", || attacked.is_full(request, 0));
             eventually("their descriptors are closed", || descriptors() <= before);
         }
     }
@@ -35,7 +35,7 @@ fn blocked_clients_leave_nothing_behind() {
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
         let (descriptors_before, threads_before) = (descriptors(), threads("sse "));
         let mut attacked = Attacked::by(request, small());
-        eventually("all others are refused", || attacked.is_full(request));
+        eventually("all others are refused", || attacked.is_full(request, 0));
         attacked.clients.clear();
         eventually("their subscribers are gone", || attacked.publisher.stats().subscribers == 0);
         let mut client = attacked.server.send(GET);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::eventually;
 use super::http::{Client, FIRST_CHUNK, GET, LAST_CHUNK, Running};
 use server_sent_events::{Publisher, PublisherBuilder};
 
@@ -18,6 +19,11 @@ pub const HALF: usize = 2;
 /// Returns a publisher with few writer threads, whose streams send their first heartbeat after 200 ms.
 pub fn small() -> PublisherBuilder {
     Publisher::builder().max_writer_threads(2 * HALF).heartbeat(Duration::from_millis(200))
+}
+
+/// Returns the number of streams that run on the connections of an attack.
+fn running(request: &str) -> usize {
+    if request == BEHIND_ANOTHER { MANY } else { 0 }
 }
 
 /// The streams of a publisher whose first writes are blocked by as many clients as it allows, and by many more.
@@ -49,13 +55,21 @@ impl Attacked {
                 client.send(request);
             }
         }
-        Self { publisher, server, clients }
+        let attacked = Self { publisher, server, clients };
+        // A later request would otherwise get a place, since tiny_http may take new connections in any order.
+        eventually("the first blocked responses are there", || {
+            attacked.publisher.stats().subscribers >= running(request) + HALF
+        });
+        attacked
     }
 
-    /// Returns whether every stream that is neither blocked nor running has been refused.
-    pub fn is_full(&self, request: &str) -> bool {
-        let running = if request == BEHIND_ANOTHER { MANY } else { 0 };
-        self.publisher.stats().subscribers == running + HALF
+    /// Returns whether every stream that is neither blocked nor running has been refused: of the attack, and of this many
+    /// other requests.
+    pub fn is_full(&self, request: &str, others: usize) -> bool {
+        let stats = self.publisher.stats();
+        // A stream that waits until the first writes are known to be blocked is refused when it times out.
+        let refused = stats.subscriptions_refused + stats.ended.write_timed_out;
+        stats.subscribers == running(request) + HALF && refused >= (MANY - HALF + others) as u64
     }
 
     /// Connects a client that is refused, and reads the refusal.

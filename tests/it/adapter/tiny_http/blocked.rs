@@ -27,19 +27,19 @@ fn a_new_stream_is_refused_while_half_of_the_threads_are_blocked_in_first_writes
         // It may arrive before the first writes are known to be blocked, so it has to wait for that.
         let mut early = attacked.server.send(GET);
         early.reads_until("busy\nretry: ");
-        eventually("all others are refused", || attacked.is_full(request));
+        eventually("all others are refused", || attacked.is_full(request, 1));
         let refused = attacked.publisher.stats().subscriptions_refused;
         attacked.refused(GET);
         attacked.refused("HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(attacked.publisher.stats().subscriptions_refused, refused + 3);
-        assert!(attacked.is_full(request));
+        assert!(attacked.is_full(request, 4));
     }
 }
 
 #[test]
 fn a_refused_client_reads_the_refusal_once_its_body_has_been_read() {
     let attacked = Attacked::by(BODY_MISSING, small());
-    eventually("all others are refused", || attacked.is_full(BODY_MISSING));
+    eventually("all others are refused", || attacked.is_full(BODY_MISSING, 0));
     let mut client = attacked.server.send(BODY_MISSING);
     client.send(&[b'x'; 2000]);
     client.reads_until("busy\nretry: ");
@@ -109,7 +109,7 @@ fn a_tiny_http_stream_that_waits_to_begin_can_be_disconnected() {
 #[test]
 fn a_shutdown_does_not_wait_for_blocked_clients() {
     let attacked = Attacked::by(BODY_MISSING, small());
-    eventually("all others are refused", || attacked.is_full(BODY_MISSING));
+    eventually("all others are refused", || attacked.is_full(BODY_MISSING, 0));
     assert_eq!(attacked.publisher.shutdown(Duration::from_millis(50)), HALF);
     assert_eq!(attacked.publisher.stats().subscribers, 0);
     assert!(matches!(attacked.publisher.subscribe(), Err(OpenError::ShuttingDown)));
@@ -125,7 +125,7 @@ fn event_server_streams_of_the_publisher_do_not_notice() {
         // Fewer than the clients that come and go.
         let attacked = Attacked::by(request, small().max_subscribers(2 * MANY + 10));
         let event_server = streams(&attacked.publisher);
-        eventually("all others are refused", || attacked.is_full(request));
+        eventually("all others are refused", || attacked.is_full(request, 0));
         for _ in 0..2 * MANY {
             drop(attacked.server.send(GET));
         }
