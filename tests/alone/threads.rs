@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::common::process::threads;
 use crate::common::writers::Gate;
-use crate::common::{PATIENCE, Watchdog, eventually};
+use crate::common::{Watchdog, eventually};
 use crate::own_process::own_process;
 use crate::stalled_clients::small_connection;
 use server_sent_events::{BackgroundOptions, Publisher};
@@ -44,8 +44,8 @@ fn a_thousand_streams_share_a_few_threads() {
     for _ in 0..100 {
         publisher.publish("x");
     }
-    // A few more are allowed: on a busy machine, a thread that does not get to run looks like a blocked one.
-    assert!(threads("sse writer") <= processors() + 4, "{} threads", threads("sse writer"));
+    // On a busy machine, a thread that does not get to run looks like a blocked one, and another is added for a while.
+    eventually("there are a few threads", || threads("sse writer") <= processors());
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn each_blocked_writer_adds_a_thread_until_it_goes_on() {
         publisher.publish("x");
         healthy.writes() > 20
     });
-    assert!(threads("sse writer") > 20, "{} threads", threads("sse writer"));
+    eventually("each of them has a thread", || threads("sse writer") > 20);
     gate.open();
     eventually("the surplus threads end", || threads("sse writer") <= processors());
 }

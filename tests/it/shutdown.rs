@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, ends, gets, gets_data};
+use crate::common::writers::Gate;
+use crate::common::{PATIENCE, ends, eventually, gets, gets_data};
 use server_sent_events::{BackgroundOptions, EndCause, Event, OpenError, Publisher, Shutdown, Subscription};
 
 /// Returns the reconnection time in the next frame.
@@ -115,27 +116,15 @@ fn shutdown_waits_until_the_streams_are_written_and_no_longer() {
 
 #[test]
 fn a_stream_that_does_not_end_within_the_grace_is_disconnected_and_counted() {
-    /// A writer that is blocked for as long as the test wants.
-    struct Blocks(std::sync::mpsc::Receiver<()>);
-    impl Write for Blocks {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let publisher = Publisher::new();
-    let (lets_go, blocks) = std::sync::mpsc::channel();
-    publisher.subscribe().unwrap().write_in_background(Blocks(blocks)).unwrap();
+    let (publisher, gate) = (Publisher::new(), Gate::default());
+    publisher.subscribe().unwrap().write_in_background(gate.clone()).unwrap();
     let mut unread = publisher.subscribe().unwrap();
     publisher.publish("x");
+    eventually("its write is blocked", || gate.has_begun());
     assert_eq!(publisher.shutdown(Duration::from_millis(20)), 2);
     assert_eq!(unread.next(), None);
-    lets_go.send(()).unwrap();
-    drop((lets_go, unread));
+    gate.open();
+    drop(unread);
     assert_eq!(publisher.shutdown(PATIENCE), 0);
 }
 
@@ -153,7 +142,7 @@ fn a_blocked_socket_is_shut_down_after_the_grace() {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = vec![0; 1 << 20];
     while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
-    crate::common::eventually("the writer has let it go", || publisher.shutdown(Duration::ZERO) == 0);
+    eventually("the writer has let it go", || publisher.shutdown(Duration::ZERO) == 0);
 }
 
 /// A stream that was closed before must not block the shutdown: its client may not read.

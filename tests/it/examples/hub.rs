@@ -85,6 +85,9 @@ fn hub_reports_its_statistics_to_prometheus() {
     assert_eq!(post(&url("/a"), "x"), (204, String::new()));
     assert_eq!(post(&url("/nobody's"), "x"), (204, String::new()));
     watcher.gets("data: x\n\n");
+    // After the write.
+    eventually("the delivery is counted", || get(&url("/stats")).1.contains("\nsse_delivered_events_total 1\n"));
+
     let mut response = agent().get(url("/stats")).call().unwrap();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!(
