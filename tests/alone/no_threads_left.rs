@@ -49,7 +49,7 @@ impl io::Write for Gate {
 #[test]
 fn a_thread_that_cannot_be_started_is_an_error_or_survived() {
     own_process!();
-    let _watchdog = Watchdog::new("no more threads", Duration::from_secs(60));
+    let _watchdog = Watchdog::new("no more threads");
     let publisher = Publisher::builder().writer_stack_size(STACK).build().unwrap();
     let dropped = Arc::new(());
     let subscription = publisher.subscribe().unwrap();

@@ -49,7 +49,7 @@ impl Drop for Over<'_> {
 fn among_slow_heads_black_holes_and_resets_the_healthy_miss_nothing() {
     own_process!();
     let times = times();
-    let _watchdog = Watchdog::new("hostile clients", Duration::from_secs(120));
+    let _watchdog = Watchdog::new("hostile clients");
     let before = held();
     let publisher = Publisher::builder().max_queued_bytes(16 << 20).max_queued_events(100_000).build().unwrap();
     let server = serve(EventServer::builder(), &publisher);
@@ -157,7 +157,7 @@ fn behind_half_requests_a_good_one_is_answered() {
 fn long_heads_that_trickle_hold_up_nobody() {
     own_process!();
     let times = times();
-    let _watchdog = Watchdog::new("long heads", Duration::from_secs(120));
+    let _watchdog = Watchdog::new("long heads");
     let publisher = Publisher::new();
     let server = serve(EventServer::builder(), &publisher);
     let address = server.local_addr();

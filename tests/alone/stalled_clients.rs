@@ -40,7 +40,8 @@ pub fn small_connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
 fn a_hundred_clients_that_never_read_take_less_than_64_mib_and_are_ended() {
     own_process!();
     let events: usize = std::env::var("STALLED_EVENTS").map_or(30_000, |events| events.parse().unwrap());
-    let _watchdog = Watchdog::new("stalled clients", PATIENCE * 3 + Duration::from_micros(events as u64 * 200));
+    let _watchdog =
+        Watchdog::with_limit("stalled clients", Watchdog::LIMIT + Duration::from_micros(events as u64 * 200));
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
     let start = memory("VmRSS");

@@ -16,7 +16,7 @@ use crate::stalled_clients::small_connection;
 use server_sent_events::{BackgroundOptions, Publisher};
 
 fn watchdog() -> Watchdog {
-    Watchdog::new("threads that come and go", 3 * PATIENCE)
+    Watchdog::new("threads that come and go")
 }
 
 fn processors() -> usize {

@@ -3,13 +3,13 @@
 use crate::common::blocked::{Attacked, BEHIND_ANOTHER, BODY_MISSING, small};
 use crate::common::http::{Client, FIRST_CHUNK, GET};
 use crate::common::process::{descriptors, threads};
-use crate::common::{PATIENCE, Watchdog, eventually};
+use crate::common::{Watchdog, eventually};
 use crate::own_process::own_process;
 
 #[test]
 fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
     own_process!();
-    let _watchdog = Watchdog::new("blocked responses", PATIENCE * 8);
+    let _watchdog = Watchdog::new("blocked responses");
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
         let attacked = Attacked::by(request, small());
         let early: Vec<Client> = (0..20).map(|_| attacked.server.send(GET)).collect();
@@ -31,7 +31,7 @@ fn clients_that_leave_while_streams_are_refused_leave_nothing_behind() {
 #[test]
 fn blocked_clients_leave_nothing_behind() {
     own_process!();
-    let _watchdog = Watchdog::new("blocked responses", PATIENCE * 8);
+    let _watchdog = Watchdog::new("blocked responses");
     for request in [BODY_MISSING, BEHIND_ANOTHER] {
         let (descriptors_before, threads_before) = (descriptors(), threads("sse "));
         let mut attacked = Attacked::by(request, small());

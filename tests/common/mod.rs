@@ -10,6 +10,7 @@ pub mod example;
 pub mod foreign_server;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server", feature = "client"))]
 pub mod http;
+pub mod pace;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(feature = "server")]
@@ -101,7 +102,15 @@ pub fn parsed(stream: &str) -> Vec<eventsource_stream::Event> {
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
 impl Watchdog {
-    pub fn new(what: &str, limit: Duration) -> Self {
+    /// So long that a slow machine does not reach it.
+    pub const LIMIT: Duration = Duration::from_secs(300);
+
+    pub fn new(what: &str) -> Self {
+        Self::with_limit(what, Self::LIMIT)
+    }
+
+    /// Creates one for a test that may take longer, or must not take as long.
+    pub fn with_limit(what: &str, limit: Duration) -> Self {
         let (sender, receiver): (_, Receiver<()>) = channel();
         let what = what.to_owned();
         thread::spawn(move || {

@@ -5,13 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::writers::Kept;
-use crate::common::{PATIENCE, Watchdog, ends, gets_data, gets_nothing, publisher, subscriber};
+use crate::common::{Watchdog, ends, gets_data, gets_nothing, publisher, subscriber};
 use server_sent_events::{EndCause, Publisher, Subscription};
 
 /// Lets threads block in `next`, calls `end`, and checks that every thread returns. It runs many rounds, so that `end`
 /// meets the thread before, after and while it falls asleep.
 fn frees_a_blocked_reader(open: impl Fn(&Publisher) -> Subscription, end: impl Fn(&Publisher), cause: EndCause) {
-    let _watchdog = Watchdog::new("a blocked reader", PATIENCE);
+    let _watchdog = Watchdog::new("a blocked reader");
     for round in 0..200 {
         let publisher = Publisher::new();
         let mut subscription = open(&publisher);

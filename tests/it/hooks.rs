@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{PATIENCE, Watchdog, eventually, seed};
+use crate::common::{Watchdog, eventually, seed};
 use server_sent_events::{EndCause, Ended, History, OpenError, Opened, Publisher, PublisherBuilder, Subscription};
 
 /// The calls of the hooks, in order: the subscriber, its channels, and why it ended.
@@ -120,7 +120,7 @@ fn a_refused_subscription_calls_no_hook() {
 
 #[test]
 fn a_hook_may_use_the_publisher_and_may_panic() {
-    let _watchdog = Watchdog::new("a_hook_may_use_the_publisher_and_may_panic", PATIENCE);
+    let _watchdog = Watchdog::new("a_hook_may_use_the_publisher_and_may_panic");
     let calls = Calls::default();
     let recorded = Arc::clone(&calls);
     let publisher = Publisher::builder_for::<String>()
@@ -152,7 +152,7 @@ fn a_hook_may_use_the_publisher_and_may_panic() {
 /// The users online, as the hooks report them, while subscribers open, leave, disconnect and close from many threads.
 #[test]
 fn the_two_hooks_are_called_once_each_and_in_order_however_it_ends() {
-    let _watchdog = Watchdog::new("the_two_hooks_are_called_once_each", 3 * PATIENCE);
+    let _watchdog = Watchdog::new("the_two_hooks_are_called_once_each");
     let mut random = fastrand::Rng::with_seed(seed("the_two_hooks_are_called_once_each"));
     let calls = Calls::default();
     let publisher = builder(&calls).max_queued_events(3).build().unwrap();
@@ -227,7 +227,7 @@ const CHAIN: usize = 1_000;
 
 #[test]
 fn hooks_that_publish_do_not_nest_however_many_subscribers_that_ends() {
-    let _watchdog = Watchdog::new("hooks that publish", PATIENCE * 3);
+    let _watchdog = Watchdog::new("hooks that publish");
     let (deepest, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (deepest_seen, called) = (Arc::clone(&deepest), Arc::clone(&calls));
     let publisher = Publisher::builder()
@@ -261,7 +261,7 @@ impl Drop for Farewell {
 
 #[test]
 fn closures_that_publish_when_they_are_dropped_do_not_nest_however_many_that_evicts() {
-    let _watchdog = Watchdog::new("drops that publish", PATIENCE * 3);
+    let _watchdog = Watchdog::new("drops that publish");
     let (deepest, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let publisher = Publisher::builder().history(History::new().max_events_per_channel(CHAIN)).build().unwrap();
     for _ in 0..CHAIN {

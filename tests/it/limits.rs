@@ -125,7 +125,7 @@ fn a_refused_subscription_leaves_nothing_behind() {
 #[test]
 fn work_on_many_channels_at_once_grows_linearly() {
     const MANY: usize = 60_000;
-    let _watchdog = Watchdog::new("many channels at once", Duration::from_secs(60));
+    let _watchdog = Watchdog::with_limit("many channels at once", Duration::from_secs(60));
     let names: Vec<String> = (0..MANY).map(|n| format!("channel {n}")).collect();
     let history = History::new().max_events_per_channel(1).max_bytes(45_000_000);
     let publisher = Publisher::builder().history(history).max_channels_per_subscriber(MANY).build().unwrap();

@@ -193,7 +193,7 @@ fn each_event_passes_through_a_server_that_collects_without_waiting_for_the_next
 #[test]
 fn a_busy_stream_is_hardly_padded() {
     const SECONDS: u32 = 1;
-    let _watchdog = Watchdog::new("a_busy_stream_is_hardly_padded", PATIENCE);
+    let _watchdog = Watchdog::new("a_busy_stream_is_hardly_padded");
     let publisher = quiet();
     let client = server(publisher.subscribe().unwrap().into_reader().pad_to(8_192), 8_192);
     let data = "x".repeat(1_024);

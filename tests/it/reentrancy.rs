@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::common::{PATIENCE, Watchdog};
+use crate::common::Watchdog;
 use server_sent_events::{Event, History, Publisher, Subscription, WeakPublisher};
 
 thread_local! {
@@ -100,7 +100,7 @@ impl Scene {
 /// Runs `act` under a watchdog, and checks that something called back.
 #[track_caller]
 fn calls_back(what: &str, act: impl FnOnce(Scene)) {
-    let _watchdog = Watchdog::new(what, PATIENCE);
+    let _watchdog = Watchdog::new(what);
     let scene = Scene::new();
     let calls = Arc::clone(&scene.calls);
     act(scene);
@@ -184,7 +184,7 @@ fn closures_may_call_every_method() {
 
 #[test]
 fn closures_that_the_history_evicts_may_call_every_method() {
-    let _watchdog = Watchdog::new("a history that evicts closures", PATIENCE);
+    let _watchdog = Watchdog::new("a history that evicts closures");
     let now = Arc::new(AtomicUsize::new(0));
     let clock = Arc::clone(&now);
     let history = History::new().max_events_per_channel(2).max_age(Duration::from_secs(1));

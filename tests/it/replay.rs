@@ -70,7 +70,7 @@ fn gets_numbers_up_to_a_gap(subscription: &mut Subscription, mut last: u64) -> (
 
 #[test]
 fn replay_meets_live_with_neither_a_gap_nor_a_duplicate_while_events_are_published() {
-    let _watchdog = Watchdog::new("replay meets live", PATIENCE * 3);
+    let _watchdog = Watchdog::new("replay meets live");
     for overflow in [Overflow::Disconnect, Overflow::DropOldest, Overflow::Block(PATIENCE)] {
         let last = MANY * 10;
         let (publisher, mut subscription) = replaying(builder().max_queued_events(100_000).overflow(overflow));
@@ -84,7 +84,7 @@ fn replay_meets_live_with_neither_a_gap_nor_a_duplicate_while_events_are_publish
 
 #[test]
 fn nothing_is_queued_for_a_client_that_replays_and_nobody_waits_for_it() {
-    let _watchdog = Watchdog::new("a replay while events are published", PATIENCE);
+    let _watchdog = Watchdog::new("a replay while events are published");
     for overflow in [Overflow::Disconnect, Overflow::LatestPerKey, Overflow::Block(PATIENCE * 10)] {
         let (publisher, mut subscription) = replaying(builder().max_queued_events(4).overflow(overflow));
         publish_up_to(&publisher, MANY * 2);

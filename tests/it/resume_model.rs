@@ -1,7 +1,5 @@
 //! A random program of publish, subscribe, disconnect at any byte, resume and evict, checked against a simple list.
 
-use std::time::Duration;
-
 use crate::common::{Watchdog, seed};
 use fastrand::Rng;
 use server_sent_events::{History, Publisher, Resumption, Subscription};
@@ -121,7 +119,7 @@ impl Client {
 fn every_subscriber_gets_all_events_of_its_channels_or_a_gap() {
     let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(50_000);
     let seed = seed("resume model");
-    let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"), Duration::from_secs(120));
+    let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"));
     let mut rng = Rng::with_seed(seed);
     let (mut breaks, mut gaps, mut replays) = (0, 0, 0);
     for _ in 0..steps / 500 {

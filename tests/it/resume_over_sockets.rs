@@ -92,7 +92,8 @@ impl Client {
 fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
     let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
     let seed = seed(test);
-    let _watchdog = Watchdog::new(&format!("{test} with SEED={seed}"), Duration::from_secs(seconds + 100));
+    let _watchdog =
+        Watchdog::with_limit(&format!("{test} with SEED={seed}"), Watchdog::LIMIT + Duration::from_secs(seconds));
     let hub = Example::start("hub");
     let url = format!("{}/c", hub.url);
     let (counts, over) = (Counts::default(), AtomicBool::new(false));

@@ -37,7 +37,8 @@ fn reads_to_the_end(mut subscription: Subscription, pauses: bool) {
 fn nothing_is_left_after_8_threads_publish_subscribe_unsubscribe_drop_and_close() {
     let rounds: u64 = std::env::var("STRESS_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
     let seed = seed("stress");
-    let _watchdog = Watchdog::new(&format!("stress with SEED={seed}"), Duration::from_secs(60 + rounds));
+    let _watchdog =
+        Watchdog::with_limit(&format!("stress with SEED={seed}"), Watchdog::LIMIT + Duration::from_secs(rounds));
     let publisher = Publisher::builder_for::<usize>().max_queued_events(64).heartbeat(None).build().unwrap();
     let (readers, read_to_the_end) = (AtomicUsize::new(0), AtomicUsize::new(0));
 

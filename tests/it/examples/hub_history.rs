@@ -108,7 +108,7 @@ fn a_client_of_hub_resumes_after_a_restart_as_if_there_had_been_none() {
 #[test]
 fn nothing_that_was_answered_or_seen_is_lost_when_hub_is_killed_again_and_again() {
     let rounds: u32 = std::env::var("KILL_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
-    let _watchdog = Watchdog::new("hub is killed", Duration::from_secs(60 + 5 * u64::from(rounds)));
+    let _watchdog = Watchdog::with_limit("hub is killed", Watchdog::LIMIT + Duration::from_secs(5 * u64::from(rounds)));
     let mut random = fastrand::Rng::with_seed(seed("kills"));
     let folder = Folder::new("hub_kills");
     let mut hub = folder.start("hub");

@@ -1,7 +1,6 @@
 //! A history that keeps the newest event of each key: newcomers get the state, and resuming clients miss no value.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::*;
 use crate::common::{Watchdog, parsed, seed};
@@ -219,7 +218,7 @@ impl Model {
 fn every_newcomer_and_every_resuming_client_gets_what_the_model_says() {
     let steps = std::env::var("MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(20_000);
     let seed = seed("latest per key");
-    let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"), Duration::from_secs(120));
+    let _watchdog = Watchdog::new(&format!("the model with SEED={seed}"));
     let mut rng = Rng::with_seed(seed);
     let (mut gaps, mut states) = (0, 0);
     for _ in 0..steps / 200 {

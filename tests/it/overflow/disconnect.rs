@@ -139,7 +139,7 @@ fn the_queue_of_a_dead_client_is_limited_and_emptied_at_once() {
 
 #[test]
 fn a_reader_that_is_ended_has_missed_nothing_before_its_end() {
-    let _watchdog = Watchdog::new("readers that are too slow", PATIENCE);
+    let _watchdog = Watchdog::new("readers that are too slow");
     let mut ended = 0;
     for _ in 0..500 {
         let publisher = with_queue(8, usize::MAX);

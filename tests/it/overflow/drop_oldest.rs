@@ -74,7 +74,7 @@ fn a_closure_that_is_dropped_for_others_goes_at_once_and_without_the_lock() {
             self.1.store(true, SeqCst);
         }
     }
-    let _watchdog = Watchdog::new("a drop under the lock", PATIENCE);
+    let _watchdog = Watchdog::new("a drop under the lock");
     let publisher = with_frames(1, Overflow::DropOldest);
     let mut subscription = publisher.subscribe().unwrap();
     let is_gone = Arc::default();

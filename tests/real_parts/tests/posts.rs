@@ -33,7 +33,7 @@ impl Server {
             Response::status(204)
         };
         let server = EventServer::builder().max_body(MAX_BODY).bind("127.0.0.1:0").unwrap().spawn(answer).unwrap();
-        Self { server, events, peers, _watchdog: Watchdog::new("a client's posts", Duration::from_secs(120)) }
+        Self { server, events, peers, _watchdog: Watchdog::new("a client's posts") }
     }
 
     fn url(&self) -> String {

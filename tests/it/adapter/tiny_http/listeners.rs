@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 /// Answers all requests to this server with streams while the test runs.
 fn streams(server: &Server, test: impl FnOnce(&Publisher)) {
-    let _watchdog = Watchdog::new("a test of a listener", PATIENCE * 3);
+    let _watchdog = Watchdog::new("a test of a listener");
     let publisher = Publisher::new();
     thread::scope(|scope| {
         scope.spawn(|| server.serve(2, |request| publisher.respond(request)).unwrap());

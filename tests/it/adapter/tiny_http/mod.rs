@@ -178,7 +178,7 @@ fn a_slow_closure_holds_up_nobody_else() {
 
 #[test]
 fn streams_opened_at_once_all_get_their_first_comment() {
-    let _watchdog = Watchdog::new("300 streams at once", PATIENCE * 2);
+    let _watchdog = Watchdog::new("300 streams at once");
     let publisher = Publisher::new();
     let server = Running::streams(&publisher);
     for round in 0..3 {

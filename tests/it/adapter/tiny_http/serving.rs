@@ -50,7 +50,7 @@ fn serve(threads: usize, handler: impl Fn(Request) -> io::Result<()> + Sync, cli
 
 #[test]
 fn serving_answers_on_several_threads_until_it_is_stopped() {
-    let _watchdog = Watchdog::new("serving", PATIENCE);
+    let _watchdog = Watchdog::new("serving");
     let barrier = Barrier::new(3);
     let answer = |request: Request| {
         barrier.wait();
@@ -69,7 +69,7 @@ fn serving_answers_on_several_threads_until_it_is_stopped() {
 
 #[test]
 fn a_handler_that_runs_when_the_server_is_stopped_is_waited_for() {
-    let _watchdog = Watchdog::new("a handler that runs", PATIENCE);
+    let _watchdog = Watchdog::new("a handler that runs");
     let (gate, opened) = bounded(0);
     let (calls, called) = bounded(1);
     let answer = |request: Request| {
@@ -92,7 +92,7 @@ fn a_handler_that_runs_when_the_server_is_stopped_is_waited_for() {
 
 #[test]
 fn a_handler_that_panics_or_fails_costs_its_request_and_no_thread() {
-    let _watchdog = Watchdog::new("a handler that panics", PATIENCE);
+    let _watchdog = Watchdog::new("a handler that panics");
     let answer = |request: Request| match request.url() {
         "/panic" => panic!("on purpose"),
         "/fail" => Err(io::Error::other("on purpose")),
@@ -119,7 +119,7 @@ fn no_threads_cannot_serve() {
 
 #[test]
 fn a_stop_may_come_early_often_or_late() {
-    let _watchdog = Watchdog::new("a stop", PATIENCE);
+    let _watchdog = Watchdog::new("a stop");
     let address = free_address();
     let server = Server::bind(address).unwrap();
     let stop_handle = server.stop_handle();

@@ -181,7 +181,7 @@ fn number(name: &str, default: usize) -> usize {
 
 fn hop_while_hubs_are_killed(test: &str, origin: impl FnOnce() -> Hub) -> (usize, usize) {
     let (clients, kills) = (number("EDGE_CLIENTS", 60), number("EDGE_KILLS", 6));
-    let _watchdog = watchdog_of(test, Duration::from_secs(120 + 5 * kills as u64));
+    let _watchdog = watchdog_of(test, Watchdog::LIMIT + Duration::from_secs(5 * kills as u64));
     raise_open_files();
     judge(&run(origin(), clients, kills, &mut fastrand::Rng::with_seed(seed(test))))
 }

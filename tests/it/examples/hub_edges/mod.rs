@@ -108,11 +108,11 @@ impl Hub {
 }
 
 fn watchdog(test: &str) -> Watchdog {
-    watchdog_of(test, 6 * PATIENCE)
+    watchdog_of(test, Watchdog::LIMIT)
 }
 
 fn watchdog_of(test: &str, limit: Duration) -> Watchdog {
     // Not within the limit: the first test builds the examples.
     built_examples();
-    Watchdog::new(test, limit)
+    Watchdog::with_limit(test, limit)
 }

@@ -137,7 +137,7 @@ fn an_event_larger_than_the_bound_waits_for_an_empty_queue() {
 
 #[test]
 fn an_id_of_the_application_counts_for_the_room_that_publish_waits_for() {
-    let _watchdog = Watchdog::new("waiting for room for an id", PATIENCE);
+    let _watchdog = Watchdog::new("waiting for room for an id");
     let publisher = Publisher::builder().history(History::new()).max_queued_bytes(200).overflow(LONG).build().unwrap();
     let mut subscription = publisher.subscribe().unwrap();
     assert!(subscription.recv().unwrap().starts_with("id: "));

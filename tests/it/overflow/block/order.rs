@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn a_full_subscriber_stops_only_its_own_publishers() {
-    let _watchdog = Watchdog::new("publishers that need not wait", PATIENCE);
+    let _watchdog = Watchdog::new("publishers that need not wait");
     let publisher = Publisher::new();
     let mut stalled = slow(&publisher, "slow", 1, LONG);
     publisher.publish_to("slow", "0");
@@ -129,7 +129,7 @@ fn a_publisher_that_gives_up_its_place_lets_the_next_one_go() {
 
 #[test]
 fn a_publisher_that_waits_for_two_gives_up_its_place_where_room_comes_while_it_looks() {
-    let _watchdog = Watchdog::new("a place that was not given up", Duration::from_secs(100));
+    let _watchdog = Watchdog::new("a place that was not given up");
     let publisher = Publisher::new();
     for _ in 0..2_000 {
         let mut a = slow(&publisher, "a", 1, LONG);

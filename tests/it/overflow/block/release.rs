@@ -25,7 +25,7 @@ fn frees(leave: impl FnOnce(&Publisher, Subscription) -> Option<Subscription>) -
 
 #[test]
 fn a_subscriber_that_leaves_frees_its_waiting_publishers_at_once() {
-    let _watchdog = Watchdog::new("a publisher that waits for a subscriber that has left", PATIENCE * 3);
+    let _watchdog = Watchdog::new("a publisher that waits for a subscriber that has left");
     let dropped = |_: &Publisher, _: Subscription| None;
     assert_eq!(frees(dropped), 0);
     let by = |leave: fn(&Publisher, &Subscription)| {
@@ -97,7 +97,7 @@ fn a_write_that_fails_frees_its_waiting_publishers_and_is_no_delivery() {
 
 #[test]
 fn publishers_and_a_reader_lose_no_wake_up() {
-    let _watchdog = Watchdog::new("a lost wake-up", Duration::from_secs(100));
+    let _watchdog = Watchdog::new("a lost wake-up");
     let publisher = with_frames(1, LONG);
     let mut subscription = publisher.subscribe().unwrap();
     thread::scope(|threads| {

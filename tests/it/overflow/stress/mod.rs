@@ -15,7 +15,7 @@ use self::checks::Subscriber;
 use self::plan::Plan;
 use self::publishers::{EVENTS, PUBLISHERS, Sent, publishes};
 use self::readers::{reads, seen};
-use crate::common::{PATIENCE, Watchdog, seed};
+use crate::common::{Watchdog, seed};
 use fastrand::Rng;
 use server_sent_events::{EndCause, History, Publisher, Subscription};
 
@@ -108,8 +108,8 @@ fn round(rng: &mut Rng) -> (usize, u64) {
 fn every_policy_adds_up_under_8_publishers_and_readers_of_all_kinds() {
     let rounds: u64 = std::env::var("STRESS_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
     let seed = seed("overflow stress");
-    let limit = PATIENCE * 3 + Duration::from_secs(rounds);
-    let _watchdog = Watchdog::new(&format!("overflow stress with SEED={seed}"), limit);
+    let limit = Watchdog::LIMIT + Duration::from_secs(rounds);
+    let _watchdog = Watchdog::with_limit(&format!("overflow stress with SEED={seed}"), limit);
     let mut rng = Rng::with_seed(seed);
     let (mut left, mut dropped) = (0, 0);
     for _ in 0..rounds {
