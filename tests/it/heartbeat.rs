@@ -16,11 +16,11 @@ fn with_heartbeat(interval: impl Into<Option<Duration>>) -> (Publisher, Subscrip
 
 #[test]
 fn a_heartbeat_comes_after_each_silent_interval() {
+    let start = Instant::now();
     let (_publisher, mut subscription) = with_heartbeat(SHORT);
-    for _ in 0..3 {
-        let start = Instant::now();
+    for heartbeats in 1..=5 {
         assert_eq!(subscription.next().unwrap(), HEARTBEAT);
-        assert!(start.elapsed() > SHORT / 2, "{:?}", start.elapsed());
+        assert!(start.elapsed() >= SHORT * heartbeats, "{:?}", start.elapsed());
     }
 }
 
@@ -61,13 +61,13 @@ fn a_timeout_shorter_than_the_interval_is_a_timeout() {
 
 #[test]
 fn a_subscriber_that_is_skipped_again_and_again_gets_heartbeats() {
-    let (publisher, mut subscription) = with_heartbeat(SHORT);
     let start = Instant::now();
+    let (publisher, mut subscription) = with_heartbeat(SHORT);
     crate::common::eventually("a heartbeat between skipped events", || {
         publisher.publish_with("default channel", |()| None::<Event>);
         subscription.try_recv().as_deref() == Ok(HEARTBEAT)
     });
-    assert!(start.elapsed() >= SHORT / 2);
+    assert!(start.elapsed() >= SHORT);
 }
 
 #[test]

@@ -124,13 +124,14 @@ fn expiring(lifetime: u64) -> Publisher {
 
 #[test]
 fn a_stream_ends_when_its_lifetime_is_over_and_delivers_what_is_queued() {
-    let publisher = expiring(50);
-    let mut subscription = publisher.subscribe().unwrap();
+    // Long enough to queue an event before it is over.
+    let publisher = expiring(1_000);
     let start = Instant::now();
+    let mut subscription = publisher.subscribe().unwrap();
     publisher.publish("queued");
     gets_data(&mut subscription, "queued");
     ends(&mut subscription, EndCause::Expired);
-    assert!(start.elapsed() >= Duration::from_millis(40), "before 80 % of its time: {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(800), "before 80 % of its time: {:?}", start.elapsed());
     assert_eq!((publisher.stats().subscribers, publisher.stats().ended.expired), (0, 1));
 }
 
@@ -168,7 +169,8 @@ fn a_stream_that_is_read_as_a_body_ends_when_its_lifetime_is_over() {
 /// After a new version is deployed, clients must not all reconnect in the same instant.
 #[test]
 fn lifetimes_are_spread_between_80_and_100_percent() {
-    let publisher = expiring(500);
+    // The spread is much longer than a busy machine delays the ends.
+    let publisher = expiring(2_500);
     let start = Instant::now();
     let ends: Vec<_> = (0..40)
         .map(|_| {
@@ -180,7 +182,7 @@ fn lifetimes_are_spread_between_80_and_100_percent() {
         .collect();
     let ends: Vec<Duration> = ends.into_iter().map(|end| end.recv_timeout(PATIENCE).unwrap()).collect();
     let (first, last) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
-    assert!(*first >= Duration::from_millis(400), "{first:?}");
+    assert!(*first >= Duration::from_millis(2_000), "{first:?}");
     assert!(*last - *first >= Duration::from_millis(40), "{first:?} to {last:?}");
 }
 

@@ -1,6 +1,7 @@
 //! A stream with a minimum interval is sent at most one batch per interval.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -117,11 +118,14 @@ fn a_stream_in_the_background_is_written_once_per_interval() {
     let began = Instant::now();
     publisher.subscribe().unwrap().write_in_background(writes.clone()).unwrap();
     let mut last = 0;
-    while began.elapsed() < 10 * interval {
+    while began.elapsed() < 10 * interval || writes.0.lock().unwrap().is_empty() {
         last += 1;
         publish(&publisher, &last.to_string());
         thread::sleep(Duration::from_micros(100));
     }
+    // Another one after the first write.
+    last += 1;
+    publish(&publisher, &last.to_string());
     let newest = format!("data: {last}\n\n");
     eventually("the newest is written", || writes.0.lock().unwrap().last().is_some_and(|(_, text)| *text == newest));
     let writes = writes.0.lock().unwrap();
@@ -220,29 +224,32 @@ fn write_to_and_a_reader_keep_the_interval() {
     let interval = Duration::from_millis(30);
     let publisher = newest_each(interval).build().unwrap();
     let (to, mut reader) = (publisher.subscribe().unwrap(), publisher.subscribe().unwrap().into_reader());
-    let writes = Writes::default();
-    let writer = writes.clone();
+    let (writes, reads) = (Writes::default(), Arc::new(AtomicUsize::new(0)));
+    let (writer, counts) = (writes.clone(), Arc::clone(&reads));
     let threads = [
         thread::spawn(move || assert_eq!(to.write_to(writer).unwrap(), EndCause::Closed)),
         thread::spawn(move || {
-            let mut reads = Vec::new();
             while matches!(reader.read(&mut [0; 1_000]), Ok(1..)) {
-                reads.push(());
+                counts.fetch_add(1, SeqCst);
             }
-            assert!(reads.len() > 1);
         }),
     ];
     let began = Instant::now();
     let mut last = 0;
-    while began.elapsed() < 10 * interval {
+    // The threads may not run at once.
+    let have_begun = || reads.load(SeqCst) > 0 && !writes.0.lock().unwrap().is_empty();
+    while began.elapsed() < 10 * interval || !have_begun() {
         last += 1;
         publish(&publisher, &last.to_string());
         thread::sleep(Duration::from_micros(100));
     }
+    last += 1;
+    publish(&publisher, &last.to_string());
     publisher.close();
     for thread in threads {
         thread.join().unwrap();
     }
+    assert!(reads.load(SeqCst) > 1);
     let writes = writes.0.lock().unwrap();
     // What was queued at the end did not wait.
     let most = (began.elapsed().as_millis() / interval.as_millis()) as usize + 2;

@@ -4,11 +4,12 @@
 //! `RESUME_SECONDS` is the duration; 1 by default.
 
 use std::io::Read;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::example::Example;
+use crate::common::example::{Example, built_examples};
 use crate::common::{Watchdog, seed};
 use fastrand::Rng;
 
@@ -89,12 +90,14 @@ impl Client {
 }
 
 /// Lets 200 clients come and go while `publish` publishes from two threads, then until each has received the end.
-fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
+fn run(test: &str, hub: &[&str], publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
     let seconds = std::env::var("RESUME_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
     let seed = seed(test);
     let _watchdog =
         Watchdog::with_limit(&format!("{test} with SEED={seed}"), Watchdog::LIMIT + Duration::from_secs(seconds));
-    let hub = Example::start("hub");
+    let mut command = Command::new(built_examples().join("hub"));
+    command.args(hub);
+    let hub = Example::run(command);
     let url = format!("{}/c", hub.url);
     let (counts, over) = (Counts::default(), AtomicBool::new(false));
     thread::scope(|threads| {
@@ -114,7 +117,9 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
             .collect();
         let publishers = [(); 2].map(|()| threads.spawn(|| publish(&url, &over)));
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(seconds) {
+        // On a busy machine, not all clients connect at once.
+        let is_enough = || counts.connections.load(SeqCst) > CLIENTS && counts.events.load(SeqCst) > 1_000;
+        while start.elapsed() < Duration::from_secs(seconds) || !is_enough() {
             thread::sleep(Duration::from_millis(10));
         }
         over.store(true, SeqCst);
@@ -133,19 +138,18 @@ fn run(test: &str, publish: impl Fn(&str, &AtomicBool) + Sync) -> Counts {
 
 #[test]
 fn at_full_speed_every_loss_is_reported_as_a_gap() {
-    let counts = run("full speed", |url, over| {
+    run("full speed", &[], |url, over| {
         let agent = ureq::Agent::new_with_defaults();
         while !over.load(SeqCst) {
             agent.post(url).send("x").unwrap();
         }
     });
-    assert!(counts.connections.load(SeqCst) > CLIENTS);
-    assert!(counts.events.load(SeqCst) > 1_000);
 }
 
 #[test]
 fn at_1000_events_a_second_nothing_is_lost_at_all() {
-    let counts = run("1,000 a second", |url, over| {
+    // On a busy machine, a client may take seconds for the next connection.
+    let counts = run("1,000 a second", &["--history-events", "20000"], |url, over| {
         let agent = ureq::Agent::new_with_defaults();
         let start = Instant::now();
         // Each of two threads publishes 500 per second.

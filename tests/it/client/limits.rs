@@ -9,8 +9,9 @@ use std::time::Duration;
 use server_sent_events::client::{ConnectionError, ParserError};
 
 use super::{gets_data, loses, runs, soon, watched};
-use crate::common::eventually;
 use crate::common::foreign_server::{ForeignServer, STREAM};
+use crate::common::pace::{Pace, keeping_pace};
+use crate::common::{PATIENCE, eventually};
 
 #[test]
 fn a_line_and_an_event_have_limits() {
@@ -72,22 +73,27 @@ fn a_program_that_takes_no_message_slows_the_server_down() {
 
 #[test]
 fn a_silent_connection_is_replaced() {
-    let server = ForeignServer::start();
-    let (builder, lost) = watched(&server);
-    let mut events = runs(builder.read_timeout(Duration::from_millis(300)));
-    let silent = server.answers(format!("{STREAM}id: 1\ndata: a\n\n"));
-    gets_data(&mut events, "a");
-    assert_eq!(loses(&lost), ConnectionError::ReadTimeout);
-    let mut alive = server.answers(STREAM);
-    drop(silent);
-    // A comment is enough to keep it.
-    for _ in 0..8 {
-        thread::sleep(Duration::from_millis(100));
-        alive.send(":\n");
-    }
-    alive.send("data: b\n\n");
-    gets_data(&mut events, "b");
-    assert!(lost.try_recv().is_err(), "a connection with comments was dropped");
+    let is_kept = keeping_pace(Duration::from_millis(300), |timeout| {
+        let server = ForeignServer::start();
+        let (builder, lost) = watched(&server);
+        let mut events = runs(builder.read_timeout(timeout));
+        let silent = server.answers(format!("{STREAM}id: 1\ndata: a\n\n"));
+        gets_data(&mut events, "a");
+        assert_eq!(loses(&lost), ConnectionError::ReadTimeout);
+        let mut pace = Pace::start();
+        let mut alive = server.answers(STREAM);
+        drop(silent);
+        // A comment is enough to keep it.
+        for _ in 0..10 {
+            thread::sleep(timeout / 4);
+            alive.sends_if_it_can(":\n");
+            pace.step();
+        }
+        alive.sends_if_it_can("data: b\n\n");
+        let has_b = events.messages.recv_timeout(PATIENCE).is_ok_and(|message| message.data == "b");
+        (has_b && lost.try_recv().is_err(), pace.longest())
+    });
+    assert!(is_kept, "a connection with comments was dropped");
 }
 
 #[test]
@@ -121,7 +127,7 @@ fn a_busy_program_drops_no_connection() {
 fn a_response_that_does_not_begin_is_given_up() {
     let server = ForeignServer::start();
     let (builder, lost) = watched(&server);
-    let _events = runs(builder.connect_timeout(Duration::from_millis(100)));
+    let _events = runs(builder.connect_timeout(Duration::from_secs(1)));
     let _silent = server.gets_request();
     assert_eq!(loses(&lost), ConnectionError::ConnectTimeout);
     // A head that arrives slowly counts as a whole.
@@ -129,7 +135,7 @@ fn a_response_that_does_not_begin_is_given_up() {
     let slow = thread::spawn(move || {
         for byte in STREAM.bytes() {
             slow.sends_if_it_can(&[byte]);
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(30));
         }
     });
     assert_eq!(loses(&lost), ConnectionError::ConnectTimeout);

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::common::eventually;
 use crate::common::example::{Example, built_examples};
@@ -155,8 +156,17 @@ fn each_user_joins_once_and_leaves_once_however_it_leaves() {
     observer.goes_home(chat);
 }
 
+/// A user who is away for as long as this has left.
+const MOMENT: Duration = Duration::from_secs(2);
+
 #[test]
 fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
+    // On a busy machine, not every reconnect is quick, which shows nothing.
+    assert!((0..10).any(|_| reconnects_quickly()), "no reconnect is quick");
+}
+
+/// Returns whether the user was never away for a moment.
+fn reconnects_quickly() -> bool {
     let chat = chat();
     let mut observer = Observer::new(&chat);
     let mut tab = connect(&chat, "Ada");
@@ -164,8 +174,9 @@ fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     let mut second = connect(&chat, "Ada");
     second.reads_until("event: users\n");
     tab.resets();
-    let mut others = Vec::new();
+    let (mut others, mut longest) = (Vec::new(), Duration::ZERO);
     for n in 0..5 {
+        let start = Instant::now();
         second.resets();
         // The chat writes to it, and so detects that its connection was lost. It sends its events in order.
         say(&chat, "are you there?");
@@ -173,6 +184,10 @@ fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
         eventually("the chat reports a later user", || observer.count("Bob") == [n + 1, 0]);
         second = connect(&chat, "Ada");
         second.reads_until("event: users\n");
+        longest = longest.max(start.elapsed());
+    }
+    if longest >= MOMENT {
+        return false;
     }
     assert_eq!(observer.count("Ada"), [1, 0]);
     second.resets();
@@ -181,4 +196,5 @@ fn a_user_with_two_tabs_or_a_quick_reconnect_neither_joins_again_nor_leaves() {
     eventually("the observer is alone", || observer.is_alone());
     assert_eq!(observer.count("Ada"), [1, 1]);
     observer.goes_home(chat);
+    true
 }

@@ -1,10 +1,10 @@
 //! Publishers that wait: in which order they pass, and which publishers they must not delay.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 use super::*;
+use crate::common::pace::{Pace, keeping_pace};
 
 #[test]
 fn a_full_subscriber_stops_only_its_own_publishers() {
@@ -149,33 +149,39 @@ fn a_publisher_that_waits_for_two_gives_up_its_place_where_room_comes_while_it_l
 /// A publisher to two busy subscribers finds one of them full again and again: that is no reason to disconnect either.
 #[test]
 fn a_subscriber_that_reads_is_not_ended_because_other_publishers_are_quicker() {
-    let patience = Duration::from_millis(50);
-    let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
-    let publisher = builder.build().unwrap();
-    let stops = Arc::new(AtomicBool::new(false));
-    thread::scope(|threads| {
-        for name in ["one", "two"] {
-            let mut subscription = publisher.subscribe_to(name).unwrap();
-            threads.spawn(move || {
-                while subscription.recv().is_some() {
-                    // The pace is the scenario: slower than the publisher, and never as long as the timeout.
-                    thread::sleep(Duration::from_micros(500));
-                }
-                assert_eq!(subscription.end_cause(), Some(EndCause::Closed), "{name}");
+    let causes = keeping_pace(Duration::from_millis(50), |patience| {
+        let builder = Publisher::builder().max_queued_events(4).overflow(Overflow::Block(patience)).heartbeat(None);
+        let publisher = builder.build().unwrap();
+        let stops = AtomicBool::new(false);
+        thread::scope(|threads| {
+            let readers = ["one", "two"].map(|name| {
+                let mut subscription = publisher.subscribe_to(name).unwrap();
+                let (publisher, stops) = (&publisher, &stops);
+                threads.spawn(move || {
+                    while !stops.load(SeqCst) {
+                        publisher.publish_to(name, "x");
+                    }
+                });
+                threads.spawn(move || {
+                    let mut pace = Pace::start();
+                    while subscription.recv().is_some() {
+                        // The pace is the scenario: slower than the publisher, and never as long as the timeout.
+                        thread::sleep(Duration::from_micros(500));
+                        pace.step();
+                    }
+                    (subscription.end_cause(), pace.longest())
+                })
             });
-            let (publisher, stops) = (publisher.clone(), Arc::clone(&stops));
-            threads.spawn(move || {
-                while !stops.load(SeqCst) {
-                    publisher.publish_to(name, "x");
-                }
-            });
-        }
-        for _ in 0..40 {
-            assert_eq!(publisher.publish_to(["one", "two"], "both").subscribers(), 2);
-        }
-        stops.store(true, SeqCst);
-        publisher.close();
+            for _ in 0..40 {
+                publisher.publish_to(["one", "two"], "both");
+            }
+            stops.store(true, SeqCst);
+            publisher.close();
+            let [one, two] = readers.map(|reader| reader.join().unwrap());
+            ([one.0, two.0], one.1.max(two.1))
+        })
     });
+    assert_eq!(causes, [Some(EndCause::Closed); 2]);
 }
 
 /// Returns the maximum queue of two slow subscribers of 4 frames each while 8 threads publish to these channels.
