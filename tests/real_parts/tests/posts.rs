@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use real_parts::common::{Watchdog, gets_data, gets_nothing};
 use real_parts::installed::{node, python, spawn};
@@ -61,7 +61,7 @@ impl Server {
 
 fn curl(server: &Server, arguments: &[&str]) -> Command {
     let mut curl = Command::new("curl");
-    curl.args(["-q", "--silent", "--show-error", "--max-time", "10", "--write-out", "{\"status\": %{http_code}}\n"]);
+    curl.args(["-q", "--silent", "--show-error", "--max-time", "20", "--write-out", "{\"status\": %{http_code}}\n"]);
     curl.args(arguments).arg(server.url());
     curl
 }
@@ -69,10 +69,8 @@ fn curl(server: &Server, arguments: &[&str]) -> Command {
 #[test]
 fn curl_that_offers_http_2() {
     let server = Server::start();
-    let start = Instant::now();
     let mut curl = curl(&server, &["--http2", "-d", "hello"]);
     server.takes(&mut curl, &["hello"], 1);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -94,18 +92,16 @@ fn curl_with_chunks_and_with_http_1_0() {
     server.takes(&mut command, &["hello"], 1);
 }
 
-/// curl waits for a second with more than 1 MiB unless the server asks for the body.
+/// curl waits with more than 1 MiB unless the server asks for the body. It would wait for longer than it may take.
 #[test]
 fn curl_that_waits_to_be_asked_for_its_body() {
     let server = Server::start();
     let body = "x".repeat(2 << 20);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &body).unwrap();
-    let start = Instant::now();
     let data = format!("@{}", file.path().display());
-    let mut curl = curl(&server, &["-H", "Expect: 100-continue", "--data-binary", &data, "--expect100-timeout", "9"]);
+    let mut curl = curl(&server, &["-H", "Expect: 100-continue", "--data-binary", &data, "--expect100-timeout", "100"]);
     server.takes(&mut curl, &[&body], 1);
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -53,11 +53,12 @@ global
     maxconn 500
 defaults
     mode http
-    timeout connect 5s
+    timeout connect 30s
+    timeout queue 30s
     timeout client 1s
     timeout http-request 1s
     timeout http-keep-alive 1s
-    timeout server 5s
+    timeout server 30s
     http-reuse always
     option accept-invalid-http-request
 frontend clients
