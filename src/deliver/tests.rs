@@ -116,7 +116,7 @@ fn a_stream_that_is_aborted_while_it_is_filled_does_not_park() {
     inside.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(handle.disconnect());
     goes_on.send(()).unwrap();
-    assert_eq!(end.recv_timeout(Duration::from_secs(3)), Ok(EndCause::Disconnected));
+    assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(EndCause::Disconnected));
 }
 
 /// Takes so many bytes and then no more until it may take all, and counts how often that was asked for in vain.

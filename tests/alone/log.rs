@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use crate::common::eventually;
 use crate::own_process::own_process;
@@ -40,6 +41,7 @@ fn logs(text: &str) {
 #[test]
 fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
     own_process!();
+    let start = Instant::now();
     let publisher = Publisher::builder().max_subscribers(100).max_queued_events(1).build().unwrap();
     log::set_boxed_logger(Box::new(Keeps(publisher.clone()))).unwrap();
     log::set_max_level(LevelFilter::Debug);
@@ -88,7 +90,9 @@ fn slow_subscribers_refusals_and_failed_threads_are_logged_in_few_lines() {
     }
 
     let lines = LINES.lock().unwrap();
-    assert!(lines.len() < 20, "{} lines for a thousand refusals", lines.len());
+    // One per kind and second.
+    let most = 20 + start.elapsed().as_secs() as usize;
+    assert!(lines.len() < most, "{} lines for a thousand refusals", lines.len());
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
     assert!(lines.iter().all(|line| line.len() < 1_000), "{lines:?}");
 }

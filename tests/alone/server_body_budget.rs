@@ -9,9 +9,9 @@ use crate::allocated::allocated;
 use crate::common::echo::{get, post, post_whole, rejects, rejects_for_now, responds, with_bodies};
 use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK};
-use crate::common::process::held;
+use crate::common::pace::are_mostly_below;
 use crate::common::server::send;
-use crate::no_harm::{leaves_nothing, threads_without_blocked_writes};
+use crate::no_harm::{has_few_threads, leaves_nothing};
 use crate::own_process::own_process;
 use server_sent_events::server::{EventServerBuilder, Response};
 
@@ -230,7 +230,7 @@ fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
         }
         let before = allocated();
         let mut slow: Vec<Client> = (0..1_000).map(|_| server.send(begun(100))).collect();
-        let mut longest = Duration::ZERO;
+        let mut times = Vec::new();
         for n in 0..100 {
             for client in &mut slow[n * 10..(n + 1) * 10] {
                 client.sends_if_it_can("x");
@@ -241,11 +241,10 @@ fn among_a_thousand_slow_bodies_posts_and_streams_go_on() {
             for stream in &mut streams {
                 stream.reads_until(&format!("data: {n}\n\n\r\n"));
             }
-            longest = longest.max(start.elapsed());
+            times.push(start.elapsed());
         }
-        println!("at most {longest:?} for an event to 50 streams and a post");
-        assert!(longest < Duration::from_secs(2), "{longest:?}");
-        assert!(held().0 <= threads_without_blocked_writes(), "{} threads", held().0);
+        are_mostly_below("an event to 50 streams and a post", Duration::from_secs(2), times);
+        has_few_threads();
         // A client of the test has a buffer of 8 KiB.
         let each = allocated().saturating_sub(before) / slow.len();
         println!("{each} bytes per slow body");
@@ -270,21 +269,26 @@ fn a_large_response_holds_up_nobody() {
     });
     let server = server.unwrap();
     let address = server.local_addr();
-    thread::scope(|threads| {
-        let reader = threads.spawn(move || {
-            let mut client = send(address, get("/large"));
-            client.reads_head();
-            let read = io::copy(&mut client.into_reader().take(LARGE as u64), &mut io::sink()).unwrap();
-            assert_eq!(read, LARGE as u64);
-        });
-        let (mut client, mut responses) = (Client::connect(address), 0);
-        while !reader.is_finished() {
-            client.send(&get("/"));
-            client.reads_head();
-            responses += 1;
-        }
-        reader.join().unwrap();
-        println!("{responses} responses during a large one");
-        assert!(responses > 10, "{responses}");
-    });
+    let responses = || {
+        thread::scope(|threads| {
+            let reader = threads.spawn(move || {
+                let mut client = send(address, get("/large"));
+                client.reads_head();
+                let read = io::copy(&mut client.into_reader().take(LARGE as u64), &mut io::sink()).unwrap();
+                assert_eq!(read, LARGE as u64);
+            });
+            let (mut client, mut responses) = (Client::connect(address), 0);
+            while !reader.is_finished() {
+                client.send(&get("/"));
+                client.reads_head();
+                responses += 1;
+            }
+            reader.join().unwrap();
+            println!("{responses} responses during a large one");
+            responses
+        })
+    };
+    // A busy machine can keep this thread from running. If the server wrote the large response at once, there would never
+    // be more than two others.
+    assert!((0..5).any(|_| responses() > 10));
 }

@@ -5,10 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::echo::{Echo, get, post, post_whole, rejects, responds, with_bodies};
+use crate::common::eventually;
 use crate::common::http::{Client, FIRST_CHUNK};
+use crate::common::pace::is_soon;
 use crate::common::process::{held, is_back_at};
 use crate::common::server::reads_response;
-use crate::common::{PATIENCE, eventually};
 use crate::no_harm::leaves_nothing;
 use crate::own_process::own_process;
 
@@ -80,7 +81,8 @@ fn a_request_does_not_overtake_the_one_before_it() {
 #[test]
 fn a_large_body_that_arrives_behind_a_slow_request_is_read_to_its_end() {
     own_process!();
-    leaves_nothing(with_bodies(MAX_BODY), |server| {
+    // So nothing but the end of the slow request makes the server read on.
+    leaves_nothing(with_bodies(MAX_BODY).body_read_timeout(Duration::from_secs(600)), |server| {
         for size in [1_000, 16 * 1024, 20_000, 100_000, MAX_BODY] {
             let mut client = server.connect();
             let body = "x".repeat(size);
@@ -90,11 +92,9 @@ fn a_large_body_that_arrives_behind_a_slow_request_is_read_to_its_end() {
                 threads.spawn(move || sender.send(&both));
                 eventually("the first waits", || server.waiting() > 0 || client.has_something());
                 server.open();
-                let start = Instant::now();
                 responds(&mut client, 200, "first");
                 responds(&mut client, 200, &body);
                 responds(&mut client, 200, "");
-                assert!(start.elapsed() < Duration::from_secs(5), "{:?} for {size}", start.elapsed());
             });
         }
     });
@@ -106,12 +106,11 @@ fn a_connection_without_a_next_request_is_closed_after_its_timeout() {
     let timeout = Duration::from_millis(300);
     let settings = with_bodies(MAX_BODY).keep_alive_timeout(timeout).header_read_timeout(Duration::from_secs(600));
     leaves_nothing(settings, |server| {
+        let start = Instant::now();
         let mut client = server.send(post_whole("/", "hello"));
         responds(&mut client, 200, "hello");
-        let start = Instant::now();
         client.reads_the_end();
-        let after = start.elapsed();
-        assert!((timeout / 2..10 * timeout).contains(&after), "{after:?}");
+        assert!(start.elapsed() >= timeout, "{:?}", start.elapsed());
         // A handler and a stream may take longer.
         let mut slow = server.send(post_whole("/wait", "hello"));
         let mut stream = server.send(get("/stream"));
@@ -128,16 +127,16 @@ fn a_connection_without_a_next_request_is_closed_after_its_timeout() {
 #[test]
 fn a_next_request_that_does_not_arrive_whole_is_too_slow() {
     own_process!();
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_secs(1);
     let settings = with_bodies(MAX_BODY).header_read_timeout(timeout).keep_alive_timeout(Duration::from_secs(600));
     leaves_nothing(settings, |server| {
         let mut client = server.send(get("/"));
         responds(&mut client, 200, "");
         thread::park_timeout(2 * timeout);
-        client.send("POST /");
         let start = Instant::now();
+        client.send("POST /");
         rejects(&mut client, 408);
-        assert!(start.elapsed() >= timeout / 2, "{:?}", start.elapsed());
+        assert!(start.elapsed() >= timeout, "{:?}", start.elapsed());
     });
 }
 
@@ -318,7 +317,6 @@ fn stops_unfinished() -> Duration {
     assert_eq!(requests, ["POST / hello", "GET / "]);
     drop((idle, body, head));
     eventually("the server has left nothing behind", || is_back_at(before));
-    println!("stopped after {after:?}");
     after
 }
 
@@ -327,7 +325,7 @@ fn stops_unfinished() -> Duration {
 #[test]
 fn a_stop_closes_idle_connections_and_unfinished_requests_at_once() {
     own_process!();
-    assert!((0..3).any(|_| stops_unfinished() < Duration::from_secs(1)));
+    is_soon("a stop of idle connections", Duration::from_secs(1), stops_unfinished);
 }
 
 #[test]
@@ -350,17 +348,19 @@ fn a_stop_waits_for_a_handler_and_its_response() {
 fn a_stop_lets_a_response_be_read_to_its_end() {
     own_process!();
     const SIZE: usize = 32 << 20;
-    let server = Echo::serve(with_bodies(SIZE).max_body_memory(SIZE * 4));
-    let mut client = server.send(post_whole("/", &"x".repeat(SIZE)));
-    assert_eq!(client.reads_head().values("Content-Length"), [SIZE.to_string()]);
-    server.server.stop_handle().stop();
-    eventually("it takes no connections", || std::net::TcpStream::connect(server.address()).is_err());
-    let mut body = Vec::new();
-    client.into_reader().read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), SIZE);
-    let start = Instant::now();
-    drop(server);
-    assert!(start.elapsed() < PATIENCE / 10, "{:?}", start.elapsed());
+    is_soon("the end of a server whose last response was read", Duration::from_secs(2), || {
+        let server = Echo::serve(with_bodies(SIZE).max_body_memory(SIZE * 4));
+        let mut client = server.send(post_whole("/", &"x".repeat(SIZE)));
+        assert_eq!(client.reads_head().values("Content-Length"), [SIZE.to_string()]);
+        server.server.stop_handle().stop();
+        eventually("it takes no connections", || std::net::TcpStream::connect(server.address()).is_err());
+        let mut body = Vec::new();
+        client.into_reader().read_to_end(&mut body).unwrap();
+        assert_eq!(body.len(), SIZE);
+        let start = Instant::now();
+        drop(server);
+        start.elapsed()
+    });
 }
 
 #[test]

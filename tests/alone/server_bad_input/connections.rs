@@ -11,18 +11,18 @@ use crate::common::{PATIENCE, eventually};
 #[test]
 fn a_head_that_trickles_has_no_more_time_than_others() {
     own_process!();
-    leaves_nothing(|address| {
+    leaves_nothing_in_time(|address| {
         let start = Instant::now();
         let mut client = Client::connect(address);
         let mut sent = GET.bytes().cycle();
         // Until the response arrives: from then on, the server discards what it reads.
         while !client.has_something() {
+            assert!(start.elapsed() < PATIENCE, "each byte gives it more time");
             client.send(&[sent.next().filter(|byte| byte.is_ascii_alphabetic()).unwrap_or(b'x')]);
             std::thread::park_timeout(Duration::from_millis(20));
         }
         assert_eq!(well_formed(&client.reads_all(), false).status, 408);
-        let after = start.elapsed();
-        assert!((HEADER_READ_TIMEOUT..4 * HEADER_READ_TIMEOUT).contains(&after), "{after:?}");
+        assert!(start.elapsed() >= HEADER_READ_TIMEOUT, "{:?}", start.elapsed());
     });
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::example::{Example, broken_pipe, built_examples};
 use crate::common::http::Events;
+use crate::common::pace::is_soon;
 use crate::common::{PATIENCE, eventually};
 use serde_json::Value;
 
@@ -148,12 +149,16 @@ fn the_curl_lines_of_the_help_work() {
     for line in lines {
         let hub = if line.contains("Bearer") { &hub } else { &open };
         let line = line.replace("http://127.0.0.1:5000", &hub.url).replace("curl ", "curl -sS --fail ");
-        let line = if line.contains("-N") { format!("timeout 1 {line}") } else { line };
-        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
-        let printed = text(&output.stdout);
         if line.contains("-N") {
-            assert!(printed.starts_with(":\nid: "), "{line}: {output:?}");
+            let mut curl =
+                Command::new("sh").args(["-c", &format!("exec {line}")]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut beginning = [0; 6];
+            let read = curl.stdout.take().unwrap().read_exact(&mut beginning);
+            curl.kill().unwrap();
+            curl.wait().unwrap();
+            assert!(read.is_ok() && &beginning == b":\nid: ", "{line}: {beginning:?}, {read:?}");
         } else {
+            let output = Command::new("sh").args(["-c", &line]).output().unwrap();
             assert!(output.status.success(), "{line}: {output:?}");
         }
     }
@@ -325,18 +330,36 @@ fn the_live_figures_count_streams_events_and_deliveries() {
     let hub = start(&[]);
     let _watchers = [hub.events("/c"), hub.events("/c"), hub.events("/other")];
     let mut live = hub.events("/stats/live");
-    let (mut published, mut delivered) = (0, 0);
-    for _ in 0..20 {
-        post(&hub, None);
-    }
-    eventually("all posts and deliveries are in the figures", || {
-        let Some(sample) = figures(&live.next_frame().unwrap()) else { return false };
-        assert!(sample["streams"] == 3 && sample["slow"] == 0, "{sample}");
-        published += sample["published"].as_u64().unwrap();
-        delivered += sample["delivered"].as_u64().unwrap();
-        // Rates: a period is not exactly a second.
-        (18..=22).contains(&published) && (36..=44).contains(&delivered)
-    });
+    let mut next = || {
+        loop {
+            if let Some(sample) = figures(&live.next_frame().unwrap()) {
+                return sample;
+            }
+        }
+    };
+    // The first samples may be older than the streams.
+    while next()["streams"] != 3 {}
+    // They are rates: on a busy machine, a period is not always about a second.
+    let are_all_in_the_figures = |_| {
+        for _ in 0..20 {
+            post(&hub, None);
+        }
+        let (mut published, mut delivered, mut idle) = (0, 0, 0);
+        while idle < 3 {
+            let sample = next();
+            assert!(sample["streams"] == 3 && sample["slow"] == 0, "{sample}");
+            let [new, sent] = ["published", "delivered"].map(|name| sample[name].as_u64().unwrap());
+            published += new;
+            delivered += sent;
+            idle = if new == 0 && sent == 0 { idle + 1 } else { 0 };
+            if (18..=22).contains(&published) && (36..=44).contains(&delivered) {
+                return true;
+            }
+        }
+        println!("20 posts to two streams are {published} events and {delivered} deliveries in the figures");
+        false
+    };
+    assert!((0..5).any(are_all_in_the_figures), "the figures miss posts or deliveries");
 }
 
 #[test]
@@ -347,14 +370,17 @@ fn a_new_page_gets_the_last_minute_at_once() {
     while seen.len() < 3 {
         seen.extend(figures(&first.next_frame().unwrap()));
     }
-    let mut second = hub.events("/stats/live");
-    let before = Instant::now();
-    let mut replayed = Vec::new();
-    while replayed.len() < 3 {
-        replayed.extend(figures(&second.next_frame().unwrap()));
-    }
-    assert_eq!(replayed, seen);
-    assert!(before.elapsed() < Duration::from_secs(2), "the samples came live: {:?}", before.elapsed());
+    // Live, three samples take more than two seconds.
+    is_soon("the samples of a new page", Duration::from_secs(2), || {
+        let before = Instant::now();
+        let mut second = hub.events("/stats/live");
+        let mut replayed = Vec::new();
+        while replayed.len() < 3 {
+            replayed.extend(figures(&second.next_frame().unwrap()));
+        }
+        assert_eq!(replayed, seen);
+        before.elapsed()
+    });
 }
 
 // --- the end ---

@@ -94,7 +94,7 @@ fn a_post_of_curl_that_may_use_http_2_is_answered_at_once() {
         let example = Example::start(name);
         let mut watcher = watches(&example, stream);
         let mut curl = Command::new("curl");
-        curl.args(["--http2", "--silent", "--show-error", "--fail", "--max-time", "10", "-d", body]);
+        curl.args(["--http2", "--silent", "--show-error", "--fail", "--max-time", "20", "-d", body]);
         let output = curl.arg(format!("{}{path}", example.url)).output().unwrap();
         assert!(output.status.success(), "{name}: {output:?}");
         watcher.reads_until(seen);

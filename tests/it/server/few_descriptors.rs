@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::eventually;
 use crate::common::http::{Client, GET};
 use crate::common::process::descriptors;
-use crate::common::server::{opened, send, serve, streams};
+use crate::common::server::{opened, send, serve};
 use rlimit::Resource;
 use server_sent_events::Publisher;
 use server_sent_events::server::EventServer;
@@ -54,10 +54,12 @@ fn serves_with_few_descriptors() {
     let Ok(how) = std::env::var(SERVES) else { return };
     Resource::NOFILE.set(64, 64).unwrap();
     let publisher = Publisher::builder().heartbeat(None).build().unwrap();
+    // So a client cannot be answered because a silent one was given up.
+    let settings = EventServer::builder().header_read_timeout(Duration::from_secs(600));
     let server = match &*how {
-        "as many as it can" => streams(&publisher),
+        "as many as it can" => serve(settings, &publisher),
         // More than there are descriptors: accepting fails.
-        _ => serve(EventServer::builder().max_streams(1_000), &publisher),
+        _ => serve(settings.max_streams(1_000), &publisher),
     };
     // On a new line, after the test harness's output.
     println!("\nlistening on {}", server.local_addr());
@@ -84,7 +86,6 @@ fn serves_again(how: &str, client: impl Fn(SocketAddr) -> Client) {
         !client.reads_until(":").is_empty() && client.reads_until("\n") == "\n"
     });
     println!("{how}: serves again after {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     eventually("descriptors are where they were", || server.descriptors() <= before);
 }
 
@@ -110,7 +111,6 @@ fn more_silent_clients_than_descriptors_keep_nobody_out() {
         let start = Instant::now();
         drop(opened(server.1));
         println!("{how}: answered after {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         drop(silent);
     }
 }

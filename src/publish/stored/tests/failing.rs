@@ -33,7 +33,8 @@ fn a_store_that_does_not_end_is_waited_for_once_and_drops_no_closure_of_the_appl
     drop(subscriptions);
     let waited = started.elapsed();
     disk.block(false);
-    assert!(waited < 2 * CLOSING_PATIENCE, "{waited:?}");
+    // Not once for each of the five that were dropped.
+    assert!(waited < 4 * CLOSING_PATIENCE, "{waited:?}");
     wait_until("the history is dropped", || dropped_by.lock().is_some());
     assert_eq!(dropped_by.lock().as_deref(), Some("sse writer"));
 }

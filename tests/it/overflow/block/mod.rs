@@ -157,7 +157,7 @@ fn an_id_of_the_application_counts_for_the_room_that_publish_waits_for() {
 /// An ID that the history assigns counts too.
 #[test]
 fn with_a_history_an_event_that_only_just_does_not_fit_is_waited_for() {
-    let overflow = Overflow::Block(Duration::from_secs(5));
+    let overflow = Overflow::Block(PATIENCE);
     for size in 1..80 {
         let builder = Publisher::builder().max_queued_bytes(120).overflow(overflow).heartbeat(None);
         let publisher = builder.history(History::new()).build().unwrap();
