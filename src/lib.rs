@@ -191,6 +191,9 @@
 //! [`publish`](Publisher::publish) does not wait, and [`publish_confirmed`](Publisher::publish_confirmed) does.
 //! [`publish_through`](Publisher::publish_through) makes personal events that can be stored.
 //!
+//! With Redis (feature `redis`), several processes share one history, and are one publisher: a client resumes on each of
+//! them.
+//!
 //! # A stream for one client
 //!
 //! [`SubscriptionHandle::send`] sends an event to one subscriber alone. A stream that belongs to one request, such as
@@ -280,6 +283,7 @@
 //! | `rouille` | no | [`adapter::rouille`](adapter) |
 //! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
 //! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |
+//! | `redis` | no | `store::Redis`, a history that several processes share |
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
 //! | `client` | no | `client::EventSource`, a blocking client with TLS |
@@ -364,7 +368,7 @@ struct Cookbook;
 #[doc = include_str!("../docs/edges.md")]
 struct DocumentWithClient;
 
-/// The code of the documents that need SQLite.
-#[cfg(all(doctest, feature = "tiny_http", feature = "sqlite"))]
+/// The code of the documents that need stores.
+#[cfg(all(doctest, feature = "tiny_http", feature = "sqlite", feature = "redis"))]
 #[doc = include_str!("../docs/resume.md")]
 struct DocumentsWithSqlite;

@@ -68,6 +68,7 @@ pub(crate) struct RateLimitedLog {
     unusable_field: Kind,
     store_full: Kind,
     event_too_large: Kind,
+    closure_refused: Kind,
     loss: Kind,
     unknown_transform: Kind,
     #[cfg(feature = "server")]
@@ -90,6 +91,7 @@ impl RateLimitedLog {
             unusable_field: Kind::default(),
             store_full: Kind::default(),
             event_too_large: Kind::default(),
+            closure_refused: Kind::default(),
             loss: Kind::default(),
             unknown_transform: Kind::default(),
             #[cfg(feature = "server")]
@@ -173,6 +175,15 @@ impl RateLimitedLog {
     pub(crate) fn event_too_large(&self, size: usize) {
         if let Some(times) = self.event_too_large.count(1, self.start) {
             warn(format_args!("refused {times} events: too large for the store, the last one: {size} bytes"));
+        }
+    }
+
+    /// Logs that a closure was refused because it cannot travel to other processes.
+    pub(crate) fn closure_refused(&self) {
+        if let Some(times) = self.closure_refused.count(1, self.start) {
+            warn(format_args!(
+                "refused {times} closures of publish_with: other processes cannot call them; use publish_through"
+            ));
         }
     }
 

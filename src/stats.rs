@@ -137,8 +137,11 @@ pub struct StoreStats {
     /// How often the ID of a client showed that events are lost which were delivered, and nothing else had shown it.
     /// Clients that miss these events get a gap.
     pub losses_found: u64,
-    /// How often the connection to the publisher that the history follows was lost.
+    /// How often the connection to the publisher that the history follows, or to the shared store, was lost.
     pub connections_lost: u64,
+    /// Events of a shared store that came twice, and were delivered once, because a publisher did not know whether they
+    /// were stored, and sent them again.
+    pub duplicates_dropped: u64,
 }
 
 /// What a [history](crate::History) holds.

@@ -43,8 +43,8 @@ pub enum OpenError {
     /// The publisher is [shutting down](crate::Publisher::shutdown), and refuses every subscription. The program that
     /// replaces this one may accept it.
     ShuttingDown,
-    /// The publisher's history follows another one (`History::follow`), and has not received it yet. A later
-    /// attempt may succeed.
+    /// The publisher's history follows another one (`History::follow`) or is shared (`store::Redis`), and is not read
+    /// yet. A later attempt may succeed.
     Starting,
     /// The subscription names too many channels.
     TooManyChannels {

@@ -86,6 +86,11 @@ pub enum BuildError {
         /// The reason, such as an invalid URL.
         reason: String,
     },
+    /// The store that several publishers share cannot be used.
+    SharedStore {
+        /// The reason, such as an invalid URL.
+        reason: String,
+    },
     /// The thread that stores events cannot be started.
     StoreThread {
         /// The operating system's error.
@@ -99,6 +104,7 @@ impl fmt::Display for BuildError {
             Self::InvalidSetting(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Upstream { reason } => write!(f, "failed to follow another publisher: {reason}"),
+            Self::SharedStore { reason } => write!(f, "failed to use the shared store: {reason}"),
             Self::StoreThread { reason } => write!(f, "failed to start the thread that stores events: {reason}"),
         }
     }
@@ -124,7 +130,9 @@ impl From<BuildError> for io::Error {
         match error {
             BuildError::InvalidSetting(error) => error.into(),
             BuildError::Store(error) => error.into(),
-            BuildError::Upstream { .. } | BuildError::StoreThread { .. } => Self::other(error),
+            BuildError::Upstream { .. } | BuildError::SharedStore { .. } | BuildError::StoreThread { .. } => {
+                Self::other(error)
+            }
         }
     }
 }

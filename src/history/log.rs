@@ -124,6 +124,8 @@ pub(crate) struct EventLog<T> {
     is_restoring: bool,
     /// It has the sequences of another log, which may be further on.
     follows: bool,
+    /// The last ID of a lost event that a client has sent, for the other log.
+    lost_id: Option<String>,
 }
 
 impl<T: Clone> EventLog<T> {
@@ -163,7 +165,13 @@ impl<T: Clone> EventLog<T> {
             ambiguous_ids: Vec::new(),
             is_restoring: false,
             follows: false,
+            lost_id: None,
         }
+    }
+
+    /// Returns how many events a log with this limit of bytes can hold at most.
+    pub(crate) fn most_events(max_bytes: usize) -> usize {
+        max_bytes / Self::ENTRY
     }
 
     pub(crate) fn ids(&self) -> &Arc<Ids> {
@@ -218,7 +226,10 @@ impl<T: Clone> EventLog<T> {
     pub(crate) fn place(&mut self, id: &str, channels: &[Arc<str>]) -> Place {
         let mut place = self.ids.place(id, self.sequence);
         match place {
-            Place::Lost(end) => self.note_loss(end + 1),
+            Place::Lost(end) => {
+                self.note_loss(end + 1);
+                self.lost_id = self.follows.then(|| id.to_owned());
+            }
             Place::Ahead(_) if !self.follows => place = Place::Unknown,
             _ => {}
         }
@@ -233,7 +244,8 @@ impl<T: Clone> EventLog<T> {
         place
     }
 
-    fn note_loss(&mut self, before: u64) {
+    /// Notes that events are missing before this sequence in all channels.
+    pub(crate) fn note_loss(&mut self, before: u64) {
         if before > self.last_loss {
             self.last_loss = before;
             if let Some(trim) = &mut self.trim {

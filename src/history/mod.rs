@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::error::InvalidSetting;
 use crate::event::Event;
-#[cfg(any(feature = "sqlite", test))]
+#[cfg(any(feature = "sqlite", feature = "redis", test))]
 use crate::store::HistoryStore;
 #[cfg(any(feature = "client", test))]
 use crate::store::HistoryUpstream;
-use crate::store::{OpenStore, Upstream};
+use crate::store::{KeptIn, Upstream};
 
 pub(crate) use ids::{Ids, Place};
 pub(crate) use log::{EventLog, NewEntry, Restored, Span};
@@ -47,7 +47,7 @@ pub struct History {
     clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     gap: Gap,
     announce_ids: bool,
-    store: Option<Arc<dyn OpenStore>>,
+    store: Option<KeptIn>,
     upstream: Option<Arc<dyn Upstream>>,
     latest_per_key: bool,
 }
@@ -182,9 +182,9 @@ impl History {
         self
     }
 
-    /// Keeps the history in a [store](crate::store), from which it is read when the publisher is built. Defaults to
-    /// none: the history ends with the publisher.
-    #[cfg(any(feature = "sqlite", test))]
+    /// Keeps the history in a [store](crate::store), from which the publisher reads it at its start. Defaults to none:
+    /// the history ends with the publisher.
+    #[cfg(any(feature = "sqlite", feature = "redis", test))]
     pub fn store(mut self, store: impl Into<HistoryStore>) -> Self {
         self.store = Some(store.into().0);
         self
@@ -234,7 +234,7 @@ impl History {
             }
             upstream.check()?;
         }
-        self.store.as_ref().map_or(Ok(()), |store| store.check())
+        self.store.as_ref().map_or(Ok(()), KeptIn::check)
     }
 
     pub(crate) fn bytes_limit(&self) -> usize {
@@ -247,7 +247,7 @@ impl History {
     }
 
     /// Takes the store in which the history is to be kept.
-    pub(crate) fn take_store(&mut self) -> Option<Arc<dyn OpenStore>> {
+    pub(crate) fn take_store(&mut self) -> Option<KeptIn> {
         self.store.take()
     }
 

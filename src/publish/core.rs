@@ -4,15 +4,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::builder::Settings;
+use super::event_store::EventStore;
 use super::following::Following;
-use super::stored::{CLOSING_PATIENCE, Commits};
+use super::stored::CLOSING_PATIENCE;
 use super::transform::Transforms;
 use crate::deliver::WriterPool;
 use crate::error::BuildError;
 use crate::log::RateLimitedLog;
 use crate::registry::Registry;
 use crate::stats::Counters;
-use crate::store::{Connection, FollowSink, Pipeline, StopFollowing, Upstream};
+use crate::store::{Connection, FollowSink, StopFollowing, Upstream};
 
 /// Shared by all handles. Dropping the last one ends the streams.
 pub(super) struct Handles(pub(super) Arc<Core>);
@@ -27,7 +28,7 @@ pub(super) struct Core {
     pub(super) transforms: Transforms,
     pub(super) warnings: Arc<RateLimitedLog>,
     /// The way of events through the history's store, if it has one.
-    pub(super) store: Option<Pipeline<Commits>>,
+    pub(super) store: Option<Box<dyn EventStore>>,
     /// The publisher that the history follows, if it does.
     pub(super) upstream: Option<Followed>,
 }

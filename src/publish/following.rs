@@ -10,7 +10,7 @@ use crate::registry::{NewEvent, Registry};
 use crate::store::{Connection, FollowSink, UnexpectedLine};
 
 /// How long a subscriber may be ahead of the history while it is connected.
-const MAX_AHEAD: Duration = Duration::from_secs(5);
+pub(super) const MAX_AHEAD: Duration = Duration::from_secs(5);
 
 /// The followed stream, on its way to the subscribers.
 pub(super) struct Following {

@@ -4,6 +4,7 @@ mod builder;
 mod core;
 #[cfg(feature = "tiny_http")]
 mod detached;
+mod event_store;
 // Only a client follows.
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod following;
@@ -12,6 +13,7 @@ mod last_event_id;
 mod open;
 mod options;
 mod receipt;
+mod shared;
 mod shutdown;
 mod snapshot;
 mod stored;
@@ -31,7 +33,6 @@ use crate::event::Event;
 use crate::queue::{Payload, Render};
 use crate::registry::{NewEvent, Published, Recipients};
 use crate::stats::{ChannelStats, Stats};
-use crate::store::Pipeline;
 use crate::subscription::Subscription;
 
 pub use builder::PublisherBuilder;
@@ -236,7 +237,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
                 return Receipt { subscribers: 0, id: None, is_refused: true };
             }
             if let Some(store) = self.core.store.as_ref().filter(|_| !new_event.is_comment) {
-                return self.offer(store, names, new_event);
+                return self.offer(&**store, names, new_event);
             }
             let recipients = Recipients::Channels(names);
             let Published { subscribers, id, .. } = self.core.pool.publish(registry, recipients, new_event);
@@ -367,7 +368,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
 
     /// Returns the publisher's counters, and what it holds now.
     pub fn stats(&self) -> Stats {
-        let mut store = self.core.store.as_ref().map(Pipeline::stats).unwrap_or_default();
+        let mut store = self.core.store.as_ref().map(|store| store.stats()).unwrap_or_default();
         store.losses_found = self.core.counters.losses();
         if let Some(followed) = &self.core.upstream {
             store.connections_lost = followed.connection.times_lost();

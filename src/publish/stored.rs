@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::RecvTimeoutError;
 
+use super::event_store::EventStore;
 use super::transform::Transforms;
 use super::{Publisher, Receipt};
 use crate::channels::Channels;
@@ -150,12 +151,12 @@ pub(super) fn start(
 }
 
 /// An event of a store that cannot be restored.
-struct Hole {
-    unknown_transform: Option<String>,
+pub(super) struct Hole {
+    pub(super) unknown_transform: Option<String>,
 }
 
 /// Returns the sealed payload of an event from a store.
-fn payload(record: &Record<'_>, history_id: &str, transforms: &Transforms) -> Result<Payload, Hole> {
+pub(super) fn payload(record: &Record<'_>, history_id: &str, transforms: &Transforms) -> Result<Payload, Hole> {
     let mut payload = match &record.content {
         Content::Fields(fields) => Payload::Frame(Frame::unsealed(fields, history_id)),
         Content::Transform { name, argument, fields } => {
@@ -226,7 +227,8 @@ impl<P: Send + Sync + 'static> Publisher<P> {
             Ok(Confirmed::Stored(receipt)) => Ok(receipt),
             Ok(Confirmed::DeliveredOnly) => Err(PublishError::Broken),
             Err(RecvTimeoutError::Timeout) => Err(PublishError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(PublishError::Broken),
+            Err(RecvTimeoutError::Disconnected) if store.is_broken() => Err(PublishError::Broken),
+            Err(RecvTimeoutError::Disconnected) => Err(PublishError::TimedOut),
         }
     }
 
@@ -250,14 +252,18 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// follows. Returns `None` without either.
     pub fn store_state(&self) -> Option<StoreState> {
         let followed = self.core.upstream.as_ref().map(|followed| followed.connection.state());
-        followed.or_else(|| self.core.store.as_ref().map(Pipeline::state))
+        followed.or_else(|| self.core.store.as_ref().map(|store| store.state()))
     }
 
     /// The memory that the name of a channel takes besides its text, rounded up.
     const CHANNEL_NAME: usize = 48;
 
     /// Gives an event to the store thread.
-    pub(super) fn offer(&self, store: &Pipeline<Commits>, names: &[&str], new_event: NewEvent) -> Receipt {
+    pub(super) fn offer(&self, store: &dyn EventStore, names: &[&str], new_event: NewEvent) -> Receipt {
+        if !store.takes_closures() && new_event.payload.is_nameless() {
+            self.core.warnings.closure_refused();
+            return Receipt { subscribers: 0, id: None, is_refused: true };
+        }
         let (event, size, subscribers) = self.stored_event(names, new_event);
         match store.offer(event, size) {
             Ok(()) => Receipt { subscribers, id: None, is_refused: false },

@@ -56,6 +56,11 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// Returns whether this is a closure without a name, which only this process can call.
+    pub(crate) fn is_nameless(&self) -> bool {
+        matches!(self, Self::Closure(render) if render.transform_call().is_none())
+    }
+
     /// Gives up this reference. If it is the last one to a closure, whose `Drop` is application code, returns it.
     pub(crate) fn release(self) -> Option<Self> {
         match self {

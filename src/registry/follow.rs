@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Deferred, Registry, State};
 use crate::event::{self, Event, Frame};
 use crate::follow::{Begin, Line};
-use crate::history::{Ids, Place};
+use crate::history::{EventLog, Ids, Place};
 use crate::queue::{Full, Payload, Phase, SubscriberId};
 use crate::stats::EndCause;
 
@@ -151,6 +151,46 @@ impl Registry {
         self.commit_sequence(state);
         drop(guard);
         deferred
+    }
+
+    /// Reports that events before this sequence are missing in all channels.
+    ///
+    /// What the history has stays, but a client that resumes from before is sent a gap.
+    pub(crate) fn lose_all(&self, sequence: u64) -> Deferred {
+        let mut deferred = Deferred::default();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (Some(log), Some(following)) = (&mut state.log, &state.following) else { return deferred };
+        let before = log.sequence();
+        log.note_loss(sequence);
+        log.advance(sequence);
+        // A client that is cut off right after it has been sent everything up to here, or a gap.
+        let (from, to) = (log.id(before), log.id(sequence));
+        let frame = gap(log.gap(&from, &to), &to);
+        for replay in state.replays.values_mut() {
+            replay.note_loss();
+        }
+        let members = state.members.iter().map(|(id, member)| (*id, member.subscriber.phase()));
+        let is_affected = |id, phase| match phase {
+            Phase::Live => true,
+            Phase::Replaying => false,
+            Phase::Ahead => following.sequence_ahead(id).is_none_or(|ahead| ahead < sequence),
+        };
+        let affected: Vec<_> = members.filter(|(id, phase)| is_affected(*id, *phase)).map(|(id, _)| id).collect();
+        for subscriber in affected {
+            if let Some(member) = state.members.get(&subscriber) {
+                member.subscriber.set_phase(Phase::Live);
+            }
+            self.queue_gap(state, subscriber, frame.clone(), &mut deferred);
+        }
+        self.commit_sequence(state);
+        drop(guard);
+        deferred
+    }
+
+    /// Takes the ID of a lost event that a client has sent.
+    pub(crate) fn take_lost_id(&self) -> Option<String> {
+        self.state.lock().log.as_mut().and_then(EventLog::take_lost_id)
     }
 
     /// Gives up waiting for the events that subscribers saw elsewhere, if they have waited since before this time: an

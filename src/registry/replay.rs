@@ -128,6 +128,8 @@ pub(super) struct Replay {
     sent_bytes: usize,
     /// The limits of these events.
     limits: Arc<QueueLimits>,
+    /// Events are missing in all channels, which the subscriber has not been sent a gap for.
+    has_lost: bool,
 }
 
 impl Replay {
@@ -147,6 +149,7 @@ impl Replay {
             sent: VecDeque::new(),
             sent_bytes: 0,
             limits: Arc::clone(subscriber.limits()),
+            has_lost: false,
         }
     }
 
@@ -160,6 +163,11 @@ impl Replay {
         self.sent_bytes = bytes;
         self.sent.push_back((sequence, payload.clone()));
         Ok(())
+    }
+
+    /// Notes that events are missing in all channels.
+    pub(super) fn note_loss(&mut self) {
+        self.has_lost = true;
     }
 
     /// Adds channels that the subscriber joins during the replay, from this sequence on.
@@ -330,7 +338,7 @@ impl State {
         if is_overtaken && !subscriber.drops_oldest() {
             return if allow_callbacks { Slice::Overtaken } else { Slice::NeedsCall };
         }
-        let gap = if is_overtaken { replay.skip_evicted(log) } else { None };
+        let gap = if is_overtaken || replay.has_lost { replay.skip_evicted(log) } else { None };
         let (payloads, is_last) = replay.take_slice(log);
         if is_last {
             self.replays.remove(&subscriber.id());
@@ -367,7 +375,8 @@ impl Replay {
 
     /// Skips what the channels have evicted. Returns the gap that reports it.
     fn skip_evicted(&mut self, log: &EventLog<Payload>) -> Option<Frame> {
-        let mut newest_evicted = self.cursor;
+        self.has_lost = false;
+        let mut newest_evicted = self.cursor.max(log.last_loss());
         for span in &mut self.spans {
             let floor = log.floor(&span.channel);
             if span.is_overtaken(self.cursor, floor) {

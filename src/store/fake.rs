@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Attached, Content, HistoryStore, OpenStore, Record, ReportFailure, Store, Trim, WindowLimits};
+use super::{Attached, Content, HistoryStore, KeptIn, OpenStore, Record, ReportFailure, Store, Trim, WindowLimits};
 use crate::error::{InvalidSetting, StoreError};
 
 /// What the store has written, and how it behaves. Outlives its publishers.
@@ -177,7 +177,7 @@ impl OpenStore for Disk {
 
 impl From<Disk> for HistoryStore {
     fn from(disk: Disk) -> Self {
-        Self(Arc::new(disk))
+        Self(KeptIn::Own(Arc::new(disk)))
     }
 }
 

@@ -30,7 +30,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What differs with a store:
+//! With `Redis`, several processes share one history. An event is delivered once it comes back from there. See there for
+//! what differs.
+//!
+//! What differs with a store of one process:
 //!
 //! * [`publish`](crate::Publisher::publish) does not wait. It refuses an event if too many wait to be stored
 //!   ([`Receipt::is_refused`](crate::Receipt::is_refused)). Its receipt has no ID yet.
@@ -45,6 +48,11 @@
 #[cfg(test)]
 pub(crate) mod fake;
 mod pipeline;
+#[cfg(feature = "redis")]
+mod redis;
+// Only Redis is shared.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
@@ -54,13 +62,16 @@ mod upstream;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-#[cfg(any(feature = "sqlite", test))]
+#[cfg(any(feature = "sqlite", feature = "redis", test))]
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{InvalidSetting, StoreError};
 
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub(crate) use pipeline::{Confirmed, NotAccepted, Pipeline, Sink, WindowLimits};
+pub(crate) use shared::{Committed, OnCommit, OpenShared, SharedLog, SharedSink, SharedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SyncPolicy};
 pub use state::StoreState;
@@ -69,10 +80,30 @@ pub use upstream::HistoryUpstream;
 pub(crate) use upstream::{Connection, FollowSink, StopFollowing, UnexpectedLine, Upstream};
 
 /// A store for a [history](crate::History); made from the settings of one.
-#[cfg(any(feature = "sqlite", test))]
-pub struct HistoryStore(pub(crate) Arc<dyn OpenStore>);
+#[cfg(any(feature = "sqlite", feature = "redis", test))]
+pub struct HistoryStore(pub(crate) KeptIn);
 
-#[cfg(any(feature = "sqlite", test))]
+/// Where a history is kept.
+#[derive(Clone)]
+pub(crate) enum KeptIn {
+    /// A store that one publisher uses.
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+    Own(Arc<dyn OpenStore>),
+    /// A store that several publishers share.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    Shared(Arc<dyn OpenShared>),
+}
+
+impl KeptIn {
+    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
+        match self {
+            Self::Own(store) => store.check(),
+            Self::Shared(store) => store.check(),
+        }
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "redis", test))]
 impl fmt::Debug for HistoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HistoryStore").finish_non_exhaustive()

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::store::SqliteStore;
-use super::{HistoryStore, OpenStore, Store, WindowLimits};
+use super::{HistoryStore, KeptIn, OpenStore, Store, WindowLimits};
 use crate::error::{InvalidSetting, StoreError};
 use crate::spread;
 
@@ -145,7 +145,7 @@ impl OpenStore for Sqlite {
 
 impl From<Sqlite> for HistoryStore {
     fn from(sqlite: Sqlite) -> Self {
-        Self(Arc::new(sqlite))
+        Self(KeptIn::Own(Arc::new(sqlite)))
     }
 }
 

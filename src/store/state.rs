@@ -7,14 +7,15 @@ use std::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreState {
-    /// The history follows another one (`History::follow`), and has not received it yet. Subscriptions are refused
+    /// The history follows another one (`History::follow`) or is shared (`store::Redis`), and is not read yet. Subscriptions
+    /// are refused
     /// as [`OpenError::Starting`](crate::OpenError::Starting).
     #[non_exhaustive]
     Starting {
         /// The error of the last attempt to connect; `None` while the connection works, and before the first attempt.
         reason: Option<String>,
     },
-    /// The publisher that the history follows cannot be reached.
+    /// The publisher that the history follows, or the shared store, cannot be reached, or refuses events.
     ///
     /// Streams stay open, and clients resume from what the history has. Once the connection is back, they get what was
     /// published meanwhile, or a `gap` event.

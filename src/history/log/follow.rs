@@ -56,12 +56,17 @@ impl<T: Clone> EventLog<T> {
         self.ids = Arc::new(ids(begin));
         self.sequence = begin.cursor;
         self.last_loss = begin.last_loss;
-        // Nothing is known of other channels.
-        self.horizon = begin.newest;
+        // Nothing is known of other channels. Without channels, all are followed.
+        self.horizon = if channels.is_empty() { begin.cursor } else { begin.newest };
         for (channel, floor) in channels.iter().zip(&begin.floors) {
             // What the stream leaves out is missing here.
             self.set_tombstone(channel, if begin.is_whole { *floor } else { begin.cursor.max(*floor) });
         }
+    }
+
+    /// Takes the ID of a lost event that a client has sent.
+    pub(crate) fn take_lost_id(&mut self) -> Option<String> {
+        self.lost_id.take()
     }
 
     /// Goes on to this sequence, up to which no further event comes.

@@ -4,7 +4,9 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use super::super::core::Followed;
+use super::super::event_store::{EventStore, Shared};
 use super::super::hooks::HooksOf;
+use super::super::shared::Sharing;
 use super::super::stored::{self, Restoring};
 use super::super::{Core, Handles, Publisher};
 use super::PublisherBuilder;
@@ -12,8 +14,10 @@ use crate::deliver::WriterPool;
 use crate::error::{BuildError, InvalidSetting};
 use crate::history::{EventLog, History};
 use crate::log::RateLimitedLog;
+use crate::queue::Payload;
 use crate::registry::{Hooks, Limits, Registry};
 use crate::stats::Counters;
+use crate::store::KeptIn;
 
 impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// Builds the publisher with these settings.
@@ -30,8 +34,9 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let clock = self.settings.source.clock;
         let open_store = self.history.as_mut().and_then(History::take_store);
         let upstream = self.history.as_mut().and_then(History::take_upstream);
+        let bytes_limit = self.history.as_ref().map_or(0, History::bytes_limit);
         let (log, store) = match (self.history, &open_store) {
-            (Some(history), Some(open)) => {
+            (Some(history), Some(KeptIn::Own(open))) => {
                 let history = history.on(clock);
                 let Restoring { log, store } = stored::restore(history, &**open, &self.transforms, &warnings)?;
                 (Some(log), Some((store, open.window_limits())))
@@ -47,9 +52,18 @@ impl<P: Send + Sync + 'static> PublisherBuilder<P> {
         let registry = Arc::new(registry);
         let retained = self.max_retained_bytes;
         let pool = WriterPool::new(self.writer_threads, self.writer_stack_size, retained, Arc::clone(&warnings), clock);
-        let store = match store {
-            Some((store, limits)) => Some(stored::start(store, sequence, limits, &registry, &pool, &warnings)?),
-            None => None,
+        let store: Option<Box<dyn EventStore>> = match (store, &open_store) {
+            (Some((store, limits)), _) => {
+                Some(Box::new(stored::start(store, sequence, limits, &registry, &pool, &warnings)?))
+            }
+            (None, Some(KeptIn::Shared(shared))) => {
+                let capacity = EventLog::<Payload>::most_events(bytes_limit);
+                let sink = Sharing::new(&registry, &pool, &self.transforms, &warnings, capacity);
+                registry.follow(Vec::new());
+                let shared = shared.start(Box::new(sink)).map_err(|reason| BuildError::SharedStore { reason })?;
+                Some(Box::new(Shared(shared)))
+            }
+            _ => None,
         };
         let upstream = upstream.map(|upstream| Followed::start(&*upstream, &registry, &pool)).transpose()?;
         let (settings, transforms) = (self.settings, self.transforms);

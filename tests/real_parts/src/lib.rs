@@ -8,5 +8,6 @@ pub mod curl;
 pub mod firefox;
 pub mod installed;
 pub mod proxy;
+pub mod redis;
 pub mod relay;
 pub mod trying_page;
