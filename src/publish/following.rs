@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::deliver::WriterPool;
 use crate::event::Event;
 use crate::follow::{Begin, Line};
-use crate::registry::{NewEvent, Registry};
+use crate::registry::{Begun, NewEvent, Registry};
 use crate::store::{Connection, FollowSink, UnexpectedLine};
 
 /// How long a subscriber may be ahead of the history while it is connected.
@@ -37,7 +37,7 @@ impl Following {
         if begin.floors.len() != self.channels.len() {
             return Err(UnexpectedLine);
         }
-        let (is_starting, deferred) = self.registry.begin_following(&begin);
+        let (Begun { is_starting, .. }, deferred) = self.registry.begin_following(&begin);
         self.pool.finish_elsewhere(deferred);
         self.has_begun = true;
         self.connected = Instant::now();

@@ -9,7 +9,7 @@ use super::transform::Transforms;
 use crate::deliver::WriterPool;
 use crate::follow::Begin;
 use crate::log::RateLimitedLog;
-use crate::registry::{NewEvent, Published, Registry};
+use crate::registry::{Begun, NewEvent, Published, Registry};
 use crate::store::{Committed, Connection, Record, SharedLog, SharedSink};
 
 /// The log of a shared store, on its way to the subscribers.
@@ -68,7 +68,7 @@ impl Sharing {
 }
 
 impl SharedSink for Sharing {
-    fn begin(&mut self, log: &SharedLog) -> u64 {
+    fn begin(&mut self, log: &SharedLog) -> (u64, bool) {
         let own = self.registry.sequence();
         let oldest_wanted = log.oldest.max((log.newest + 1).saturating_sub(self.capacity));
         let before = oldest_wanted.saturating_sub(1);
@@ -83,7 +83,7 @@ impl SharedSink for Sharing {
             floors: Vec::new(),
             is_whole: true,
         };
-        let (is_starting, deferred) = self.registry.begin_following(&begin);
+        let (Begun { continues, is_starting }, deferred) = self.registry.begin_following(&begin);
         self.pool.finish_elsewhere(deferred);
         if !self.has_begun || self.connection.is_lost() {
             self.connected = Instant::now();
@@ -92,10 +92,10 @@ impl SharedSink for Sharing {
         self.connection.begin(!is_starting);
         let sequence = self.registry.sequence();
         // What is published while the history is filled comes behind.
-        let filling = self.to_fill.filter(|_| sequence >= own);
+        let filling = self.to_fill.filter(|_| continues);
         self.to_fill = is_starting.then(|| filling.unwrap_or(log.newest));
         self.fill(sequence);
-        sequence
+        (sequence, continues)
     }
 
     fn event(&mut self, record: Record<'static>) -> Committed {
@@ -146,10 +146,6 @@ impl SharedSink for Sharing {
 
     fn newest_id(&self) -> Option<String> {
         if self.has_begun { self.registry.newest_id() } else { None }
-    }
-
-    fn sequence(&self) -> u64 {
-        self.registry.sequence()
     }
 
     fn close_streams(&mut self) {

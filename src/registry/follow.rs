@@ -22,6 +22,15 @@ pub(super) struct Following {
     ahead: BTreeMap<SubscriberId, Ahead>,
 }
 
+/// How a connection to the followed history has begun.
+pub(crate) struct Begun {
+    /// `false` if the followed history is another one than before, or has lost events that this one has, so that this one
+    /// is empty now.
+    pub(crate) continues: bool,
+    /// The history must be filled before subscribers can join.
+    pub(crate) is_starting: bool,
+}
+
 /// Where a subscriber is that is further on than the history.
 struct Ahead {
     id: String,
@@ -66,19 +75,19 @@ impl Registry {
         self.ids.as_ref().map(|ids| ids.read().id(sequence)).unwrap_or_default()
     }
 
-    /// Takes over the state of the followed history, at the start of a connection to it. Returns whether the history
-    /// must be filled first.
+    /// Takes over the state of the followed history, at the start of a connection to it.
     ///
     /// Subscribers that miss events are sent a gap. If the followed history is another one, or has lost its newest
     /// events, they are disconnected instead. When they resume, their IDs are not known, which is a gap.
-    pub(crate) fn begin_following(&self, begin: &Begin) -> (bool, Deferred) {
+    pub(crate) fn begin_following(&self, begin: &Begin) -> (Begun, Deferred) {
         let mut deferred = Deferred::default();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let (Some(log), Some(following)) = (&mut state.log, &mut state.following) else {
             panic!("BUG: a history follows another one unasked")
         };
-        if !log.is_continued_by(begin) {
+        let continues = log.is_continued_by(begin);
+        if !continues {
             self.restart(state, begin, &mut deferred);
         } else {
             let before = log.sequence();
@@ -97,7 +106,7 @@ impl Registry {
         self.commit_sequence(state);
         let is_starting = state.following.as_ref().is_some_and(|following| following.is_starting);
         drop(guard);
-        (is_starting, deferred)
+        (Begun { continues, is_starting }, deferred)
     }
 
     fn restart(&self, state: &mut State, begin: &Begin, deferred: &mut Deferred) {

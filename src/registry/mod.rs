@@ -65,7 +65,7 @@ pub(crate) use backpressure::Ticket;
 pub(crate) use deferred::{Deferred, Hooks, OnLeave};
 use fanout::Fanout;
 use follow::Following;
-pub(crate) use follow::ForFollower;
+pub(crate) use follow::{Begun, ForFollower};
 use membership::Membership;
 pub(crate) use new_event::NewEvent;
 use quota::Quota;

@@ -45,8 +45,9 @@ impl SharedLog {
 
 /// Where the log of a shared store arrives.
 pub(crate) trait SharedSink: Send {
-    /// Takes over the state of the log, at the start of a connection. Returns the sequence after which it continues.
-    fn begin(&mut self, log: &SharedLog) -> u64;
+    /// Takes over the state of the log, at the start of a connection. Returns the sequence after which it is read, and
+    /// `false` if that is not where it was read before, because it is another log or has lost events.
+    fn begin(&mut self, log: &SharedLog) -> (u64, bool);
 
     /// Commits the next event, in the order of the log.
     fn event(&mut self, record: Record<'static>) -> Committed;
@@ -65,9 +66,6 @@ pub(crate) trait SharedSink: Send {
 
     /// Returns the ID of the newest event that was committed; `None` before the first connection.
     fn newest_id(&self) -> Option<String>;
-
-    /// Returns the sequence up to which everything was taken.
-    fn sequence(&self) -> u64;
 
     /// Ends all streams after what was committed.
     fn close_streams(&mut self);

@@ -103,10 +103,18 @@ impl Reader {
             let mut position = self.attach(&mut connection)?;
             back_off.reset();
             let probe = Instant::now() + PROBE;
+            let mut is_first = true;
             while !self.window.is_stopped() && Instant::now() < probe {
                 if !self.read_next(&mut connection, &mut position)? {
+                    if is_first {
+                        let kind = redis::ErrorKind::Client;
+                        return Err(
+                            (kind, "the stream has entries of an unknown era, which others have written").into()
+                        );
+                    }
                     break;
                 }
+                is_first = false;
             }
         }
         Ok(())
@@ -123,10 +131,8 @@ impl Reader {
             }
         }
         let log = log.expect("BUG: the connection is not attached");
-        let before = self.sink.sequence();
-        let sequence = self.sink.begin(&log);
-        if sequence < before {
-            // The events that follow are read again.
+        let (sequence, continues) = self.sink.begin(&log);
+        if !continues {
             self.origins = Origins::default();
         }
         let (era, _) = *log.eras.last().expect("BUG: a log without an era was accepted");

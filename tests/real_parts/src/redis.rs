@@ -25,9 +25,7 @@ impl Redis {
     /// Starts a server with these arguments on a free port. It keeps nothing on the disk, unless they say so.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/real_parts");
-        fs::create_dir_all(&target).unwrap();
-        let folder = tempfile::Builder::new().prefix("redis").tempdir_in(target).unwrap();
+        let folder = Self::folder_of_its_own();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { port, arguments, folder, process: None };
@@ -41,12 +39,36 @@ impl Redis {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
+    /// Starts a Sentinel that promotes a replica of this primary, named `primary`, as soon as it does not answer.
+    #[track_caller]
+    pub fn sentinel_of(primary: &Self) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = Self::folder_of_its_own();
+        let file = folder.path().join("sentinel.conf");
+        let watched = format!("sentinel monitor primary 127.0.0.1 {} 1\n", primary.port);
+        let patience = "sentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 5000\n";
+        fs::write(&file, watched + patience).unwrap();
+        let arguments = vec![file.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        let mut redis = Self { port, arguments, folder, process: None };
+        redis.run();
+        redis
+    }
+
+    fn folder_of_its_own() -> TempDir {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/real_parts");
+        fs::create_dir_all(&target).unwrap();
+        tempfile::Builder::new().prefix("redis").tempdir_in(target).unwrap()
+    }
+
     /// Starts the server again.
     #[track_caller]
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
+        // A Sentinel's file comes first.
+        command.args(self.arguments.iter().filter(|argument| argument.ends_with(".conf")));
         command.arg("--port").arg(self.port.to_string()).args(["--bind", "127.0.0.1", "--save", ""]);
-        command.arg("--dir").arg(self.folder.path()).args(&self.arguments);
+        command.arg("--dir").arg(self.folder.path());
+        command.args(self.arguments.iter().filter(|argument| !argument.ends_with(".conf")));
         let process = command.stdout(Stdio::null()).spawn();
         self.process = Some(process.unwrap_or_else(|error| panic!("redis-server: {error}: tests/run installs it")));
         eventually("Redis answers", || self.try_cli(&["PING"]).is_ok_and(|reply| reply == "PONG"));

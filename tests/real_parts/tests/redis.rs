@@ -705,3 +705,49 @@ fn large_events_travel_and_too_large_ones_are_refused() {
     let too_large = one.publish_confirmed(DEFAULT_CHANNEL, "x".repeat(65 << 20), PATIENCE);
     assert_eq!(too_large, Err(PublishError::TooLarge));
 }
+
+#[test]
+fn entries_of_an_era_that_nobody_has_begun_are_an_error_that_is_shown() {
+    let server = Server::start(&[]);
+    let node = node(&server);
+    confirm(&node, 0..3);
+    server.cli(&["XADD", "events", "9-1", "by", "x:1", "at", "0", "to", "a", "fields", "data: x"]);
+    eventually(
+        "it shows why",
+        || matches!(node.store_state(), Some(StoreState::Away { reason, .. }) if reason.contains("unknown era")),
+    );
+    server.cli(&["DEL", "events"]);
+    eventually("it begins anew", || matches!(node.store_state(), Some(StoreState::Running { .. })));
+    confirm(&node, 3..6);
+}
+
+#[test]
+fn sentinels_are_asked_for_the_primary_before_each_connection() {
+    let (mut primary, replica) = (Server::start(&[]), Server::start(&[]));
+    replica.cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    eventually("the replica follows", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+    let sentinel = Server::sentinel_of(&primary);
+    eventually("it knows the replica", || sentinel.cli(&["SENTINEL", "REPLICAS", "primary"]).contains("slave"));
+    // The first address is wrong, and the second one is used.
+    let settings = || Redis::sentinels(["redis://127.0.0.1:1", &sentinel.url()], "primary");
+    let nodes = [publisher(settings()), publisher(settings())];
+    let mut live: Vec<Client> = nodes.iter().map(|node| Client::new(node, None)).collect();
+    confirm(&nodes[0], 0..10);
+    primary.cli(&["WAIT", "1", "5000"]);
+    primary.kill();
+    // The failover takes some seconds.
+    publish_until_confirmed(&nodes[1], 10);
+    confirm(&nodes[0], 11..20);
+    live.iter_mut().for_each(|client| client.reads(0..20));
+    let unknown = starting(Redis::sentinels([sentinel.url()], "other"));
+    eventually("it shows why", || {
+        let state = unknown.store_state();
+        matches!(state, Some(StoreState::Starting { reason: Some(reason), .. }) if reason.contains("does not know"))
+    });
+}
+
+#[track_caller]
+fn publish_until_confirmed(publisher: &Publisher, number: usize) {
+    publisher.publish(number.to_string());
+    publisher.flush(6 * PATIENCE).unwrap();
+}
