@@ -321,6 +321,11 @@ fn other_data_is_left_as_it_is() {
     let refused = starting(Redis::at(server.url()).stream("theirs"));
     eventually("it shows why", || reason(&refused).contains("a stream of another program"));
     assert_eq!(server.cli(&["XLEN", "theirs"]), "1");
+    let replica = Server::start(&[]);
+    replica.cli(&["REPLICAOF", "127.0.0.1", &server.port.to_string()]);
+    eventually("the replica follows", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+    let refused = starting(Redis::at(replica.url()));
+    eventually("it shows why", || reason(&refused).contains("connect to the primary"));
     let wrong_password = starting(Redis::at(format!("redis://:wrong@{}", server.address())));
     eventually("it shows why", || !reason(&wrong_password).is_empty());
     assert!(!reason(&wrong_password).contains("wrong@"), "{}", reason(&wrong_password));
