@@ -1,15 +1,15 @@
 //! The answers to requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use server_sent_events::server::{HandlerError, Request, Response};
-use server_sent_events::store::StoreState;
 use server_sent_events::{Event, Publisher};
 use subtle::ConstantTimeEq;
 
-use crate::edge::Edge;
 use crate::page::{Page, Publishing};
+use crate::store::Store;
 use crate::{MAX_CHANNEL, MAX_CHANNELS, live, statistics};
 
 /// The paths, without the slash, that the hub itself answers. No channel can have such a name.
@@ -21,26 +21,23 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The silence after which an edge is sent the newest ID, so that it can tell an ID that will come from a forged one.
 const FOLLOWER_HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// An edge whose origin is away for longer is not healthy.
-const MAX_AWAY: Duration = Duration::from_secs(30);
-
 /// Everything that an answer needs.
 pub struct Hub {
     publisher: Publisher,
     live: Publisher,
     page: Page,
     publish_token: Option<String>,
-    edge: Option<Edge>,
+    store: Arc<Store>,
 }
 
 impl Hub {
-    pub fn new(publisher: Publisher, live: Publisher, publish_token: Option<String>, edge: Option<Edge>) -> Self {
-        let publishing = match (&edge, &publish_token) {
+    pub fn new(publisher: Publisher, live: Publisher, publish_token: Option<String>, store: Arc<Store>) -> Self {
+        let publishing = match (store.edge(), &publish_token) {
             (Some(edge), _) => Publishing::Elsewhere(edge),
             (None, Some(_)) => Publishing::WithToken,
             (None, None) => Publishing::Open,
         };
-        Self { publisher, live, page: Page::new(&publishing), publish_token, edge }
+        Self { publisher, live, page: Page::new(&publishing), publish_token, store }
     }
 
     pub fn answer(&self, request: &Request) -> Result<Response, HandlerError> {
@@ -50,12 +47,12 @@ impl Hub {
             ("GET" | "HEAD", "/") => self.page.respond(),
             ("GET" | "HEAD", "/healthz") => uncached(self.health()?),
             ("GET" | "HEAD", "/stats") => {
-                let text = statistics::text(&self.publisher, self.edge.as_ref()).into_bytes();
+                let text = statistics::text(&self.publisher, &self.store).into_bytes();
                 uncached(Response::bytes(statistics::CONTENT_TYPE, text)?)
             }
             ("GET" | "HEAD", "/stats/live") => live::watch(&self.live, request),
             ("GET" | "HEAD", _) => self.watch(&channels(path)?, request),
-            (method, _) => match &self.edge {
+            (method, _) => match self.store.edge() {
                 Some(edge) => edge.refuse_method(path),
                 None if method != "POST" => {
                     let text = "GET watches a channel, POST publishes to it\n";
@@ -68,7 +65,7 @@ impl Hub {
     }
 
     fn watch(&self, channels: &[String], request: &Request) -> Result<Response, HandlerError> {
-        if let Some(edge) = &self.edge {
+        if let Some(edge) = self.store.edge() {
             edge.check(channels)?;
         }
         let mut subscription =
@@ -89,33 +86,29 @@ impl Hub {
     }
 
     fn publish(&self, channels: &[String], request: &Request) -> Result<Response, HandlerError> {
-        let receipt = match self.publisher.publish_confirmed(channels, event(request)?, STORE_TIMEOUT) {
+        let event = event(request)?;
+        // A post that waited in vain would keep others waiting.
+        if let Some(reason) = self.store.refusal(&self.publisher) {
+            return try_again(&format!("{reason}: try again later"));
+        }
+        let receipt = match self.publisher.publish_confirmed(channels, event, STORE_TIMEOUT) {
             Ok(receipt) => receipt,
-            Err(error) => {
-                let response = Response::text(format!("{error}\n")).with_status(503)?;
-                return response.header("Retry-After", "1");
-            }
+            Err(error) => return try_again(&error.to_string()),
         };
         let id = receipt.id().unwrap_or_default();
         Response::status(204)?.header("Event-Id", id)?.header("X-Watchers", &receipt.subscribers().to_string())
     }
 
     fn health(&self) -> Result<Response, HandlerError> {
-        match self.publisher.store_state() {
-            Some(StoreState::Broken { reason, .. }) => {
-                Response::text(format!("events are no longer stored: {reason}\n")).with_status(503)
-            }
-            Some(StoreState::Starting { reason, .. }) => {
-                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                Response::text(format!("the origin's events have not arrived yet{reason}\n")).with_status(503)
-            }
-            Some(StoreState::Away { since, reason, .. }) if since.elapsed() > MAX_AWAY => {
-                let seconds = since.elapsed().as_secs();
-                Response::text(format!("the origin has been away for {seconds} s: {reason}\n")).with_status(503)
-            }
-            _ => Ok(Response::text("ok\n")),
+        match self.store.illness(&self.publisher) {
+            Some(reason) => Response::text(format!("{reason}\n")).with_status(503),
+            None => Ok(Response::text("ok\n")),
         }
     }
+}
+
+fn try_again(reason: &str) -> Result<Response, HandlerError> {
+    Response::text(format!("{reason}\n")).with_status(503)?.header("Retry-After", "1")
 }
 
 fn unauthorized() -> Result<Response, HandlerError> {

@@ -1,25 +1,26 @@
 //! The live figures: an event per second, and the last minute for a page that begins to watch.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use server_sent_events::server::{HandlerError, Request, Response};
-use server_sent_events::store::StoreState;
 use server_sent_events::{History, Publisher, Stats, WeakPublisher};
 
 use crate::output;
+use crate::store::Store;
 
 const PERIOD: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 60;
 
 /// Starts a thread that publishes the figures of `hub`, until `hub` is dropped. Returns their publisher, which `hub`
 /// does not count.
-pub fn start(hub: WeakPublisher) -> Result<Publisher, Box<dyn Error>> {
+pub fn start(hub: WeakPublisher, store: Arc<Store>) -> Result<Publisher, Box<dyn Error>> {
     let live = Publisher::builder().history(History::new().max_events_per_channel(SAMPLES)).build()?;
     let samples = live.clone();
-    thread::Builder::new().name("hub live figures".into()).spawn(move || publish_samples(&hub, &samples))?;
+    thread::Builder::new().name("hub live figures".into()).spawn(move || publish_samples(&hub, &store, &samples))?;
     Ok(live)
 }
 
@@ -29,36 +30,22 @@ pub fn watch(live: &Publisher, request: &Request) -> Result<Response, HandlerErr
     Ok(subscription.open()?.into())
 }
 
-fn publish_samples(hub: &WeakPublisher, live: &Publisher) {
+fn publish_samples(hub: &WeakPublisher, store: &Store, live: &Publisher) {
     let stats = || hub.upgrade().map(|hub| (hub.stats(), Instant::now()));
     let Some((mut before, mut since)) = stats() else { return };
     let mut is_in_trouble = false;
     loop {
         thread::sleep(PERIOD);
         let Some((stats, now)) = stats() else { return };
-        let trouble = hub.upgrade().and_then(|hub| hub.store_state()).and_then(trouble);
+        let trouble = hub.upgrade().and_then(|hub| store.trouble(&hub));
         let was_in_trouble = std::mem::replace(&mut is_in_trouble, trouble.is_some());
         match trouble {
             Some(trouble) if !was_in_trouble => output::log(trouble),
-            None if was_in_trouble => output::log("following the origin again"),
+            None if was_in_trouble => output::log(store.end_of_trouble()),
             _ => {}
         }
         live.publish(sample(&before, &stats, now - since));
         (before, since) = (stats, now);
-    }
-}
-
-/// Returns what an operator must know of the history: it is not stored, or the origin of an edge cannot be reached.
-fn trouble(state: StoreState) -> Option<String> {
-    match state {
-        StoreState::Broken { reason, .. } => {
-            Some(format!("posts are refused until a restart, events are no longer stored: {reason}"))
-        }
-        StoreState::Starting { reason: Some(reason), .. } => {
-            Some(format!("streams are refused until the origin can be reached: {reason}"))
-        }
-        StoreState::Away { reason, .. } => Some(format!("the origin is away, streams stay open: {reason}")),
-        _ => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Channels that anything can publish to and anything can watch, over HTTP: a program to run.
 //!
 //! ```text
-//! cargo run --release --features server,client,sqlite --example hub -- --help
-//! cargo install --path . --no-default-features --features server,client,sqlite --example hub
+//! cargo run --release --features server,client,sqlite,redis --example hub -- --help
+//! cargo install --path . --no-default-features --features server,client,sqlite,redis --example hub
 //! ```
 //!
 //! | request | answer |
@@ -13,9 +13,12 @@
 //! | `GET /stats` | statistics, for Prometheus |
 //! | `GET /stats/live` | an event stream with the page's figures, once per second |
 //! | `GET /CHANNEL?follow` | the stream as another hub, an edge, follows it |
-//! | `GET /healthz` | 200, or 503 if events are no longer stored, if an edge is starting, or if its origin has been away for 30 s; for health checks |
+//! | `GET /healthz` | 200, or 503 if events are no longer stored, if they have not arrived yet from an origin or from Redis, or if that has been away for 30 s; for health checks |
 //!
 //! With the feature `sqlite`, `--history FILE` keeps the events in a file: a restart is no gap.
+//!
+//! With the feature `redis`, `--redis URL` shares the events with all hubs of this Redis: each of them serves any client.
+//! `docs/scale.md` has more.
 //!
 //! With `--upstream URL CHANNEL...` it is an edge: it follows channels of another hub, its origin, and serves them with the
 //! same IDs. A client can resume on the origin and on each edge. `docs/edges.md` has more.
@@ -27,14 +30,13 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use answer::Hub;
 use options::{Command, Options};
 use server_sent_events::server::{EventServer, EventServerBuilder};
-#[cfg(feature = "sqlite")]
-use server_sent_events::store::Sqlite;
 use server_sent_events::{Event, History, Publisher, Shutdown};
 use signals::EndSignals;
 
@@ -49,6 +51,7 @@ mod publish;
 #[path = "../common/signals.rs"]
 mod signals;
 mod statistics;
+mod store;
 mod watch;
 
 /// A larger body is answered with 413.
@@ -81,20 +84,11 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let signals = EndSignals::catch()?;
-    let edge = options.edge();
+    let store = Arc::new(options.store());
     let max_streams = max_streams(options.max_streams)?;
     let server = settings(&options).max_streams(max_streams).bind(options.address());
     let server = server.map_err(|error| options::bind_error(options.address(), error))?;
-    let history = History::new().max_events_per_channel(options.history_events);
-    #[cfg(feature = "sqlite")]
-    let history = match &options.history {
-        Some(file) => history.store(Sqlite::at(file)),
-        None => history,
-    };
-    let history = match &edge {
-        Some(edge) => history.follow(edge.upstream()),
-        None => history,
-    };
+    let history = store.history(History::new().max_events_per_channel(options.history_events));
     let publisher = Publisher::builder()
         .max_subscribers(max_streams)
         .max_channel_name_len(MAX_CHANNEL)
@@ -102,8 +96,9 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         // Room for a few of the largest events at once. Their frames are shared by all streams.
         .max_queued_bytes(4 * MAX_BODY)
         .history(history)
-        .build()?;
-    let live = live::start(publisher.downgrade())?;
+        .build()
+        .map_err(options::build_error)?;
+    let live = live::start(publisher.downgrade(), Arc::clone(&store))?;
 
     output::say(format_args!("listening on http://{}", server.local_addr()));
     let (streams, figures, stop_handle) = (publisher.clone(), live.clone(), server.stop_handle());
@@ -113,7 +108,7 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         drop((streams, figures));
         stop_handle.stop();
     });
-    let hub = Hub::new(publisher, live, options.publish_token, edge);
+    let hub = Hub::new(publisher, live, options.publish_token, store);
     Ok(server.serve(move |request| hub.answer(request))?)
 }
 

@@ -6,10 +6,21 @@ use std::net::IpAddr;
 #[cfg(feature = "sqlite")]
 use std::path::PathBuf;
 
+#[cfg(feature = "redis")]
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use server_sent_events::BuildError;
+#[cfg(feature = "redis")]
+use server_sent_events::store::Redis;
+
 use crate::edge::Edge;
+use crate::store::Store;
+
+/// The events that the stream in Redis keeps at least.
+#[cfg(feature = "redis")]
+const MIN_STREAM_EVENTS: usize = 100_000;
 
 const AFTER_HELP: &str = "\
 Requests:
@@ -19,8 +30,9 @@ Requests:
                         if wanted. The response's headers are Event-Id, the event's ID, and
                         X-Watchers, the number of streams in its channels. 503: try again later
   GET /stats            Statistics, for Prometheus
-  GET /healthz          200, or 503 if events are no longer stored, if an edge is starting, or if
-                        its origin has been away for 30 s; for health checks
+  GET /healthz          200, or 503 if events are no longer stored, if they have not arrived yet
+                        from an origin or from Redis, or if that has been away for 30 s; for
+                        health checks
 
 Examples:
   hub                                       # on http://127.0.0.1:5000, for this machine
@@ -28,6 +40,7 @@ Examples:
 
   hub --history events.db                   # with a file for the events: a restart is no gap
   hub 0.0.0.0:80 --upstream http://10.0.0.5:5000 builds news   # an edge: carries two channels on
+  hub 0.0.0.0:80 --redis redis://10.0.0.5:6379   # on several machines: they are one hub
 
   hub watch http://127.0.0.1:5000/builds             # in a terminal, with colors
   hub publish http://127.0.0.1:5000/builds 'all green'
@@ -96,12 +109,25 @@ pub struct Options {
 
     /// Keeps the events in this file, so that a restart is no gap. A post is then answered once its event is stored
     #[cfg(feature = "sqlite")]
-    #[arg(long, value_name = "FILE", conflicts_with = "upstream")]
-    pub history: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", group = "store")]
+    history: Option<PathBuf>,
+
+    /// Shares the events with all hubs of this Redis (7.0 or later), such as redis://10.0.0.5:6379. They are one hub: a post
+    /// reaches the streams of all, and a client can resume on any. The address can hold a user and a password:
+    /// redis://USER:PASSWORD@HOST:PORT. Other users of this machine can read the command line, but not the environment
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "URL", group = "store", env = "HUB_REDIS", hide_env_values = true)]
+    redis: Option<String>,
+
+    /// The name of the stream in Redis that has the events. It keeps 100,000 of all channels, or --history-events if
+    /// that is more
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "NAME", default_value = "events", requires = "redis", value_parser = NonEmptyStringValueParser::new())]
+    stream: String,
 
     /// Makes this hub an edge: it follows these channels of the hub at this URL, its origin, and serves them with the same
     /// IDs. A client can resume on the origin and on each edge. Posts go to the origin
-    #[arg(long, num_args = 2.., value_names = ["URL", "CHANNEL"])]
+    #[arg(long, num_args = 2.., value_names = ["URL", "CHANNEL"], group = "store")]
     upstream: Option<Vec<String>>,
 }
 
@@ -175,8 +201,22 @@ impl Options {
         self.address.as_deref().unwrap_or("127.0.0.1:5000")
     }
 
+    /// Returns where the history is kept. Ends the program if the options for it are not allowed.
+    pub fn store(&self) -> Store {
+        #[cfg(feature = "sqlite")]
+        if let Some(file) = &self.history {
+            return Store::File(file.clone());
+        }
+        #[cfg(feature = "redis")]
+        if let Some(url) = &self.redis {
+            let redis = Redis::at(url).stream(&self.stream);
+            return Store::Redis(redis.max_events(self.history_events.max(MIN_STREAM_EVENTS)));
+        }
+        self.edge().map_or(Store::Memory, Store::Origin)
+    }
+
     /// Returns the origin and its channels if this is to be an edge. Ends the program if they are not allowed.
-    pub fn edge(&self) -> Option<Edge> {
+    fn edge(&self) -> Option<Edge> {
         let edge = Edge::new(self.upstream.as_ref()?).unwrap_or_else(|reason| reject(format!("--upstream: {reason}")));
         if let (None, Some(name)) = (&self.address, edge.address_among_channels()) {
             reject(format!("--upstream: {name} counts as a channel: the address to listen on comes before --upstream"));
@@ -196,6 +236,14 @@ pub fn bind_error(address: &str, error: io::Error) -> String {
         reject(error);
     }
     format!("cannot listen on {address}: {error}")
+}
+
+/// Returns the text of an error of building the publisher. Ends the program if an option caused it.
+pub fn build_error(error: BuildError) -> String {
+    if let BuildError::SharedStore { reason } = &error {
+        reject(format!("--redis: {reason}"));
+    }
+    error.to_string()
 }
 
 fn header(text: &str) -> Result<(String, String), &'static str> {

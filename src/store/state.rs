@@ -8,8 +8,7 @@ use std::time::Instant;
 #[non_exhaustive]
 pub enum StoreState {
     /// The history follows another one (`History::follow`) or is shared (`store::Redis`), and is not read yet. Subscriptions
-    /// are refused
-    /// as [`OpenError::Starting`](crate::OpenError::Starting).
+    /// are refused as [`OpenError::Starting`](crate::OpenError::Starting).
     #[non_exhaustive]
     Starting {
         /// The error of the last attempt to connect; `None` while the connection works, and before the first attempt.

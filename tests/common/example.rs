@@ -97,6 +97,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "client"), "client"),
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),
+            (cfg!(feature = "redis"), "redis"),
             (cfg!(feature = "rouille"), "rouille"),
             (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),

@@ -10,6 +10,8 @@ pub mod example;
 pub mod foreign_server;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server", feature = "client"))]
 pub mod http;
+#[cfg(all(feature = "tiny_http", feature = "server", feature = "client"))]
+pub mod hub;
 pub mod pace;
 #[cfg(target_os = "linux")]
 pub mod process;

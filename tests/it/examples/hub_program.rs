@@ -103,6 +103,19 @@ fn a_bad_argument_is_named_with_exit_code_2() {
         (&["--trusted-proxy", "localhost"], "invalid IP address syntax"),
         (&["--allow-origin", "*", "127.0.0.1:0"], "invalid origin \"*\": expected scheme://host[:port]"),
         (&["--public-host", "https://example.org", "127.0.0.1:0"], "invalid public host \"https://example.org\""),
+        #[cfg(feature = "redis")]
+        (&["--redis", "http://:not secret@host"], "--redis: "),
+        #[cfg(feature = "redis")]
+        (&["--redis", "redis://host", "--stream", ""], "a value is required for '--stream <NAME>'"),
+        #[cfg(feature = "redis")]
+        (&["--stream", "chat"], "--redis <URL>"),
+        #[cfg(feature = "redis")]
+        (
+            &["--redis", "redis://host", "--upstream", "http://h", "a"],
+            "'--redis <URL>' cannot be used with '--upstream",
+        ),
+        #[cfg(all(feature = "redis", feature = "sqlite"))]
+        (&["--redis", "redis://host", "--history", "file"], "'--redis <URL>' cannot be used with '--history <FILE>'"),
         (&["--publish-token", ""], "the publish token must be visible ASCII characters without spaces"),
         (&["--publish-token", "not secret"], "the publish token must be visible ASCII characters without spaces"),
     ] {

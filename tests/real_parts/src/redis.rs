@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::common::eventually;
+use crate::common::{eventually, free_address};
 
 /// A Redis server. Ends when it is dropped.
 pub struct Redis {
@@ -26,7 +26,7 @@ impl Redis {
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         let folder = Self::folder_of_its_own();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { port, arguments, folder, process: None };
         redis.run();
@@ -42,7 +42,7 @@ impl Redis {
     /// Starts a Sentinel that promotes a replica of this primary, named `primary`, as soon as it does not answer.
     #[track_caller]
     pub fn sentinel_of(primary: &Self) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let folder = Self::folder_of_its_own();
         let file = folder.path().join("sentinel.conf");
         let watched = format!("sentinel monitor primary 127.0.0.1 {} 1\n", primary.port);

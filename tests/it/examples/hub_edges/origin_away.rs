@@ -20,7 +20,7 @@ fn streams_of_an_edge_stay_open_while_its_origin_restarts_with_its_file() {
         one.gets(&format!("data: {before}\n\n"));
         both.gets(&format!("data: {before}\n\n"));
         origin.kill();
-        edge.has_figure("sse_upstream_connected 0");
+        edge.has_figure("sse_store_connected 0");
         edge.is_healthy();
         // The edge answers from what it has.
         client.reads_until(&edge.at("/a"), &before);
@@ -29,8 +29,8 @@ fn streams_of_an_edge_stay_open_while_its_origin_restarts_with_its_file() {
         one.gets(&format!("data: {after}\n\n"));
         both.gets(&format!("data: {after}\n\n"));
         client.reads_until(&edge.at("/a"), &after);
-        edge.has_figure("sse_upstream_connected 1");
-        edge.has_figure(&format!("sse_upstream_connections_lost_total {round}"));
+        edge.has_figure("sse_store_connected 1");
+        edge.has_figure(&format!("sse_store_connections_lost_total {round}"));
     }
     assert_eq!(client.gaps(), 0);
     assert_eq!(client.events(), origin.events("/a", "after 3"));
@@ -68,11 +68,11 @@ fn an_edge_that_starts_without_its_origin_refuses_streams_until_it_has_the_event
     eventually("the reason is known", || {
         let (status, text) = edge.get("/healthz");
         assert_eq!(status, 503);
-        text.starts_with("the origin's events have not arrived yet: ")
+        text.starts_with("the events of the origin have not arrived yet: ")
     });
     let (status, text) = edge.get("/a");
     assert!(status == 200 && text.contains("\nretry: "), "reconnect later: {text}");
-    edge.has_figure("sse_upstream_connected 0");
+    edge.has_figure("sse_store_connected 0");
     origin.start();
     edge.is_healthy();
     let mut watcher = edge.watch("/a");
@@ -96,6 +96,6 @@ fn an_edge_logs_once_that_its_origin_is_away_and_once_that_it_follows_it_again()
         // Longer than the edge needs to look again, which must not lead to another line.
         thread::sleep(Duration::from_millis(1_500));
         origin.start();
-        assert_eq!(log.next().unwrap().unwrap(), "following the origin again");
+        assert_eq!(log.next().unwrap().unwrap(), "connected to the origin again");
     }
 }

@@ -51,9 +51,9 @@ fn an_edge_refuses_other_channels_and_posts_and_names_the_place_for_them() {
     let (status, page) = edge.get("/");
     assert!(status == 200 && page.contains("data-publishing=\"elsewhere\"") && page.contains(&origin.url), "{page}");
     assert!(page.contains("<input id=\"channels\" value=\"builds,a b\""), "{page}");
-    edge.has_figure("sse_upstream_connected 1");
-    edge.has_figure("sse_upstream_connections_lost_total 0");
-    assert!(!origin.get("/stats").1.contains("upstream"));
+    edge.has_figure("sse_store_connected 1");
+    edge.has_figure("sse_store_connections_lost_total 0");
+    assert!(!origin.get("/stats").1.contains("sse_store_"));
 }
 
 #[test]
