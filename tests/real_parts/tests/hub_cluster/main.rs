@@ -2,11 +2,14 @@
 
 #[path = "../../../it/examples/hub_edges/client.rs"]
 mod client;
+mod kills;
+mod log;
+mod oracle;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client::Client;
+use client::{Block, Client};
 use real_parts::common::http::Events;
 use real_parts::common::hub::Hub;
 use real_parts::common::{PATIENCE, eventually};
