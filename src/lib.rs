@@ -368,6 +368,11 @@ struct Cookbook;
 #[doc = include_str!("../docs/edges.md")]
 struct DocumentWithClient;
 
+/// The code of the document that needs Redis.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../docs/scale.md")]
+struct DocumentWithRedis;
+
 /// The code of the documents that need stores.
 #[cfg(all(doctest, feature = "tiny_http", feature = "sqlite", feature = "redis"))]
 #[doc = include_str!("../docs/resume.md")]
