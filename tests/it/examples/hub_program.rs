@@ -84,8 +84,10 @@ fn help_is_printed_even_if_nobody_reads_it() {
 }
 
 #[test]
-fn help_does_not_show_the_publish_token_of_the_environment() {
-    let output = hub().arg("--help").env("HUB_PUBLISH_TOKEN", "very-secret").output().unwrap();
+fn help_does_not_show_the_secrets_of_the_environment() {
+    let output =
+        hub().arg("--help").env("HUB_PUBLISH_TOKEN", "very-secret").env("HUB_REDIS", "redis://:very-secret@h").output();
+    let output = output.unwrap();
     let help = text(&output.stdout);
     assert!(help.contains("[env: HUB_PUBLISH_TOKEN]") && !help.contains("very-secret"), "{help}");
 }

@@ -18,8 +18,10 @@ struct Cluster(Child);
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Not `kill -9`, so that the script stops what it has started.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+            let _ = self.0.wait();
+        }
     }
 }
 
