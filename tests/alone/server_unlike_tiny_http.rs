@@ -238,8 +238,9 @@ fn the_kernel_buffers_little_for_a_client_that_does_not_read() {
                 std::thread::park_timeout(Duration::from_millis(200));
                 more_than.map_or(taken() == before && before > 0, |kilobytes| taken() > kilobytes)
             });
+            let taken = taken();
             drop(stalled);
-            taken()
+            taken
         })
     };
     let little = taken(EventServer::builder(), None);
