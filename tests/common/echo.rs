@@ -8,7 +8,7 @@ use server_sent_events::server::{EventServer, EventServerBuilder, HandlerError, 
 
 use super::http::Client;
 use super::server::{ParsedResponse, reads_response};
-use super::{PATIENCE, eventually};
+use super::{Watchdog, eventually};
 
 /// Returns a `POST` of this path, with these header lines and this body.
 pub fn post(path: &str, lines: &str, body: &str) -> String {
@@ -51,7 +51,7 @@ impl Shared {
     fn wait(&self) {
         let mut gate = self.gate.lock().unwrap();
         gate.waiting += 1;
-        let (mut gate, _) = self.changed.wait_timeout_while(gate, PATIENCE, |gate| !gate.is_open).unwrap();
+        let (mut gate, _) = self.changed.wait_timeout_while(gate, Watchdog::LIMIT, |gate| !gate.is_open).unwrap();
         gate.waiting -= 1;
         let is_open = gate.is_open;
         drop(gate);

@@ -72,10 +72,11 @@ fn random_bytes_never_end_the_client() {
         let count = random.usize(0..2_000);
         let garbage: Vec<u8> = (0..count).map(|_| random.u8(..)).collect();
         let beginning = [&b""[..], b"HTTP/1.1 200 OK\r\n", STREAM.as_bytes(), CHUNKED.as_bytes()][round % 4];
-        // The second one may be a whole head without a type.
-        if round % 4 == 1 && garbage.windows(2).any(|pair| pair == b"\n\n" || pair == b"\n\r") {
+        let response = [beginning, &garbage].concat();
+        // The second one may be a whole head without a type. Its end may begin in the first line.
+        if round % 4 == 1 && response.windows(2).any(|pair| pair == b"\n\n" || pair == b"\n\r") {
             continue;
         }
-        survives([beginning, &garbage].concat());
+        survives(response);
     }
 }
