@@ -113,8 +113,10 @@ pub(super) fn restore(
     let mut evicted = Vec::new();
     store.read(&mut |record| {
         let (sequence, age) = (record.sequence, Duration::from_millis(now.saturating_sub(record.at)));
-        match payload(&record, &log.id(sequence), transforms) {
-            Ok(payload) => {
+        let history_id = log.id(sequence);
+        match payload(&record, &history_id, transforms) {
+            Ok(mut payload) => {
+                payload.seal(Some(record.own_id.as_deref().unwrap_or(&history_id)), sequence);
                 let Record { channels, own_id, key, finds_own_id, .. } = record;
                 let (size, own_id, key) = (payload.size(), own_id.map(Arc::from), key.map(Arc::from));
                 let channels = channels.into_owned();
@@ -155,9 +157,9 @@ pub(super) struct Hole {
     pub(super) unknown_transform: Option<String>,
 }
 
-/// Returns the sealed payload of an event from a store.
+/// Returns the payload of an event from a store, which has this ID in the history. It is not sealed.
 pub(super) fn payload(record: &Record<'_>, history_id: &str, transforms: &Transforms) -> Result<Payload, Hole> {
-    let mut payload = match &record.content {
+    Ok(match &record.content {
         Content::Fields(fields) => Payload::Frame(Frame::unsealed(fields, history_id)),
         Content::Transform { name, argument, fields } => {
             let unknown = || Hole { unknown_transform: Some(name.to_string()) };
@@ -173,9 +175,7 @@ pub(super) fn payload(record: &Record<'_>, history_id: &str, transforms: &Transf
             transforms.payload(name, event, argument).ok_or_else(unknown)?
         }
         Content::Closure => return Err(Hole { unknown_transform: None }),
-    };
-    payload.seal(Some(record.own_id.as_deref().unwrap_or(history_id)), record.sequence);
-    Ok(payload)
+    })
 }
 
 fn milliseconds_since_1970() -> u64 {

@@ -142,10 +142,6 @@ impl Redis {
         self
     }
 
-    fn server(&self) -> Result<Server, redis::RedisError> {
-        Server::new(&self.urls, self.primary.as_deref())
-    }
-
     /// Returns the key of what is known about the stream. The braces put it into the same slot.
     fn meta_key(&self) -> String {
         format!("{{{}}}:history", self.stream)
@@ -165,7 +161,6 @@ impl fmt::Debug for Redis {
 
 impl OpenShared for Redis {
     fn check(&self) -> Result<(), InvalidSetting> {
-        InvalidSetting::check("Redis::stream", self.stream.is_empty())?;
         InvalidSetting::check("Redis::max_events", self.max_events == 0)?;
         InvalidSetting::check("Redis::max_pending_events", self.max_pending_events == 0)?;
         InvalidSetting::check("Redis::max_pending_bytes", self.max_pending_bytes == 0)
@@ -177,7 +172,10 @@ impl OpenShared for Redis {
     }
 
     fn start(&self, sink: Box<dyn SharedSink>) -> Result<Arc<dyn SharedStore>, String> {
-        let server = self.server().map_err(|error| error.to_string())?;
+        if self.stream.is_empty() {
+            return Err("the name of the stream is empty".into());
+        }
+        let server = Server::new(&self.urls, self.primary.as_deref()).map_err(|error| error.to_string())?;
         let connection = sink.connection();
         let window = Arc::new(Window::new(self.window_limits(), Arc::clone(&connection)));
         let writer = Writer::new(self.clone(), server.clone(), Arc::clone(&window));

@@ -81,6 +81,12 @@ fn connect(address: ConnectionInfo) -> Result<Connection, RedisError> {
     Ok(connection)
 }
 
+/// Returns the text of an error, for operators.
+pub(super) fn describe(error: &RedisError) -> String {
+    // The operating system's text for it is about a resource that is not available.
+    if error.is_timeout() { "Redis does not answer in time".into() } else { error.to_string() }
+}
+
 /// The delay before the next attempt, which grows from 50 ms to 5 s.
 pub(super) struct BackOff(Duration);
 

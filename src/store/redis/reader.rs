@@ -8,7 +8,7 @@ use redis::{Connection, RedisError};
 
 use super::Redis;
 use super::attach::{Seen, attach};
-use super::connect::{BackOff, Server};
+use super::connect::{BackOff, Server, describe};
 use super::entry::{self, Entry, Origin};
 use super::window::Window;
 use crate::store::SharedLog;
@@ -88,7 +88,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         let mut back_off = BackOff::new();
         while let Err(error) = self.read(&mut back_off) {
-            self.sink.connection().lose(error.to_string());
+            self.sink.connection().lose(describe(&error));
             if self.window.wait(back_off.next()) {
                 break;
             }

@@ -6,7 +6,7 @@ use redis::{Connection, RedisError, Value};
 
 use super::Redis;
 use super::attach::attach;
-use super::connect::{BackOff, Server};
+use super::connect::{BackOff, Server, describe};
 use super::entry::{Field, text};
 use super::window::{Next, Window};
 
@@ -27,7 +27,7 @@ impl Writer {
         loop {
             match self.write(&mut back_off) {
                 Ok(()) => return,
-                Err(error) => self.window.fail(error.to_string()),
+                Err(error) => self.window.fail(describe(&error)),
             }
             if self.window.wait(back_off.next()) {
                 return;

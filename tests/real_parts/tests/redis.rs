@@ -154,6 +154,7 @@ fn everything_of_an_event_travels() {
     for line in ["event: greeting", "data: two", "data: lines \u{2705}", "id: own", "retry: 3000"] {
         assert!(frame.lines().any(|own| own == line), "{line} in {frame}");
     }
+    assert_eq!((frame.matches("id: ").count(), frame.matches("\n\n").count()), (1, 1), "{frame}");
     assert!(next().contains("data: through"));
     // A publisher that starts later has them too.
     let late = build();
@@ -174,6 +175,8 @@ fn what_cannot_travel_is_refused() {
     assert!(matches!(blocking, Err(BuildError::InvalidSetting(setting)) if setting.setting() == "overflow"));
     let wrong = Publisher::<()>::builder().history(History::new().store(Redis::at("http://x"))).build();
     assert!(matches!(wrong, Err(BuildError::SharedStore { .. })), "{wrong:?}");
+    let nameless = Publisher::<()>::builder().history(History::new().store(Redis::at(server.url()).stream(""))).build();
+    assert!(matches!(nameless, Err(BuildError::SharedStore { reason }) if reason.contains("name of the stream")));
 }
 
 #[test]
@@ -537,6 +540,13 @@ fn pair() -> (Server, Server, Link) {
     (primary, replica, link)
 }
 
+/// Waits until the replica has the newest event.
+#[track_caller]
+fn replicated(primary: &Server, replica: &Server) {
+    let newest = |server: &Server| server.cli(&["XREVRANGE", "events", "+", "-", "COUNT", "1"]);
+    eventually("the replica has everything", || newest(replica) == newest(primary));
+}
+
 #[test]
 fn a_primary_that_is_demoted_while_it_is_in_use_starves_nobody() {
     let (primary, replica, _replication) = pair();
@@ -544,7 +554,7 @@ fn a_primary_that_is_demoted_while_it_is_in_use_starves_nobody() {
     let nodes: Vec<Publisher> = links.iter().map(|link| publisher(Redis::at(link.url()))).collect();
     let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(node, None)).collect();
     confirm(&nodes[0], 0..10);
-    primary.cli(&["WAIT", "1", "5000"]);
+    replicated(&primary, &replica);
     // Nobody dies, and no connection breaks.
     links.iter().for_each(|link| link.leads_to(replica.address()));
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -561,7 +571,7 @@ fn a_failover_to_a_replica_that_is_behind_is_a_gap_on_every_publisher() {
     let nodes: Vec<Publisher> = links.iter().map(|link| publisher(Redis::at(link.url()))).collect();
     let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(node, None)).collect();
     confirm(&nodes[0], 0..10);
-    primary.cli(&["WAIT", "1", "5000"]);
+    replicated(&primary, &replica);
     replication.goes_down();
     confirm(&nodes[1], 10..20);
     clients.iter_mut().for_each(|client| client.reads(0..20));
@@ -587,7 +597,7 @@ fn a_server_that_was_a_replica_between_two_connections_begins_another_era() {
     let link = Link::to(first.address());
     let node = publisher(Redis::at(link.url()));
     confirm(&node, 0..3);
-    first.cli(&["WAIT", "1", "5000"]);
+    replicated(&first, &second);
     link.goes_down();
     confirm_elsewhere(&first, 3);
     // The second one, which nobody uses, does not get the fourth event: it is lost when the first one follows it.
@@ -738,7 +748,7 @@ fn sentinels_are_asked_for_the_primary_before_each_connection() {
     let nodes = [publisher(settings()), publisher(settings())];
     let mut live: Vec<Client> = nodes.iter().map(|node| Client::new(node, None)).collect();
     confirm(&nodes[0], 0..10);
-    primary.cli(&["WAIT", "1", "5000"]);
+    replicated(&primary, &replica);
     primary.kill();
     // The failover takes some seconds.
     publish_until_confirmed(&nodes[1], 10);
