@@ -10,7 +10,7 @@ use crate::registry::{Begun, NewEvent, Registry};
 use crate::store::{Connection, FollowSink, UnexpectedLine};
 
 /// How long a subscriber may be ahead of the history while it is connected.
-pub(super) const MAX_AHEAD: Duration = Duration::from_secs(5);
+const MAX_AHEAD: Duration = Duration::from_secs(5);
 
 /// The followed stream, on its way to the subscribers.
 pub(super) struct Following {
@@ -73,6 +73,14 @@ impl Following {
     }
 }
 
+/// Gives up waiting for the events that subscribers saw elsewhere, if they have waited for too long on a connection that
+/// began at this time. A client that is ahead may have come from a place which received what this one is about to.
+pub(super) fn expire_ahead(registry: &Registry, pool: &Arc<WriterPool>, connected: Instant) {
+    if let Some(before) = Instant::now().checked_sub(MAX_AHEAD).filter(|before| *before >= connected) {
+        pool.finish_elsewhere(registry.expire_ahead(before));
+    }
+}
+
 impl FollowSink for Following {
     fn take(&mut self, line: Line, event: Option<(Event, Arc<str>)>) -> Result<(), UnexpectedLine> {
         let reached = match line {
@@ -104,10 +112,8 @@ impl FollowSink for Following {
     }
 
     fn expire(&mut self) {
-        // A client that is ahead may have come from a place which received the events that this one is about to.
-        let before = Instant::now().checked_sub(MAX_AHEAD).filter(|before| *before >= self.connected);
-        if let Some(before) = before.filter(|_| self.has_begun && !self.connection.is_lost()) {
-            self.pool.finish_elsewhere(self.registry.expire_ahead(before));
+        if self.has_begun && !self.connection.is_lost() {
+            expire_ahead(&self.registry, &self.pool, self.connected);
         }
     }
 

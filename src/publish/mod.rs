@@ -160,6 +160,9 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// result must depend only on its captures and the properties. If it panics, that subscriber gets an event of type
     /// `gap` instead, and [`Stats::closures_panicked`](crate::Stats::closures_panicked) counts the panic.
     ///
+    /// A store that several processes share (`store::Redis`) refuses closures: see
+    /// [`publish_through`](Self::publish_through).
+    ///
     /// The queues and the history take the event before the closure makes it. So a [key](crate::Event::key) that the
     /// closure sets is ignored. With a history, so is an [ID](crate::Event::id) that it sets, because the history has
     /// assigned one. Both are logged and counted ([`Stats::unusable_fields`](crate::Stats::unusable_fields)). Set them

@@ -26,8 +26,11 @@ impl Receipt {
         self.id.as_deref()
     }
 
-    /// Returns `true` if the event was refused, and reaches nobody: more events wait to be [stored](crate::store) than
-    /// the limits allow, or the publisher is being dropped. Always `false` without a store.
+    /// Returns `true` if the event was refused, and reaches nobody.
+    ///
+    /// With a [store](crate::store): more events wait than the limits allow, the event is too large, the publisher is
+    /// being dropped, or it is a closure that a shared store cannot take. With a history that follows another one, every
+    /// event but a comment is refused. Otherwise always `false`.
     pub fn is_refused(&self) -> bool {
         self.is_refused
     }

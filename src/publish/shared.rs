@@ -1,10 +1,10 @@
 //! A publisher whose history several processes share: where its log arrives.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::following::MAX_AHEAD;
-use super::stored::{Hole, payload};
+use super::following::expire_ahead;
+use super::stored::{Hole, milliseconds_since_1970, payload};
 use super::transform::Transforms;
 use crate::deliver::WriterPool;
 use crate::follow::Begin;
@@ -61,9 +61,9 @@ impl Sharing {
     fn time(&self, at: u64) -> Option<Duration> {
         // The clocks of several machines differ, so only an event that comes late has an age.
         self.to_fill?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let age = Duration::from_millis(milliseconds_since_1970().saturating_sub(at));
         let (_, time) = self.registry.count_subscribers(&[]);
-        Some(time?.saturating_sub(Duration::from_millis(now.saturating_sub(at))))
+        Some(time?.saturating_sub(age))
     }
 }
 
@@ -134,10 +134,7 @@ impl SharedSink for Sharing {
     }
 
     fn expire(&mut self) {
-        // A client that is ahead may have come from a process that has read further.
-        if let Some(before) = Instant::now().checked_sub(MAX_AHEAD).filter(|before| *before >= self.connected) {
-            self.pool.finish_elsewhere(self.registry.expire_ahead(before));
-        }
+        expire_ahead(&self.registry, &self.pool, self.connected);
     }
 
     fn take_lost_id(&mut self) -> Option<String> {

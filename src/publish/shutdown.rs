@@ -11,7 +11,7 @@ use crate::spread;
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Refuses new subscriptions, delivers queued events, and ends every stream. Returns how many it had to disconnect.
     ///
-    /// With a [store](crate::store), it first waits until the published events are stored, and on the disk.
+    /// With a [store](crate::store), it first waits until the published events are stored; if it is a file, on the disk.
     ///
     /// Blocks until every subscription is dropped and every stream in the background is written, for at most `grace`.
     /// Then it disconnects the rest. No farewell is sent, and each client gets a reconnection delay of its own between

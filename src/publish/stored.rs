@@ -178,7 +178,7 @@ pub(super) fn payload(record: &Record<'_>, history_id: &str, transforms: &Transf
     })
 }
 
-fn milliseconds_since_1970() -> u64 {
+pub(super) fn milliseconds_since_1970() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 

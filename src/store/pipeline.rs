@@ -34,6 +34,19 @@ pub(crate) struct WindowLimits {
     pub(crate) event_bytes: usize,
 }
 
+impl WindowLimits {
+    /// Checks whether an event of this size is accepted while these events and bytes wait.
+    pub(crate) fn check(&self, events: usize, bytes: usize, size: usize) -> Result<(), NotAccepted> {
+        let is_full = events >= self.events || bytes.saturating_add(size) > self.bytes;
+        match () {
+            () if size > self.event_bytes => Err(NotAccepted::TooLarge),
+            // An event larger than the limit fits into an empty window.
+            () if is_full && events > 0 => Err(NotAccepted::Full),
+            () => Ok(()),
+        }
+    }
+}
+
 /// The publisher's side of the pipeline: where the events are committed.
 pub(crate) trait Sink: Send + 'static {
     type Event: Send + 'static;
@@ -164,16 +177,8 @@ impl<S: Sink> Pipeline<S> {
         if state.ends_by.is_some() {
             return Err(NotAccepted::Ended);
         }
-        if size > limits.event_bytes {
-            state.stats.events_refused += 1;
-            return Err(NotAccepted::TooLarge);
-        }
-        // An event larger than the limit fits into an empty window.
-        let is_full = state.events >= limits.events || state.bytes.saturating_add(size) > limits.bytes;
-        if is_full && state.events > 0 {
-            state.stats.events_refused += 1;
-            return Err(NotAccepted::Full);
-        }
+        let checked = limits.check(state.events, state.bytes, size);
+        checked.inspect_err(|_| state.stats.events_refused += 1)?;
         state.events += 1;
         state.bytes += size;
         self.0.push(&mut state, Pending::Event { event, size, confirm });

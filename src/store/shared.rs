@@ -36,6 +36,11 @@ pub(crate) struct SharedLog {
 }
 
 impl SharedLog {
+    /// Returns the number of the newest era.
+    pub(crate) fn newest_era(&self) -> u64 {
+        self.eras.last().expect("BUG: a log without an era was accepted").0
+    }
+
     /// Returns the number of the era of the entry with this sequence.
     pub(crate) fn era(&self, sequence: u64) -> u64 {
         let era = self.eras.partition_point(|(_, first)| *first <= sequence).saturating_sub(1);

@@ -22,11 +22,11 @@ use crate::store::KeptIn;
 impl<P: Send + Sync + 'static> PublisherBuilder<P> {
     /// Builds the publisher with these settings.
     ///
-    /// If the history has a [store](crate::store), blocks while its events are read.
+    /// If the history has a [store](crate::store) of one process, blocks while its events are read.
     ///
     /// # Errors
     ///
-    /// Returns a [`BuildError`] that names a setting that is not allowed, or why the store cannot be opened.
+    /// Returns a [`BuildError`] that names a setting that is not allowed, or why the store cannot be used.
     pub fn build(mut self) -> Result<Publisher<P>, BuildError> {
         self.check()?;
         let warnings = Arc::new(RateLimitedLog::new());

@@ -135,8 +135,7 @@ impl Reader {
         if !continues {
             self.origins = Origins::default();
         }
-        let (era, _) = *log.eras.last().expect("BUG: a log without an era was accepted");
-        let attached = (log.lineage.clone(), era);
+        let attached = (log.lineage.clone(), log.newest_era());
         if self.attached.as_ref().is_some_and(|before| *before != attached) {
             // What Redis has lost may have been sent by this publisher, and not have come back.
             self.window.attach();

@@ -40,7 +40,7 @@ struct State {
     era: (String, u64),
     /// The number of the newest event that Redis has acknowledged in this era.
     acknowledged: u64,
-    /// The sequence up to which the reader has taken everything, or has found it missing.
+    /// The sequence up to which the reader has found entries missing.
     skipped: u64,
     /// The writer must attach again.
     attaches: bool,
@@ -250,19 +250,8 @@ impl SharedStore for Window {
         if state.ends_by.is_some() {
             return Err(NotAccepted::Ended);
         }
-        let WindowLimits { events, bytes, event_bytes } = self.limits;
-        let is_full = state.events.len() >= events || state.bytes.saturating_add(size) > bytes;
-        let refused = if size > event_bytes {
-            Some(NotAccepted::TooLarge)
-        } else if is_full && !state.events.is_empty() {
-            Some(NotAccepted::Full)
-        } else {
-            None
-        };
-        if let Some(refused) = refused {
-            state.stats.events_refused += 1;
-            return Err(refused);
-        }
+        let checked = self.limits.check(state.events.len(), state.bytes, size);
+        checked.inspect_err(|_| state.stats.events_refused += 1)?;
         state.accepted += 1;
         state.bytes += size;
         state.events.push_back(Pending { fields, size, sequence: None, on_commit });

@@ -40,7 +40,7 @@ impl Writer {
         let mut connection = self.server.connect()?;
         loop {
             let log = attach(&mut connection, &self.settings, None)?;
-            let (era, _) = *log.eras.last().expect("BUG: a log without an era was accepted");
+            let era = log.newest_era();
             self.window.begin(&log.lineage, era);
             loop {
                 match self.window.next() {
