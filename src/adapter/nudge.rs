@@ -2,21 +2,24 @@
 //!
 //! The pool counts idle threads, but a thread lowers the counter only after it wakes up. So of several connections that
 //! arrive together, the pool may queue some behind others that never end, and never serve them. Any later connection
-//! makes the pool take up one that waits. So for a while after each request a thread connects to the server, and closes
-//! the connection.
+//! makes the pool take up one that waits. So for a while after the first request of each connection a thread connects to
+//! the server, and closes the connection. Further requests of a connection arrive without the pool.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 use socket2::{SockAddr, Socket, Type};
 
 /// The thread that nudges a server. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct Nudger {
-    /// Holds at most one token: requests have arrived since the thread looked last.
+    known: Mutex<KnownClients>,
+    /// Holds at most one token: new connections have sent requests since the thread looked last.
     arrived: Option<Sender<()>>,
     /// Carries no messages; the thread sees it close.
     stop: Option<Sender<()>>,
@@ -34,10 +37,15 @@ impl Nudger {
         let (stop, stopped) = bounded(0);
         let thread = thread::Builder::new().name("tiny_http nudge".into()).stack_size(128 * 1024);
         let thread = thread.spawn(move || Self::run(&target, &requests, &stopped))?;
-        Ok(Self { arrived: Some(arrived), stop: Some(stop), thread: Some(thread) })
+        let known = Mutex::new(KnownClients { addresses: HashSet::new(), since: Instant::now() });
+        Ok(Self { known, arrived: Some(arrived), stop: Some(stop), thread: Some(thread) })
     }
 
-    pub(crate) fn request_arrived(&self) {
+    /// Notes a request of the connection from this address, which is unknown for a Unix socket.
+    pub(crate) fn request_arrived(&self, client: Option<SocketAddr>) {
+        if client.is_some_and(|client| !self.known.lock().insert(client, Instant::now())) {
+            return;
+        }
         // A full channel has a token already.
         let _ = self.arrived.as_ref().map(|arrived| arrived.try_send(()));
     }
@@ -65,6 +73,30 @@ impl Drop for Nudger {
             // A panic in the thread has been reported by the panic hook.
             let _ = thread.join();
         }
+    }
+}
+
+/// The addresses of connections that have sent a request lately.
+#[derive(Debug)]
+struct KnownClients {
+    addresses: HashSet<SocketAddr>,
+    since: Instant,
+}
+
+impl KnownClients {
+    /// How long addresses are known. A new connection can have the address of one that has ended.
+    const KNOWN_FOR: Duration = Duration::from_secs(10);
+
+    /// The limit of known addresses.
+    const MAX_KNOWN: usize = 4_096;
+
+    /// Adds an address. Returns whether it was new.
+    fn insert(&mut self, client: SocketAddr, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) > Self::KNOWN_FOR || self.addresses.len() == Self::MAX_KNOWN {
+            self.addresses.clear();
+            self.since = now;
+        }
+        self.addresses.insert(client)
     }
 }
 
@@ -150,12 +182,36 @@ mod tests {
     /// Checks that a request leads to nudges of this target, and the next one to more.
     fn nudges(target: Target, mut accept: impl FnMut() -> Box<dyn Read>) {
         let nudger = Nudger::start(target).unwrap();
-        for _ in 0..3 {
-            nudger.request_arrived();
+        for port in 1..4 {
+            nudger.request_arrived(Some((Ipv4Addr::LOCALHOST, port).into()));
             // The end of a nudge is a reset, or an end of file.
             let read = accept().read(&mut [0]);
             assert!(read.as_ref().map_or(true, |read| *read == 0), "{read:?}");
         }
+    }
+
+    #[test]
+    fn a_client_is_known_after_its_first_request_for_10_s_and_few_are_remembered() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut known = KnownClients { addresses: HashSet::new(), since: start };
+        let client = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert!(known.insert(client(1), start));
+        assert!(!known.insert(client(1), start + 10 * second));
+        assert!(known.insert(client(1), start + 11 * second));
+        assert!((2..10_000).all(|port| known.insert(client(port), start + 11 * second)));
+        assert!(known.addresses.len() <= KnownClients::MAX_KNOWN);
+    }
+
+    #[test]
+    fn further_requests_of_a_connection_lead_to_no_nudge() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nudger = Nudger::start(Target::tcp(listener.local_addr().unwrap())).unwrap();
+        let client = Some((Ipv4Addr::LOCALHOST, 1).into());
+        nudger.request_arrived(client);
+        // The nudges after one request: the pause grows from 2 to 512 ms.
+        (0..5).for_each(|_| drop(listener.accept().unwrap()));
+        (0..100).for_each(|_| nudger.request_arrived(client));
+        assert!(nudger.arrived.as_ref().unwrap().is_empty());
     }
 
     #[test]

@@ -268,7 +268,9 @@ where
     let nudger = Arc::new(OnceLock::<Nudger>::new());
     let held_by_handler = Arc::clone(&nudger);
     let server = Server::new(address, move |request: &Request| {
-        held_by_handler.get().into_iter().for_each(Nudger::request_arrived);
+        if let Some(nudger) = held_by_handler.get() {
+            nudger.request_arrived(Some(*request.remote_addr()));
+        }
         handler(request)
     });
     let server = server.map_err(io::Error::other)?;

@@ -55,6 +55,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (
         &["Mutex", "RwLock", "parking_lot"],
         &[
+            "adapter/nudge.rs",
             "queue/queue.rs",
             "queue/readiness.rs",
             "registry/mod.rs",

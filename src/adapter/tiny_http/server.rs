@@ -294,7 +294,7 @@ impl Server {
     /// that it no longer accepts connections. Without a free descriptor it usually stops without reporting it.
     pub fn recv(&self) -> io::Result<Request> {
         let request = self.server.recv()?;
-        self.nudger.request_arrived();
+        self.nudger.request_arrived(request.remote_addr().copied());
         Ok(request)
     }
 
@@ -305,7 +305,7 @@ impl Server {
     /// Returns an error if the server no longer accepts connections.
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Request>> {
         let request = self.server.recv_timeout(timeout)?;
-        request.iter().for_each(|_| self.nudger.request_arrived());
+        request.iter().for_each(|request| self.nudger.request_arrived(request.remote_addr().copied()));
         Ok(request)
     }
 
@@ -316,7 +316,7 @@ impl Server {
     /// Returns an error if the server no longer accepts connections.
     pub fn try_recv(&self) -> io::Result<Option<Request>> {
         let request = self.server.try_recv()?;
-        request.iter().for_each(|_| self.nudger.request_arrived());
+        request.iter().for_each(|request| self.nudger.request_arrived(request.remote_addr().copied()));
         Ok(request)
     }
 
