@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{thread, vec};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex};
@@ -28,8 +28,9 @@ pub(super) enum Job {
     Pass(Arc<Stream>),
     /// A pass of a stream whose writer may block, or that calls the application.
     PassAlone(Arc<Stream>),
-    /// Streams to wake, at most [a group](WriterPool::GROUP), each followed by its pass.
-    Wake(Vec<Waker>),
+    /// Streams to wake, each followed by its pass. The thread that takes it puts it back without the first
+    /// [group](WriterPool::GROUP), so that other threads and other jobs have their turn.
+    Wake(vec::IntoIter<Waker>),
     /// The end of a stream: calls the application's hook, and drops what belongs to the application.
     End(Arc<Stream>),
     /// A stream that has ended, of which nothing else is left.
@@ -345,21 +346,19 @@ impl WriterPool {
 
     /// Wakes readers. Many streams are woken by the writer threads, in groups, so that the caller touches none of them.
     fn wake_all(&self, readers: Vec<Wake>) {
-        let mut streams = Vec::new();
-        let are_few = readers.len() <= Self::GROUP;
-        for reader in readers {
-            match reader {
-                Wake::Stream(stream) if !are_few => {
-                    streams.push(stream);
-                    if streams.len() == Self::GROUP {
-                        self.put(Job::Wake(std::mem::take(&mut streams)));
-                    }
-                }
-                reader => reader.wake(),
-            }
+        if readers.len() <= Self::GROUP {
+            return readers.into_iter().for_each(Wake::wake);
         }
+        let streams = readers.into_iter().filter_map(|reader| match reader {
+            Wake::Stream(stream) => Some(stream),
+            bell => {
+                bell.wake();
+                None
+            }
+        });
+        let streams: Vec<Waker> = streams.collect();
         if !streams.is_empty() {
-            self.put(Job::Wake(streams));
+            self.put(Job::Wake(streams.into_iter()));
         }
     }
 

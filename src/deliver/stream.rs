@@ -131,7 +131,7 @@ thread_local! {
 }
 
 /// Wakes a group of streams. Returns them, for their passes on this thread.
-pub(super) fn wake_group(streams: Vec<Waker>) -> Vec<Arc<Stream>> {
+pub(super) fn wake_group(streams: impl ExactSizeIterator<Item = Waker>) -> Vec<Arc<Stream>> {
     WOKEN.set(Some(Vec::with_capacity(streams.len())));
     for stream in streams {
         stream.wake();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
+use std::vec;
 
 use super::FrameSource;
 use super::batch::{Batch, Sink};
@@ -79,9 +80,19 @@ impl WriterPool {
         }
     }
 
-    /// Wakes a group of streams, and begins the passes of those that cannot block.
-    fn pass_woken(&self, streams: Vec<Waker>, group: &mut Vec<Pass>, batch: &mut Batch, status: &WorkerStatus) {
-        for stream in wake_group(streams) {
+    /// Wakes the first group of these streams, and begins the passes of those that cannot block.
+    fn pass_woken(
+        &self,
+        mut streams: vec::IntoIter<Waker>,
+        group: &mut Vec<Pass>,
+        batch: &mut Batch,
+        status: &WorkerStatus,
+    ) {
+        let woken = wake_group(streams.by_ref().take(Self::GROUP));
+        if streams.len() > 0 {
+            self.put(Job::Wake(streams));
+        }
+        for stream in woken {
             match self.begin(stream, false, batch) {
                 BeginOutcome::Pass(pass) => group.push(pass),
                 BeginOutcome::WaitsForSlot => {}

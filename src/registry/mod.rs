@@ -322,6 +322,7 @@ impl Registry {
                     if let Some(key) = &mut fanout.key {
                         key.channel = Some(Arc::clone(name));
                     }
+                    fanout.deferred.wake.reserve(members.len());
                     for (&id, subscriber) in members {
                         if channels.len() == 1 || reached.insert(id) {
                             fanout.queue(id, subscriber);
