@@ -16,11 +16,13 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct Edge {
     origin: String,
     channels: Vec<String>,
+    root_certificates: Option<Vec<u8>>,
 }
 
 impl Edge {
-    /// Creates an edge from the values of the option: the origin's URL, and the channels.
-    pub fn new(values: &[String]) -> Result<Self, String> {
+    /// Creates an edge from the values of the options: the origin's URL, the channels, and the certificates that may sign
+    /// that of the origin.
+    pub fn new(values: &[String], root_certificates: Option<Vec<u8>>) -> Result<Self, String> {
         let (origin, channels) = values.split_first().ok_or("the origin's URL is missing")?;
         check_origin(origin)?;
         check_channels(channels)?;
@@ -28,7 +30,7 @@ impl Edge {
         if let Some((_, name)) = names.find(|(n, name)| channels[..*n].contains(name)) {
             return Err(format!("the channel {name:?} is named twice"));
         }
-        Ok(Self { origin: origin.trim_end_matches('/').to_owned(), channels: channels.to_vec() })
+        Ok(Self { origin: origin.trim_end_matches('/').to_owned(), channels: channels.to_vec(), root_certificates })
     }
 
     pub fn origin(&self) -> &str {
@@ -48,7 +50,11 @@ impl Edge {
     pub fn upstream(&self) -> Upstream {
         let names: Vec<String> =
             self.channels.iter().map(|name| utf8_percent_encode(name, ENCODED).to_string()).collect();
-        Upstream::at(format!("{}/{}?follow", self.origin, names.join(","))).channels(&self.channels)
+        let upstream = Upstream::at(format!("{}/{}?follow", self.origin, names.join(","))).channels(&self.channels);
+        match &self.root_certificates {
+            Some(pem) => upstream.root_certificates(pem.clone()),
+            None => upstream,
+        }
     }
 
     /// Checks that these channels are followed.

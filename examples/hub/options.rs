@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-#[cfg(feature = "sqlite")]
 use std::path::PathBuf;
 
 #[cfg(feature = "redis")]
@@ -129,6 +128,11 @@ pub struct Options {
     /// IDs. A client can resume on the origin and on each edge. Posts go to the origin
     #[arg(long, num_args = 2.., value_names = ["URL", "CHANNEL"], group = "store")]
     upstream: Option<Vec<String>>,
+
+    /// The certificates that may sign that of the origin, in PEM format, for a URL that begins with https [default: those
+    /// of the web's authorities]
+    #[arg(long, value_name = "FILE", requires = "upstream")]
+    upstream_ca: Option<PathBuf>,
 }
 
 /// What hub does instead of serving.
@@ -217,7 +221,12 @@ impl Options {
 
     /// Returns the origin and its channels if this is to be an edge. Ends the program if they are not allowed.
     fn edge(&self) -> Option<Edge> {
-        let edge = Edge::new(self.upstream.as_ref()?).unwrap_or_else(|reason| reject(format!("--upstream: {reason}")));
+        let root_certificates = self.upstream_ca.as_ref().map(|file| {
+            std::fs::read(file)
+                .unwrap_or_else(|error| reject(format!("--upstream-ca: cannot read {}: {error}", file.display())))
+        });
+        let edge = Edge::new(self.upstream.as_ref()?, root_certificates);
+        let edge = edge.unwrap_or_else(|reason| reject(format!("--upstream: {reason}")));
         if let (None, Some(name)) = (&self.address, edge.address_among_channels()) {
             reject(format!("--upstream: {name} counts as a channel: the address to listen on comes before --upstream"));
         }

@@ -65,12 +65,13 @@ pub struct Upstream {
     url: String,
     channels: Vec<Arc<str>>,
     headers: Vec<(String, String)>,
+    root_certificates: Option<Vec<u8>>,
 }
 
 impl Upstream {
     /// Creates an upstream at this URL.
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), channels: Vec::new(), headers: Vec::new() }
+        Self { url: url.into(), channels: Vec::new(), headers: Vec::new(), root_certificates: None }
     }
 
     /// Sets the channels of the stream, in the order in which the origin subscribes to them. There must be at least one.
@@ -82,6 +83,14 @@ impl Upstream {
     /// Adds a header to each request, such as `Authorization`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the certificates that sign the origin's, in PEM format, instead of those of the web's authorities.
+    ///
+    /// If they cannot be read, [`build`](crate::PublisherBuilder::build) returns an error.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(pem.into());
         self
     }
 
@@ -99,6 +108,8 @@ impl Upstream {
             .max_event_len(LARGEST)
             .retry_server_errors(true)
             .on_connection_lost(move |lost| connection.lose(lost.error.to_string()));
+        let builder =
+            self.root_certificates.iter().fold(builder, |builder, pem| builder.root_certificates(pem.clone()));
         self.headers.iter().fold(builder, |builder, (name, value)| builder.header(name, value))
     }
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use futures_util::StreamExt;
 use real_parts::common::PATIENCE;
+use real_parts::common::hub::Hub;
 use real_parts::installed::{node, python, spawn};
 use real_parts::proxy::{Site, Way};
 use server_sent_events::client::{ConnectionError, ConnectionLost, EndCause, EventSource};
@@ -183,4 +184,32 @@ fn a_certificate_of_another_root_is_rejected() {
         let error = loses(&mut events, &lost).to_string();
         assert!(error.contains("certificate"), "{error}");
     }
+}
+
+#[test]
+fn an_edge_follows_an_origin_behind_nginx_with_tls() {
+    let site = Site::start();
+    let origin = site.url(Way::Http2, "");
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("root.pem");
+    std::fs::write(&roots, site.root_certificate()).unwrap();
+    let arguments = ["--upstream".into(), origin.into(), "c".into(), "--upstream-ca".into(), roots.into_os_string()];
+    let edge = Hub::new(arguments);
+    edge.is_healthy();
+    let mut events = EventSource::builder(edge.at("/c")).last_event_id("unknown").connect().unwrap();
+    assert!(events.recv_timeout(PATIENCE).unwrap().is_gap());
+    site.post(Way::Http2, "/c", "over TLS");
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap().data, "over TLS");
+}
+
+#[test]
+fn an_edge_does_not_follow_an_origin_whose_certificate_another_root_has_signed() {
+    let site = Site::start();
+    let edge = Hub::new(["--upstream", &site.url(Way::Http2, ""), "c"]);
+    // It was not there before the first attempt.
+    edge.has_figure("sse_store_connected 0");
+    real_parts::common::eventually("the edge says why it has no events", || {
+        let (status, text) = edge.get("/healthz");
+        status == 503 && text.contains("certificate")
+    });
 }

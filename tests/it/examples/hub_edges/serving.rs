@@ -108,6 +108,7 @@ fn invalid_values_of_upstream_are_named_with_exit_code_2() {
         (&["builds", "http://h"], "invalid URL"),
         (&["http://h", "a", "0.0.0.0:80"], "0.0.0.0:80 counts as a channel: the address to listen on comes before"),
         (&["http://h", "a", "--history", "file"], "cannot be used with"),
+        (&["https://h", "a", "--upstream-ca", "/missing"], "--upstream-ca: cannot read /missing: No such file"),
     ] {
         let mut hub = Command::new("timeout");
         let output = hub.arg("20").arg(built_examples().join("hub")).arg("--upstream").args(values).output().unwrap();
