@@ -240,7 +240,8 @@
 //! * After the queued events: [`close`](Publisher::close) ends all streams,
 //!   [`unsubscribe_if`](Publisher::unsubscribe_if) some of them, and a [lifetime](PublisherBuilder::max_lifetime) each
 //!   after a time of its own. Dropping the last handle of a publisher closes it.
-//! * At once: [`disconnect_if`](Publisher::disconnect_if), a full queue, or dropping the [`Subscription`].
+//! * At once: [`disconnect_if`](Publisher::disconnect_if),
+//!   [`disconnect_everywhere`](Publisher::disconnect_everywhere) on all processes that share a history, a full queue, or dropping the [`Subscription`].
 //!
 //! [`end_cause`](Subscription::end_cause) returns the cause. A silent stream is sent a comment every 15 seconds, its
 //! heartbeat. It makes a lost connection visible, and keeps proxies from closing the connection.

@@ -32,8 +32,10 @@ pub enum EndCause {
     /// The program dropped the [`Subscription`](crate::Subscription). So does a server that gives an
     /// iterator up because its client has gone.
     Dropped,
-    /// The program disconnected it, by [`Publisher::disconnect_if`](crate::Publisher::disconnect_if) or
-    /// [`SubscriptionHandle::disconnect`](crate::SubscriptionHandle::disconnect). What was queued is thrown away.
+    /// The program disconnected it, by [`Publisher::disconnect_if`](crate::Publisher::disconnect_if),
+    /// [`Publisher::disconnect_everywhere`](crate::Publisher::disconnect_everywhere) or
+    /// [`SubscriptionHandle::disconnect`](crate::SubscriptionHandle::disconnect). A publisher also disconnects subscribers
+    /// whose history has lost events. What was queued is thrown away.
     Disconnected,
     /// Its [lifetime](crate::SubscriptionBuilder::max_lifetime) was over. What was queued before is delivered.
     Expired,

@@ -6,7 +6,8 @@ use std::io;
 
 use super::{InvalidSetting, StoreError};
 
-/// The reason why [`publish_confirmed`](crate::Publisher::publish_confirmed) cannot confirm an event.
+/// The reason why [`publish_confirmed`](crate::Publisher::publish_confirmed) cannot confirm an event, or why
+/// [`disconnect_everywhere`](crate::Publisher::disconnect_everywhere) is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -14,6 +15,9 @@ pub enum PublishError {
     Full,
     /// The event is larger than the store allows. It was refused.
     TooLarge,
+    /// The store that several processes share cannot be reached, or is not read yet. Only `disconnect_everywhere` is refused
+    /// for that: an event waits.
+    Away,
     /// The event was not stored in time. It may still be stored and delivered later.
     TimedOut,
     /// The publisher is being dropped. The event was refused.
@@ -31,6 +35,7 @@ impl fmt::Display for PublishError {
         f.write_str(match self {
             Self::Full => "too many events wait to be stored: try again later",
             Self::TooLarge => "the event is larger than the store allows",
+            Self::Away => "the store cannot be reached: try again later",
             Self::TimedOut => "the event was not stored in time, and may still be stored",
             Self::Closed => "the publisher is being dropped",
             Self::Follows => "the publisher follows another one: publish there",

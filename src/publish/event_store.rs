@@ -21,6 +21,10 @@ pub(super) trait EventStore: Send + Sync {
     /// Accepts an event. The receiver gets the result, or ends without one.
     fn offer_confirmed(&self, event: StoredEvent, size: usize) -> Result<Receiver<Confirmed<Receipt>>, NotAccepted>;
 
+    /// Accepts to disconnect the subscribers of this quota key, of all processes. Returns `false` if the caller must do
+    /// it. Does not block.
+    fn disconnect(&self, quota_key: &str) -> Result<bool, NotAccepted>;
+
     /// Ends all streams after the events that were accepted before. Returns `false` if the caller must do it.
     fn close_streams(&self) -> bool;
 
@@ -52,6 +56,10 @@ impl EventStore for Pipeline<Commits> {
 
     fn offer_confirmed(&self, event: StoredEvent, size: usize) -> Result<Receiver<Confirmed<Receipt>>, NotAccepted> {
         self.offer_confirmed(event, size)
+    }
+
+    fn disconnect(&self, _: &str) -> Result<bool, NotAccepted> {
+        Ok(false)
     }
 
     fn close_streams(&self) -> bool {
@@ -109,6 +117,10 @@ impl EventStore for Shared {
         };
         self.accept(&event, size, Some(Box::new(on_commit)))?;
         Ok(confirmed)
+    }
+
+    fn disconnect(&self, quota_key: &str) -> Result<bool, NotAccepted> {
+        self.0.disconnect(quota_key).map(|()| true)
     }
 
     fn close_streams(&self) -> bool {

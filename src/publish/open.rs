@@ -321,7 +321,8 @@ impl<'p, P: Send + Sync + 'static> SubscriptionBuilder<'p, P> {
     }
 
     /// Sets the key that the subscription also counts for, such as an address or a user. See
-    /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key).
+    /// [`max_subscribers_per_quota_key`](crate::PublisherBuilder::max_subscribers_per_quota_key) and
+    /// [`disconnect_everywhere`](Publisher::disconnect_everywhere).
     pub fn quota_key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.quota_key = Some(key.into());
         self

@@ -123,6 +123,11 @@ impl SharedSink for Sharing {
         committed
     }
 
+    fn disconnect(&mut self, sequence: u64, quota_key: &str) {
+        self.pool.finish_elsewhere(self.registry.disconnect_key(Some(quota_key)));
+        self.advance(sequence);
+    }
+
     fn advance(&mut self, sequence: u64) {
         self.registry.advance(sequence, false);
         self.fill(sequence);
@@ -130,6 +135,8 @@ impl SharedSink for Sharing {
 
     fn lose(&mut self, sequence: u64) {
         self.pool.finish_elsewhere(self.registry.lose_all(sequence));
+        // A missing entry may be one that disconnects a quota key. Those that are still allowed resume.
+        self.pool.finish_elsewhere(self.registry.disconnect_key(None));
         self.fill(sequence);
     }
 

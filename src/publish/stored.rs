@@ -277,16 +277,11 @@ impl<P: Send + Sync + 'static> Publisher<P> {
     /// Logs why an event was not accepted, and returns the error.
     fn note_refused(&self, refused: NotAccepted, size: usize) -> PublishError {
         match refused {
-            NotAccepted::Full => {
-                self.core.warnings.store_full();
-                PublishError::Full
-            }
-            NotAccepted::TooLarge => {
-                self.core.warnings.event_too_large(size);
-                PublishError::TooLarge
-            }
-            NotAccepted::Ended => PublishError::Closed,
+            NotAccepted::Full => self.core.warnings.store_full(),
+            NotAccepted::TooLarge => self.core.warnings.event_too_large(size),
+            NotAccepted::Ended | NotAccepted::Away => {}
         }
+        error(refused)
     }
 
     /// Returns the event for the store thread, its size, and how many subscribers its channels have.
@@ -299,6 +294,16 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let size = new_event.payload.size() + own_size + names_size + size_of::<StoredEvent>();
         let new_event = NewEvent { at, ..new_event };
         (StoredEvent { channels, new_event, at: milliseconds_since_1970() }, size, subscribers)
+    }
+}
+
+/// Returns the error for the caller.
+pub(super) fn error(refused: NotAccepted) -> PublishError {
+    match refused {
+        NotAccepted::Full => PublishError::Full,
+        NotAccepted::TooLarge => PublishError::TooLarge,
+        NotAccepted::Ended => PublishError::Closed,
+        NotAccepted::Away => PublishError::Away,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::stored::error;
 use super::{Publisher, of_this_type};
 use crate::channels::Channels;
+use crate::error::PublishError;
 use crate::stats::EndCause;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
@@ -69,5 +71,48 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         let mut chosen = registry.all_subscribers();
         chosen.retain(|(_, properties)| filter(of_this_type(properties.as_any())));
         chosen.iter().filter(|(id, _)| registry.end(*id, EndCause::Disconnected, true)).count()
+    }
+
+    /// Disconnects the subscribers with this [quota key](crate::SubscriptionBuilder::quota_key), on all processes that
+    /// share the history.
+    ///
+    /// Does not block. If several processes share the history (`store::Redis`), this has a place in the order of the
+    /// events: each process disconnects the subscribers that it has when it gets there, as does this one.
+    /// [`flush`](Self::flush) waits until this process has. Otherwise only the subscribers of this process are disconnected,
+    /// at once. Queued events are dropped, as with [`disconnect_if`](Self::disconnect_if).
+    ///
+    /// It is no event. A client that resumes gets what was published meanwhile, without a gap. So a request that is no
+    /// longer allowed must be refused, on each process, before this is called.
+    ///
+    /// A process that misses entries of the shared history may have missed this. It disconnects all subscribers with a
+    /// quota key, which resume with a `gap` event.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`PublishError`] if the shared store is away or too much waits for it. Then no subscriber is disconnected.
+    /// `disconnect_if` works without the store, for this process.
+    ///
+    /// ```
+    /// use server_sent_events::{EndCause, Publisher};
+    ///
+    /// let publisher = Publisher::new();
+    /// let mut phone = publisher.subscription(()).quota_key("Mallory").open()?;
+    /// let mut laptop = publisher.subscription(()).quota_key("Mallory").channels("news").open()?;
+    /// let other = publisher.subscription(()).quota_key("Ada").open()?;
+    /// publisher.disconnect_everywhere("Mallory")?;
+    /// assert_eq!((phone.next(), laptop.next()), (None, None));
+    /// assert_eq!(laptop.end_cause(), Some(EndCause::Disconnected));
+    /// assert_eq!(other.end_cause(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn disconnect_everywhere(&self, quota_key: &str) -> Result<(), PublishError> {
+        let is_sent = match &self.core.store {
+            Some(store) => store.disconnect(quota_key).map_err(error)?,
+            None => false,
+        };
+        if !is_sent {
+            self.core.registry.disconnect_key(Some(quota_key)).finish();
+        }
+        Ok(())
     }
 }

@@ -36,6 +36,17 @@ impl Registry {
         Some(deferred)
     }
 
+    /// Disconnects the subscribers of this quota key, or with `None` all that have one.
+    pub(crate) fn disconnect_key(&self, key: Option<&str>) -> Deferred {
+        let mut deferred = Deferred::default();
+        let mut state = self.state.lock();
+        for id in state.quota.registered(key) {
+            let member = state.remove(id).expect("BUG: a quota key counts a subscriber that is not registered");
+            self.abort_member(member, EndCause::Disconnected, None, &mut deferred);
+        }
+        deferred
+    }
+
     /// Ends every subscriber after its queued events.
     pub(crate) fn close(&self) -> Deferred {
         self.end_all(&mut self.state.lock(), |_| Vec::new())

@@ -105,6 +105,14 @@ impl Quota {
         key_use.registered.push(id);
     }
 
+    /// Returns the subscribers of this key that have not left the registry, or with `None` those of all keys.
+    pub(super) fn registered(&self, key: Option<&str>) -> Vec<SubscriberId> {
+        match key {
+            Some(key) => self.0.get(key).map(|key_use| key_use.registered.clone()).unwrap_or_default(),
+            None => self.0.values().flat_map(|key_use| &key_use.registered).copied().collect(),
+        }
+    }
+
     /// Marks that a subscriber has left the registry.
     pub(super) fn leave(&mut self, key: &Arc<str>, id: SubscriberId) {
         let key_use = self.0.get_mut(key).expect("BUG: a subscriber's quota key is not counted");

@@ -129,6 +129,9 @@ pub(crate) enum NotAccepted {
     Full,
     TooLarge,
     Ended,
+    /// A shared store cannot be reached.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    Away,
 }
 
 impl<S: Sink> Pipeline<S> {

@@ -43,7 +43,8 @@ use crate::error::InvalidSetting;
 ///
 /// **What does not travel.** A closure of [`publish_with`](crate::Publisher::publish_with) is refused; use
 /// [`publish_through`](crate::Publisher::publish_through). [`Overflow::Block`](crate::Overflow::Block) is not allowed.
-/// Comments, statistics and [`disconnect_if`](crate::Publisher::disconnect_if) are those of one process.
+/// Comments, statistics and [`disconnect_if`](crate::Publisher::disconnect_if) are those of one process;
+/// [`disconnect_everywhere`](crate::Publisher::disconnect_everywhere) is for all.
 ///
 /// Redis must be version 7.0 or later, and no cluster. Its memory holds about 100 bytes per event besides the event. To
 /// look into the stream, run `redis-cli XREVRANGE NAME + - COUNT 10`. Nothing else may write to it.

@@ -57,10 +57,13 @@ pub(crate) trait SharedSink: Send {
     /// Commits the next event, in the order of the log.
     fn event(&mut self, record: Record<'static>) -> Committed;
 
+    /// Disconnects the subscribers of this quota key, and goes on to this sequence.
+    fn disconnect(&mut self, sequence: u64, quota_key: &str);
+
     /// Goes on to this sequence, where no event is.
     fn advance(&mut self, sequence: u64);
 
-    /// Reports that events are missing before this sequence, and goes on to it.
+    /// Reports that entries are missing before this sequence, and goes on to it.
     fn lose(&mut self, sequence: u64);
 
     /// Gives up what has waited for too long. Must be called about once per second while connected.
@@ -96,6 +99,9 @@ pub(crate) type OnCommit = Box<dyn FnOnce(Committed) + Send>;
 pub(crate) trait SharedStore: Send + Sync {
     /// Accepts an event. Does not block.
     fn offer(&self, record: &Record<'_>, size: usize, on_commit: Option<OnCommit>) -> Result<(), NotAccepted>;
+
+    /// Accepts to disconnect the subscribers of this quota key, of all processes. Does not block.
+    fn disconnect(&self, quota_key: &str) -> Result<(), NotAccepted>;
 
     /// Ends all streams after the events that were accepted before. Returns `false` if there are none, or if the store
     /// is away, so that the caller must.

@@ -93,6 +93,26 @@ fn disconnect_if_considers_the_subscribers_of_all_channels() {
 }
 
 #[test]
+fn without_a_shared_store_disconnect_everywhere_is_for_this_publisher() {
+    let [publisher, other] = [Publisher::new(), Publisher::new()];
+    let open = |publisher: &Publisher, key| publisher.subscription(()).quota_key(key).open().unwrap();
+    let mut all = [open(&publisher, "a"), open(&publisher, "a"), open(&publisher, "b"), open(&other, "a")];
+    drop(open(&publisher, "a"));
+    for key in ["nobody", "a", "a"] {
+        assert_eq!(publisher.disconnect_everywhere(key), Ok(()));
+    }
+    publisher.publish("x");
+    other.publish("x");
+    for (n, subscription) in all.iter_mut().enumerate() {
+        if n < 2 { ends(subscription, EndCause::Disconnected) } else { gets_data(subscription, "x") }
+    }
+    assert_eq!(publisher.stats().ended.disconnected, 2);
+    let mut later = open(&publisher, "a");
+    publisher.publish("y");
+    gets_data(&mut later, "y");
+}
+
+#[test]
 fn a_handle_keeps_nothing_alive() {
     let publisher = Publisher::new();
     let subscription = publisher.subscribe().unwrap();

@@ -9,6 +9,8 @@
 //     id, key    if it has them
 //     through, with    a transform's name and argument, if it is published through one
 //
+// The fields of an entry that disconnects subscribers: `by`, `disconnect` with their quota key, and `skip`.
+//
 // An entry `era` is the first of an era. An entry `loss` reports that events before it are lost. Other entries come from
 // a newer version: with a field `skip` they may be skipped, and otherwise something is missing there.
 
@@ -35,6 +37,11 @@ pub(super) enum Entry {
     Event {
         origin: Origin,
         record: Record<'static>,
+    },
+    /// Disconnects the subscribers of a quota key.
+    Disconnect {
+        origin: Origin,
+        quota_key: String,
     },
     Era,
     Loss,
@@ -75,6 +82,11 @@ pub(super) fn fields(record: &Record<'_>) -> Vec<Field> {
     fields
 }
 
+/// Returns the fields of an entry that disconnects the subscribers of this quota key, besides its origin.
+pub(super) fn disconnect_fields(quota_key: &str) -> Vec<Field> {
+    vec![("disconnect", bytes(quota_key)), ("skip", bytes(""))]
+}
+
 fn bytes(text: &str) -> Box<[u8]> {
     text.as_bytes().into()
 }
@@ -113,6 +125,7 @@ fn entry(value: Value) -> Option<Numbered> {
 fn known(sequence: u64, fields: Vec<(String, String)>) -> Option<Entry> {
     let (mut origin, mut at, mut content) = (None, None, None);
     let (mut own_id, mut key, mut transform, mut argument) = (None, None, None, None);
+    let mut quota_key = None;
     let mut channels: Vec<Arc<str>> = Vec::new();
     for (name, value) in fields {
         match &*name {
@@ -126,8 +139,14 @@ fn known(sequence: u64, fields: Vec<(String, String)>) -> Option<Entry> {
             "key" => key = Some(Cow::Owned(value)),
             "through" => transform = Some(Cow::Owned(value)),
             "with" => argument = Some(Cow::Owned(value)),
+            "disconnect" => quota_key = Some(value),
+            // Older versions need it.
+            "skip" if quota_key.is_some() => {}
             _ => return None,
         }
+    }
+    if let Some(quota_key) = quota_key {
+        return Some(Entry::Disconnect { origin: origin?, quota_key });
     }
     let content = match (transform, argument, content?) {
         (Some(name), Some(argument), fields) => Content::Transform { name, argument, fields },

@@ -11,8 +11,8 @@ use super::attach::{Seen, attach};
 use super::connect::{BackOff, Server, describe};
 use super::entry::{self, Entry, Origin};
 use super::window::Window;
-use crate::store::SharedLog;
 use crate::store::shared::SharedSink;
+use crate::store::{Committed, SharedLog};
 
 /// How often a connection attaches again, to see whether its server is still the primary.
 const PROBE: Duration = Duration::from_secs(5);
@@ -179,13 +179,21 @@ impl Reader {
         }
         position.sequence = sequence;
         match entry {
-            Entry::Event { origin, .. } if self.origins.is_known(&origin, sequence) => {
+            Entry::Event { origin, .. } | Entry::Disconnect { origin, .. }
+                if self.origins.is_known(&origin, sequence) =>
+            {
                 self.window.count_duplicate();
                 self.sink.advance(sequence);
             }
             Entry::Event { origin, record } => {
                 let committed = self.sink.event(record);
                 if self.window.commit(&origin, committed) {
+                    self.sink.close_streams();
+                }
+            }
+            Entry::Disconnect { origin, quota_key } => {
+                self.sink.disconnect(sequence, &quota_key);
+                if self.window.commit(&origin, Committed::default()) {
                     self.sink.close_streams();
                 }
             }

@@ -81,6 +81,22 @@ fn what_this_version_does_not_know_is_skipped_only_if_it_may_be() {
 }
 
 #[test]
+fn an_entry_that_disconnects_is_skipped_by_an_older_version() {
+    let mut fields = vec![("by", b"name:7".to_vec())];
+    fields.extend(entry::disconnect_fields("Ada \u{2705}").into_iter().map(|(name, value)| (name, value.into_vec())));
+    assert!(fields.iter().any(|(name, _)| *name == "skip"));
+    let read = |fields: &Fields| entry::entries(reply(&[("1-1", fields.clone())])).unwrap().pop().unwrap().2;
+    match read(&fields) {
+        Entry::Disconnect { origin, quota_key } => assert_eq!((origin.number, &*quota_key), (7, "Ada \u{2705}")),
+        other => panic!("{other:?}"),
+    }
+    // A later version may add what this one needs not know.
+    fields.push(("later", Vec::new()));
+    assert!(matches!(read(&fields), Entry::Skippable));
+    assert!(matches!(read(&vec![("disconnect", b"Ada".to_vec()), ("skip", Vec::new())]), Entry::Skippable));
+}
+
+#[test]
 fn a_reply_of_another_form_is_an_error_and_none_is_no_entry() {
     assert!(entry::entries(Value::Nil).is_some_and(|entries| entries.is_empty()));
     let ids = ["1", "1-", "-1", "a-1", "1-1-1", "1-99999999999999999999"].map(|id| reply(&[(id, Vec::new())]));
@@ -133,6 +149,26 @@ fn the_window_refuses_beyond_its_limits_until_events_have_come_back() {
     assert!(window.flush(Instant::now()));
     let stats = window.stats();
     assert_eq!((stats.events_stored, stats.events_refused, stats.pending), (5, 4, 0));
+}
+
+#[test]
+fn to_disconnect_is_refused_if_the_window_is_full_or_the_store_is_away_and_counts_as_no_event() {
+    let window = window();
+    for _ in 0..4 {
+        assert_eq!(window.disconnect("Ada"), Ok(()));
+    }
+    assert_eq!(window.disconnect("Ada"), Err(NotAccepted::Full));
+    sends(&window, 1, 4);
+    window.acknowledge(1, &[11, 12, 13, 14]);
+    (1..=4).for_each(|number| assert!(!comes_back(&window, number)));
+    window.fail("out of memory".into());
+    assert_eq!(window.disconnect("Ada"), Err(NotAccepted::Away));
+    assert_eq!(window.offer(&record("x"), 1, None), Ok(()), "an event waits");
+    let stats = window.stats();
+    assert_eq!((stats.events_stored, stats.events_refused), (0, 0));
+    window.end(Duration::ZERO);
+    window.begin("log", 1);
+    assert_eq!(window.disconnect("Ada"), Err(NotAccepted::Ended));
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl State {
         let event = self.events.pop_front().expect("BUG: an event was accepted, and is not in the window");
         self.bytes -= event.size;
         self.committed += 1;
-        self.stats.events_stored += 1;
+        self.stats.events_stored += u64::from(event.is_event);
         event.on_commit
     }
 }
@@ -68,6 +68,8 @@ struct Pending {
     size: usize,
     /// Its sequence, once Redis has acknowledged it in this era.
     sequence: Option<u64>,
+    /// `false` for an entry that disconnects subscribers.
+    is_event: bool,
     on_commit: Option<OnCommit>,
 }
 
@@ -94,6 +96,22 @@ impl Window {
     /// Returns the field that shows an event's origin.
     pub(super) fn origin(&self, number: u64) -> String {
         format!("{}:{number}", self.publisher)
+    }
+
+    /// Accepts an entry, within the limits.
+    fn accept(&self, entry: Pending) -> Result<(), NotAccepted> {
+        let mut state = self.state.lock();
+        if state.ends_by.is_some() {
+            return Err(NotAccepted::Ended);
+        }
+        let checked = self.limits.check(state.events.len(), state.bytes, entry.size);
+        checked.inspect_err(|_| state.stats.events_refused += u64::from(entry.is_event))?;
+        state.accepted += 1;
+        state.bytes += entry.size;
+        state.events.push_back(entry);
+        drop(state);
+        self.pending.notify_one();
+        Ok(())
     }
 
     /// Waits for events that Redis has not acknowledged in this era.
@@ -246,18 +264,16 @@ impl Window {
 impl SharedStore for Window {
     fn offer(&self, record: &Record<'_>, size: usize, on_commit: Option<OnCommit>) -> Result<(), NotAccepted> {
         let fields = entry::fields(record).into();
-        let mut state = self.state.lock();
-        if state.ends_by.is_some() {
-            return Err(NotAccepted::Ended);
+        self.accept(Pending { fields, size, sequence: None, is_event: true, on_commit })
+    }
+
+    fn disconnect(&self, quota_key: &str) -> Result<(), NotAccepted> {
+        // Later it would disconnect those too that have resumed meanwhile.
+        if !matches!(self.state(), StoreState::Running { .. }) {
+            return Err(NotAccepted::Away);
         }
-        let checked = self.limits.check(state.events.len(), state.bytes, size);
-        checked.inspect_err(|_| state.stats.events_refused += 1)?;
-        state.accepted += 1;
-        state.bytes += size;
-        state.events.push_back(Pending { fields, size, sequence: None, on_commit });
-        drop(state);
-        self.pending.notify_one();
-        Ok(())
+        let (fields, size) = (entry::disconnect_fields(quota_key).into(), quota_key.len());
+        self.accept(Pending { fields, size, sequence: None, is_event: false, on_commit: None })
     }
 
     fn close_streams(&self) -> bool {
