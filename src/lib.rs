@@ -285,6 +285,7 @@
 //! | `server` | no | `server::EventServer`, a server for pages, posts and many streams in the open |
 //! | `sqlite` | no | `store::Sqlite`, which keeps a history in a file |
 //! | `redis` | no | `store::Redis`, a history that several processes share |
+//! | `redis_tls` | no | TLS for the connections to Redis |
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
 //! | `client` | no | `client::EventSource`, a blocking client with TLS |

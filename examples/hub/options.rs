@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "redis")]
 use clap::builder::NonEmptyStringValueParser;
@@ -118,6 +118,35 @@ pub struct Options {
     #[arg(long, value_name = "URL", group = "store", env = "HUB_REDIS", hide_env_values = true)]
     redis: Option<String>,
 
+    /// Asks this Sentinel, such as redis://10.0.0.6:26379, for the address of Redis. The host in --redis is then the name of
+    /// the primary: redis://USER:PASSWORD@mymaster. Repeatable
+    #[cfg(feature = "redis")]
+    #[arg(
+        long = "sentinel",
+        value_name = "URL",
+        requires = "redis",
+        env = "HUB_SENTINELS",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    sentinels: Vec<String>,
+
+    /// The certificates that may sign that of Redis, in PEM format, for an address that begins with rediss [default: the
+    /// system's]
+    #[cfg(feature = "redis_tls")]
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    redis_ca: Option<PathBuf>,
+
+    /// The certificate by which Redis recognizes this hub, in PEM format. Redis needs it unless tls-auth-clients is no
+    #[cfg(feature = "redis_tls")]
+    #[arg(long, value_name = "FILE", requires_all = ["redis", "redis_key"])]
+    redis_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM format
+    #[cfg(feature = "redis_tls")]
+    #[arg(long, value_name = "FILE", requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
+
     /// The name of the stream in Redis that has the events. It keeps 100,000 of all channels, or --history-events if
     /// that is more
     #[cfg(feature = "redis")]
@@ -213,18 +242,32 @@ impl Options {
         }
         #[cfg(feature = "redis")]
         if let Some(url) = &self.redis {
-            let redis = Redis::at(url).stream(&self.stream);
+            let redis = self.with_certificates(Redis::at(url).sentinels(&self.sentinels).stream(&self.stream));
             return Store::Redis(redis.max_events(self.history_events.max(MIN_STREAM_EVENTS)));
         }
         self.edge().map_or(Store::Memory, Store::Origin)
     }
 
+    #[cfg(all(feature = "redis", not(feature = "redis_tls")))]
+    fn with_certificates(&self, redis: Redis) -> Redis {
+        redis
+    }
+
+    /// Returns the settings with the certificates of the options. Ends the program if a file cannot be read.
+    #[cfg(feature = "redis_tls")]
+    fn with_certificates(&self, mut redis: Redis) -> Redis {
+        if let Some(roots) = &self.redis_ca {
+            redis = redis.root_certificates(contents("--redis-ca", roots));
+        }
+        if let (Some(certificate), Some(key)) = (&self.redis_cert, &self.redis_key) {
+            redis = redis.client_certificate(contents("--redis-cert", certificate), contents("--redis-key", key));
+        }
+        redis
+    }
+
     /// Returns the origin and its channels if this is to be an edge. Ends the program if they are not allowed.
     fn edge(&self) -> Option<Edge> {
-        let root_certificates = self.upstream_ca.as_ref().map(|file| {
-            std::fs::read(file)
-                .unwrap_or_else(|error| reject(format!("--upstream-ca: cannot read {}: {error}", file.display())))
-        });
+        let root_certificates = self.upstream_ca.as_deref().map(|file| contents("--upstream-ca", file));
         let edge = Edge::new(self.upstream.as_ref()?, root_certificates);
         let edge = edge.unwrap_or_else(|reason| reject(format!("--upstream: {reason}")));
         if let (None, Some(name)) = (&self.address, edge.address_among_channels()) {
@@ -232,6 +275,11 @@ impl Options {
         }
         Some(edge)
     }
+}
+
+/// Returns what is in the file that this option names. Ends the program if it cannot be read.
+fn contents(option: &str, file: &Path) -> Vec<u8> {
+    std::fs::read(file).unwrap_or_else(|error| reject(format!("{option}: cannot read {}: {error}", file.display())))
 }
 
 /// Ends the program with this message, a hint to `--help`, and the exit code 2.

@@ -6,6 +6,8 @@ mod entry;
 mod reader;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "redis_tls")]
+mod tls;
 mod window;
 mod writer;
 
@@ -61,9 +63,11 @@ use crate::error::InvalidSetting;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redis {
-    urls: Vec<String>,
-    /// The name of the primary, if the URLs are those of Sentinels.
-    primary: Option<String>,
+    /// With Sentinels, its host is the name of the primary.
+    url: String,
+    sentinels: Vec<String>,
+    #[cfg(feature = "redis_tls")]
+    certificates: tls::Certificates,
     stream: String,
     max_events: usize,
     max_pending_events: usize,
@@ -77,12 +81,14 @@ const MAX_EVENT_BYTES: usize = 64 << 20;
 impl Redis {
     /// Names the server, such as `redis://user:password@10.0.0.5:6379/0`.
     ///
-    /// A URL that begins with `rediss` is for TLS. For that, a program adds the crate `redis`, in the version that this
-    /// crate uses, with a feature such as `tls-rustls`.
+    /// A URL that begins with `rediss` is for TLS, with the feature `redis_tls`. The name or the address in the URL must be
+    /// in the server's certificate.
     pub fn at(url: impl Into<String>) -> Self {
         Self {
-            urls: vec![url.into()],
-            primary: None,
+            url: url.into(),
+            sentinels: Vec::new(),
+            #[cfg(feature = "redis_tls")]
+            certificates: tls::Certificates::default(),
             stream: "events".into(),
             max_events: 100_000,
             max_pending_events: 8_192,
@@ -91,12 +97,36 @@ impl Redis {
         }
     }
 
-    /// Names Sentinels, which are asked for the address of the primary with this name before each connection.
+    /// Names Sentinels, such as `redis://10.0.0.6:26379`, which are asked for the address of the primary before each
+    /// connection.
     ///
-    /// User, password and database of the first URL are those of the primary.
-    pub fn sentinels(urls: impl IntoIterator<Item = impl Into<String>>, primary: impl Into<String>) -> Self {
-        let urls = urls.into_iter().map(Into::into).collect();
-        Self { urls, primary: Some(primary.into()), ..Self::at("") }
+    /// The host in the server's URL is then the name by which they know the primary, such as `mymaster` in
+    /// `redis://user:password@mymaster`. Each URL has its own user and password, and begins with `rediss` for TLS.
+    ///
+    /// ```
+    /// use server_sent_events::store::Redis;
+    ///
+    /// let redis = Redis::at("redis://:password@mymaster").sentinels(["redis://10.0.0.6:26379", "redis://10.0.0.7:26379"]);
+    /// ```
+    pub fn sentinels(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.sentinels = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the certificates of the authorities that may sign the server's certificate, in PEM format. Defaults to those of
+    /// the system.
+    #[cfg(feature = "redis_tls")]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.roots = Some(pem.into());
+        self
+    }
+
+    /// Sets the certificate by which the server recognizes this program, with its chain, and its private key, both in PEM
+    /// format. Redis needs it unless `tls-auth-clients` is `no`.
+    #[cfg(feature = "redis_tls")]
+    pub fn client_certificate(mut self, chain_pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.client = Some((chain_pem.into(), key_pem.into()));
+        self
     }
 
     /// Sets the name of the stream. Defaults to `events`.
@@ -153,7 +183,6 @@ impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URLs may hold passwords.
         f.debug_struct("Redis")
-            .field("primary", &self.primary)
             .field("stream", &self.stream)
             .field("max_events", &self.max_events)
             .finish_non_exhaustive()
@@ -176,7 +205,7 @@ impl OpenShared for Redis {
         if self.stream.is_empty() {
             return Err("the name of the stream is empty".into());
         }
-        let server = Server::new(&self.urls, self.primary.as_deref()).map_err(|error| error.to_string())?;
+        let server = Server::new(self).map_err(|error| error.to_string())?;
         let connection = sink.connection();
         let window = Arc::new(Window::new(self.window_limits(), Arc::clone(&connection)));
         let writer = Writer::new(self.clone(), server.clone(), Arc::clone(&window));

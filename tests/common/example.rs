@@ -98,6 +98,7 @@ pub fn built_examples() -> &'static Path {
             (cfg!(feature = "json"), "json"),
             (cfg!(feature = "log"), "log"),
             (cfg!(feature = "redis"), "redis"),
+            (cfg!(feature = "redis_tls"), "redis_tls"),
             (cfg!(feature = "rouille"), "rouille"),
             (cfg!(feature = "serde"), "serde"),
             (cfg!(feature = "server"), "server"),

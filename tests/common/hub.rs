@@ -33,7 +33,11 @@ impl Hub {
     #[track_caller]
     pub fn start(&mut self) {
         let mut command = Command::new(built_examples().join("hub"));
-        command.args(&self.arguments).env_remove("HUB_PUBLISH_TOKEN").env_remove("HUB_REDIS");
+        command
+            .args(&self.arguments)
+            .env_remove("HUB_PUBLISH_TOKEN")
+            .env_remove("HUB_REDIS")
+            .env_remove("HUB_SENTINELS");
         self.running = Some(Example::run_as_it_is(command));
     }
 

@@ -47,6 +47,7 @@ const ONLY_IN: &[(&[&str], &[&str])] = &[
     (&["openssl::"], &["adapter/nudge.rs"]),
     (&["rusqlite", "crc32fast"], &["store/sqlite/"]),
     (&["redis::cmd", "redis::pipe", "RedisError"], &["store/redis.rs", "store/redis/"]),
+    (&["rustls::"], &["store/redis/tls.rs"]),
     (&["mio::"], &["server.rs", "server/", "client/transport.rs"]),
     (&["httparse"], &["server.rs", "server/"]),
     (&["ureq::"], &["client/connection.rs", "client/redirect.rs", "client/transport.rs"]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
+use super::Redis;
 use crate::spread;
 
 /// The time for connecting and signing in.
@@ -16,62 +17,61 @@ const REPLY: Duration = Duration::from_secs(5);
 /// Where Redis is.
 #[derive(Clone)]
 pub(super) struct Server {
-    addresses: Vec<ConnectionInfo>,
-    /// The name of the primary, if the addresses are those of Sentinels.
-    primary: Option<String>,
+    /// With Sentinels, the host is the name by which they know the primary.
+    primary: ConnectionInfo,
+    sentinels: Vec<ConnectionInfo>,
 }
 
 impl Server {
-    pub(super) fn new(urls: &[String], primary: Option<&str>) -> Result<Self, RedisError> {
-        let addresses: Result<Vec<_>, _> = urls.iter().map(|url| address(url)).collect();
-        let addresses = addresses?;
-        if addresses.is_empty() {
-            return Err((redis::ErrorKind::InvalidClientConfig, "there is no URL").into());
-        }
-        Ok(Self { addresses, primary: primary.map(str::to_owned) })
+    pub(super) fn new(settings: &Redis) -> Result<Self, RedisError> {
+        let primary = address(&settings.url, settings)?;
+        #[cfg(feature = "redis_tls")]
+        settings.certificates.check(&primary)?;
+        let sentinels = settings.sentinels.iter().map(|url| address(url, settings));
+        Ok(Self { sentinels: sentinels.collect::<Result<_, _>>()?, primary })
     }
 
     /// Connects. Returns the error of the last attempt.
     pub(super) fn connect(&self) -> Result<Connection, RedisError> {
-        let mut result = Err((redis::ErrorKind::InvalidClientConfig, "there is no URL").into());
-        for address in &self.addresses {
-            result = match &self.primary {
-                None => connect(address.clone()),
-                Some(primary) => self.primary_at(address, primary).and_then(connect),
-            };
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
+        let Some((last, others)) = self.sentinels.split_last() else { return connect(self.primary.clone()) };
+        let connect_by = |sentinel| self.primary_by(sentinel).and_then(connect);
+        let connected = others.iter().find_map(|sentinel| connect_by(sentinel).ok());
+        connected.map_or_else(|| connect_by(last), Ok)
     }
 
     /// Asks a Sentinel for the address of the primary.
-    fn primary_at(&self, sentinel: &ConnectionInfo, primary: &str) -> Result<ConnectionInfo, RedisError> {
-        // A Sentinel has no databases.
-        let settings = sentinel.redis_settings().clone().set_db(0);
-        let mut connection = connect(sentinel.clone().set_redis_settings(settings))?;
+    fn primary_by(&self, sentinel: &ConnectionInfo) -> Result<ConnectionInfo, RedisError> {
+        let mut connection = connect(sentinel.clone())?;
+        let name = match self.primary.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
+            _ => return Err((redis::ErrorKind::InvalidClientConfig, "the URL has no name for the Sentinels").into()),
+        };
         let mut command = redis::cmd("SENTINEL");
-        let found: Option<(String, u16)> =
-            command.arg("GET-MASTER-ADDR-BY-NAME").arg(primary).query(&mut connection)?;
+        let found: Option<(String, u16)> = command.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query(&mut connection)?;
         let unknown = || (redis::ErrorKind::Client, "the Sentinel does not know a primary of this name").into();
         let (host, port) = found.ok_or_else::<RedisError, _>(unknown)?;
-        let first = &self.addresses[0];
-        let address = match first.addr() {
+        let address = match self.primary.addr() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
                 ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        Ok(first.clone().set_addr(address))
+        Ok(self.primary.clone().set_addr(address))
     }
 }
 
-fn address(url: &str) -> Result<ConnectionInfo, RedisError> {
+fn address(url: &str, settings: &Redis) -> Result<ConnectionInfo, RedisError> {
     let info = url.into_connection_info()?;
+    if !info.addr().is_supported() {
+        return Err((redis::ErrorKind::InvalidClientConfig, "`rediss` needs the feature `redis_tls`").into());
+    }
+    #[cfg(feature = "redis_tls")]
+    let info = settings.certificates.apply(info)?;
+    #[cfg(not(feature = "redis_tls"))]
+    let _ = settings;
     // Replies have the same form on every version.
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-    Ok(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    let own = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+    Ok(info.set_redis_settings(own).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 fn connect(address: ConnectionInfo) -> Result<Connection, RedisError> {

@@ -85,8 +85,12 @@ fn help_is_printed_even_if_nobody_reads_it() {
 
 #[test]
 fn help_does_not_show_the_secrets_of_the_environment() {
-    let output =
-        hub().arg("--help").env("HUB_PUBLISH_TOKEN", "very-secret").env("HUB_REDIS", "redis://:very-secret@h").output();
+    let output = hub()
+        .arg("--help")
+        .env("HUB_PUBLISH_TOKEN", "very-secret")
+        .env("HUB_REDIS", "redis://:very-secret@h")
+        .env("HUB_SENTINELS", "redis://:very-secret@h")
+        .output();
     let output = output.unwrap();
     let help = text(&output.stdout);
     assert!(help.contains("[env: HUB_PUBLISH_TOKEN]") && !help.contains("very-secret"), "{help}");
@@ -111,6 +115,20 @@ fn a_bad_argument_is_named_with_exit_code_2() {
         (&["--redis", "redis://host", "--stream", ""], "a value is required for '--stream <NAME>'"),
         #[cfg(feature = "redis")]
         (&["--stream", "chat"], "--redis <URL>"),
+        #[cfg(feature = "redis")]
+        (&["--sentinel", "redis://host"], "--redis <URL>"),
+        #[cfg(feature = "redis")]
+        (&["--redis", "redis://host", "--sentinel", "http://host"], "--redis: "),
+        #[cfg(all(feature = "redis", not(feature = "redis_tls")))]
+        (&["--redis", "rediss://host"], "`rediss` needs the feature `redis_tls`"),
+        #[cfg(feature = "redis_tls")]
+        (&["--redis", "rediss://host", "--redis-ca", "/missing"], "cannot read /missing: "),
+        #[cfg(feature = "redis_tls")]
+        (&["--redis", "rediss://host", "--redis-ca", "/dev/null"], "no certificate among"),
+        #[cfg(feature = "redis_tls")]
+        (&["--redis", "redis://host", "--redis-ca", "/dev/null"], "certificates need a URL that begins with `rediss`"),
+        #[cfg(feature = "redis_tls")]
+        (&["--redis", "rediss://host", "--redis-cert", "/dev/null"], "--redis-key <FILE>"),
         #[cfg(feature = "redis")]
         (
             &["--redis", "redis://host", "--upstream", "http://h", "a"],

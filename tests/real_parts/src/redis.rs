@@ -17,6 +17,7 @@ use crate::common::{eventually, free_address};
 pub struct Redis {
     pub port: u16,
     arguments: Vec<String>,
+    password: Option<String>,
     folder: TempDir,
     process: Option<Child>,
 }
@@ -27,8 +28,10 @@ impl Redis {
     pub fn start(arguments: &[&str]) -> Self {
         let folder = Self::folder_of_its_own();
         let port = free_address().port();
+        let password = arguments.iter().skip_while(|&&argument| argument != "--requirepass").nth(1);
+        let password = password.map(|&password| password.to_owned());
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut redis = Self { port, arguments, folder, process: None };
+        let mut redis = Self { port, arguments, password, folder, process: None };
         redis.run();
         redis
     }
@@ -47,9 +50,10 @@ impl Redis {
         let file = folder.path().join("sentinel.conf");
         let watched = format!("sentinel monitor primary 127.0.0.1 {} 1\n", primary.port);
         let patience = "sentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 5000\n";
-        fs::write(&file, watched + patience).unwrap();
+        let password = primary.password.as_ref().map(|password| format!("sentinel auth-pass primary {password}\n"));
+        fs::write(&file, watched + patience + &password.unwrap_or_default()).unwrap();
         let arguments = vec![file.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
-        let mut redis = Self { port, arguments, folder, process: None };
+        let mut redis = Self { port, arguments, password: None, folder, process: None };
         redis.run();
         redis
     }
@@ -111,6 +115,7 @@ impl Redis {
 
     fn try_cli(&self, command: &[&str]) -> Result<String, String> {
         let mut cli = Command::new("redis-cli");
+        cli.envs(self.password.iter().map(|password| ("REDISCLI_AUTH", password)));
         let Output { status, stdout, stderr } =
             cli.arg("-p").arg(self.port.to_string()).args(command).output().map_err(|error| error.to_string())?;
         let reply = String::from_utf8_lossy(&stdout).trim_end().to_owned();

@@ -849,7 +849,7 @@ fn sentinels_are_asked_for_the_primary_before_each_connection() {
     let sentinel = Server::sentinel_of(&primary);
     eventually("it knows the replica", || sentinel.cli(&["SENTINEL", "REPLICAS", "primary"]).contains("slave"));
     // The first address is wrong, and the second one is used.
-    let settings = || Redis::sentinels(["redis://127.0.0.1:1", &sentinel.url()], "primary");
+    let settings = || Redis::at("redis://primary").sentinels(["redis://127.0.0.1:1", &sentinel.url()]);
     let nodes = [publisher(settings()), publisher(settings())];
     let mut live: Vec<Client> = nodes.iter().map(|node| Client::new(node, None)).collect();
     confirm(&nodes[0], 0..10);
@@ -859,7 +859,7 @@ fn sentinels_are_asked_for_the_primary_before_each_connection() {
     publish_until_confirmed(&nodes[1], 10);
     confirm(&nodes[0], 11..20);
     live.iter_mut().for_each(|client| client.reads(0..20));
-    let unknown = starting(Redis::sentinels([sentinel.url()], "other"));
+    let unknown = starting(Redis::at("redis://other").sentinels([sentinel.url()]));
     eventually("it shows why", || {
         let state = unknown.store_state();
         matches!(state, Some(StoreState::Starting { reason: Some(reason), .. }) if reason.contains("does not know"))

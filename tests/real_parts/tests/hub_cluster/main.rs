@@ -5,6 +5,7 @@ mod client;
 mod kills;
 mod log;
 mod oracle;
+mod ways;
 
 use std::thread;
 use std::time::{Duration, Instant};
