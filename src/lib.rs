@@ -289,7 +289,7 @@
 //! | `json` | no | `Event::json` |
 //! | `serde` | no | `Serialize` for [`Stats`], [`ChannelStats`], [`EndCounts`], [`HistoryStats`] and [`StoreStats`] |
 //! | `client` | no | `client::EventSource`, a blocking client with TLS |
-//! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed; other ends of streams at the level `debug`. At most one per kind and second. A line about subscribers has the quota key and the channels of the last one |
+//! | `log` | no | warnings through the crate `log`: slow subscribers, refused subscriptions, ignored fields, threads and connections that failed, a shared store that is away or back; other ends of streams at the level `debug`. At most one per kind and second. A line about subscribers has the quota key and the channels of the last one |
 //! | `test-util` | no | `test_util`: clients in memory and a clock, for tests of what a program publishes |
 //!
 //! Without features, only crossbeam-channel and parking_lot are compiled.

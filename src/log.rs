@@ -217,6 +217,16 @@ impl RateLimitedLog {
     }
 }
 
+/// Logs that the store that several processes share cannot be used.
+pub(crate) fn store_away(reason: &str) {
+    warn(format_args!("the shared store is away: {reason}"));
+}
+
+/// Logs that the store that several processes share can be used again.
+pub(crate) fn store_back() {
+    info(format_args!("the shared store is back"));
+}
+
 /// Logs that a server ended although it was not stopped.
 #[cfg(feature = "server")]
 pub(crate) fn server_ended(error: &io::Error) {
@@ -226,6 +236,13 @@ pub(crate) fn server_ended(error: &io::Error) {
 fn warn(text: fmt::Arguments<'_>) {
     #[cfg(feature = "log")]
     call_logger(log::Level::Warn, text);
+    #[cfg(not(feature = "log"))]
+    let _ = text;
+}
+
+fn info(text: fmt::Arguments<'_>) {
+    #[cfg(feature = "log")]
+    call_logger(log::Level::Info, text);
     #[cfg(not(feature = "log"))]
     let _ = text;
 }

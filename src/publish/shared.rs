@@ -8,7 +8,7 @@ use super::stored::{Hole, milliseconds_since_1970, payload};
 use super::transform::Transforms;
 use crate::deliver::WriterPool;
 use crate::follow::Begin;
-use crate::log::RateLimitedLog;
+use crate::log::{self, RateLimitedLog};
 use crate::registry::{Begun, NewEvent, Published, Registry};
 use crate::store::{Committed, Connection, Record, SharedLog, SharedSink};
 
@@ -26,7 +26,12 @@ pub(super) struct Sharing {
     has_begun: bool,
     /// When the connection began.
     connected: Instant,
+    /// Whether the log has the store as away, and since when.
+    logged: (bool, Option<Instant>),
 }
+
+/// The shortest time between two lines of the log that the store is away, or back.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Sharing {
     pub(super) fn new(
@@ -46,6 +51,7 @@ impl Sharing {
             to_fill: None,
             has_begun: false,
             connected: Instant::now(),
+            logged: (false, None),
         }
     }
 
@@ -142,6 +148,19 @@ impl SharedSink for Sharing {
 
     fn expire(&mut self) {
         expire_ahead(&self.registry, &self.pool, self.connected);
+    }
+
+    fn report(&mut self, trouble: Option<String>) {
+        let (was_away, logged) = self.logged;
+        // What changes sooner is logged later, if it is still so.
+        if trouble.is_some() == was_away || logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
+            return;
+        }
+        self.logged = (trouble.is_some(), Some(Instant::now()));
+        self.pool.call(move || match trouble {
+            Some(reason) => log::store_away(&reason),
+            None => log::store_back(),
+        });
     }
 
     fn take_lost_id(&mut self) -> Option<String> {

@@ -69,6 +69,10 @@ pub(crate) trait SharedSink: Send {
     /// Gives up what has waited for too long. Must be called about once per second while connected.
     fn expire(&mut self);
 
+    /// Takes the reason why the store cannot be used; `None` while it can. Logs when that changes. Must be called about once
+    /// per second while connected.
+    fn report(&mut self, trouble: Option<String>);
+
     /// Takes the ID of a lost event that a client has shown.
     fn take_lost_id(&mut self) -> Option<String>;
 

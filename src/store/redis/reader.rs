@@ -88,7 +88,9 @@ impl Reader {
     pub(super) fn run(mut self) {
         let mut back_off = BackOff::new();
         while let Err(error) = self.read(&mut back_off) {
-            self.sink.connection().lose(describe(&error));
+            let reason = describe(&error);
+            self.sink.connection().lose(reason.clone());
+            self.sink.report(Some(reason));
             if self.window.wait(back_off.next()) {
                 break;
             }
@@ -114,6 +116,7 @@ impl Reader {
                     }
                     break;
                 }
+                self.sink.report(self.window.failure());
                 is_first = false;
             }
         }

@@ -202,6 +202,11 @@ impl Window {
         }
     }
 
+    /// Returns the error if the writer fails.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.state.lock().failing.as_ref().map(|(_, error)| error.clone())
+    }
+
     /// Notes that the writer has failed with this error.
     pub(super) fn fail(&self, error: String) {
         let mut state = self.state.lock();
