@@ -68,8 +68,7 @@ impl Sharing {
         // The clocks of several machines differ, so only an event that comes late has an age.
         self.to_fill?;
         let age = Duration::from_millis(milliseconds_since_1970().saturating_sub(at));
-        let (_, time) = self.registry.count_subscribers(&[]);
-        Some(time?.saturating_sub(age))
+        Some(self.registry.history_time()?.saturating_sub(age))
     }
 }
 

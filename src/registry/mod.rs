@@ -243,6 +243,11 @@ impl Registry {
         (subscribers, state.log.as_ref().map(EventLog::now))
     }
 
+    /// Returns the time of the history's clock; `None` without a history.
+    pub(crate) fn history_time(&self) -> Option<Duration> {
+        self.state.lock().log.as_ref().map(EventLog::now)
+    }
+
     /// Takes what the history has evicted, for its store to delete.
     pub(crate) fn take_trim(&self) -> Trim {
         self.state.lock().log.as_mut().map(EventLog::take_trim).unwrap_or_default()

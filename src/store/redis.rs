@@ -48,7 +48,7 @@ use crate::error::InvalidSetting;
 /// Comments, statistics and [`disconnect_if`](crate::Publisher::disconnect_if) are those of one process;
 /// [`disconnect_everywhere`](crate::Publisher::disconnect_everywhere) is for all.
 ///
-/// Redis must be version 7.0 or later, and no cluster. Its memory holds about 100 bytes per event besides the event. To
+/// An event may have up to 16 MiB. Redis must be version 7.0 or later, and no cluster. Its memory holds about 100 bytes per event besides the event. To
 /// look into the stream, run `redis-cli XREVRANGE NAME + - COUNT 10`. Nothing else may write to it.
 ///
 /// ```no_run
@@ -75,8 +75,8 @@ pub struct Redis {
     read_pause: Duration,
 }
 
-/// The largest event. Redis takes 512 MiB by default; an event is written with others.
-const MAX_EVENT_BYTES: usize = 64 << 20;
+/// The largest event. Several are written, and read, together.
+const MAX_EVENT_BYTES: usize = 16 << 20;
 
 impl Redis {
     /// Names the server, such as `redis://user:password@10.0.0.5:6379/0`.

@@ -20,8 +20,11 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long Redis waits for the next event before it answers.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// The most entries that are read together. Fewer, if they are large.
-const COUNT: usize = 512;
+/// The most entries that are read together. Redis has no limit of bytes for that, so this is few enough for as many of the
+/// largest events (`MAX_EVENT_BYTES`), which may follow small ones.
+const COUNT: usize = 32;
+
+/// Fewer are read together if the ones before were so large that they would be more than this.
 const BYTES: usize = 4 << 20;
 
 /// The thread that reads the stream.
@@ -103,7 +106,6 @@ impl Reader {
         let mut connection = self.server.connect()?;
         while !self.window.is_stopped() {
             let mut position = self.attach(&mut connection)?;
-            back_off.reset();
             let probe = Instant::now() + PROBE;
             let mut is_first = true;
             while !self.window.is_stopped() && Instant::now() < probe {
@@ -116,6 +118,7 @@ impl Reader {
                     }
                     break;
                 }
+                back_off.reset();
                 self.sink.report(self.window.failure());
                 is_first = false;
             }
@@ -156,11 +159,10 @@ impl Reader {
         let reply = command.query(connection)?;
         let other_form = || (redis::ErrorKind::UnexpectedReturnType, "an entry has another form").into();
         let entries = entry::entries(reply).ok_or_else::<RedisError, _>(other_form)?;
-        let (count, bytes) = (entries.len(), entries.iter().map(|(_, _, entry)| entry.size()).sum::<usize>());
+        let (count, largest) = (entries.len(), entries.iter().map(|(_, _, entry)| entry.size()).max().unwrap_or(0));
         let is_short = count < self.count;
-        // As many as fill the limit, if the next ones are as large, and at most twice as many as before.
-        let fitting = BYTES * count.max(1) / bytes.max(1);
-        self.count = fitting.min(self.count * 2).clamp(1, COUNT);
+        // As many as fit if all are as large, and at most twice as many as before.
+        self.count = (BYTES / largest.max(1)).min(self.count * 2).clamp(1, COUNT);
         for (era, sequence, entry) in entries {
             if sequence <= position.sequence || era != position.log.era(sequence) {
                 return Ok(false);

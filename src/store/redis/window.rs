@@ -61,6 +61,19 @@ impl State {
         self.stats.events_stored += u64::from(event.is_event);
         event.on_commit
     }
+
+    /// Removes the oldest events as far as they are acknowledged, and the reader has found them missing.
+    fn pop_skipped(&mut self) -> Vec<(OnCommit, Committed)> {
+        let mut skipped = Vec::new();
+        while let Some(sequence) = self.events.front().and_then(|event| event.sequence)
+            && sequence <= self.skipped
+        {
+            let (lineage, era) = &self.era;
+            let id = Some(format!("{lineage}.{era}-{sequence}"));
+            skipped.extend(self.pop().map(|on_commit| (on_commit, Committed { subscribers: 0, id })));
+        }
+        skipped
+    }
 }
 
 struct Pending {
@@ -178,9 +191,9 @@ impl Window {
                 event.sequence = Some(*sequence);
             }
         }
-        let skipped = state.skipped;
+        let skipped = state.pop_skipped();
         drop(state);
-        self.skip(skipped);
+        self.finish_skipped(skipped);
     }
 
     /// Notes that the reader has found everything missing up to this sequence. What Redis has acknowledged there does not
@@ -188,14 +201,12 @@ impl Window {
     pub(super) fn skip(&self, sequence: u64) {
         let mut state = self.state.lock();
         state.skipped = state.skipped.max(sequence);
-        let mut skipped = Vec::new();
-        while let Some(sequence) = state.events.front().and_then(|event| event.sequence.filter(|own| *own <= sequence))
-        {
-            let (lineage, era) = &state.era;
-            let id = Some(format!("{lineage}.{era}-{sequence}"));
-            skipped.extend(state.pop().map(|on_commit| (on_commit, Committed { subscribers: 0, id })));
-        }
+        let skipped = state.pop_skipped();
         drop(state);
+        self.finish_skipped(skipped);
+    }
+
+    fn finish_skipped(&self, skipped: Vec<(OnCommit, Committed)>) {
         self.progress.notify_all();
         for (on_commit, committed) in skipped {
             on_commit(committed);

@@ -144,6 +144,8 @@ struct State {
     cut_after: Option<usize>,
     /// Nothing passes, and nothing is cut.
     is_held: bool,
+    /// What passes is late by this time.
+    delay: Duration,
     connections: Vec<TcpStream>,
 }
 
@@ -202,6 +204,11 @@ impl Link {
         self.state().is_held = holds;
     }
 
+    /// Makes each part that passes late by this time.
+    pub fn delays(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
     fn connects(&self, client: TcpStream) -> io::Result<()> {
         let mut state = self.state();
         if state.is_down {
@@ -227,6 +234,8 @@ impl Link {
         loop {
             let most = left.unwrap_or(buffer.len()).min(buffer.len());
             let read = from.read(&mut buffer[..most])?;
+            let delay = self.state().delay;
+            thread::sleep(delay);
             while self.state().is_held {
                 thread::sleep(Duration::from_millis(5));
             }
