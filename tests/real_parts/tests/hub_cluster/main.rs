@@ -7,6 +7,7 @@ mod log;
 mod oracle;
 mod ways;
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,33 @@ fn while_redis_is_away_streams_stay_open_and_resume_and_posts_are_refused() {
     }
     let log = redis.cli(&["XRANGE", "events", "-", "+"]);
     assert!(!log.contains("refused"), "{log}");
+}
+
+/// For `PAUSE` seconds.
+#[test]
+fn a_hub_that_is_stopped_for_a_while_misses_nothing() {
+    let pause = std::env::var("PAUSE").map_or(6, |seconds| seconds.parse().unwrap());
+    let redis = durable();
+    let hubs = [(); 2].map(|()| start(&redis.url()));
+    let mut live = watch(&hubs[1], "/a");
+    store(&hubs[0], "/a", "first");
+    gets(&mut live, "first");
+    let signal = |signal: &str| {
+        let process = hubs[1].running.as_ref().unwrap().process.id().to_string();
+        assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let end = Instant::now() + Duration::from_secs(pause);
+    let mut posted = Vec::new();
+    while Instant::now() < end {
+        posted.push(posted.len().to_string());
+        store(&hubs[0], "/a", posted.last().unwrap());
+        thread::sleep(Duration::from_millis(50));
+    }
+    signal("-CONT");
+    posted.iter().for_each(|data| gets(&mut live, data));
+    eventually("it takes posts", || matches!(post(&agent(), &hubs[1].at("/a"), "last"), Answer::Stored(_)));
+    gets(&mut live, "last");
 }
 
 #[test]

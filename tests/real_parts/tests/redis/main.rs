@@ -1,6 +1,7 @@
 //! Several publishers whose history is in one Redis.
 
 mod disconnect;
+mod faults;
 mod reading;
 
 use std::collections::HashSet;
