@@ -192,18 +192,20 @@ impl Reader {
             }
             Entry::Event { origin, record } => {
                 let committed = self.sink.event(record);
-                if self.window.commit(&origin, committed) {
-                    self.sink.close_streams();
-                }
+                self.commit(&origin, committed);
             }
             Entry::Disconnect { origin, quota_key } => {
                 self.sink.disconnect(sequence, &quota_key);
-                if self.window.commit(&origin, Committed::default()) {
-                    self.sink.close_streams();
-                }
+                self.commit(&origin, Committed::default());
             }
             Entry::Era | Entry::Skippable => self.sink.advance(sequence),
             Entry::Loss | Entry::Unknown => self.sink.lose(sequence),
+        }
+    }
+
+    fn commit(&mut self, origin: &Origin, committed: Committed) {
+        if self.window.commit(origin, committed) {
+            self.sink.close_streams();
         }
     }
 }

@@ -215,6 +215,9 @@ impl Link {
             return Ok(());
         }
         let server = TcpStream::connect(state.server.expect("it leads somewhere"))?;
+        // Otherwise the end of each reply waits for an acknowledgement.
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
         state.connections.extend([client.try_clone()?, server.try_clone()?]);
         let left = state.cut_after;
         drop(state);

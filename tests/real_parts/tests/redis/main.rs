@@ -78,6 +78,18 @@ impl Client {
     }
 }
 
+/// Waits until all streams of these publishers have ended, and resumes each with a gap.
+#[track_caller]
+fn end_and_resume_with_a_gap(live: &mut [Client], nodes: &[Publisher]) {
+    for (client, node) in live.iter_mut().zip(nodes) {
+        while client.subscription.recv_timeout(PATIENCE).is_ok() {}
+        eventually("it has read the history again", || node.subscribe().is_ok());
+        *client = Client::new(node, client.last_id.clone());
+        assert_eq!(client.subscription.resumption(), Resumption::Gap);
+        assert_eq!(client.next(), "GAP");
+    }
+}
+
 #[track_caller]
 fn confirm(publisher: &Publisher, numbers: impl IntoIterator<Item = usize>) {
     for number in numbers {
@@ -266,13 +278,7 @@ fn events_that_redis_has_lost_are_a_gap_on_every_publisher() {
     copy(saved.path(), &files);
     server.run();
     // Their streams end, since they have seen lost events. The clients resume.
-    for (client, node) in live.iter_mut().zip(&nodes) {
-        while client.subscription.recv_timeout(PATIENCE).is_ok() {}
-        eventually("it has read the history again", || node.subscribe().is_ok());
-        *client = Client::new(node, client.last_id.clone());
-        assert_eq!(client.subscription.resumption(), Resumption::Gap);
-        assert_eq!(client.next(), "GAP");
-    }
+    end_and_resume_with_a_gap(&mut live, &nodes);
     confirm(&nodes[0], 20..25);
     for client in &mut live {
         while client.next() != "20" {}
@@ -588,12 +594,7 @@ fn a_failover_to_a_replica_that_is_behind_is_a_gap_on_every_publisher() {
     primary.kill();
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
     links.iter().for_each(|link| link.leads_to(replica.address()));
-    for (client, node) in clients.iter_mut().zip(&nodes) {
-        while client.subscription.recv_timeout(PATIENCE).is_ok() {}
-        eventually("it has read the history again", || node.subscribe().is_ok());
-        *client = Client::new(node, client.last_id.clone());
-        assert_eq!(client.next(), "GAP");
-    }
+    end_and_resume_with_a_gap(&mut clients, &nodes);
     confirm(&nodes[0], 20..30);
     for client in &mut clients {
         while client.next() != "20" {}
