@@ -23,6 +23,8 @@ pub(super) struct Sharing {
     capacity: u64,
     /// The newest sequence of the log at the start of the connection, until the history has it; `None` afterwards.
     to_fill: Option<u64>,
+    /// The newest sequence of the log when it was last seen.
+    newest: u64,
     has_begun: bool,
     /// When the connection began.
     connected: Instant,
@@ -49,6 +51,7 @@ impl Sharing {
             connection: Arc::new(Connection::new()),
             capacity: capacity as u64,
             to_fill: None,
+            newest: 0,
             has_begun: false,
             connected: Instant::now(),
             logged: (false, None),
@@ -94,6 +97,7 @@ impl SharedSink for Sharing {
             self.connected = Instant::now();
         }
         self.has_begun = true;
+        self.newest = log.newest;
         self.connection.begin(!is_starting);
         let sequence = self.registry.sequence();
         // What is published while the history is filled comes behind.
@@ -146,7 +150,10 @@ impl SharedSink for Sharing {
     }
 
     fn expire(&mut self) {
-        expire_ahead(&self.registry, &self.pool, self.connected);
+        // Clients that are ahead of a process that is behind itself have seen what is still to come.
+        if self.registry.sequence() >= self.newest {
+            expire_ahead(&self.registry, &self.pool, self.connected);
+        }
     }
 
     fn report(&mut self, trouble: Option<String>) {
