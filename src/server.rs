@@ -110,6 +110,10 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 pub use builder::EventServerBuilder;
+/// For tests/fuzz, which gives a connection bytes without a socket.
+#[cfg(sse_fuzz)]
+#[doc(hidden)]
+pub use connection::oracle::check as check_connection;
 use event_loop::EventLoop;
 pub use handler_error::HandlerError;
 use handlers::Handlers;

@@ -411,6 +411,8 @@ impl Connection {
     }
 }
 
+#[cfg(any(test, sse_fuzz))]
+pub(super) mod oracle;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]
