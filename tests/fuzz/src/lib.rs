@@ -4,8 +4,11 @@
 //! (the [`driver`]). With a nightly toolchain and cargo-fuzz, libFuzzer looks for inputs that reach more of the code:
 //!
 //! ```sh
-//! cd tests/fuzz && RUSTFLAGS="--cfg sse_fuzz" cargo +nightly fuzz run --fuzz-dir . parser
+//! cd tests/fuzz && mkdir -p ../../target/corpus
+//! RUSTFLAGS="--cfg sse_fuzz" cargo +nightly fuzz run --fuzz-dir . parser ../../target/corpus corpus/parser
 //! ```
+//!
+//! libFuzzer keeps new inputs in the first folder.
 
 pub mod connection;
 #[cfg(not(fuzzing))]
