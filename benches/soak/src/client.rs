@@ -19,11 +19,15 @@ pub struct Counts {
     pub stalls: AtomicU64,
     pub resets: AtomicU64,
     pub gaps: AtomicU64,
+    /// Gaps though nothing is missing, of the origin.
     pub false_gaps: AtomicU64,
+    /// Those of the edge. It reports a gap to a client that has seen more, if it does not receive that soon.
+    pub early_gaps: AtomicU64,
 }
 
 /// What the clients share.
 pub struct Shared {
+    /// Those of the origin, and that of the edge.
     pub urls: Vec<String>,
     pub counts: Counts,
     /// No more faults: each client reads up to the last event.
@@ -42,11 +46,21 @@ pub struct Client<'a> {
     random: Rng,
     last_event_id: String,
     url: usize,
+    /// The place and the data of the last gap.
+    gap: (usize, String),
 }
 
 impl<'a> Client<'a> {
     pub fn new(shared: &'a Shared, channels: &'static [&'static str], random: Rng) -> Self {
-        Self { shared, channels, oracle: Oracle::new(channels), random, last_event_id: String::new(), url: 0 }
+        Self {
+            shared,
+            channels,
+            oracle: Oracle::new(channels),
+            random,
+            last_event_id: String::new(),
+            url: 0,
+            gap: (0, String::new()),
+        }
     }
 
     /// Comes and goes until the end, and receives the last event.
@@ -110,6 +124,14 @@ impl<'a> Client<'a> {
         read
     }
 
+    fn note_false_gap(&self) {
+        let (url, data) = &self.gap;
+        let counts = &self.shared.counts;
+        let is_of_edge = url + 1 == self.shared.urls.len();
+        if is_of_edge { &counts.early_gaps } else { &counts.false_gaps }.fetch_add(1, Relaxed);
+        println!("nothing is missing in {:?} for the gap {data} of {}", self.channels, self.shared.urls[*url]);
+    }
+
     fn read(&mut self, connection: &mut Connection, time: Duration, may_drop: bool) -> Result<bool, Fault> {
         let (shared, start) = (self.shared, Instant::now());
         let resets = shared.resets.load(SeqCst);
@@ -125,7 +147,12 @@ impl<'a> Client<'a> {
                     let kind = self.oracle.judge(&message, may_drop)?;
                     let count = if kind == Kind::Gap { &shared.counts.gaps } else { &shared.counts.deliveries };
                     count.fetch_add(1, Relaxed);
-                    shared.counts.false_gaps.fetch_add(self.oracle.take_false_gaps(), Relaxed);
+                    if kind == Kind::Gap {
+                        self.gap = (self.url, message.data);
+                    }
+                    if self.oracle.take_false_gap() {
+                        self.note_false_gap();
+                    }
                     if kind == Kind::End {
                         return Ok(true);
                     }

@@ -5,8 +5,8 @@
 //! event of its channels arrives once and in order, or a gap is reported exactly where it is missing. This process injects
 //! the faults, and samples the memory, the threads and the descriptors of the others.
 //!
-//! It fails if an event is missing without a gap, comes twice or out of order, or if a gap is reported where nothing is
-//! missing. It also fails if memory grows in the second half of the time, or if threads or descriptors are left at the end.
+//! It fails if an event is missing without a gap, comes twice or out of order, or if the origin reports a gap where nothing
+//! is missing. It also fails if memory grows in the second half of the time, or if threads or descriptors are left at the end.
 
 mod child;
 mod client;

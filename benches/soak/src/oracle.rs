@@ -55,8 +55,8 @@ pub struct Oracle {
     is_unproven: bool,
     /// The number of events that the queue of this connection has dropped before the next one.
     dropped: Option<u64>,
-    /// The number of gaps that reported nothing.
-    false_gaps: u64,
+    /// The last gap has reported nothing.
+    is_false_gap: bool,
 }
 
 impl Oracle {
@@ -68,13 +68,13 @@ impl Oracle {
             start: 0,
             is_unproven: false,
             dropped: None,
-            false_gaps: 0,
+            is_false_gap: false,
         }
     }
 
-    /// Returns the number of false gaps since the last call.
-    pub fn take_false_gaps(&mut self) -> u64 {
-        std::mem::take(&mut self.false_gaps)
+    /// Returns whether the last gap has just turned out to report nothing.
+    pub fn take_false_gap(&mut self) -> bool {
+        std::mem::take(&mut self.is_false_gap)
     }
 
     /// Notes that the client resumes on a new connection, after this ID.
@@ -166,7 +166,7 @@ impl Oracle {
         self.newest = Some(sequence);
         if self.is_unproven && self.channels.iter().all(|channel| channel.gap.is_none()) {
             self.is_unproven = false;
-            self.false_gaps += 1;
+            self.is_false_gap = true;
         }
         Ok(if text == END { Kind::End } else { Kind::Event })
     }
@@ -208,13 +208,13 @@ mod tests {
 
     use super::*;
 
-    /// Judges a stream of `ID DATA`, `gap FROM TO`, `lost NUMBER` and `resume ID`. Returns the number of false gaps.
-    fn judge(channels: &[&str], stream: &[&str]) -> Result<u64, String> {
+    /// Judges a stream of `ID DATA`, `gap FROM TO`, `lost NUMBER` and `resume ID`. Returns whether the last gap was a false one.
+    fn judge(channels: &[&str], stream: &[&str]) -> Result<bool, String> {
         judge_at(0, channels, stream)
     }
 
     /// All events before others are of this time.
-    fn judge_at(time: u64, channels: &[&str], stream: &[&str]) -> Result<u64, String> {
+    fn judge_at(time: u64, channels: &[&str], stream: &[&str]) -> Result<bool, String> {
         let mut oracle = Oracle::new(channels);
         for line in stream {
             let block = match line.split(' ').collect::<Vec<_>>()[..] {
@@ -234,13 +234,13 @@ mod tests {
             };
             oracle.judge(&Parser::new().push(block.as_bytes()).unwrap()[0], true)?;
         }
-        Ok(oracle.take_false_gaps())
+        Ok(oracle.take_false_gap())
     }
 
     #[test]
     fn events_in_order_pass() {
-        assert_eq!(judge(&["a"], &["5 a:2:1", "6 a:3:5", "resume 7", "9 a:4:6 b:7:8"]), Ok(0));
-        assert_eq!(judge(&["a", "b"], &["resume 4", "5 a:2:1", "6 b:3:2", "7 a:3:5 b:4:6"]), Ok(0));
+        assert_eq!(judge(&["a"], &["5 a:2:1", "6 a:3:5", "resume 7", "9 a:4:6 b:7:8"]), Ok(false));
+        assert_eq!(judge(&["a", "b"], &["resume 4", "5 a:2:1", "6 b:3:2", "7 a:3:5 b:4:6"]), Ok(false));
     }
 
     #[test]
@@ -255,14 +255,14 @@ mod tests {
 
     #[test]
     fn a_gap_excuses_exactly_what_is_missing() {
-        assert_eq!(judge(&["a"], &["5 a:2:1", "gap 5 7", "8 a:5:7"]), Ok(0));
+        assert_eq!(judge(&["a"], &["5 a:2:1", "gap 5 7", "8 a:5:7"]), Ok(false));
         assert!(judge(&["a"], &["5 a:2:1", "gap 5 6", "8 a:5:7"]).is_err(), "7 is not in the gap");
         assert!(judge(&["a"], &["5 a:2:1", "gap 4 7", "8 a:5:7"]).is_err(), "5 was received");
         assert!(judge(&["a"], &["5 a:2:1", "gap 5 7", "7 a:4:6"]).is_err(), "7 was reported");
-        assert_eq!(judge(&["a"], &["5 a:2:1", "gap 5 7", "8 a:3:5"]), Ok(1), "nothing is missing");
+        assert_eq!(judge(&["a"], &["5 a:2:1", "gap 5 7", "8 a:3:5"]), Ok(true), "nothing is missing");
         assert_eq!(
             judge(&["a", "b"], &["5 a:2:1 b:1:0", "gap 5 7", "8 a:3:5", "9 b:4:7"]),
-            Ok(0),
+            Ok(false),
             "it is missing in b"
         );
     }
@@ -270,15 +270,15 @@ mod tests {
     #[test]
     fn a_gap_of_several_channels_excuses_what_came_before_it() {
         let stream = ["5 a:2:1 b:2:1", "gap 5 5", "7 b:3:5", "9 a:4:8"];
-        assert_eq!(judge(&["a", "b"], &stream), Ok(0), "8 is missing in a");
-        assert_eq!(judge(&["a", "b"], &["5 a:2:1 b:2:1", "gap 5 5", "7 a:3:5 b:3:5", "9 a:5:8"]), Ok(0), "b had 7");
+        assert_eq!(judge(&["a", "b"], &stream), Ok(false), "8 is missing in a");
+        assert_eq!(judge(&["a", "b"], &["5 a:2:1 b:2:1", "gap 5 5", "7 a:3:5 b:3:5", "9 a:5:8"]), Ok(false), "b had 7");
         assert!(judge_at(u64::MAX, &["a", "b"], &stream).is_err(), "8 was published after the gap");
         assert!(judge(&["a", "b"], &[&stream[..], &["11 a:6:10"]].concat()).is_err(), "10 is missing later");
     }
 
     #[test]
     fn a_queue_reports_how_many_it_has_dropped() {
-        assert_eq!(judge(&["a"], &["5 a:2:1", "lost 2", "8 a:5:7"]), Ok(0));
+        assert_eq!(judge(&["a"], &["5 a:2:1", "lost 2", "8 a:5:7"]), Ok(false));
         assert!(judge(&["a"], &["5 a:2:1", "lost 1", "8 a:5:7"]).is_err());
         assert!(judge(&["a"], &["5 a:2:1", "lost 1", "8 a:3:5"]).is_err());
         assert!(judge(&["a"], &["5 a:2:1", "lost 2", "resume 5", "8 a:5:7"]).is_err(), "the new connection lost them");

@@ -35,7 +35,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, Box<dyn Error>> {
     let mut random = Rng::with_seed(seed);
     let mut parts = start(settings, &mut random)?;
     watch(&mut parts, Duration::from_secs(settings.seconds) + 3 * PATIENCE, seed);
-    let mut findings = Findings { faults: Vec::new(), counts: vec![0; 8] };
+    let mut findings = Findings { faults: Vec::new(), counts: vec![0; 9] };
     let mut samples = Vec::new();
     thread::sleep(Duration::from_secs(2));
     for part in parts.all() {
@@ -182,12 +182,13 @@ fn report(
     samples: &[Samples],
     ends: &[Sample],
 ) {
-    let [deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps] = findings.counts[..] else {
+    let [deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps, early_gaps] = findings.counts[..]
+    else {
         return;
     };
     println!(
         "{deliveries} deliveries of {published} events to {} clients; {connections} connections, {refused} refused, \
-         {hops} hops, {stalls} stalls, {resets} resets; {gaps} gaps, {false_gaps} of them false; {} faults of clients",
+         {hops} hops, {stalls} stalls, {resets} resets; {gaps} gaps, {false_gaps} of them false, {early_gaps} because the edge was late; {} faults",
         settings.clients,
         findings.faults.len(),
     );
