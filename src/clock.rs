@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::sync::MonotonicClock;
+
 /// The time of a publisher's heartbeats, lifetimes and write timeouts.
 ///
 /// Without the feature `test-util` it is the system's, and has no size.
@@ -20,9 +22,9 @@ impl Clock {
     pub(crate) fn now(self) -> Instant {
         #[cfg(feature = "test-util")]
         if let Some(test) = self.test {
-            return Instant::now() + test.advanced();
+            return MonotonicClock::now() + test.advanced();
         }
-        Instant::now()
+        MonotonicClock::now()
     }
 
     /// Returns the system's time until which to wait for a time of this clock.
@@ -30,7 +32,7 @@ impl Clock {
         #[cfg(feature = "test-util")]
         if let Some(test) = self.test {
             // The clock can be advanced at any moment, so the time is looked at again soon.
-            let soon = Instant::now() + TestClock::LOOK;
+            let soon = MonotonicClock::now() + TestClock::LOOK;
             return time.checked_sub(test.advanced()).map_or(soon, |time| time.min(soon));
         }
         time

@@ -315,6 +315,8 @@ mod history;
 #[cfg_attr(not(all(feature = "tiny_http", feature = "server")), allow(dead_code))]
 pub mod http;
 mod log;
+#[cfg(all(test, any(sse_loom, sse_shuttle)))]
+mod models;
 #[cfg(any(feature = "tiny_http", feature = "rouille", feature = "server"))]
 mod origin;
 mod publish;
@@ -328,6 +330,7 @@ mod spread;
 mod stats;
 pub mod store;
 mod subscription;
+mod sync;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 

@@ -32,6 +32,8 @@ mod stream;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, sse_loom))]
+mod unsupervised;
 mod worker;
 
 pub(crate) use batch::{Batch, BatchedWrite, Sink};

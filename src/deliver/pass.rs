@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -13,6 +12,7 @@ use super::pool::{BlockedWrite, Job, WorkerStatus, WriterPool};
 use super::stream::{PartialWrite, Stream, StreamState, Writer};
 use crate::queue::{NonBlockingWrite, call_caught, drop_caught, race_window};
 use crate::stats::EndCause;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// A stream's pass under way.
 pub(super) struct Pass {

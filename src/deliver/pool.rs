@@ -1,14 +1,10 @@
 //! The writer threads of one publisher, and their run queue.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use std::{thread, vec};
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use parking_lot::{Condvar, Mutex};
+use std::vec;
 
 use super::FrameSource;
 use super::slow::SlowStreams;
@@ -22,6 +18,9 @@ use crate::log::RateLimitedLog;
 use crate::queue::{Interrupt, Subscriber, Wake, call_caught, race_window};
 use crate::registry::{Deferred, NewEvent, Published, Recipients, Registry};
 use crate::stats::EndCause;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::channel::{Receiver, Sender, unbounded};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// A job on the run queue.
 pub(super) enum Job {

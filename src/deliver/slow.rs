@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::event::FrameId;
 use crate::queue::Subscriber;
+use crate::sync::Mutex;
 
 /// The slow streams of one publisher.
 #[derive(Default)]
@@ -113,11 +112,10 @@ impl SlowStreams {
 mod tests {
     use std::time::Duration;
 
-    use crossbeam_channel::bounded;
-
     use super::*;
     use crate::event::{Event, Frame};
     use crate::queue::{Overflow, Properties, QueueLimits, SubscriberId};
+    use crate::sync::channel::bounded;
 
     fn subscriber(id: u64) -> Arc<Subscriber> {
         let limits = QueueLimits { events: 10, bytes: 1 << 20, overflow: Overflow::Block(Duration::ZERO) };

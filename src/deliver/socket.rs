@@ -5,11 +5,11 @@ use std::io::{self, BufWriter, Write};
 use std::net::{Shutdown, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::queue::{Interrupt, Subscriber};
 use crate::stats::EndCause;
+use crate::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// A connected socket.
 pub(crate) enum Socket {

@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use self::follower::Follower;
 use super::Sink;
 use super::outcome::Drained;
@@ -18,6 +16,7 @@ use crate::event::{self, Frame, FrameId, HeartbeatStyle};
 use crate::queue::{Payload, Popped, Subscriber};
 use crate::registry::{Registry, Slice};
 use crate::stats::{Counters, EndCause};
+use crate::sync::channel::Receiver;
 
 /// The next thing for the subscriber.
 enum Next {

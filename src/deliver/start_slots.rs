@@ -13,10 +13,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::stream::Stream;
+use crate::sync::atomic::Ordering::SeqCst;
 
 /// The slots of streams whose first pass is under way, and the streams that wait for one.
 pub(super) struct StartSlots {

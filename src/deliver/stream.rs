@@ -3,12 +3,8 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Wake, Waker};
 use std::time::Duration;
-
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
 
 use super::batch::Pending;
 use super::pool::Job;
@@ -17,6 +13,9 @@ use super::socket::Socket;
 use super::{Drained, FrameSource};
 use crate::queue::{NonBlockingWrite, Subscriber};
 use crate::stats::EndCause;
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::channel::Sender;
+use crate::sync::{Mutex, thread_local};
 
 /// The closure that is called with the cause once a stream has ended.
 pub(crate) type OnEnd = Box<dyn FnOnce(EndCause) + Send>;
@@ -132,11 +131,11 @@ thread_local! {
 
 /// Wakes a group of streams. Returns them, for their passes on this thread.
 pub(super) fn wake_group(streams: impl ExactSizeIterator<Item = Waker>) -> Vec<Arc<Stream>> {
-    WOKEN.set(Some(Vec::with_capacity(streams.len())));
+    WOKEN.with(|woken| woken.replace(Some(Vec::with_capacity(streams.len()))));
     for stream in streams {
         stream.wake();
     }
-    WOKEN.take().expect("BUG: a group was woken within a group")
+    WOKEN.with(RefCell::take).expect("BUG: a group was woken within a group")
 }
 
 impl Wake for Stream {
@@ -144,8 +143,8 @@ impl Wake for Stream {
     /// or parked.
     fn wake(self: Arc<Self>) {
         let mut stream = Some(self);
-        WOKEN.with_borrow_mut(|woken| {
-            if let Some(group) = woken {
+        WOKEN.with(|woken| {
+            if let Some(group) = &mut *woken.borrow_mut() {
                 group.extend(stream.take());
             }
         });

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use super::stream::Stream;
 #[cfg(feature = "test-util")]
 use crate::clock::TestClock;
 use crate::spread;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// The interval of the checks while any job runs. A thread that is busy with a job for longer counts as blocked.
 const TICK: Duration = Duration::from_millis(10);

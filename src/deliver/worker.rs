@@ -1,7 +1,6 @@
 //! The loop of a writer thread: it runs jobs from the run queue, and passes of several streams together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
 use std::vec;
 
@@ -11,6 +10,7 @@ use super::pass::{BeginOutcome, Pass};
 use super::pool::{Job, WorkerStatus, WriterPool};
 use super::stream::{Stream, wake_group};
 use crate::queue::race_window;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 impl WriterPool {
     /// The maximum number of streams whose passes run together. Between system calls a stream needs little work. Most

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use crossbeam_channel::bounded;
-
 use super::Publisher;
 use crate::deliver::{FrameSource, SourceSettings};
 use crate::event::Frame;
@@ -11,6 +9,7 @@ use crate::history::Resumption;
 use crate::queue::{Payload, Properties, Subscriber, SubscriberId};
 use crate::stats::EndCause;
 use crate::subscription::Subscription;
+use crate::sync::channel::bounded;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Returns whether streams can begin whose first write may block.

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
-
 use super::builder::Settings;
 use super::snapshot::{self, MakeSnapshot, Snapshot};
 use super::{LastEventId, Publisher};
@@ -20,6 +18,7 @@ use crate::queue::{Overflow, Payload, Properties, Subscriber};
 use crate::registry::{Opening, ReplayFrom};
 use crate::spread;
 use crate::subscription::Subscription;
+use crate::sync::channel::bounded;
 
 /// The settings of a subscription that is not open yet; from [`Publisher::subscription`].
 #[must_use = "a builder does nothing until `open`"]

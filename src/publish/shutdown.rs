@@ -1,12 +1,13 @@
 //! The shutdown of a publisher.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Publisher;
 use super::stored::far_deadline;
 use crate::event::Event;
 use crate::queue::SubscriberId;
 use crate::spread;
+use crate::sync::MonotonicClock;
 
 impl<P: Send + Sync + 'static> Publisher<P> {
     /// Refuses new subscriptions, delivers queued events, and ends every stream. Returns how many it had to disconnect.
@@ -60,7 +61,7 @@ impl<P: Send + Sync + 'static> Publisher<P> {
         };
         let farewell = farewell.map(|event| event.encode());
         let last = |id| farewell.clone().into_iter().chain([retry(id)]).collect();
-        let until = far_deadline(Instant::now(), grace);
+        let until = far_deadline(MonotonicClock::now(), grace);
         if let Some(store) = &self.core.store {
             store.settle(until);
         }

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
-
 use super::entries::{Entries, QueueKey};
 use super::schedule::Schedule;
 use super::{Overflow, Payload, race_window};
 use crate::event::Frame;
 use crate::stats::EndCause;
+use crate::sync::{Mutex, channel::Sender};
 
 /// The limits of one subscriber's queue, and what happens above them.
 #[derive(Clone, Debug)]

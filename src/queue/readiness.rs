@@ -1,15 +1,14 @@
 //! Where a stream waits until its non-blocking socket takes more.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
 #[cfg(feature = "server")]
 use std::time::Duration;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::race_window;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 // A stream whose socket takes no more is parked. It stays RUNNING, but no thread owns it until the event loop that
 // watches the socket reports readiness.
@@ -77,7 +76,8 @@ impl Readiness {
 
     /// Forgets readiness that was reported before. A write must follow, which finds it.
     pub(crate) fn clear_ready(&self) {
-        self.state.store(Self::WRITING, SeqCst);
+        // A swap costs what a store costs. With a store, loom would not keep the order of all changes.
+        self.state.swap(Self::WRITING, SeqCst);
     }
 
     /// Parks the stream after a write that would have blocked, to be woken by this. Gives the waker back if the socket

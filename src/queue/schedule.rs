@@ -1,6 +1,6 @@
 //! Which thread owns a stream that is written in the background: no wake-up is lost, and no two threads write.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
 // The schedule has two bits, NOTIFIED and RUNNING, like the state of a tokio task. A stream has at most one owner at a
 // time:

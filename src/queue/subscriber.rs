@@ -1,11 +1,8 @@
 //! The record of one subscriber, shared by the registry, the reader and the writer threads.
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
-
-use crossbeam_channel::Sender;
 
 use super::entries::QueueKey;
 use super::queue::Queue;
@@ -13,6 +10,8 @@ use super::schedule::Schedule;
 use super::{Full, Interrupt, Payload, Popped, Properties, QueueLimits, Wake};
 use crate::event::Frame;
 use crate::stats::EndCause;
+use crate::sync::atomic::{AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::channel::Sender;
 
 /// The number of a subscriber within its publisher; later subscribers have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::membership::Membership;
 use super::{Recipients, State};
 use crate::queue::{Phase, SubscriberId, race_window};
+use crate::sync::MonotonicClock;
+use crate::sync::channel::{Receiver, Sender, bounded};
 
 /// The ticket of a publisher that waits for room.
 pub(crate) struct Ticket {
@@ -58,7 +58,7 @@ impl State {
     /// after the timeout, but gets the event beyond its limits. That is at most one event per publisher since it had
     /// room.
     pub(super) fn admit(&mut self, recipients: Recipients<'_>, size: usize, ticket: Option<Ticket>) -> Admit {
-        let now = Instant::now();
+        let now = MonotonicClock::now();
         let (number, began) = ticket.as_ref().map_or((u64::MAX, now), |ticket| (ticket.number, ticket.began));
         let (places, deadline) = self.find_without_room(recipients, size, number, began);
         if deadline <= now {

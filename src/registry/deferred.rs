@@ -9,6 +9,7 @@ use super::membership::Membership;
 use crate::log::RateLimitedLog;
 use crate::queue::{Payload, Properties, Subscriber, Wake, call_caught, drop_caught};
 use crate::stats::EndCause;
+use crate::sync::thread_local;
 
 /// The application's hooks. Called without any lock.
 pub(crate) trait Hooks: Send + Sync {
@@ -111,9 +112,9 @@ impl Deferred {
                 let mut next = Some(self);
                 while let Some(deferred) = next {
                     deferred.call_application();
-                    next = UNFINISHED.with_borrow_mut(|list| list.as_mut().and_then(VecDeque::pop_front));
+                    next = UNFINISHED.with(|list| list.borrow_mut().as_mut().and_then(VecDeque::pop_front));
                 }
-                UNFINISHED.set(None);
+                UNFINISHED.with(|list| list.replace(None));
             }
             // The thread is about to end, and its list is gone.
             Err(_) => self.call_application(),

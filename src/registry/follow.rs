@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use super::{Deferred, Registry, State};
@@ -11,6 +10,7 @@ use crate::follow::{Begin, Line};
 use crate::history::{EventLog, Ids, Place};
 use crate::queue::{Full, Payload, Phase, SubscriberId};
 use crate::stats::EndCause;
+use crate::sync::atomic::Ordering::SeqCst;
 
 /// How far the history follows another one.
 pub(super) struct Following {

@@ -4,14 +4,13 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
 use super::{Deferred, Limits, OnLeave, Registry, State};
 use crate::error::OpenError;
 use crate::event::Frame;
 use crate::log::Subject;
 use crate::queue::{Properties, Subscriber, SubscriberId};
 use crate::stats::EndCause;
+use crate::sync::channel::Sender;
 
 /// One subscriber's entry in the registry.
 pub(super) struct Membership {

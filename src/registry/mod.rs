@@ -47,11 +47,8 @@ mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::event::FrameId;
 use crate::history::{EventLog, Ids, NewEntry};
@@ -59,6 +56,8 @@ use crate::log::{RateLimitedLog, Subject};
 use crate::queue::{Payload, QueueKey, Subscriber, SubscriberId};
 use crate::stats::{ChannelStats, Counters, EndCause, HistoryStats, Stats};
 use crate::store::Trim;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::{Condvar, Mutex, RwLock};
 
 use backpressure::Admit;
 pub(crate) use backpressure::Ticket;

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use super::{Deferred, Registry, State};
 use crate::error::OpenError;
 use crate::event::{self, Event, Frame};
@@ -12,6 +10,7 @@ use crate::follow::{Begin, Line};
 use crate::history::{EventLog, Place, Resumption, Span};
 use crate::queue::{Full, Payload, Phase, QueueLimits, Subscriber};
 use crate::stats::EndCause;
+use crate::sync::MutexGuard;
 
 /// The past events that a subscription asks for.
 #[derive(Debug)]

@@ -62,6 +62,11 @@ impl Subscription {
         Self { source, pool, resumption, last_event_id }
     }
 
+    #[cfg(all(test, any(sse_loom, sse_shuttle)))]
+    pub(crate) fn pool(&self) -> Arc<WriterPool> {
+        Arc::clone(&self.pool)
+    }
+
     /// Returns the next frame without copying its text, or `None` when the stream has ended. Blocks as the iterator
     /// does.
     ///

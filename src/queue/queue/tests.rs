@@ -1,9 +1,8 @@
 //! Tests of one subscriber's queue.
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
-
 use super::*;
 use crate::event::Event;
+use crate::sync::channel::{Receiver, TryRecvError, bounded};
 
 const LIMITS: QueueLimits = QueueLimits { events: 3, bytes: 1_000, overflow: Overflow::Disconnect };
 
