@@ -72,7 +72,7 @@ fn start(shared: &Arc<Shared>, clients: usize, seed: u64, left: &Arc<AtomicUsize
 }
 
 fn counts(counts: &Counts) -> String {
-    let Counts { deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps, early_gaps } = counts;
-    let all = [deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps, early_gaps];
+    let Counts { deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps, allowed_gaps } = counts;
+    let all = [deliveries, connections, refused, hops, stalls, resets, gaps, false_gaps, allowed_gaps];
     all.map(|count| count.load(Relaxed).to_string()).join(" ")
 }
