@@ -204,14 +204,17 @@ mod tests {
 
     #[test]
     fn further_requests_of_a_connection_lead_to_no_nudge() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let nudger = Nudger::start(Target::tcp(listener.local_addr().unwrap())).unwrap();
-        let client = Some((Ipv4Addr::LOCALHOST, 1).into());
-        nudger.request_arrived(client);
-        // The nudges after one request: the pause grows from 2 to 512 ms.
-        (0..5).for_each(|_| drop(listener.accept().unwrap()));
-        (0..100).for_each(|_| nudger.request_arrived(client));
-        assert!(nudger.arrived.as_ref().unwrap().is_empty());
+        let (arrived, requests) = bounded(1);
+        let known = Mutex::new(KnownClients { addresses: HashSet::new(), since: Instant::now() });
+        let nudger = Nudger { known, arrived: Some(arrived), stop: None, thread: None };
+        let client = |port: u16| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        // A Unix socket gives no address, so each of its requests counts as the first.
+        for (client, is_first) in
+            [(client(1), true), (client(1), false), (client(2), true), (client(1), false), (None, true), (None, true)]
+        {
+            nudger.request_arrived(client);
+            assert_eq!(requests.try_recv().is_ok(), is_first, "{client:?}");
+        }
     }
 
     #[test]
