@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Deferred, Following, Replay};
+use super::{Deferred, Replay};
 use crate::queue::{Full, Payload, Phase, QueueKey, Subscriber, SubscriberId};
 
 /// One event on its way to the queues of its subscribers.
@@ -13,8 +13,6 @@ pub(super) struct Fanout<'a> {
     pub(super) beyond: &'a BTreeSet<SubscriberId>,
     pub(super) queued: usize,
     pub(super) replaying: usize,
-    /// Which subscribers have seen events elsewhere.
-    pub(super) following: Option<&'a Following>,
     /// The subscribers that have no room, and are to be disconnected.
     pub(super) full: Vec<SubscriberId>,
     pub(super) deferred: &'a mut Deferred,
@@ -23,7 +21,13 @@ pub(super) struct Fanout<'a> {
 impl Fanout<'_> {
     #[inline]
     pub(super) fn queue(&mut self, id: SubscriberId, subscriber: &Subscriber) {
-        if subscriber.phase() != Phase::Live && !self.is_reached(id, subscriber) {
+        let is_for_it = match subscriber.phase() {
+            Phase::Live => true,
+            Phase::Replaying => false,
+            // It has seen the event elsewhere, but no comment.
+            Phase::Ahead => self.payload.sequence() == 0,
+        };
+        if !is_for_it {
             // A comment is not in the history, so a replay does not deliver it.
             self.replaying += usize::from(self.payload.sequence() > 0);
             return;
@@ -36,21 +40,6 @@ impl Fanout<'_> {
             Err(Full) => return self.full.push(id),
         }
         self.queued += 1;
-    }
-
-    /// Returns whether the event is queued for a subscriber that does not get all events. The first one that is newer
-    /// than all that the subscriber has seen elsewhere makes it live.
-    #[cold]
-    fn is_reached(&self, id: SubscriberId, subscriber: &Subscriber) -> bool {
-        if subscriber.phase() == Phase::Replaying {
-            return false;
-        }
-        let sequence = self.payload.sequence();
-        let has_seen = self.following.and_then(|following| following.sequence_ahead(id)).unwrap_or(0);
-        if sequence > has_seen {
-            subscriber.set_phase(Phase::Live);
-        }
-        sequence > has_seen || sequence == 0
     }
 
     /// Puts the event behind the events of a replay that are published so far.

@@ -18,8 +18,11 @@ pub(super) struct Following {
     channels: Vec<Arc<str>>,
     /// `true` until the history has what the followed one had at the beginning. No subscriber can join before.
     pub(super) is_starting: bool,
-    /// The subscribers that have seen events elsewhere which this history has not received yet.
+    /// The subscribers that have seen events elsewhere which this history has not received yet: those in
+    /// [`Phase::Ahead`], and some that have left.
     ahead: BTreeMap<SubscriberId, Ahead>,
+    /// The lowest sequence of them, or a lower one, so that an event which none of them waits for costs one comparison.
+    nearest: u64,
 }
 
 /// How a connection to the followed history has begun.
@@ -41,12 +44,13 @@ struct Ahead {
 impl Following {
     /// Creates the state of a history that has received nothing from these channels.
     pub(super) fn new(channels: Vec<Arc<str>>) -> Self {
-        Self { channels, is_starting: true, ahead: BTreeMap::new() }
+        Self { channels, is_starting: true, ahead: BTreeMap::new(), nearest: u64::MAX }
     }
 
     /// Notes that a subscriber begins after an event which the history has not received.
     pub(super) fn add_ahead(&mut self, subscriber: SubscriberId, id: &str, sequence: u64) {
         self.ahead.insert(subscriber, Ahead { id: id.to_owned(), sequence, since: Instant::now() });
+        self.nearest = self.nearest.min(sequence);
     }
 
     /// Returns the sequence of the event after which a subscriber begins that is ahead.
@@ -92,16 +96,10 @@ impl Registry {
         } else {
             let before = log.sequence();
             let lost = log.continue_with(begin, &following.channels, &mut deferred.payloads);
+            let newest = log.sequence();
             self.set_names(&Arc::clone(log.ids()));
             self.tell_gap(state, &lost, before, &mut deferred);
-            let verdict =
-                |ids: &Ids, ahead: &Ahead, newest| match ids.place(&ahead.id, newest) {
-                    Place::Exact(sequence) | Place::Ahead(sequence) if sequence == ahead.sequence => {
-                        if sequence <= newest { Verdict::Reached } else { Verdict::Waits }
-                    }
-                    _ => Verdict::Gap,
-                };
-            self.check_ahead(state, verdict, &mut deferred);
+            self.check_ahead(state, newest, None, &mut deferred);
         }
         self.commit_sequence(state);
         let is_starting = state.following.as_ref().is_some_and(|following| following.is_starting);
@@ -113,6 +111,7 @@ impl Registry {
         let (Some(log), Some(following)) = (&mut state.log, &mut state.following) else { return };
         following.is_starting = true;
         following.ahead.clear();
+        following.nearest = u64::MAX;
         log.restart(begin, &following.channels, &mut deferred.payloads);
         let names = Arc::clone(log.ids());
         // No stream may read the new history from its place in the old one, and none may be sent an ID that joins a new
@@ -207,14 +206,8 @@ impl Registry {
     pub(crate) fn expire_ahead(&self, before: Instant) -> Deferred {
         let mut deferred = Deferred::default();
         let mut state = self.state.lock();
-        if state.following.as_ref().is_some_and(|following| !following.ahead.is_empty()) {
-            let verdict = |_: &Ids, ahead: &Ahead, newest| match () {
-                () if ahead.sequence <= newest => Verdict::Reached,
-                () if ahead.since >= before => Verdict::Waits,
-                () => Verdict::Gap,
-            };
-            self.check_ahead(&mut state, verdict, &mut deferred);
-        }
+        let newest = state.log.as_ref().map_or(0, EventLog::sequence);
+        self.check_ahead(&mut state, newest, Some(before), &mut deferred);
         drop(state);
         deferred
     }
@@ -246,28 +239,42 @@ impl Registry {
         }
     }
 
-    /// Looks at the subscribers that are ahead of the history.
-    fn check_ahead(&self, state: &mut State, verdict: impl Fn(&Ids, &Ahead, u64) -> Verdict, deferred: &mut Deferred) {
+    /// Makes the subscribers live whose last event the history reaches before it receives this sequence.
+    pub(super) fn reach(&self, state: &mut State, sequence: u64, deferred: &mut Deferred) {
+        let Some(newest) = sequence.checked_sub(1) else { return };
+        if state.following.as_ref().is_some_and(|following| following.nearest <= newest) {
+            self.check_ahead(state, newest, None, deferred);
+        }
+    }
+
+    /// Looks at the subscribers that are ahead of the history, which has everything up to `newest`.
+    ///
+    /// The history has reached a subscriber only if its ID is that of the event here: it may be of an era that has never
+    /// begun, or of one that began while the history still received the end of the one before. If it is not, and if the
+    /// subscriber has waited since before this time, it is sent a gap.
+    fn check_ahead(&self, state: &mut State, newest: u64, before: Option<Instant>, deferred: &mut Deferred) {
         let (Some(log), Some(following)) = (&state.log, &mut state.following) else { return };
-        let newest = log.sequence();
         let mut gaps = Vec::new();
         following.ahead.retain(|id, ahead| {
             // It may have left, or have been sent a gap.
-            let subscriber = state.members.get(id).map(|member| &member.subscriber);
-            if subscriber.is_none_or(|subscriber| subscriber.phase() != Phase::Ahead) {
-                return false;
+            let member = state.members.get(id).map(|member| &member.subscriber);
+            let Some(subscriber) = member.filter(|subscriber| subscriber.phase() == Phase::Ahead) else { return false };
+            let place = log.ids().place(&ahead.id, newest);
+            let is_known =
+                matches!(place, Place::Exact(sequence) | Place::Ahead(sequence) if sequence == ahead.sequence);
+            let is_reached = ahead.sequence <= newest;
+            if is_known && !is_reached && before.is_none_or(|before| ahead.since >= before) {
+                return true;
             }
-            let verdict = verdict(log.ids(), ahead, newest);
-            if verdict == Verdict::Gap {
+            if !(is_known && is_reached) {
                 let to = log.id(newest);
                 gaps.push((*id, gap(log.gap(&ahead.id, &to), &to)));
             }
-            verdict == Verdict::Waits
+            subscriber.set_phase(Phase::Live);
+            false
         });
+        following.nearest = following.ahead.values().map(|ahead| ahead.sequence).min().unwrap_or(u64::MAX);
         for (id, frame) in gaps {
-            if let Some(member) = state.members.get(&id) {
-                member.subscriber.set_phase(Phase::Live);
-            }
             self.queue_gap(state, id, frame, deferred);
         }
     }
@@ -307,15 +314,6 @@ impl Registry {
         drop(state);
         ForFollower::Frame(event::followed(&Line::Event { sequence, channels, key }, frame))
     }
-}
-
-/// What becomes of a subscriber that is ahead of the history.
-#[derive(PartialEq, Eq)]
-enum Verdict {
-    Waits,
-    /// The history has reached it.
-    Reached,
-    Gap,
 }
 
 /// An event as a follower is sent it.

@@ -276,6 +276,9 @@ impl Registry {
             Admit::Beyond(subscribers) => subscribers,
             Admit::Wait(ticket) => return Err(Box::new((new_event, ticket))),
         };
+        if let Some(sequence) = new_event.sequence {
+            self.reach(&mut state, sequence, &mut deferred);
+        }
         let key = new_event.key.clone();
         let (payload, id) = match recipients {
             Recipients::Channels(channels) => state.seal_and_keep(channels, new_event, &mut deferred.payloads),
@@ -315,9 +318,7 @@ impl Registry {
     ) -> usize {
         let dropped_before = deferred.payloads.len();
         let key = key.map(|key| QueueKey { channel: None, key });
-        let following = state.following.as_ref();
-        let mut fanout =
-            Fanout { payload, key, beyond, following, queued: 0, replaying: 0, full: Vec::new(), deferred };
+        let mut fanout = Fanout { payload, key, beyond, queued: 0, replaying: 0, full: Vec::new(), deferred };
         match recipients {
             Recipients::Channels(channels) => {
                 let mut reached = HashSet::new();

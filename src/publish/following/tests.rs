@@ -324,6 +324,23 @@ fn a_client_that_is_ahead_is_told_a_gap_that_it_has_not_seen() {
 }
 
 #[test]
+fn an_id_that_turns_out_to_be_of_another_event_is_a_gap_before_the_next_event() {
+    let origin = origin_on(&Disk::new(100));
+    let mut edge = edge_of(&origin);
+    let first = origin.publish_confirmed("a", "1", LONG).unwrap();
+    let name = first.id().unwrap().split('.').next().unwrap();
+    let mut stream = open(&edge.publisher, &["a"], Some(&format!("{name}.{}-1", u64::MAX)));
+    assert_eq!(stream.resumption(), Resumption::Complete, "it may be of an era that the edge has not heard of");
+    edge.receive_all(&origin);
+    assert!(received(&mut stream).is_empty(), "the edge may still be at the end of the era before");
+    origin.publish_confirmed("a", "2", LONG).unwrap();
+    edge.receive_all(&origin);
+    let blocks = received(&mut stream);
+    assert!(are_gaps(&blocks[..1]), "{blocks:?}");
+    assert_eq!(blocks[1..], ["data: 2"]);
+}
+
+#[test]
 fn an_id_that_never_comes_is_a_gap_after_some_seconds() {
     let origin = origin();
     let last = id_of(&origin.publish_to("a", "1"));
