@@ -355,7 +355,12 @@ impl WriterPool {
                 None
             }
         });
-        let streams: Vec<Waker> = streams.collect();
+        let mut streams: Vec<Waker> = streams.collect();
+        // The list has room for all subscribers. Where the streams cannot keep up, few are asleep at a time, and many such
+        // lists wait in the run queue.
+        if streams.len() < streams.capacity() / 2 {
+            streams.shrink_to_fit();
+        }
         if !streams.is_empty() {
             self.put(Job::Wake(streams.into_iter()));
         }

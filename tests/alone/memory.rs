@@ -3,8 +3,10 @@
 //! The harness starts no thread for the test: such a thread allocates about a kilobyte at any time.
 
 use crate::allocated::allocated;
+use crate::common::eventually;
+use crate::common::writers::{Gate, Kept};
 use crate::own_process::own_process;
-use server_sent_events::{Event, Publisher};
+use server_sent_events::{Event, Overflow, Publisher};
 
 #[test]
 fn what_came_and_went_leaves_the_memory_where_it_was() {
@@ -51,4 +53,53 @@ fn what_came_and_went_leaves_the_memory_where_it_was() {
     publisher.publish("x");
     assert!(quiet.try_recv().is_ok());
     assert!(held() < 2_500, "one quiet subscriber holds {} bytes", held());
+}
+
+#[test]
+fn streams_that_wait_to_be_woken_take_no_room_for_those_that_need_not_be() {
+    const GROUPS: usize = 200;
+
+    own_process!();
+    let publisher = Publisher::builder()
+        .max_subscribers(usize::MAX)
+        .max_subscribers_per_channel(usize::MAX)
+        .max_queued_events(1)
+        .overflow(Overflow::DropOldest)
+        .max_writer_threads(1)
+        .heartbeat(None)
+        .build()
+        .unwrap();
+    // They have an event, and do not read it.
+    let unread: Vec<_> = (0..10_000).map(|_| publisher.subscribe_to("all").unwrap()).collect();
+    publisher.publish_to("all", "x");
+    let streams: Vec<_> = (0..GROUPS)
+        .flat_map(|group| (0..20).map(move |_| group))
+        .map(|group| {
+            let written = Kept::default();
+            publisher.subscribe_to(format!("group {group}")).unwrap().write_in_background(written.clone()).unwrap();
+            written
+        })
+        .collect();
+    for group in 0..GROUPS {
+        publisher.publish_to(format!("group {group}"), "x");
+    }
+    for (n, stream) in streams.iter().enumerate() {
+        eventually(&format!("stream {n} begins"), || !stream.text().is_empty());
+    }
+    let gate = Gate::default();
+    publisher.subscribe_to("gate").unwrap().write_in_background(gate.clone()).unwrap();
+    publisher.publish_to("gate", "x");
+    eventually("the writer thread is blocked", || gate.has_begun());
+    let start = allocated();
+    for group in 0..GROUPS {
+        publisher.publish_to(["all".into(), format!("group {group}")], "y");
+    }
+    let held = allocated() - start;
+    gate.open();
+    for stream in &streams {
+        eventually("each stream is written", || stream.text().contains("data: y"));
+    }
+    drop(unread);
+    // Each stream has an event in its queue, and its place in a list of those to wake.
+    assert!(held < GROUPS * 20 * 200, "{held} bytes");
 }
