@@ -249,9 +249,9 @@ impl Registry {
 
     /// Looks at the subscribers that are ahead of the history, which has everything up to `newest`.
     ///
-    /// The history has reached a subscriber only if its ID is that of the event here: it may be of an era that has never
-    /// begun, or of one that began while the history still received the end of the one before. If it is not, and if the
-    /// subscriber has waited since before this time, it is sent a gap.
+    /// A subscriber is sent a gap if its ID turns out to be of another event than the history's: of an era that has never
+    /// begun, or of one that began while the history still received the end of the one before. It is sent a gap too if it
+    /// has waited since before this time.
     fn check_ahead(&self, state: &mut State, newest: u64, before: Option<Instant>, deferred: &mut Deferred) {
         let (Some(log), Some(following)) = (&state.log, &mut state.following) else { return };
         let mut gaps = Vec::new();
