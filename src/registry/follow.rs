@@ -36,7 +36,9 @@ pub(crate) struct Begun {
 
 /// Where a subscriber is that is further on than the history.
 struct Ahead {
+    /// The ID that its client holds: what it sent, or what it was sent with a gap.
     id: String,
+    /// The sequence of that event.
     sequence: u64,
     since: Instant,
 }
@@ -47,7 +49,7 @@ impl Following {
         Self { channels, is_starting: true, ahead: BTreeMap::new(), nearest: u64::MAX }
     }
 
-    /// Notes that a subscriber begins after an event which the history has not received.
+    /// Notes that a subscriber begins after an event which the history has not received. Its client holds this ID.
     pub(super) fn add_ahead(&mut self, subscriber: SubscriberId, id: &str, sequence: u64) {
         self.ahead.insert(subscriber, Ahead { id: id.to_owned(), sequence, since: Instant::now() });
         self.nearest = self.nearest.min(sequence);

@@ -288,7 +288,7 @@ impl Registry {
         state.add(subscriber, channels);
         if is_ahead && let Some(following) = &mut state.following {
             subscriber.set_phase(Phase::Ahead);
-            following.add_ahead(subscriber.id(), replay_from.id(), cursor);
+            following.add_ahead(subscriber.id(), &start.id, cursor);
         }
         if !is_last {
             subscriber.set_phase(Phase::Replaying);

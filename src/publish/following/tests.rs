@@ -341,6 +341,27 @@ fn an_id_that_turns_out_to_be_of_another_event_is_a_gap_before_the_next_event() 
 }
 
 #[test]
+fn a_client_whose_gap_reaches_beyond_the_edge_is_sent_it_once() {
+    let origin =
+        Publisher::builder().history(History::new().max_events_per_channel(2)).heartbeat(None).build().unwrap();
+    let seen = id_of(&origin.publish_to("b", "1"));
+    let mut edge = edge_of(&origin);
+    edge.cut();
+    origin.publish_to("b", "2");
+    let lost = id_of(&origin.publish_to("a", "3"));
+    origin.publish_to("a", "4");
+    origin.publish_to("a", "5");
+    // The edge knows what the origin has evicted, and has received no event yet.
+    assert_eq!(edge.receive(&origin, 1), 1);
+    assert_eq!(edge.publisher.last_event_id().as_ref(), Some(&seen));
+    let mut stream = open(&edge.publisher, &["a"], Some(&seen));
+    let gap = stream.next().unwrap();
+    assert_eq!(gap, format!("event: gap\ndata: {{\"from\":\"{seen}\",\"to\":\"{lost}\"}}\nid: {lost}\n\n"));
+    edge.receive_all(&origin);
+    assert_eq!(received(&mut stream), ["data: 4", "data: 5"]);
+}
+
+#[test]
 fn an_id_that_never_comes_is_a_gap_after_some_seconds() {
     let origin = origin();
     let last = id_of(&origin.publish_to("a", "1"));
