@@ -27,7 +27,7 @@ impl<T: Clone> EventLog<T> {
     }
 
     /// Takes over the eras of the followed log, and what these channels have lost after this log's newest event.
-    /// Returns those channels, each with its new floor.
+    /// Returns those channels, each with its new floor. What was known to be lost is not lost again.
     pub(crate) fn continue_with(
         &mut self,
         begin: &Begin,
@@ -35,7 +35,8 @@ impl<T: Clone> EventLog<T> {
         evicted: &mut Vec<T>,
     ) -> Vec<(Arc<str>, u64)> {
         self.ids = Arc::new(ids(begin));
-        let lost = channels.iter().zip(&begin.floors).filter(|(_, floor)| **floor > self.sequence);
+        let is_new = |channel: &str, floor: u64| floor > self.sequence.max(self.floor(channel));
+        let lost = channels.iter().zip(&begin.floors).filter(|(channel, floor)| is_new(channel, **floor));
         let lost: Vec<(Arc<str>, u64)> = lost.map(|(channel, floor)| (Arc::clone(channel), *floor)).collect();
         for (channel, floor) in &lost {
             self.raise_floor(channel, *floor, evicted);

@@ -362,6 +362,31 @@ fn a_client_whose_gap_reaches_beyond_the_edge_is_sent_it_once() {
 }
 
 #[test]
+fn an_edge_that_reconnects_before_it_receives_an_event_sends_a_gap_once() {
+    let origin =
+        Publisher::builder().history(History::new().max_events_per_channel(2)).heartbeat(None).build().unwrap();
+    origin.publish_to("a", "1");
+    let mut edge = edge_of(&origin);
+    let mut stream = open(&edge.publisher, &["a"], None);
+    edge.cut();
+    for number in 2..=4 {
+        origin.publish_to("a", number.to_string());
+    }
+    for _ in 0..3 {
+        assert_eq!(edge.receive(&origin, 1), 1);
+        edge.cut();
+    }
+    let blocks = received(&mut stream);
+    assert!(are_gaps(&blocks) && blocks.len() == 1, "{blocks:?}");
+    // What has gone missing since is a gap of its own.
+    origin.publish_to("a", "5");
+    edge.receive_all(&origin);
+    let blocks = received(&mut stream);
+    assert!(are_gaps(&blocks[..1]), "{blocks:?}");
+    assert_eq!(blocks[1..], ["data: 4", "data: 5"]);
+}
+
+#[test]
 fn an_id_that_never_comes_is_a_gap_after_some_seconds() {
     let origin = origin();
     let last = id_of(&origin.publish_to("a", "1"));
