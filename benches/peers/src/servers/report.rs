@@ -180,18 +180,23 @@ fn plot(
     let mut mesh = chart.configure_mesh();
     mesh.x_desc("streams").x_labels(8).x_label_formatter(&|streams| format!("{streams:.0}"));
     mesh.light_line_style(TRANSPARENT).label_style(("sans-serif", 14)).draw()?;
+    // Where the next name stands, in pixels.
+    let mut line = 70;
     for (which, peer) in Peer::ALL.iter().enumerate() {
         let points = LOADS.iter().zip(&results.paced);
         let points: Vec<(f64, f64)> = points
             .filter_map(|((streams, _), peers)| Some((*streams as f64, median(&peers[which], figure)?)))
             .filter(|(_, value)| *value <= top)
             .collect();
+        if points.is_empty() {
+            continue;
+        }
         let style = COLORS[which].stroke_width(if peer.is_own() { 3 } else { 1 });
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, COLORS[which].filled())))?;
         chart.draw_series(LineSeries::new(points, style))?;
-        let line = 70 + 24 * i32::try_from(which)?;
         area.draw(&PathElement::new([(660, line), (684, line)], style))?;
         area.draw(&Text::new(peer.name(), (692, line - 6), ("sans-serif", 13)))?;
+        line += 24;
     }
     area.present()?;
     Ok(())
