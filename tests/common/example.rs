@@ -89,6 +89,13 @@ pub fn built_examples() -> &'static Path {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("examples").is_dir());
         cargo.args(["build", "--quiet", "--examples"]).current_dir(root.unwrap());
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        // With the variables that `cargo test` sets, build scripts that look at them would run again, and everything that
+        // depends on them would be built once more.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                cargo.env_remove(name);
+            }
+        }
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
