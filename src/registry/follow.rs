@@ -262,8 +262,7 @@ impl Registry {
             let member = state.members.get(id).map(|member| &member.subscriber);
             let Some(subscriber) = member.filter(|subscriber| subscriber.phase() == Phase::Ahead) else { return false };
             let place = log.ids().place(&ahead.id, newest);
-            let is_known =
-                matches!(place, Place::Exact(sequence) | Place::Ahead(sequence) if sequence == ahead.sequence);
+            let is_known = matches!(place, Place::Exact(_) | Place::Ahead(_));
             let is_reached = ahead.sequence <= newest;
             if is_known && !is_reached && before.is_none_or(|before| ahead.since >= before) {
                 return true;

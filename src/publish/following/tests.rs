@@ -103,6 +103,11 @@ fn origin() -> Publisher {
     Publisher::builder().history(History::new()).heartbeat(None).build().unwrap()
 }
 
+/// Returns an origin that keeps this many events of each channel.
+fn origin_that_keeps(events: usize) -> Publisher {
+    Publisher::builder().history(History::new().max_events_per_channel(events)).heartbeat(None).build().unwrap()
+}
+
 fn origin_on(disk: &Disk) -> Publisher {
     Publisher::builder().history(History::new().store(disk.clone())).heartbeat(None).build().unwrap()
 }
@@ -201,7 +206,7 @@ fn nobody_joins_before_the_history_is_filled() {
 
 #[test]
 fn an_edge_gaps_where_its_origin_does_and_nowhere_else() {
-    let origin = Publisher::builder().history(History::new().max_events_per_channel(3)).build().unwrap();
+    let origin = origin_that_keeps(3);
     let quiet = id_of(&origin.publish_to("b", "quiet"));
     let ids: Vec<String> = (0..6).map(|n| id_of(&origin.publish_to("a", format!("{n}")))).collect();
     let edge = edge_of(&origin);
@@ -220,7 +225,7 @@ fn an_edge_gaps_where_its_origin_does_and_nowhere_else() {
 
 #[test]
 fn what_the_origin_evicts_while_it_is_away_is_a_gap_in_its_channel_alone() {
-    let origin = Publisher::builder().history(History::new().max_events_per_channel(3)).build().unwrap();
+    let origin = origin_that_keeps(3);
     let mut edge = edge_of(&origin);
     let [mut busy, mut quiet] = CHANNELS.map(|channel| open(&edge.publisher, &[channel], None));
     origin.publish_to("b", "before");
@@ -310,7 +315,7 @@ fn a_client_that_is_ahead_gets_what_is_newer() {
 
 #[test]
 fn a_client_that_is_ahead_is_told_a_gap_that_it_has_not_seen() {
-    let origin = Publisher::builder().history(History::new().max_events_per_channel(2)).build().unwrap();
+    let origin = origin_that_keeps(2);
     let mut edge = edge_of(&origin);
     edge.cut();
     let ids: Vec<String> = (0..6).map(|n| id_of(&origin.publish_to("a", format!("{n}")))).collect();
@@ -342,8 +347,7 @@ fn an_id_that_turns_out_to_be_of_another_event_is_a_gap_before_the_next_event() 
 
 #[test]
 fn a_client_whose_gap_reaches_beyond_the_edge_is_sent_it_once() {
-    let origin =
-        Publisher::builder().history(History::new().max_events_per_channel(2)).heartbeat(None).build().unwrap();
+    let origin = origin_that_keeps(2);
     let seen = id_of(&origin.publish_to("b", "1"));
     let mut edge = edge_of(&origin);
     edge.cut();
@@ -363,8 +367,7 @@ fn a_client_whose_gap_reaches_beyond_the_edge_is_sent_it_once() {
 
 #[test]
 fn an_edge_that_reconnects_before_it_receives_an_event_sends_a_gap_once() {
-    let origin =
-        Publisher::builder().history(History::new().max_events_per_channel(2)).heartbeat(None).build().unwrap();
+    let origin = origin_that_keeps(2);
     origin.publish_to("a", "1");
     let mut edge = edge_of(&origin);
     let mut stream = open(&edge.publisher, &["a"], None);
