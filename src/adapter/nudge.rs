@@ -4,6 +4,10 @@
 //! arrive together, the pool may queue some behind others that never end, and never serve them. Any later connection
 //! makes the pool take up one that waits. So for a while after the first request of each connection a thread connects to
 //! the server, and closes the connection. Further requests of a connection arrive without the pool.
+//!
+//! A connection that was reset before its request was read makes a thread of the pool panic and end, also with others
+//! queued behind it. No request of theirs arrives here. So the thread connects now and then without a request too, ever
+//! more seldom.
 
 use std::collections::HashSet;
 use std::io;
@@ -27,9 +31,16 @@ pub(crate) struct Nudger {
 }
 
 impl Nudger {
-    /// The longest pause. The pause grows fourfold with each nudge without a request; beyond this, the thread waits for
-    /// a request.
+    /// The longest pause between two nudges of a series. The pause doubles with each nudge without a request; beyond this,
+    /// the series ends.
     const LONGEST_PAUSE: Duration = Duration::from_millis(512);
+
+    /// The time without a request after a series until the next one.
+    const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+    /// The longest time until the next series. The time doubles with each series without a request, since a series takes
+    /// 3 ms of processor time.
+    const LONGEST_SILENCE: Duration = Duration::from_secs(8);
 
     /// Starts the thread for this server.
     pub(crate) fn start(target: Target) -> io::Result<Self> {
@@ -51,7 +62,13 @@ impl Nudger {
     }
 
     fn run(target: &Target, requests: &Receiver<()>, stopped: &Receiver<()>) {
-        while requests.recv().is_ok() {
+        let mut silence = Self::SHORTEST_SILENCE;
+        loop {
+            match requests.recv_timeout(silence) {
+                Ok(()) => silence = Self::SHORTEST_SILENCE,
+                Err(RecvTimeoutError::Timeout) => silence = (silence * 2).min(Self::LONGEST_SILENCE),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
             let mut pause = target.shortest_pause();
             while pause <= Self::LONGEST_PAUSE {
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
@@ -59,7 +76,10 @@ impl Nudger {
                 }
                 // An error means that no descriptor is left, or that the server is busy; a later nudge may succeed.
                 let _ = target.nudge();
-                pause = if requests.try_recv().is_ok() { target.shortest_pause() } else { pause * 4 };
+                pause *= 2;
+                if requests.try_recv().is_ok() {
+                    (pause, silence) = (target.shortest_pause(), Self::SHORTEST_SILENCE);
+                }
             }
         }
     }

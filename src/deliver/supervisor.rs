@@ -1,8 +1,9 @@
 //! The supervisor: watches the writer threads, and schedules heartbeats, the ends of lifetimes and of pauses.
 
 // A write or a closure of the application can block a writer thread. While any job runs, the supervisor checks every 10
-// ms how long each thread has been busy. If threads are blocked and jobs wait, it starts one more. So there is a thread
-// per blocked write, not per stream.
+// ms how long each thread has been busy. If threads are blocked and jobs wait, it starts as many again. So there is a
+// thread per blocked write, not per stream, and many clients that stop reading at once hold up the others for a few checks
+// only.
 //
 // While no job runs, the supervisor sleeps. A writer thread that begins a job stores the time in its `WorkerStatus`,
 // and then reads `asleep`. The supervisor sets `asleep`, and then reads each `WorkerStatus`. So one of them sees the
@@ -213,13 +214,14 @@ impl Supervisor {
         stuck
     }
 
-    /// Starts one more thread. If there may be no more, frees the one whose write has been blocked for the longest
+    /// Starts more threads, up to the limit. At the limit, frees the thread whose write has been blocked for the longest
     /// time.
-    fn add_thread(&self, threads: &mut Threads, longest: Option<(Duration, Arc<WorkerStatus>)>) -> io::Result<()> {
-        if threads.workers.len() < self.pool.max_threads {
-            return self.pool.start_thread(threads);
+    fn add_threads(&self, threads: &mut Threads, missing: usize, stuck: Stuck) -> io::Result<()> {
+        let room = self.pool.max_threads.saturating_sub(threads.workers.len());
+        for _ in 0..missing.min(room) {
+            self.pool.start_thread(threads)?;
         }
-        let Some((_, status)) = longest else { return Ok(()) };
+        let Some((_, status)) = stuck.longest.filter(|_| missing > 0 && room == 0) else { return Ok(()) };
         // The write may be over since the last check, and the thread in another one.
         let now = self.pool.now();
         let is_long =
@@ -230,7 +232,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Checks the threads: ends writes that take too long, and starts or ends a thread.
+    /// Checks the threads: ends writes that take too long, and starts or ends threads.
     fn look(&mut self) -> Seen {
         let pool = Arc::clone(&self.pool);
         pool.run_start_timers();
@@ -238,29 +240,31 @@ impl Supervisor {
         let now = pool.now();
         self.looked = now;
 
-        let Stuck { threads: stuck, in_writes, longest } = self.end_long_writes(&threads);
+        let stuck = self.end_long_writes(&threads);
         let jobs_begun = pool.jobs_begun.load(Relaxed);
-        let waits = !pool.jobs.is_empty();
+        let waiting = pool.jobs.len();
         let staying = threads.workers.len() - threads.leaving.min(threads.workers.len());
+        let available = staying.saturating_sub(stuck.threads);
         // A thread that is blocked in a write needs no processor, so another thread replaces it. A thread that is busy
         // with a closure may need its processor, and is replaced only if no job began since the last check.
-        let working = staying.saturating_sub(if jobs_begun == self.jobs_begun { stuck } else { in_writes });
-        let lacks_thread = waits && self.waited && working < pool.processors;
-        // If the thread cannot be started, the next check tries again.
-        let failed = if lacks_thread { self.add_thread(&mut threads, longest).err() } else { None };
+        let working = if jobs_begun == self.jobs_begun { available } else { staying.saturating_sub(stuck.in_writes) };
+        let missing =
+            if self.waited && working < pool.processors { missing_threads(stuck.in_writes, waiting) } else { 0 };
+        // If a thread cannot be started, the next check tries again.
+        let failed = self.add_threads(&mut threads, missing, stuck).err();
         let over = pool.closed.load(SeqCst) && pool.under_way.load(SeqCst) == 0;
         if over && threads.workers.is_empty() {
             threads.supervised = false;
             return Seen::TheEnd;
         }
         // Surplus threads leave one after the other. At the end all of them leave.
-        let is_surplus = threads.leaving == 0 && staying.saturating_sub(stuck) > pool.processors;
+        let is_surplus = threads.leaving == 0 && available > pool.processors;
         let surplus = if over { staying } else { usize::from(is_surplus) };
         threads.leaving += surplus;
         for _ in 0..surplus {
             pool.put(Job::Leave);
         }
-        (self.jobs_begun, self.waited) = (jobs_begun, waits);
+        (self.jobs_begun, self.waited) = (jobs_begun, waiting > 0);
         let under_way = over || self.is_anything_under_way(&threads);
         // The application's logger is called without the lock.
         drop(threads);
@@ -269,6 +273,13 @@ impl Supervisor {
         }
         if under_way { Seen::SomethingUnderWay } else { Seen::Nothing }
     }
+}
+
+/// Returns how many threads to start if jobs wait for too few threads: as many as are blocked in writes, since the
+/// streams of the waiting jobs may block as well. With one at a time, a stream would wait for as many checks as streams
+/// before it block.
+fn missing_threads(in_writes: usize, waiting_jobs: usize) -> usize {
+    in_writes.max(1).min(waiting_jobs)
 }
 
 impl Stream {
@@ -302,4 +313,31 @@ impl Stream {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_threads;
+
+    /// Returns the number of checks until all these clients block a thread, and the number of threads at that time.
+    fn checks_until_all_block(clients: usize, processors: usize) -> (usize, usize) {
+        let (mut threads, mut checks) = (processors, 0);
+        while threads < clients {
+            threads += missing_threads(threads, clients - threads);
+            checks += 1;
+        }
+        (checks, threads)
+    }
+
+    #[test]
+    fn many_clients_that_block_at_once_hold_up_others_for_few_checks_and_each_takes_one_thread() {
+        assert_eq!(checks_until_all_block(20, 2), (4, 20));
+        assert_eq!(checks_until_all_block(250, 2), (7, 250));
+        assert_eq!(checks_until_all_block(1_000, 1), (10, 1_000));
+    }
+
+    #[test]
+    fn closures_that_take_long_get_one_thread_at_a_time() {
+        assert_eq!(missing_threads(0, 100), 1);
+    }
 }

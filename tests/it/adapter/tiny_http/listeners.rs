@@ -79,6 +79,26 @@ fn a_listener_that_does_not_block_serves_too() {
     });
 }
 
+/// Each of them makes a thread of tiny_http panic and end, with the next ones still in its queue.
+#[test]
+fn connections_that_were_reset_before_they_were_read_hold_up_no_later_one_for_good() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = || Client::connect(listener.local_addr().unwrap());
+    let send = |mut client: Client| {
+        client.send(GET);
+        client
+    };
+    // They wait until the server begins, which then has them all at once.
+    for _ in 0..20 {
+        send(connect()).resets();
+    }
+    let mut later = send(connect());
+    let server = Server::from_listener(listener.try_clone().unwrap()).unwrap();
+    streams(&server, |_| {
+        later.reads_until(":\n");
+    });
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_listener_of_the_application_gets_the_options_of_the_builder() {
