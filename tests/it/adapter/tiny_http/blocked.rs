@@ -110,7 +110,8 @@ fn a_tiny_http_stream_that_waits_to_begin_can_be_disconnected() {
 fn a_shutdown_does_not_wait_for_blocked_clients() {
     let attacked = Attacked::by(BODY_MISSING, small());
     eventually("all others are refused", || attacked.is_full(BODY_MISSING, 0));
-    assert_eq!(attacked.publisher.shutdown(Duration::from_millis(50)), HALF);
+    // One that was just refused may not have gone yet.
+    eventually("only the blocked ones are left", || attacked.publisher.shutdown(Duration::from_millis(50)) == HALF);
     assert_eq!(attacked.publisher.stats().subscribers, 0);
     assert!(matches!(attacked.publisher.subscribe(), Err(OpenError::ShuttingDown)));
     attacked.refused(GET);
