@@ -1,4 +1,4 @@
-//! Tests that need no Redis. Those with one are in `tests/real_parts/tests/redis`.
+//! Tests that need no Redis. Those with one are in `tests/real_parts/tests/it/redis`.
 
 use std::borrow::Cow;
 use std::sync::Arc;

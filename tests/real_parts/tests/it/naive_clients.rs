@@ -70,7 +70,7 @@ impl Default for Kind {
 
 fn fetch_event_source() -> Kind {
     Kind {
-        command: || node(include_str!("../clients/fetch_event_source.mjs")),
+        command: || node(include_str!("../../clients/fetch_event_source.mjs")),
         event: |text| Event::new(json!(text).to_string()),
         hides_empty: true,
         // It resumes after an ID whose event is incomplete.

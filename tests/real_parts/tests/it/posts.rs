@@ -116,7 +116,7 @@ fn javas_http_client() {
 #[test]
 fn nodes_fetch() {
     let server = Server::start();
-    let mut node = node(include_str!("../clients/post.mjs"));
+    let mut node = node(include_str!("../../clients/post.mjs"));
     node.arg(server.url());
     server.takes(&mut node, &["hello", "a=b+c", "in chunks"], 2);
 }

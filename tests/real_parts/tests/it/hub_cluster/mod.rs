@@ -1,6 +1,6 @@
 //! Several hubs whose history is in one Redis: they are one hub.
 
-#[path = "../../../it/examples/hub_edges/client.rs"]
+#[path = "../../../../it/examples/hub_edges/client.rs"]
 mod client;
 mod kills;
 mod log;

@@ -1,5 +1,4 @@
 //! Event streams through nginx, HAProxy and Caddy: of the example `hub`, and of tiny_http through nginx.
-#![cfg(target_os = "linux")] // counts the program's threads in /proc
 
 use std::time::{Duration, Instant};
 

@@ -80,7 +80,7 @@ impl Default for Kind {
 
 fn npm_eventsource() -> Kind {
     Kind {
-        command: || node(include_str!("../clients/eventsource.mjs")),
+        command: || node(include_str!("../../clients/eventsource.mjs")),
         // Its default is 3 s.
         retry: 3_300,
         ..Kind::default()

@@ -22,7 +22,7 @@ struct Herd {
 
 impl Herd {
     fn start(url: &str, count: usize) -> Self {
-        let mut process = spawn(node(include_str!("../clients/herd.mjs")).arg(url).arg(count.to_string()));
+        let mut process = spawn(node(include_str!("../../clients/herd.mjs")).arg(url).arg(count.to_string()));
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, opened) = channel();
         thread::spawn(move || {

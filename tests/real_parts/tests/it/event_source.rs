@@ -64,7 +64,7 @@ impl Drop for Server {
 
 #[test]
 fn better_sse() {
-    resumes(&Server::start(&mut node(include_str!("../clients/better_sse_server.mjs"))).url);
+    resumes(&Server::start(&mut node(include_str!("../../clients/better_sse_server.mjs"))).url);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn answers(
             (Method::Get, "/events") => {
                 return publisher.subscription(()).initial_data(["secret"]).open().unwrap().respond(request);
             }
-            (Method::Get, "/") => page(include_str!("../../../examples/visits/page.html")),
+            (Method::Get, "/") => page(include_str!("../../../../examples/visits/page.html")),
             (Method::Get, _) => Response::from_string("secret"),
             (Method::Post | Method::Put, "/publish") => {
                 let body = sse::read_body(&mut request, 1_000).unwrap();
