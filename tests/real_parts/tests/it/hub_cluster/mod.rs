@@ -164,8 +164,10 @@ fn while_redis_is_away_streams_stay_open_and_resume_and_posts_are_refused() {
         } else {
             redis.signal("CONT")
         }
-        eventually("it works again", || matches!(post(&agent(), &hubs[0].at("/b"), "x"), Answer::Stored(_)));
-        hubs[1].has_figure("sse_store_connected 1");
+        for hub in &hubs {
+            eventually("it works again", || matches!(post(&agent(), &hub.at("/b"), "x"), Answer::Stored(_)));
+            hub.has_figure("sse_store_connected 1");
+        }
         store(&hubs[1], "/a", "after");
         gets(&mut live, "after");
     }
