@@ -7,8 +7,10 @@
 //     "chat"    41      43          46          floor 40: no evicted event of this channel is newer
 //     "news"        42  43      45              floor 17
 //
-// Two bounds evict from the front: the number of events per ring, and the bytes (and age) of all entries. An empty ring
-// is removed, and its floor stays behind as a tombstone. Tombstones are bounded too: the lowest one is merged into the
+// Two bounds evict from the front: the number of events per ring, and the bytes (and age) of all entries. An event that is
+// beyond the number in one of its rings stays there as a spare until no ring has room for it. So a floor is only raised by
+// an event that is gone, and a client of several channels is sent no gap for an event that one of them still has. An empty
+// ring is removed, and its floor stays behind as a tombstone. Tombstones are bounded too: the lowest one is merged into the
 // horizon. The horizon is the floor of every channel that has neither ring nor tombstone. So a floor can be too high,
 // which reports a gap where none is; it is never too low.
 //
@@ -40,8 +42,10 @@ struct Entry<T> {
     payload: T,
     /// The channels that the event was published to.
     channels: Box<[Arc<str>]>,
-    /// The number of rings that still hold it.
-    rings: usize,
+    /// The number of rings that name it.
+    rings: u32,
+    /// The number of rings that name it and have room for it.
+    wanted: u32,
     own_id: Option<Arc<str>>,
     /// Only if the log keeps the newest event of each key.
     key: Option<Arc<str>>,
@@ -64,6 +68,8 @@ pub(crate) struct NewEntry<T> {
 /// The events of one channel.
 struct Ring {
     sequences: VecDeque<u64>,
+    /// How many of them, the oldest, are beyond the maximum. Other rings have room for these events.
+    spare: usize,
     /// The highest sequence that the ring has evicted.
     floor: u64,
     own_ids: HashMap<Arc<str>, OwnId>,
@@ -308,6 +314,7 @@ impl<T: Clone> EventLog<T> {
         let stored_size = if self.trim.is_some() { stored_size(channels, key.as_deref()) } else { 0 };
         let key = key.filter(|_| self.keeps_latest());
         let channels: Box<[Arc<str>]> = channels.iter().map(|channel| self.ensure_ring(channel)).collect();
+        let mut replaced = Vec::new();
         for channel in &channels {
             let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
             ring.sequences.push_back(sequence);
@@ -317,20 +324,28 @@ impl<T: Clone> EventLog<T> {
                 own_id.events += 1;
                 own_id.oldest = own_id.oldest.filter(|_| finds_own_id);
             }
-            let is_full = ring.sequences.len() > self.settings.max_events_per_channel;
-            let has_replaced = key.as_ref().is_some_and(|key| self.replace_older(channel, key, sequence, evicted));
-            if is_full && !has_replaced {
-                self.evict_from(channel, evicted);
+            if let Some(key) = &key {
+                replaced.extend(self.replace_older(channel, key, sequence, evicted));
+            }
+        }
+        // Only now: an event that is replaced in each of its channels is lost in none.
+        for older in replaced {
+            self.evict_unwanted(older, evicted);
+        }
+        for channel in &channels {
+            let ring = &self.rings[channel];
+            if ring.sequences.len() - ring.spare > self.settings.max_events_per_channel {
+                self.make_spare(channel, evicted);
             }
         }
         let own_id_size = own_id.as_ref().map_or(0, |id| channels.len() * Self::OWN_ID + id.len());
         let key_size = key.as_ref().map_or(0, |key| channels.len() * Self::KEY + key.len());
         let size = size + stored_size + Self::ENTRY + channels.len() * Self::ENTRY_CHANNEL + own_id_size + key_size;
         self.bytes += size;
-        let rings = channels.len();
+        let rings = channels.len() as u32;
         // Times in the log never go back: the oldest event is the first to be too old.
         let at = self.entries.last_key_value().map_or(at, |(_, newest)| at.max(newest.at));
-        self.entries.insert(sequence, Entry { payload, channels, rings, own_id, key, size, at });
+        self.entries.insert(sequence, Entry { payload, channels, rings, wanted: rings, own_id, key, size, at });
     }
 
     /// Returns the highest sequence that this channel may have evicted.

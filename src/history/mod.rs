@@ -116,6 +116,8 @@ impl History {
 
     /// Sets the limit of events per channel. Defaults to 8,192.
     ///
+    /// An event of several channels is kept in all of them while it is among the newest of one.
+    ///
     /// The default exceeds the default limit of a queue. So a client that was too slow for its queue can resume without
     /// a gap.
     pub fn max_events_per_channel(mut self, events: usize) -> Self {

@@ -22,19 +22,31 @@ impl Model {
         events.map(|(n, _)| n as u64 + 1).collect()
     }
 
-    /// Returns the highest sequence that this channel has evicted.
-    fn floor(&self, channel: usize) -> u64 {
-        let all = self.of(channel);
-        all.len().checked_sub(KEPT + 1).map_or(0, |lost| all[lost])
+    /// Returns the oldest of the newest events in each channel.
+    fn kept_from(&self) -> [u64; 3] {
+        [0, 1, 2].map(|channel| self.of(channel).into_iter().rev().take(KEPT).next_back().unwrap_or(u64::MAX))
+    }
+
+    /// Returns the newest event of each channel that no channel has among its newest.
+    fn floors(&self) -> [u64; 3] {
+        let kept_from = self.kept_from();
+        let mut floors = [0; 3];
+        for (sequence, channels) in (1..).zip(&self.events) {
+            let is_kept = (0..3).any(|channel| channels[channel] && sequence >= kept_from[channel]);
+            for channel in (0..3).filter(|channel| channels[*channel] && !is_kept) {
+                floors[channel] = sequence;
+            }
+        }
+        floors
     }
 
     /// Returns what these channels still hold that is newer than this.
     fn newer(&self, channels: &[usize], after: u64) -> Vec<u64> {
-        let kept = |channel: &usize| self.of(*channel).into_iter().rev().take(KEPT).collect::<Vec<_>>();
-        let mut newer: Vec<u64> = channels.iter().flat_map(kept).filter(|sequence| *sequence > after).collect();
-        newer.sort_unstable();
-        newer.dedup();
-        newer
+        let floors = self.floors();
+        let newer = |(sequence, of): &(u64, &[bool; 3])| {
+            channels.iter().any(|channel| of[*channel] && *sequence > floors[*channel].max(after))
+        };
+        (1..).zip(&self.events).filter(newer).map(|(sequence, _)| sequence).collect()
     }
 }
 
@@ -62,7 +74,8 @@ impl Client {
         let subscription = builder.open().unwrap();
         let newest = model.events.len() as u64;
         let held = self.id.as_deref().map_or(newest, sequence);
-        self.gap_expected = self.channels.iter().any(|channel| model.floor(*channel) > held);
+        let floors = model.floors();
+        self.gap_expected = self.channels.iter().any(|channel| floors[*channel] > held);
         self.expected = model.newer(&self.channels, held);
         let resumed = match (&self.id, self.gap_expected) {
             (None, _) => Resumption::NotRequested,

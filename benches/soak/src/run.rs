@@ -188,7 +188,7 @@ fn report(
     };
     println!(
         "{deliveries} deliveries of {published} events to {} clients; {connections} connections, {refused} refused, \
-         {hops} hops, {stalls} stalls, {resets} resets; {gaps} gaps, {false_gaps} of them false, and {allowed_gaps} as an edge or several channels may cause them; {} faults",
+         {hops} hops, {stalls} stalls, {resets} resets; {gaps} gaps, {false_gaps} of them false, and {allowed_gaps} as an edge may cause them; {} faults",
         settings.clients,
         findings.faults.len(),
     );

@@ -84,38 +84,66 @@ impl<T: Clone> EventLog<T> {
         self.bytes += Self::CHANNEL + name.len();
         self.rings.insert(
             Arc::clone(&name),
-            Ring { sequences: VecDeque::new(), floor, own_ids: HashMap::new(), keys: HashMap::new() },
+            Ring { sequences: VecDeque::new(), spare: 0, floor, own_ids: HashMap::new(), keys: HashMap::new() },
         );
         name
     }
 
-    /// Evicts the oldest event from all its channels.
+    /// Evicts the oldest event of all.
     fn evict_oldest(&mut self, evicted: &mut Vec<T>) {
-        let Some((&sequence, entry)) = self.entries.first_key_value() else { return };
-        // A ring that was full has evicted it already.
-        let holds_it = |channel: &&Arc<str>| {
-            self.rings.get(*channel).is_some_and(|ring| ring.sequences.front() == Some(&sequence))
-        };
-        let channels: Vec<Arc<str>> = entry.channels.iter().filter(holds_it).cloned().collect();
-        for channel in channels {
-            self.evict_from(&channel, evicted);
+        if let Some((&sequence, _)) = self.entries.first_key_value() {
+            self.evict(sequence, evicted);
         }
     }
 
-    /// Evicts the oldest event of this channel, and removes the entry if no other ring holds it.
-    pub(super) fn evict_from(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
-        let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
-        let sequence = ring.sequences.pop_front().expect("BUG: evicting from an empty ring");
-        ring.floor = sequence;
-        self.trim_floor(channel, Some(sequence));
-        self.release(channel, sequence, evicted);
+    /// Evicts an event from all its channels, and what is older from those channels.
+    fn evict(&mut self, sequence: u64, evicted: &mut Vec<T>) {
+        let Some(entry) = self.entries.get_mut(&sequence) else { return };
+        for channel in std::mem::take(&mut entry.channels) {
+            if self.rings.get(&channel).is_some_and(|ring| ring.sequences.binary_search(&sequence).is_ok()) {
+                self.evict_up_to(&channel, sequence, evicted);
+            }
+        }
     }
 
-    /// Releases an event that was removed from this channel's ring, and removes its entry if no other ring holds it.
-    pub(super) fn release(&mut self, channel: &Arc<str>, sequence: u64, evicted: &mut Vec<T>) {
+    /// Makes the oldest event for which this channel has room a spare one. Evicts it if no other channel has room for it.
+    pub(super) fn make_spare(&mut self, channel: &Arc<str>, evicted: &mut Vec<T>) {
+        let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
+        let sequence = ring.sequences[ring.spare];
+        ring.spare += 1;
+        let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
+        entry.wanted -= 1;
+        self.evict_unwanted(sequence, evicted);
+    }
+
+    /// Evicts an event if no channel has room for it.
+    pub(super) fn evict_unwanted(&mut self, sequence: u64, evicted: &mut Vec<T>) {
+        if self.entries.get(&sequence).is_some_and(|entry| entry.wanted == 0) {
+            self.evict(sequence, evicted);
+        }
+    }
+
+    /// Evicts the events up to this sequence from this channel.
+    pub(super) fn evict_up_to(&mut self, channel: &Arc<str>, last: u64, evicted: &mut Vec<T>) {
+        while let Some(ring) = self.rings.get_mut(channel) {
+            let Some(sequence) = ring.sequences.front().copied().filter(|oldest| *oldest <= last) else { return };
+            ring.sequences.pop_front();
+            let is_spare = ring.spare > 0;
+            ring.spare -= usize::from(is_spare);
+            ring.floor = sequence;
+            self.trim_floor(channel, Some(sequence));
+            self.release(channel, sequence, is_spare, evicted);
+            self.evict_unwanted(sequence, evicted);
+        }
+    }
+
+    /// Releases an event that was removed from this channel's ring, where it may have been a spare one. Removes its entry
+    /// if no other ring names it.
+    pub(super) fn release(&mut self, channel: &Arc<str>, sequence: u64, was_spare: bool, evicted: &mut Vec<T>) {
         let ring = self.rings.get_mut(channel).expect("BUG: evicting from a channel without a ring");
         let entry = self.entries.get_mut(&sequence).expect("BUG: a ring names an event that is not held");
         entry.rings -= 1;
+        entry.wanted -= u32::from(!was_spare);
         let is_last_ring = entry.rings == 0;
         let mut ambiguous = None;
         if let Some(id) = &entry.own_id {

@@ -84,9 +84,7 @@ impl<T: Clone> EventLog<T> {
     }
 
     fn raise_floor(&mut self, channel: &Arc<str>, floor: u64, evicted: &mut Vec<T>) {
-        while self.rings.get(channel).and_then(|ring| ring.sequences.front()).is_some_and(|oldest| *oldest <= floor) {
-            self.evict_from(channel, evicted);
-        }
+        self.evict_up_to(channel, floor, evicted);
         match self.rings.get_mut(channel) {
             Some(ring) => ring.floor = ring.floor.max(floor),
             None => self.set_tombstone(channel, floor.max(self.floor(channel))),

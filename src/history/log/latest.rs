@@ -22,20 +22,22 @@ impl<T: Clone> EventLog<T> {
         self.settings.latest_per_key
     }
 
-    /// Marks an event as the newest of its key in this channel. Removes the one that it replaces, and returns whether
-    /// there is one.
+    /// Marks an event as the newest of its key in this channel. Removes the one that it replaces from the channel, and
+    /// returns it: other channels may have no room for it.
     pub(super) fn replace_older(
         &mut self,
         channel: &Arc<str>,
         key: &Arc<str>,
         sequence: u64,
         evicted: &mut Vec<T>,
-    ) -> bool {
+    ) -> Option<u64> {
         let ring = self.rings.get_mut(channel).expect("BUG: a channel that was just published to has no ring");
-        let Some(older) = ring.keys.insert(Arc::clone(key), sequence) else { return false };
+        let older = ring.keys.insert(Arc::clone(key), sequence)?;
         let position = ring.sequences.binary_search(&older).expect("BUG: a key names an event that is not in its ring");
         ring.sequences.remove(position);
-        self.release(channel, older, evicted);
-        true
+        let is_spare = position < ring.spare;
+        ring.spare -= usize::from(is_spare);
+        self.release(channel, older, is_spare, evicted);
+        Some(older)
     }
 }

@@ -56,9 +56,7 @@ impl<T: Clone> EventLog<T> {
     pub(crate) fn restore_hole(&mut self, sequence: u64, channels: &[Arc<str>], evicted: &mut Vec<T>) {
         self.sequence = sequence;
         for channel in channels {
-            while self.rings.contains_key(channel) {
-                self.evict_from(channel, evicted);
-            }
+            self.evict_up_to(channel, sequence, evicted);
             let floor = self.floor(channel).max(sequence);
             self.set_tombstone(channel, floor);
             self.trim_floor(channel, Some(floor));

@@ -95,6 +95,43 @@ fn events_evicted_with_a_forgotten_channel_are_still_reported() {
 }
 
 #[test]
+fn an_event_that_another_channel_still_has_is_no_gap() {
+    let publisher = with(History::new().max_events_per_channel(2));
+    let start = publisher.last_event_id().unwrap();
+    publisher.publish_to(["busy", "quiet"], "both");
+    for n in 1..=3 {
+        publisher.publish_to("busy", n.to_string());
+        if n < 3 {
+            assert_eq!(replay(&publisher, ["busy"], start.clone()).first().unwrap(), "both");
+        }
+    }
+    // "busy" has evicted 1, and with it what is older.
+    assert_eq!(replay(&publisher, ["busy"], start.clone()), ["GAP", "2", "3"]);
+    assert_eq!(replay(&publisher, ["busy", "quiet"], start.clone()), ["GAP", "both", "2", "3"]);
+    assert_eq!(replay(&publisher, ["quiet"], start), ["both"]);
+}
+
+#[test]
+fn a_channel_keeps_an_event_until_no_channel_has_room_for_it() {
+    let publisher = with(History::new().max_events_per_channel(2));
+    let start = publisher.last_event_id().unwrap();
+    for n in 1..=4 {
+        publisher.publish_to(["a", "b"], n.to_string());
+    }
+    let (third, after_4) = (replay(&publisher, ["a"], start.clone()), publisher.last_event_id().unwrap());
+    assert_eq!(third, ["GAP", "3", "4"]);
+    // "a" has room for two of them, and "b" for all.
+    publisher.publish_to("a", "5");
+    publisher.publish_to("a", "6");
+    publisher.publish_to(["a", "c"], "7");
+    publisher.publish_to("b", "8");
+    publisher.publish_to("b", "9");
+    assert_eq!(replay(&publisher, ["a", "b", "c"], start), ["GAP", "6", "7", "8", "9"]);
+    assert_eq!(replay(&publisher, ["a", "b", "c"], after_4), ["GAP", "6", "7", "8", "9"]);
+    assert_eq!(publisher.stats().history.events, 4);
+}
+
+#[test]
 fn an_event_to_no_channel_is_not_kept() {
     let publisher = with(History::new().max_bytes(2_000));
     for _ in 0..10 {

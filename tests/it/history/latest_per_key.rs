@@ -195,10 +195,22 @@ impl Model {
             let ring = self.rings.entry(channel).or_default();
             ring.events.retain(|(_, own)| own.is_none() || *own != key);
             ring.events.push((self.sequence, key));
-            if ring.events.len() > KEPT {
-                ring.floor = ring.events.remove(0).0;
+        }
+        while let Some(gone) = self.gone() {
+            for ring in self.rings.values_mut().filter(|ring| ring.events.iter().any(|(sequence, _)| *sequence == gone))
+            {
+                ring.floor = gone;
+                ring.events.retain(|(sequence, _)| *sequence > gone);
             }
         }
+    }
+
+    /// Returns an event that no channel has among its newest.
+    fn gone(&self) -> Option<u64> {
+        let newest = |ring: &Ring| ring.events.len().saturating_sub(KEPT);
+        let kept: BTreeSet<_> = self.rings.values().flat_map(|ring| &ring.events[newest(ring)..]).collect();
+        let all = self.rings.values().flat_map(|ring| &ring.events);
+        all.filter(|event| !kept.contains(event)).map(|(sequence, _)| *sequence).next()
     }
 
     /// Returns what a subscriber of these channels gets: a gap, and the sequences of the events.
