@@ -126,6 +126,10 @@ impl<T> Receiver<T> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.0.state.lock().messages.is_empty()
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.0.state.lock().messages.len()
     }
 }
