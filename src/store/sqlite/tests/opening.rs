@@ -295,7 +295,7 @@ fn openings_that_remove_the_lock_file_never_hold_it_at_once() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let deadline = Instant::now() + Duration::from_secs(20);
-                while held.load(Ordering::SeqCst) < 1_000 && Instant::now() < deadline {
+                while held.load(Ordering::SeqCst) < 3_000 && Instant::now() < deadline {
                     let Ok(lock) = LockFile::lock(&folder.file("events.db")) else { continue };
                     assert!(!is_held.swap(true, Ordering::SeqCst), "two openings hold the lock");
                     held.fetch_add(1, Ordering::SeqCst);
